@@ -1,0 +1,136 @@
+"""The file seam: every byte that must survive a crash goes through a `FileSystem`.
+
+`OsFileSystem` is the real one. Fault tests put another in its place that fails, tears or drops at a chosen call,
+so code above the seam must treat each call as one that may fail. All methods block and raise `OSError` as the
+system call does; callers run them off the event loop.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+__all__ = ["Buffer", "FileSystem", "OsFileSystem"]
+
+Buffer = bytes | bytearray | memoryview
+
+
+class FileSystem(Protocol):
+    """The calls that durable storage is made of. Paths are absolute, descriptors are the process's own."""
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        """Open a file and return its descriptor."""
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+
+    def pwrite(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
+        """Write the buffers one after the other at `offset`; return the bytes written, which may be fewer."""
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """Read up to `size` bytes at `offset`."""
+
+    def fdatasync(self, fd: int) -> None:
+        """Make the file's data durable."""
+
+    def fsync(self, fd: int) -> None:
+        """Make the file's data and metadata durable."""
+
+    def sync_directory(self, path: str) -> None:
+        """Make renames, creations and removals in a directory durable."""
+
+    def allocate(self, fd: int, offset: int, length: int) -> None:
+        """Reserve disk blocks that read as zeros."""
+
+    def truncate(self, fd: int, length: int) -> None:
+        """Set the file's length."""
+
+    def size(self, fd: int) -> int:
+        """Return the file's length in bytes."""
+
+    def rename(self, source: str, target: str) -> None:
+        """Put `source` in the place of `target`, all or nothing."""
+
+    def unlink(self, path: str) -> None:
+        """Remove a file."""
+
+    def listdir(self, path: str) -> list[str]:
+        """Return the names in a directory."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is something at `path`."""
+
+    def makedirs(self, path: str, mode: int = 0o700) -> None:
+        """Make a directory and its parents; an existing one is fine."""
+
+    def lock(self, fd: int) -> bool:
+        """Take an exclusive lock on a file without waiting; return False when another process holds it."""
+
+    def free_bytes(self, path: str) -> int:
+        """Return the bytes that may still be written on the file system of `path`."""
+
+
+class OsFileSystem:
+    """The operating system's files."""
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        return os.open(path, flags | os.O_CLOEXEC, mode)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def pwrite(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
+        return os.pwritev(fd, buffers, offset)
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        return os.pread(fd, size, offset)
+
+    def fdatasync(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def fsync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def sync_directory(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def allocate(self, fd: int, offset: int, length: int) -> None:
+        os.posix_fallocate(fd, offset, length)
+
+    def truncate(self, fd: int, length: int) -> None:
+        os.ftruncate(fd, length)
+
+    def size(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
+    def rename(self, source: str, target: str) -> None:
+        os.rename(source, target)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def listdir(self, path: str) -> list[str]:
+        return os.listdir(path)
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def makedirs(self, path: str, mode: int = 0o700) -> None:
+        os.makedirs(path, mode, exist_ok=True)
+
+    def lock(self, fd: int) -> bool:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def free_bytes(self, path: str) -> int:
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize

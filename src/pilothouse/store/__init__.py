@@ -1,0 +1,1 @@
+"""Keep bytes: a durable, revisioned key-value store with etcd v3 semantics."""
