@@ -1,0 +1,157 @@
+"""The command line: one group whose commands are imported only when they run.
+
+`pilothouse --help` therefore stays quick whatever is installed, and a command whose extra is missing says which.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
+
+import click
+from click.exceptions import NoArgsIsHelpError
+
+from pilothouse.foundation.terminal import EXIT_CODES, CommandError, ExitCode, examples
+
+__all__ = ["COMMANDS", "LazyCommand", "LazyGroup", "main"]
+
+
+class LazyCommand(NamedTuple):
+    """A command that is not imported yet: where it is, one line of help, and the extra it belongs to."""
+
+    name: str
+    module: str
+    attribute: str
+    help: str
+    extra: str = ""
+
+
+COMMANDS: tuple[LazyCommand, ...] = (
+    LazyCommand("doctor", "pilothouse.cli.doctor", "doctor", "Show what this machine allows and what is missing."),
+    LazyCommand("store", "pilothouse.store.cli", "store", "Serve, read, check and back up the store.", "server"),
+    LazyCommand("version", "pilothouse.cli.version", "version", "Show the versions of the program and its libraries."),
+)
+
+_EXTRA_OF_MODULE = {
+    "google": "server",
+    "google_crc32c": "server",
+    "ngh2": "server",
+    "sortedcontainers": "server",
+    "uvloop": "server",
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that knows its commands from a table and imports one when it is run."""
+
+    def __init__(self, *, table: Sequence[LazyCommand], **settings: object) -> None:
+        super().__init__(**settings)  # type: ignore[arg-type]  # click's own keyword arguments, passed through
+        self._table = {entry.name: entry for entry in table}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands without importing any."""
+        del ctx
+        return sorted(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; raise `CommandError` that names the extra where a library of it is missing."""
+        del ctx
+        entry = self._table.get(cmd_name)
+        return None if entry is None else _load(entry)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from the table."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._table[name].help) for name in sorted(self._table)])
+
+
+def _load(entry: LazyCommand) -> click.Command:
+    try:
+        found = getattr(importlib.import_module(entry.module), entry.attribute)
+    except ImportError as error:
+        missing = (error.name or "").partition(".")[0]
+        extra = _EXTRA_OF_MODULE.get(missing)
+        if extra is None:
+            raise
+        raise CommandError(
+            f"'{entry.name}' needs pilothouse[{extra}]: the library '{error.name}' is not installed",
+            hint=f"pip install 'pilothouse[{extra}]'",
+            code=ExitCode.UNAVAILABLE,
+        ) from error
+    if not isinstance(found, click.Command):
+        raise TypeError(f"{entry.module}:{entry.attribute} is a {type(found).__name__}, not a command")
+    return found
+
+
+_EXIT_HELP = "\b\nExit codes:\n" + "\n".join(f"  {int(code):<4} {text}" for code, text in EXIT_CODES.items())
+
+_root = LazyGroup(
+    table=COMMANDS,
+    name="pilothouse",
+    help="The cloud-native stack in one Python program.",
+    epilog=examples("pilothouse doctor", "pilothouse version -o json", "pilothouse store --help") + "\n\n" + _EXIT_HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    no_args_is_help=True,
+    params=[
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            envvar="PILOTHOUSE_DEBUG",
+            help="Show the traceback of an error.",
+        )
+    ],
+    callback=lambda debug: None,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line (`sys.argv` by default) and exit with an `ExitCode`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_run(given))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        result = _root.main(args=arguments, prog_name="pilothouse", standalone_mode=False)
+    except BrokenPipeError:
+        # The reader went away (`| head`): there is no one to tell, and Python's own flush at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.FAILED)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return int(ExitCode.INTERRUPTED)
+    except Exception as error:  # noqa: BLE001  # the last stop of every error: people get a sentence, not a traceback
+        return _report(error, debug=_wants_debug(arguments))
+    return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _wants_debug(arguments: list[str]) -> bool:
+    options = [word for word in arguments if word.startswith("-")]
+    return "--debug" in options or os.environ.get("PILOTHOUSE_DEBUG", "").lower() in {"1", "true", "yes", "on"}
+
+
+def _report(error: Exception, *, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return int(ExitCode.USAGE)
+    if isinstance(error, CommandError):
+        error.show()
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        click.echo(f"error: {error.format_message()}", err=True)
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(f"hint: {error.ctx.command_path} --help", err=True)
+        return error.exit_code
+    message = str(error) or type(error).__name__
+    click.echo(f"error: {message}", err=True)
+    if not debug:
+        click.echo("hint: `pilothouse --debug ...` shows where it happened", err=True)
+    return int(ExitCode.FAILED)
