@@ -1,0 +1,236 @@
+"""The one writer pipeline: propose → log thread with group commit → bounded commit queue → apply.
+
+The event loop frames proposals and applies what is durable. One thread writes: it takes everything that waits, up to
+the free places of the commit queue, writes it with one call and one sync, and tells the loop. So as long as a sync
+takes, proposals gather for the next one, and the log waits for apply only when the commit queue is full.
+
+Failures of the disk end here: a full one refuses what waits and goes on (`NoSpace`); a failed write or sync refuses
+everything from then on, for what a failed sync has lost cannot be told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pilothouse.store import commands
+from pilothouse.store.commands import Command
+from pilothouse.store.errors import NoSpace, RequestTooLarge, StoreError, TooManyRequests, Unavailable
+from pilothouse.store.wal import LogFailed, LogFull, LogWriter, frame
+
+__all__ = ["Pipeline", "Proposal"]
+
+_log = logging.getLogger(__name__)
+
+_BATCH_BYTES = 8 * 1024 * 1024
+_APPLY_SLICE = 256
+_WORK = object()
+_STOP = object()
+
+
+class Proposal(NamedTuple):
+    """A command on its way: framed for the log, with the future of who waits for it."""
+
+    index: int
+    command: Command
+    frame: bytes
+    chain: int
+    future: asyncio.Future[Any]
+
+
+class Pipeline:
+    """Makes commands durable in order and hands them to `apply(index, command, future)` on the event loop.
+
+    `commit_queue` bounds the commands that are durable but not applied, `proposals` those that wait for the log.
+    """
+
+    def __init__(
+        self,
+        writer: LogWriter,
+        apply: Callable[[list[Proposal]], None],
+        *,
+        commit_queue: int = 1024,
+        proposals: int = 65_536,
+        max_request_bytes: int = 0,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._writer = writer
+        self._apply = apply
+        self._commit_limit = commit_queue
+        self._proposal_limit = proposals
+        self._max_request_bytes = max_request_bytes
+        self._pending: deque[Proposal] = deque()
+        self._committed: deque[Proposal] = deque()
+        self._index = writer.last_index
+        self._chain = writer.chain
+        self._applied_index = writer.last_index
+        self._taken = 0
+        self._done = 0
+        self._kick_due = False
+        self._awake = False
+        self._paused = False
+        self._refusal: StoreError | None = None
+        self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._room = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pilothouse-log", daemon=True)
+        self._thread.start()
+
+    @property
+    def refusal(self) -> StoreError | None:
+        """Why nothing can be proposed any more, if so."""
+        return self._refusal
+
+    @property
+    def waiting(self) -> int:
+        """The number of proposals that are not yet durable."""
+        return len(self._pending)
+
+    @property
+    def uncommitted(self) -> int:
+        """The number of commands taken by the log thread and not yet applied."""
+        return self._taken - self._done
+
+    def propose(self, command: Command) -> asyncio.Future[Any]:
+        """Put a command on its way; the future gets its answer once it is durable and applied."""
+        if self._refusal is not None:
+            raise self._refusal
+        if len(self._pending) >= self._proposal_limit:
+            raise TooManyRequests(f"{TooManyRequests.text}: {self._proposal_limit} wait for the log; try again later")
+        payload = commands.encode(command)
+        if 0 < self._max_request_bytes < len(payload):
+            raise RequestTooLarge(
+                f"{RequestTooLarge.text}: {len(payload)} bytes where {self._max_request_bytes} are allowed"
+            )
+        index = self._index = self._index + 1
+        framed, self._chain = frame(payload, index, self._chain, self._applied_index)
+        future = self._loop.create_future()
+        self._pending.append(Proposal(index, command, framed, self._chain, future))
+        if not self._kick_due and not self._awake:
+            # Once an iteration of the loop, so that all who propose in it share a sync.
+            self._kick_due = True
+            self._loop.call_soon(self._kick)
+        return future
+
+    def run_in_log_thread(self, task: Callable[[], None]) -> None:
+        """Run a task between two writes, such as releasing old segments."""
+        self._inbox.put(task)
+
+    async def close(self) -> None:
+        """Write and apply what waits, then stop the thread."""
+        if self._refusal is None:
+            self._refusal = Unavailable()
+        self._inbox.put(_WORK)
+        self._inbox.put(_STOP)
+        await self._loop.run_in_executor(None, self._thread.join)
+        while self._committed:
+            self._drain()
+        self._refuse(list(self._pending), Unavailable())
+        self._pending.clear()
+
+    def _kick(self) -> None:
+        self._kick_due = False
+        if not self._awake:
+            self._awake = True
+            self._inbox.put(_WORK)
+
+    # The log thread
+
+    def _run(self) -> None:
+        while (item := self._inbox.get()) is not _STOP:
+            if item is _WORK:
+                self._write_all()
+            elif callable(item):
+                try:
+                    item()
+                except OSError:
+                    _log.exception("a task of the log thread failed; it will be tried again with the next checkpoint")
+
+    def _write_all(self) -> None:
+        while not self._paused:
+            self._awake = False
+            if not self._pending:
+                return
+            self._awake = True
+            free = self._commit_limit - (self._taken - self._done)
+            if free <= 0:
+                self._room.clear()
+                if self._commit_limit <= self._taken - self._done:
+                    self._room.wait()
+                continue
+            batch = self._take(free)
+            try:
+                self._writer.append(
+                    [proposal.frame for proposal in batch],
+                    batch[0].index,
+                    batch[-1].index,
+                    self._writer.chain,
+                    batch[-1].chain,
+                )
+            except LogFull as error:
+                self._give_up(batch, NoSpace(f"{NoSpace.text}: {error}"), final=False)
+            except (LogFailed, OSError) as error:
+                self._give_up(batch, _failure(error), final=True)
+            else:
+                self._committed.extend(batch)
+                self._loop.call_soon_threadsafe(self._drain)
+
+    def _take(self, free: int) -> list[Proposal]:
+        pending = self._pending
+        batch: list[Proposal] = []
+        size = 0
+        while pending and len(batch) < free and size < _BATCH_BYTES:
+            proposal = pending.popleft()
+            size += len(proposal.frame)
+            batch.append(proposal)
+        self._taken += len(batch)
+        return batch
+
+    def _give_up(self, batch: list[Proposal], error: StoreError, *, final: bool) -> None:
+        self._paused = True
+        self._loop.call_soon_threadsafe(self._refuse_all, batch, error, final)
+
+    # The event loop
+
+    def _drain(self) -> None:
+        committed = self._committed
+        batch = [committed.popleft() for _ in range(min(len(committed), _APPLY_SLICE))]
+        if not batch:
+            return
+        self._apply(batch)
+        self._applied_index = batch[-1].index
+        self._done += len(batch)
+        self._room.set()
+        if committed:
+            self._loop.call_soon(self._drain)
+
+    def _refuse_all(self, batch: list[Proposal], error: StoreError, final: bool) -> None:
+        while self._committed:
+            self._drain()
+        if final:
+            self._refusal = error
+            _log.critical("%s", error.message)
+        self._done += len(batch)
+        waiting = list(self._pending)
+        self._pending.clear()
+        self._index = self._writer.last_index
+        self._chain = self._writer.chain
+        self._paused = self._awake = final
+        self._refuse([*batch, *waiting], error)
+
+    @staticmethod
+    def _refuse(proposals: list[Proposal], error: StoreError) -> None:
+        for proposal in proposals:
+            if not proposal.future.done():
+                proposal.future.set_exception(error)
+
+
+def _failure(error: Exception) -> Unavailable:
+    return Unavailable(
+        f"etcdserver: the write-ahead log failed ({error}); no writes are accepted until the store is started again, "
+        "reads go on; whether the refused writes survived is known only then"
+    )
