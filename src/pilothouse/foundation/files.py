@@ -7,6 +7,7 @@ system call does; callers run them off the event loop.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Sequence
@@ -49,6 +50,9 @@ class FileSystem(Protocol):
 
     def size(self, fd: int) -> int:
         """Return the file's length in bytes."""
+
+    def next_data(self, fd: int, offset: int) -> int:
+        """Return where, at or after `offset`, the next byte that may not be zero stands; the length if none does."""
 
     def rename(self, source: str, target: str) -> None:
         """Put `source` in the place of `target`, all or nothing."""
@@ -108,6 +112,14 @@ class OsFileSystem:
 
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
+
+    def next_data(self, fd: int, offset: int) -> int:
+        try:
+            return os.lseek(fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return max(offset, os.fstat(fd).st_size)
 
     def rename(self, source: str, target: str) -> None:
         os.rename(source, target)
