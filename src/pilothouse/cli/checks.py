@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import importlib.util
 import os
 import resource
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Literal
+
+from pilothouse.foundation import processes
 
 __all__ = [
     "Check",
@@ -158,8 +161,6 @@ def kernel_tls() -> Answer:
 
 def io_uring() -> Answer:
     """Ask the kernel with a null pointer: where io_uring is there, that is a bad address and nothing is made."""
-    import errno
-
     number = _in_child(f"libc.syscall({_SYSCALL_IO_URING_SETUP}, 1, None)")
     if number in {0, errno.EFAULT}:
         return "ok", "allowed"
@@ -218,7 +219,5 @@ def _capabilities() -> str:
 def _in_child(call: str) -> int:
     """Make a C call in a Python process of its own and return its errno, 0 where it succeeded."""
     command = [sys.executable, "-I", "-S", "-c", _CALL.format(call=call)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False, env={})
-    if done.returncode != 0:
-        raise OSError(done.stderr.strip().rpartition("\n")[2] or f"the child ended with {done.returncode}")
+    done = asyncio.run(processes.run(command, env={}, timeout=10))
     return int(done.stdout)

@@ -99,7 +99,7 @@ def _finding(name: str, look: checks.Check) -> Finding:
     try:
         state, detail = look()
     except Exception as error:  # noqa: BLE001  # a report that stops half-way helps no one
-        state, detail = "missing", f"could not be found out: {error or type(error).__name__}"
+        state, detail = "missing", f"could not be found out: {str(error) or type(error).__name__}"
     cost, remedy = ("", "") if state == "ok" else _ADVICE[name]
     return Finding(name, state, detail, cost, remedy)
 

@@ -51,7 +51,7 @@ def configure(
     handler = logging.StreamHandler(target)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *chain],
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), _drop_formatted, *chain],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
@@ -161,6 +161,13 @@ def _add_name(logger: Any, _: str, record: MutableMapping[str, Any]) -> MutableM
     return record
 
 
+def _drop_formatted(_: Any, __: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    # Another handler's formatter leaves its own work on the record.
+    record.pop("message", None)
+    record.pop("asctime", None)
+    return record
+
+
 def _add_trace(_: Any, __: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
@@ -170,14 +177,20 @@ def _add_trace(_: Any, __: str, record: MutableMapping[str, Any]) -> MutableMapp
 
 
 def _redact_record(_: Any, __: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    event = str(record.get("event", ""))
-    if not event.isprintable():
-        # One record is one line, whatever a message quotes.
-        record["event"] = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in event)
     for name, value in record.items():
-        if name not in {"_record", "_from_structlog"}:
-            record[name] = redact(value, name, limit=_MAX_EXCEPTION if name in {"exception", "stack"} else _MAX_TEXT)
+        if name in {"exception", "stack"}:
+            record[name] = redact(value, limit=_MAX_EXCEPTION)
+        elif name not in {"_record", "_from_structlog"}:
+            clean = redact(value, name)
+            record[name] = _one_line(clean) if isinstance(clean, str) else clean
     return record
+
+
+def _one_line(text: str) -> str:
+    """Escape what would start another line or steer a terminal, whatever the text quotes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _renderer(format: str, stream: TextIO) -> Callable[..., Any]:  # noqa: A002
