@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from pilothouse.store.auth import AuthCommand
+from pilothouse.store.auth_commands import AuthCommand
 from pilothouse.store.model import AlarmType, DeleteRangeRequest, PutRequest, TxnRequest
 
 __all__ = ["Command", "Compact", "GrantLease", "RevokeLease", "SetAlarm", "decode", "encode"]

@@ -15,11 +15,12 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
+from pilothouse.store.auth_commands import AuthState
 from pilothouse.store.keyspace import Change
 from pilothouse.store.machine import StateMachine
 from pilothouse.store.model import Alarm, KeyValue
 
-__all__ = ["Meta", "capture", "delta_blocks", "load", "write_base"]
+__all__ = ["Change", "Meta", "capture", "delta_blocks", "load", "write_base"]
 
 META = 1
 LIVE = 2
@@ -40,7 +41,7 @@ class Meta(msgspec.Struct, frozen=True, array_like=True):
     compact_revision: int
     leases: list[tuple[int, int]]
     alarms: list[Alarm]
-    auth: bytes
+    auth: AuthState
 
 
 _decode_meta = msgspec.msgpack.Decoder(Meta).decode

@@ -59,7 +59,7 @@ class KeySpace:
 
     def __init__(self, leases: LeaseTable | None = None) -> None:
         self.revision = 1
-        self.compact_revision = 0
+        self.compact_revision = -1  # as etcd says it where nothing has been compacted
         self.bytes_in_use = 0
         self._leases = leases or LeaseTable()
         self._live: dict[bytes, KeyValue] = {}
@@ -296,6 +296,10 @@ class KeySpace:
         """Let go of a `pin`."""
         self._pins -= 1
 
+    def sweepable(self, up_to: int) -> bool:
+        """Whether `sweep` would find something to remove."""
+        return self._log_start < min(self.compact_revision, up_to)
+
     def sweep(self, up_to: int, budget: int) -> bool:
         """Remove versions that compaction gave up, for at most `budget` revisions; return whether some are left.
 
@@ -307,20 +311,20 @@ class KeySpace:
         number = min(budget, last - self._log_start + 1)
         for change in self._log[:number]:
             for kv in _each(change):
-                self._drop_before(kv)
+                self._drop_before(kv, last)
         if self._log_start + number > last:
             number -= 1  # the line's own revision stays: a watch may start there
         del self._log[:number]
         self._log_start += number
         return self._log_start < last
 
-    def _drop_before(self, kv: KeyValue) -> None:
+    def _drop_before(self, kv: KeyValue, line: int) -> None:
         old = self._old.get(kv.key)
         if old is None:
             return
         place = bisect_left(old, kv.mod_revision, key=_mod_revision)
-        if place < len(old) and old[place] is kv and not kv.version:
-            place += 1  # a tombstone says nothing that absence does not
+        if place < len(old) and old[place] is kv and not kv.version and kv.mod_revision < line:
+            place += 1  # a tombstone before the line says nothing that absence does not
         self.bytes_in_use -= sum(len(one.key) + len(one.value) + VERSION_OVERHEAD for one in old[:place])
         del old[:place]
         if not old:
@@ -391,9 +395,9 @@ class KeySpace:
             if kv.lease:
                 self._leases.attach(kv.lease, kv.key)
 
-    def all_versions(self) -> list[KeyValue]:
-        """Return every retained version and tombstone, in no order."""
-        return [*self._live.values(), *(kv for old in self._old.values() for kv in old)]
+    def versions(self) -> tuple[list[KeyValue], list[tuple[list[KeyValue], KeyValue | None]]]:
+        """Return all current versions, and for each key with replaced ones those and its current one."""
+        return list(self._live.values()), [(list(old), self._live.get(key)) for key, old in self._old.items()]
 
 
 def _each(change: Change) -> tuple[KeyValue, ...]:

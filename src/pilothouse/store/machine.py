@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from pilothouse.store.auth import Auth
+from pilothouse.store.auth_tokens import SimpleTokens
 from pilothouse.store.commands import Command, Compact, GrantLease, RevokeLease, SetAlarm
 from pilothouse.store.errors import CorruptAlarm, NoSpace
 from pilothouse.store.keyspace import KeySpace
@@ -45,10 +46,10 @@ _MISSING = KeyValue(b"")
 class StateMachine:
     """All replicated state. `apply` is its only way to change."""
 
-    def __init__(self, leases: Leases) -> None:
+    def __init__(self, leases: Leases, tokens: SimpleTokens | None = None) -> None:
         self.leases = leases
         self.keys = KeySpace(leases)
-        self.auth = Auth()
+        self.auth = Auth(tokens)
         self.alarms: set[Alarm] = set()
         self._handlers: dict[type, Callable[..., Answer]] = {
             PutRequest: self._put,
@@ -97,8 +98,8 @@ class StateMachine:
         return self.keys.revision
 
     def _grant(self, command: GrantLease) -> LeaseGrantResponse:
-        self.leases.grant(command.lease_id, command.ttl)
-        return LeaseGrantResponse(self.keys.revision, command.lease_id, command.ttl)
+        ttl = self.leases.grant(command.lease_id, command.ttl)
+        return LeaseGrantResponse(self.keys.revision, command.lease_id, ttl)
 
     def _revoke(self, command: RevokeLease) -> int:
         for key in self.leases.revoke(command.lease_id):

@@ -29,14 +29,14 @@ _log = logging.getLogger(__name__)
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _APPLY_SLICE = 256
-_WORK = object()
-_STOP = object()
+_WORK = True
+_STOP = False
 
 
 class Proposal(NamedTuple):
     """A command on its way: framed for the log, with the future of who waits for it."""
 
-    index: int
+    position: int
     command: Command
     frame: bytes
     chain: int
@@ -68,6 +68,7 @@ class Pipeline:
         self._committed: deque[Proposal] = deque()
         self._index = writer.last_index
         self._chain = writer.chain
+        self._salt = writer.salt
         self._applied_index = writer.last_index
         self._taken = 0
         self._done = 0
@@ -75,7 +76,7 @@ class Pipeline:
         self._awake = False
         self._paused = False
         self._refusal: StoreError | None = None
-        self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._room = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pilothouse-log", daemon=True)
         self._thread.start()
@@ -107,7 +108,7 @@ class Pipeline:
                 f"{RequestTooLarge.text}: {len(payload)} bytes where {self._max_request_bytes} are allowed"
             )
         index = self._index = self._index + 1
-        framed, self._chain = frame(payload, index, self._chain, self._applied_index)
+        framed, self._chain = frame(payload, index, self._chain, self._applied_index, self._salt)
         future = self._loop.create_future()
         self._pending.append(Proposal(index, command, framed, self._chain, future))
         if not self._kick_due and not self._awake:
@@ -115,10 +116,6 @@ class Pipeline:
             self._kick_due = True
             self._loop.call_soon(self._kick)
         return future
-
-    def run_in_log_thread(self, task: Callable[[], None]) -> None:
-        """Run a task between two writes, such as releasing old segments."""
-        self._inbox.put(task)
 
     async def close(self) -> None:
         """Write and apply what waits, then stop the thread."""
@@ -141,14 +138,8 @@ class Pipeline:
     # The log thread
 
     def _run(self) -> None:
-        while (item := self._inbox.get()) is not _STOP:
-            if item is _WORK:
-                self._write_all()
-            elif callable(item):
-                try:
-                    item()
-                except OSError:
-                    _log.exception("a task of the log thread failed; it will be tried again with the next checkpoint")
+        while self._inbox.get():
+            self._write_all()
 
     def _write_all(self) -> None:
         while not self._paused:
@@ -166,8 +157,8 @@ class Pipeline:
             try:
                 self._writer.append(
                     [proposal.frame for proposal in batch],
-                    batch[0].index,
-                    batch[-1].index,
+                    batch[0].position,
+                    batch[-1].position,
                     self._writer.chain,
                     batch[-1].chain,
                 )
@@ -202,7 +193,7 @@ class Pipeline:
         if not batch:
             return
         self._apply(batch)
-        self._applied_index = batch[-1].index
+        self._applied_index = batch[-1].position
         self._done += len(batch)
         self._room.set()
         if committed:

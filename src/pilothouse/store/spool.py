@@ -1,0 +1,57 @@
+"""A copy of the whole store as a stream: written to a spool file first, so that a slow reader holds nothing up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+
+from pilothouse.store import images
+from pilothouse.store.datadir import DataDir
+from pilothouse.store.machine import StateMachine
+from pilothouse.store.tables import TableEncoder
+
+__all__ = ["spool_snapshot"]
+
+_CHUNK = 256 * 1024
+
+
+async def spool_snapshot(machine: StateMachine, index: int, directory: DataDir) -> AsyncIterator[bytes]:
+    """Yield the bytes of a table with the whole state as it is now; `index` is the last log index applied."""
+    meta = images.capture(machine, index)
+    fs = directory.filesystem
+    path = directory.spool_path()
+    fd = await asyncio.to_thread(fs.open, path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    try:
+        # The name goes at once, so that nothing is left behind whatever happens; the file lives as long as it is open.
+        await asyncio.to_thread(fs.unlink, path)
+        size = await _fill(machine, meta, directory, fd)
+        offset = 0
+        while offset < size:
+            chunk = await asyncio.to_thread(fs.pread, fd, _CHUNK, offset)
+            offset += len(chunk)
+            yield chunk
+    finally:
+        fs.close(fd)
+
+
+async def _fill(machine: StateMachine, meta: images.Meta, directory: DataDir, fd: int) -> int:
+    fs = directory.filesystem
+    encoder = TableEncoder(directory.cluster_id)
+    offset = 0
+
+    def append(data: bytes) -> None:
+        nonlocal offset
+        rest = memoryview(data)
+        while rest:
+            written = fs.pwrite(fd, (rest,), offset)
+            offset += written
+            rest = rest[written:]
+
+    async def write(kind: int, encode: Callable[[], bytes]) -> None:
+        await asyncio.to_thread(lambda: append(encoder.block(kind, encode())))
+
+    append(encoder.header())
+    await images.write_base(machine, meta, write)
+    append(encoder.footer())
+    return offset
