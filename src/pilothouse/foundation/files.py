@@ -66,6 +66,9 @@ class FileSystem(Protocol):
     def exists(self, path: str) -> bool:
         """Whether there is something at `path`."""
 
+    def mode(self, path: str) -> int:
+        """Return type and permission bits of what is at `path`, as `stat` does."""
+
     def makedirs(self, path: str, mode: int = 0o700) -> None:
         """Make a directory and its parents; an existing one is fine."""
 
@@ -132,6 +135,9 @@ class OsFileSystem:
 
     def exists(self, path: str) -> bool:
         return os.path.exists(path)
+
+    def mode(self, path: str) -> int:
+        return os.stat(path).st_mode
 
     def makedirs(self, path: str, mode: int = 0o700) -> None:
         os.makedirs(path, mode, exist_ok=True)

@@ -146,15 +146,11 @@ class LogWriter:
 
         Raises `OSError` when it cannot; the log is not concerned.
         """
-        with self._lock:
-            if self._prepared is not None or self._failure is not None:
-                return
-        prepared = self._prepare(self._segment_bytes, sync=True)
-        with self._lock:
-            if self._prepared is None:
-                self._prepared = prepared
-                return
-        self._discard(prepared)
+        if self._prepared is not None or self._failure is not None:
+            return
+        other = self._exchange(self._prepare(self._segment_bytes, sync=True))
+        if other is not None:
+            self._discard(other)
 
     def release(self, index: int) -> int:
         """Remove the segments that hold no record after `index`, never the active one; return how many went.
@@ -176,8 +172,7 @@ class LogWriter:
     def close(self) -> None:
         """Close the files; what was appended is durable already."""
         self._failure = self._failure or "the log is closed"
-        with self._lock:
-            prepared, self._prepared = self._prepared, None
+        prepared = self._exchange(None)
         if prepared is not None:
             self._discard(prepared)
         if self._fd >= 0:
@@ -234,8 +229,7 @@ class LogWriter:
         self._fd, self._offset, self._capacity = fd, offset, segment.size
 
     def _claim(self, size: int) -> _Prepared:
-        with self._lock:
-            prepared, self._prepared = self._prepared, None
+        prepared = self._exchange(None)
         if prepared is not None:
             if prepared.size >= size:
                 return prepared
@@ -246,6 +240,11 @@ class LogWriter:
             if error.errno in _FULL or error.errno in _SHORT:
                 raise self._full(error) from error
             raise self._failed("make", "a new segment", error) from error
+
+    def _exchange(self, prepared: _Prepared | None) -> _Prepared | None:
+        with self._lock:
+            before, self._prepared = self._prepared, prepared
+        return before
 
     def _prepare(self, size: int, *, sync: bool) -> _Prepared:
         with self._lock:

@@ -12,6 +12,7 @@ else is damage.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 from collections.abc import Iterator
@@ -46,11 +47,11 @@ _OVERHEAD = tuple(RECORD_HEADER_SIZE + len(padding) for padding in PADDING)
 
 
 class Cut(NamedTuple):
-    """A tail that was never synced: file, offset, and the first index that is not there."""
+    """A tail that was never synced: file, offset, and the first record that is not there."""
 
     path: str
     offset: int
-    index: int
+    record: int
 
 
 class _Open(NamedTuple):
@@ -240,7 +241,7 @@ class LogRecovery:
                 self._path(first.name), 0, f"the log begins with record {first.first_index}; {wanted} is missing"
             )
         needed = [self._open(segment) for segment in self._found[start:]]
-        for before, segment in zip(needed, needed[1:], strict=False):
+        for before, segment in itertools.pairwise(needed):
             if segment.header.sequence != before.header.sequence + 1:
                 self._refuse(
                     segment.path,
@@ -293,7 +294,7 @@ class LogRecovery:
         finally:
             self._fs.close(fd)
 
-    def _records(self, fd: int, segment: _Open, stop: int) -> Iterator[tuple[int, bytes]]:
+    def _records(self, fd: int, segment: _Open, stop: int) -> Iterator[tuple[int, bytes]]:  # noqa: C901  # a call for each record would double the time of a start
         """Yield intact records up to `stop` (0: no stop); leave offset, index and chain at the first that is not."""
         pread, unpack, after, salt = self._fs.pread, RECORD_HEADER.unpack_from, self._after_index, segment.header.salt
         head_size, checked = RECORD_HEADER_SIZE, RECORD_HEAD.size
@@ -368,7 +369,7 @@ class _Tail:
         self._recovery.cut = Cut(self._segment.path, self._start, self._index)
 
     def _extent(self) -> int:
-        """The bytes of the record, or of its header where that cannot be trusted."""
+        """Return the length of the record, or of its header where that cannot be trusted."""
         head = self._fs.pread(self._fd, RECORD_HEADER_SIZE, self._start)
         if len(head) < RECORD_HEADER_SIZE or not _verified(head, self._segment.header.salt):
             return RECORD_HEADER_SIZE
