@@ -89,11 +89,11 @@ def _free_port() -> int:
 def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, deadline: float, log: Path) -> None:
     while time.monotonic() < deadline and process.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        with contextlib.suppress(OSError, http.client.HTTPException):
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
             connection.request("GET", "/health")
-            if connection.getresponse().status == http.HTTPStatus.OK:
-                return
-        connection.close()
+            with connection.getresponse() as response:
+                if response.status == http.HTTPStatus.OK:
+                    return
         # Another process is waited for, so this is the one place where real time passes.
         time.sleep(0.05)
     raise RuntimeError(f"etcd did not become healthy; its log ends: {log.read_text()[-2000:]}")

@@ -6,20 +6,30 @@ published sources (3.4.23, 3.6 and 3.7 were read) and is itself checked against 
 Where releases differ, a `Profile` says which one is meant:
 
 - A transaction whose operations have several faults: 3.4 reports puts' faults before ranges', 3.5 and later report
-  the first in the order of operations.
-- Unknown compare targets and results: no etcd refuses them. An unknown target compares as equal, an unknown result
-  holds. Pilothouse refuses both with `UnknownCompare` (`refuse_unknown_compare`).
+  the first in the order of operations, and so does Pilothouse.
 - A tombstone exactly at the compaction point stays in the store since 3.4.34 and 3.5.16 (watchers that start there
-  see the deletion); 3.4.23 drops it. Its hash is the same, see below.
-- Hashing exactly at the compaction point is refused by 3.4 and allowed by 3.5 and later.
-- Unknown sort orders and targets are `InvalidSort` since 3.5; 3.4 stops with a panic.
-- The compaction floor of a store never compacted is -1, so `compact(0)` succeeds once and revision -1 inside a
-  transaction reads the present, while -2 counts as compacted. Outside transactions any negative revision reads
-  the present.
-- Put and delete overlaps in a transaction are looked for as etcd does: a delete whose `range_end` is one zero byte
-  (to the end of all keys) is compared literally and so overlaps nothing, and of two nested transactions the deletes
-  of the later are not held against the puts of the earlier.
-- A nested transaction's answer carries revision 0.
+  see the deletion), as here; 3.4.23 drops it. Its hash is the same, see below.
+- Hashing exactly at the compaction point is refused by 3.4 and allowed by 3.5 and later, as here.
+- Unknown sort orders and targets are `InvalidSort` since 3.5, as here; 3.4 stops with a panic.
+
+Pilothouse itself deviates where etcd (up to 3.7) does not look:
+
+- No etcd refuses unknown compare targets and results: an unknown target compares as equal, an unknown result holds.
+  Pilothouse refuses both with `UnknownCompare`.
+- etcd takes a delete's `range_end` of one zero byte (to the end of all keys) literally when it looks for puts and
+  deletes of one key in a transaction, so that it overlaps nothing. Pilothouse sees the overlap.
+- Inside a transaction etcd calls a negative revision compacted when it is below the compaction floor, which is -1 in
+  a store never compacted. Outside, and in Pilothouse everywhere, a negative revision reads the present.
+- A range with a sort target other than the key, sort order NONE, a limit and no revision filter: etcd sorts, in
+  ascending order, only the first limit + 1 keys and cuts the last. Pilothouse sorts all and then cuts.
+
+Perhaps surprising and the same everywhere:
+
+- The floor of -1 lets `compact(0)` succeed once.
+- All guards, nested ones too, are evaluated on the state before the transaction.
+- Of two nested transactions in one branch, the deletes of the later are not held against the puts of the earlier.
+- A nested transaction's answer carries revision 0 (Pilothouse's engine fills it; comparisons leave it out).
+- `count` is what the range holds, whatever limit and revision filters leave of it.
 
 HashKV, as etcd computes it at revision R in a store compacted at C:
 
@@ -41,7 +51,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from pilothouse.store.errors import (
     Compacted,
@@ -85,19 +95,20 @@ from pilothouse.store.model import (
 )
 from support.etcd_bytes import crc32c, marshal_key_value, revision_bytes
 
-__all__ = ["CURRENT", "ETCD_3_4", "ModelStore", "Profile", "in_range"]
+__all__ = ["ETCD_3_4", "PILOTHOUSE", "ModelStore", "Profile", "in_range"]
 
 MAX_LEASE_TTL = 9_000_000_000
 MIN_LEASE_TTL = 2
 
-Interval: TypeAlias = tuple[bytes, bytes]
-
 
 class Profile(NamedTuple):
-    """Which release's behaviour is meant where they differ (see the module's docstring)."""
+    """Whose behaviour is meant where they differ (see the module's docstring)."""
 
     puts_checked_first: bool
     refuse_unknown_compare: bool
+    literal_overlaps: bool
+    negative_revision_in_txn_is_past: bool
+    limit_before_default_sort: bool
     keep_tombstone_at_compaction: bool
     hash_at_compaction: bool
 
@@ -105,12 +116,18 @@ class Profile(NamedTuple):
 ETCD_3_4 = Profile(
     puts_checked_first=True,
     refuse_unknown_compare=False,
+    literal_overlaps=True,
+    negative_revision_in_txn_is_past=True,
+    limit_before_default_sort=True,
     keep_tombstone_at_compaction=False,
     hash_at_compaction=False,
 )
-CURRENT = Profile(
+PILOTHOUSE = Profile(
     puts_checked_first=False,
     refuse_unknown_compare=True,
+    literal_overlaps=False,
+    negative_revision_in_txn_is_past=False,
+    limit_before_default_sort=False,
     keep_tombstone_at_compaction=True,
     hash_at_compaction=True,
 )
@@ -137,7 +154,7 @@ def in_range(key: bytes, start: bytes, range_end: bytes) -> bool:
 class ModelStore:
     """etcd v3 in memory. `clock` returns seconds; leases end when `expire_leases` is called after their time."""
 
-    def __init__(self, clock: Callable[[], float], profile: Profile = CURRENT) -> None:
+    def __init__(self, clock: Callable[[], float], profile: Profile = PILOTHOUSE) -> None:
         self.clock = clock
         self.profile = profile
         self.revision = 1
@@ -171,6 +188,8 @@ class ModelStore:
         count = len(found)
         if request.count_only:
             return RangeResponse(revision=current, kvs=[], count=count)
+        if self.profile.limit_before_default_sort and _sorts_by_default(request):
+            found = found[: request.limit + 1]
         kvs = _sorted([kv for kv in found if _passes_revision_filters(kv, request)], request)
         more = 0 < request.limit < len(kvs)
         if more:
@@ -216,8 +235,7 @@ class ModelStore:
                 version=old.version + 1 if old else 1,
                 lease=lease,
                 sub=self._changes,
-            ),
-            old,
+            )
         )
         if lease in self.leases:
             self.leases[lease].keys.add(request.key)
@@ -226,15 +244,16 @@ class ModelStore:
     def _delete_range(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
         doomed = [kv for key, kv in self.alive(self._now()).items() if in_range(key, request.key, request.range_end)]
         for kv in doomed:
-            self._append(KeyValue(key=kv.key, mod_revision=self.revision + 1, sub=self._changes), kv)
+            self._append(KeyValue(key=kv.key, mod_revision=self.revision + 1, sub=self._changes))
         prev_kvs = doomed if request.prev_kv else []
         return DeleteRangeResponse(revision=self._now(), deleted=len(doomed), prev_kvs=prev_kvs)
 
-    def _append(self, kv: KeyValue, old: KeyValue | None) -> None:
+    def _append(self, kv: KeyValue) -> None:
         for lease in self.leases.values():
             lease.keys.discard(kv.key)
         self.records.append(kv)
-        self.history.append(Event(kv=kv, prev_kv=old))
+        # Watchers are told what there was before the revision, even where it writes the key twice.
+        self.history.append(Event(kv=kv, prev_kv=self.alive(self.revision).get(kv.key)))
         self._changes += 1
 
     def _commit(self) -> None:
@@ -245,11 +264,9 @@ class ModelStore:
 
     def txn(self, request: TxnRequest) -> TxnResponse:
         """Answer a transaction: guards are all evaluated, nested ones too, before anything is done."""
-        _check_txn_request(request, MAX_OPS_PER_TXN)
-        _check_overlaps(request.success)
-        _check_overlaps(request.failure)
-        if self.profile.refuse_unknown_compare:
-            _check_compares(request)
+        _check_txn_request(request, MAX_OPS_PER_TXN, self.profile)
+        _check_overlaps(request.success, self.profile)
+        _check_overlaps(request.failure, self.profile)
         plan = self._plan(request)
         writes = any(not isinstance(op, RangeRequest) for op in request.success + request.failure)
         if self.profile.puts_checked_first:
@@ -287,7 +304,8 @@ class ModelStore:
             elif isinstance(op, RangeRequest) and ranges and op.revision != 0:
                 if op.revision > self.revision:
                     raise FutureRevision
-                if op.revision < self.compact_revision:
+                negative_is_now = op.revision < 0 and not self.profile.negative_revision_in_txn_is_past
+                if op.revision < self.compact_revision and not negative_is_now:
                     raise Compacted(compact_revision=self.compact_revision)
 
     def _run(self, plan: Plan) -> tuple[OpResponse, ...]:
@@ -441,6 +459,16 @@ def _passes_revision_filters(kv: KeyValue, request: RangeRequest) -> bool:
     )
 
 
+def _sorts_by_default(request: RangeRequest) -> bool:
+    filters = (
+        request.min_mod_revision,
+        request.max_mod_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    )
+    return request.limit > 0 and request.sort_order == SortOrder.NONE and not any(filters)
+
+
 def _sorted(kvs: list[KeyValue], request: RangeRequest) -> list[KeyValue]:
     # Ties keep key order in both directions; etcd promises nothing about them (Go's sort is stable up to 12 items).
     target, descending = request.sort_target, request.sort_order == SortOrder.DESCEND
@@ -499,13 +527,17 @@ def _check_delete_request(request: DeleteRangeRequest) -> None:
         raise EmptyKey
 
 
-def _check_txn_request(request: TxnRequest, allowed: int) -> None:
+def _check_txn_request(request: TxnRequest, allowed: int, profile: Profile) -> None:
     # A nested transaction may use only what the one around it leaves of the limit.
     most = max(len(request.compare), len(request.success), len(request.failure))
     if most > allowed:
         raise TooManyOps
-    if any(not compare.key for compare in request.compare):
-        raise EmptyKey
+    for compare in request.compare:
+        if not compare.key:
+            raise EmptyKey
+        known = compare.target in set(CompareTarget) and compare.result in set(CompareResult)
+        if profile.refuse_unknown_compare and not known:
+            raise UnknownCompare
     for op in request.success + request.failure:
         if isinstance(op, RangeRequest):
             _check_range_request(op)
@@ -514,41 +546,31 @@ def _check_txn_request(request: TxnRequest, allowed: int) -> None:
         elif isinstance(op, DeleteRangeRequest):
             _check_delete_request(op)
         else:
-            _check_txn_request(op, allowed - most)
+            _check_txn_request(op, allowed - most, profile)
 
 
-def _check_compares(request: TxnRequest) -> None:
-    for compare in request.compare:
-        if compare.target not in set(CompareTarget) or compare.result not in set(CompareResult):
-            raise UnknownCompare
-    for op in request.success + request.failure:
-        if isinstance(op, TxnRequest):
-            _check_compares(op)
-
-
-def _check_overlaps(ops: Sequence[Op]) -> tuple[set[bytes], list[Interval]]:
-    """Return the keys put and the intervals deleted by one branch; `DuplicateKey` where etcd sees an overlap."""
-    deletes = [_literal_interval(op) for op in ops if isinstance(op, DeleteRangeRequest)]
+def _check_overlaps(ops: Sequence[Op], profile: Profile) -> tuple[set[bytes], list[DeleteRangeRequest]]:
+    """Return the keys put and the deletes of one branch; `DuplicateKey` where a put overlaps with another write."""
+    deletes = [op for op in ops if isinstance(op, DeleteRangeRequest)]
     puts: set[bytes] = set()
     for op in ops:
         if isinstance(op, TxnRequest):
-            puts_then, deletes_then = _check_overlaps(op.success)
-            puts_else, deletes_else = _check_overlaps(op.failure)
-            _refuse_overlap(puts_then, puts, deletes)
-            _refuse_overlap(puts_else, puts, deletes)
+            puts_then, deletes_then = _check_overlaps(op.success, profile)
+            puts_else, deletes_else = _check_overlaps(op.failure, profile)
+            _refuse_overlap(puts_then | puts_else, puts, deletes, profile)
             puts |= puts_then | puts_else
             deletes += deletes_then + deletes_else
     for op in ops:
         if isinstance(op, PutRequest):
-            _refuse_overlap({op.key}, puts, deletes)
+            _refuse_overlap({op.key}, puts, deletes, profile)
             puts.add(op.key)
     return puts, deletes
 
 
-def _refuse_overlap(new: set[bytes], puts: set[bytes], deletes: list[Interval]) -> None:
-    if new & puts or any(start <= key < end for key in new for start, end in deletes):
-        raise DuplicateKey
-
-
-def _literal_interval(op: DeleteRangeRequest) -> Interval:
-    return (op.key, op.range_end or op.key + b"\0")
+def _refuse_overlap(new: set[bytes], puts: set[bytes], deletes: list[DeleteRangeRequest], profile: Profile) -> None:
+    for key in new:
+        deleted = any(in_range(key, op.key, op.range_end) for op in deletes)
+        if profile.literal_overlaps:
+            deleted = any(op.key <= key < (op.range_end or op.key + b"\0") for op in deletes)
+        if key in puts or deleted:
+            raise DuplicateKey
