@@ -1,0 +1,20 @@
+"""What all tests share: those that want programs of Debian are skipped, with the reason, where these are missing."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+ETCD_PROGRAMS = ("etcd", "etcdctl")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `etcd` where a program of it is missing; `-ra` prints the reason."""
+    missing = [name for name in ETCD_PROGRAMS if shutil.which(name) is None]
+    if not missing:
+        return
+    skip = pytest.mark.skip(reason=f"{' and '.join(missing)} not found: install Debian's etcd-server and etcd-client")
+    for item in items:
+        if item.get_closest_marker("etcd") is not None:
+            item.add_marker(skip)
