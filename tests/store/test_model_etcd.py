@@ -14,14 +14,11 @@ import pytest
 
 from pilothouse.store.errors import StoreError
 from pilothouse.store.model import DeleteRangeRequest, Event, PutRequest, WatchRequest
-from support.etcd_json import EtcdJson, etcd_available, running_etcd
+from support.etcd_json import EtcdJson, running_etcd
 from support.model import ETCD_3_4, ModelStore
 from support.operations import KEYS, Action, Generator, comparable, perform
 
-pytestmark = [
-    pytest.mark.etcd,
-    pytest.mark.skipif(not etcd_available(), reason="etcd is not installed: apt-get install etcd-server etcd-client"),
-]
+pytestmark = pytest.mark.etcd
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import base64
 import contextlib
 import http.client
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -39,7 +38,7 @@ from pilothouse.store.model import (
     TxnResponse,
 )
 
-__all__ = ["EtcdJson", "etcd_available", "running_etcd"]
+__all__ = ["EtcdJson", "running_etcd"]
 
 Json: TypeAlias = dict[str, Any]
 
@@ -54,11 +53,6 @@ _OPERAND_FIELDS: dict[int, str] = {
     CompareTarget.MOD: "mod_revision",
     CompareTarget.LEASE: "lease",
 }
-
-
-def etcd_available() -> bool:
-    """Return whether the etcd program is installed."""
-    return shutil.which("etcd") is not None
 
 
 @contextlib.contextmanager

@@ -252,8 +252,10 @@ class ModelStore:
         for lease in self.leases.values():
             lease.keys.discard(kv.key)
         self.records.append(kv)
-        # Watchers are told what there was before the revision, even where it writes the key twice.
-        self.history.append(Event(kv=kv, prev_kv=self.alive(self.revision).get(kv.key)))
+        # Watchers are told what there was before the revision, even where it writes the key twice; a creation has no
+        # previous version even where the same revision deleted one.
+        created = kv.version == 1
+        self.history.append(Event(kv=kv, prev_kv=None if created else self.alive(self.revision).get(kv.key)))
         self._changes += 1
 
     def _commit(self) -> None:
