@@ -104,7 +104,8 @@ class Checkpointer:
         keys = self._machine.keys
         if self.revision < keys.compact_revision:
             await self.write()
-        while keys.sweep(self.revision, _SWEEP):
+        # No poll: the next slice, after whoever waits.
+        while keys.sweep(self.revision, _SWEEP):  # noqa: ASYNC110
             await asyncio.sleep(0)
 
     async def _write(self, *, base: bool) -> None:

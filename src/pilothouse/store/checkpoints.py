@@ -55,7 +55,7 @@ class Checkpoints:
 
     def __init__(self, fs: FileSystem, directory: str, manifest: _Manifest) -> None:
         self._fs = fs
-        self._directory = directory
+        self.directory = directory
         self._manifest = manifest
         self._writing = False
         self._failure = ""
@@ -129,7 +129,7 @@ class Checkpoints:
         )
         self._writing = True
         try:
-            return TableFile(self, self._fs, os.path.join(self._directory, "next.tmp"), kind, header)
+            return TableFile(self, self._fs, os.path.join(self.directory, "next.tmp"), kind, header)
         except BaseException:
             self._writing = False
             raise
@@ -148,7 +148,7 @@ class Checkpoints:
                 )
 
     def _path(self, name: str) -> str:
-        return os.path.join(self._directory, name)
+        return os.path.join(self.directory, name)
 
     @staticmethod
     def _refuse_orphans(fs: FileSystem, directory: str) -> None:
@@ -182,7 +182,7 @@ class Checkpoints:
 
     def _clean(self) -> None:
         listed = {table.name for table in self.tables}
-        for name in self._fs.listdir(self._directory):
+        for name in self._fs.listdir(self.directory):
             if name.endswith(".tmp") or (name.endswith(_SUFFIX) and name not in listed):
                 self._fs.unlink(self._path(name))
 
@@ -211,10 +211,10 @@ class Checkpoints:
 
     def _sync_directory(self) -> None:
         try:
-            self._fs.sync_directory(self._directory)
+            self._fs.sync_directory(self.directory)
         except OSError as error:
             self._failure = (
-                f"cannot sync {self._directory} ({error}): no checkpoints are written any more; check the disk, then "
+                f"cannot sync {self.directory} ({error}): no checkpoints are written any more; check the disk, then "
                 "start again"
             )
             raise OSError(errno.EIO, self._failure) from error

@@ -73,8 +73,8 @@ class EmbeddedStore:
         self.options = options
         self.machine: StateMachine = recovered.machine
         self.keys: KeySpace = recovered.machine.keys
-        self.member_id = recovered.directory.member_id
-        self.cluster_id = recovered.directory.cluster_id
+        self.member_id = recovered.directory.identity.member_id
+        self.cluster_id = recovered.directory.identity.cluster_id
         self.client_urls: tuple[str, ...] = ()
         self._recovered = recovered
         self._loop = asyncio.get_running_loop()
@@ -263,7 +263,7 @@ class EmbeddedStore:
     # Upkeep
 
     async def status(self) -> Status:
-        disk = self._recovered.writer.bytes_on_disk + sum(one.bytes for one in self._recovered.checkpoints.tables)
+        disk = self._recovered.writer.bytes_on_disk + self._recovered.checkpoints.bytes_on_disk
         errors = [one.alarm.name for one in self.machine.alarms]
         if self._pipeline.refusal is not None:
             errors.append(self._pipeline.refusal.message)
@@ -290,10 +290,11 @@ class EmbeddedStore:
 
     def _advice(self) -> tuple[str, ...]:
         advised = self._rates.commit_queue
-        return (
+        sentence = (
             f"commit queue: {self.options.commit_queue} places; 50 ms of the p99 write rate "
-            f"({self._rates.p99} a second over the last 10 minutes) are {advised}",
+            f"({self._rates.p99} a second over the last 10 minutes) are {advised}"
         )
+        return (sentence,)
 
     async def hash_kv(self, revision: int = 0) -> HashKVResponse:
         at = revision or self.keys.revision
@@ -320,7 +321,9 @@ class EmbeddedStore:
         await self.checkpointer.write(base=True)
 
     async def snapshot(self) -> AsyncIterator[bytes]:
-        async for chunk in spool_snapshot(self.machine, self._applied, self._recovered.directory):
+        async for chunk in spool_snapshot(
+            self.machine, self._applied, self.options.filesystem, self._recovered.directory
+        ):
             yield chunk
 
     async def members(self) -> list[Member]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from typing import NamedTuple
 
 import msgspec
@@ -19,9 +18,7 @@ from pilothouse.store.options import StoreOptions
 from pilothouse.store.wal import LogWriter
 from pilothouse.store.wal_recovery import LogRecovery, open_log
 
-__all__ = ["LOG_DIRECTORY", "Recovered", "new_machine", "recover", "replay"]
-
-LOG_DIRECTORY = "wal"
+__all__ = ["Recovered", "new_machine", "recover", "replay"]
 
 
 class Recovered(NamedTuple):
@@ -43,17 +40,13 @@ def recover(options: StoreOptions) -> Recovered:
 
     Raises a `DataDirError` where the directory is not usable; it is left as it was then.
     """
-    directory = DataDir.open(options.filesystem, options.data_dir, options.ids)
+    fs = options.filesystem
+    directory = DataDir.open(fs, options.data_dir, ids=options.ids)
+    cluster_id, member_id = directory.identity.cluster_id, directory.identity.member_id
     try:
-        checkpoints = Checkpoints.open(options.filesystem, directory.path)
+        checkpoints = Checkpoints.open(fs, directory.snap, cluster_id, member_id)
         machine = new_machine(options)
-        log = open_log(
-            options.filesystem,
-            os.path.join(directory.path, LOG_DIRECTORY),
-            directory.cluster_id,
-            checkpoints.index,
-            segment_bytes=options.segment_bytes,
-        )
+        log = open_log(fs, directory.wal, cluster_id, checkpoints.index, segment_bytes=options.segment_bytes)
         replay(machine, checkpoints, log)
         machine.leases.restart()
         return Recovered(directory, machine, checkpoints, log.writer())
@@ -74,9 +67,9 @@ def replay(machine: StateMachine, checkpoints: Checkpoints, log: LogRecovery) ->
         images.load(machine, checkpoints.blocks())
     except (msgspec.DecodeError, ValueError) as error:
         raise DamagedData(
-            f"{checkpoints.path}: the checkpoint's checksums are right, but it does not say a state ({error}); "
+            f"{checkpoints.directory}: the checkpoint's checksums are right, but it does not say a state ({error}); "
             "restore a saved snapshot",
-            path=checkpoints.path,
+            path=checkpoints.directory,
         ) from error
     collecting = gc.isenabled()
     gc.disable()

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator, Callable
 
+from pilothouse import __version__
+from pilothouse.foundation.files import FileSystem
 from pilothouse.store import images
 from pilothouse.store.datadir import DataDir
 from pilothouse.store.machine import StateMachine
-from pilothouse.store.tables import TableEncoder
+from pilothouse.store.tables import TableEncoder, TableHeader
 
 __all__ = ["spool_snapshot"]
 
 _CHUNK = 256 * 1024
+_numbers = itertools.count(1)
 
 
-async def spool_snapshot(machine: StateMachine, index: int, directory: DataDir) -> AsyncIterator[bytes]:
+async def spool_snapshot(machine: StateMachine, index: int, fs: FileSystem, directory: DataDir) -> AsyncIterator[bytes]:
     """Yield the bytes of a table with the whole state as it is now; `index` is the last log index applied."""
     meta = images.capture(machine, index)
-    fs = directory.filesystem
-    path = directory.spool_path()
+    identity = directory.identity
+    header = TableHeader(
+        cluster_id=identity.cluster_id, member_id=identity.member_id, purpose="save", program=__version__
+    )
+    path = os.path.join(directory.snap, f"spool-{next(_numbers)}.tmp")
     fd = await asyncio.to_thread(fs.open, path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
         # The name goes at once, so that nothing is left behind whatever happens; the file lives as long as it is open.
         await asyncio.to_thread(fs.unlink, path)
-        size = await _fill(machine, meta, directory, fd)
+        size = await _fill(machine, meta, header, fs, fd)
         offset = 0
         while offset < size:
             chunk = await asyncio.to_thread(fs.pread, fd, _CHUNK, offset)
@@ -35,9 +42,8 @@ async def spool_snapshot(machine: StateMachine, index: int, directory: DataDir) 
         fs.close(fd)
 
 
-async def _fill(machine: StateMachine, meta: images.Meta, directory: DataDir, fd: int) -> int:
-    fs = directory.filesystem
-    encoder = TableEncoder(directory.cluster_id)
+async def _fill(machine: StateMachine, meta: images.Meta, header: TableHeader, fs: FileSystem, fd: int) -> int:
+    encoder = TableEncoder()
     offset = 0
 
     def append(data: bytes) -> None:
@@ -49,9 +55,9 @@ async def _fill(machine: StateMachine, meta: images.Meta, directory: DataDir, fd
             rest = rest[written:]
 
     async def write(kind: int, encode: Callable[[], bytes]) -> None:
-        await asyncio.to_thread(lambda: append(encoder.block(kind, encode())))
+        await asyncio.to_thread(lambda: append(encoder.encode_block(kind, encode())))
 
-    append(encoder.header())
+    append(encoder.encode_header(header))
     await images.write_base(machine, meta, write)
-    append(encoder.footer())
+    append(encoder.encode_footer())
     return offset

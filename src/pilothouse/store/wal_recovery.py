@@ -146,6 +146,11 @@ class LogRecovery:
         """Whether there is no log yet."""
         return not self._found
 
+    @property
+    def segment_count(self) -> int:
+        """The number of segments there are."""
+        return len(self._found)
+
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Replay in order; raises `DamagedData`."""
         needed = self._needed

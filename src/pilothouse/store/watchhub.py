@@ -10,7 +10,6 @@ A watcher is *behind* while it reads history, *early* while its start is still t
 
 from __future__ import annotations
 
-import enum
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -20,11 +19,12 @@ from sortedcontainers import SortedDict
 from pilothouse.store.errors import Compacted
 from pilothouse.store.model import Event, WatchFilter, WatchRequest, WatchResponse
 from pilothouse.store.segments import SegmentMap
+from pilothouse.store.watchers import Batch, Group, State, Watcher
 
 __all__ = ["History", "WatchHub", "Watcher"]
 
 _SLICE = 256
-"""Events read from history for one watcher before the next one's turn."""
+"""Revisions read from history for one watcher before the next one's turn."""
 
 EMPTY_RANGE = "mvcc: watcher range is empty"
 """etcd's reason for refusing a range whose end is not after its key."""
@@ -42,180 +42,24 @@ class History(Protocol):
         """The revision of the last compaction: a watch may start there, not before."""
 
     def events_since(self, revision: int, limit: int) -> Sequence[tuple[int, Sequence[Event]]]:
-        """Return whole revisions from `revision` on, in order, with about `limit` events; one revision at least."""
-
-
-class _Batch(NamedTuple):
-    """The events of one revision for one group; one object for all members."""
-
-    revision: int
-    events: list[Event]
-    size: int
+        """Return up to `limit` whole revisions with their events, in order, from `revision` on."""
 
 
 class _Slice(NamedTuple):
     """A piece of history as one group sees it, up to and without the revision `following`."""
 
-    batches: list[_Batch]
+    batches: list[Batch]
     following: int
     looked_at: int
-
-
-class _State(enum.Enum):
-    BEHIND = enum.auto()
-    EARLY = enum.auto()
-    LIVE = enum.auto()
-    ENDED = enum.auto()
-
-
-class _Group:
-    """Watchers of one range with the same filters; `end` is None without upper end, empty for a single key."""
-
-    __slots__ = ("end", "filtered", "identity", "key", "live", "no_delete", "no_put", "watchers")
-
-    def __init__(self, identity: tuple[bytes, bytes, bool, bool]) -> None:
-        self.identity = identity
-        self.key, range_end, self.no_put, self.no_delete = identity
-        self.end = None if range_end == b"\0" else range_end
-        self.filtered = self.no_put or self.no_delete
-        self.live: dict[Watcher, None] = {}
-        self.watchers = 0
-
-    def wants(self, event: Event) -> bool:
-        return not (self.no_delete if event.is_delete else self.no_put)
-
-    def matches(self, event: Event) -> bool:
-        key = event.kv.key
-        if self.end == b"":
-            return key == self.key and self.wants(event)
-        return key >= self.key and (self.end is None or key < self.end) and self.wants(event)
-
-
-class Watcher:
-    """One running watch.
-
-    `on_ready` is called, synchronously, when there is something to take after there was nothing. After it, call
-    `take` until it returns an empty list. `closed` says that nothing will come any more.
-    """
-
-    __slots__ = (
-        "_bytes",
-        "_count",
-        "_final",
-        "_group",
-        "_hub",
-        "_next",
-        "_pending",
-        "_progress",
-        "_quiet_since",
-        "_state",
-        "_taken",
-        "closed",
-        "on_ready",
-        "request",
-    )
-
-    def __init__(self, hub: WatchHub, request: WatchRequest, first: int) -> None:
-        self.request = request
-        self.on_ready: Callable[[], None] | None = None
-        self.closed = False
-        self._hub = hub
-        self._group: _Group | None = None
-        self._state = _State.ENDED
-        self._pending: list[_Batch] = []
-        self._count = 0
-        self._bytes = 0
-        self._next = first  # first revision not yet looked at, while behind or early
-        self._taken = first - 1  # every revision up to here is done with
-        self._quiet_since = first - 1
-        self._progress = False
-        self._final: WatchResponse | None = None
-
-    def take(self, max_events: int = 0) -> list[WatchResponse]:
-        """Return what waits, consecutive revisions merged in one response; empty when there is nothing.
-
-        `max_events` bounds the response (0: everything that waits), but a revision is never split. Lists of events
-        are shared between watchers and must not be changed.
-        """
-        if self.closed:
-            return []
-        responses = [self._take_events(max_events)] if self._pending else []
-        if self._pending:
-            return responses
-        if self._final is not None:
-            responses.append(self._final)
-            self.closed = True
-        elif self._progress and self._state is _State.LIVE:
-            self._progress = False
-            self._taken = self._quiet_since = self._hub.revision
-            responses.append(WatchResponse(revision=self._hub.revision))
-        if self._state is _State.BEHIND:
-            self._hub._read_on(self)
-        return responses
-
-    def _take_events(self, max_events: int) -> WatchResponse:
-        batches = self._pending
-        if 0 < max_events < self._count:
-            total = 0
-            for used, batch in enumerate(batches):
-                total += len(batch.events)
-                if total > max_events and used:
-                    self._pending = batches[used:]
-                    batches = batches[:used]
-                    break
-            else:
-                self._pending = []
-        else:
-            self._pending = []
-        self._count = sum(len(batch.events) for batch in self._pending)
-        self._bytes = sum(batch.size for batch in self._pending)
-        self._taken = batches[-1].revision
-        if len(batches) == 1:
-            return WatchResponse(revision=self._taken, events=batches[0].events)
-        events = [event for batch in batches for event in batch.events]
-        return WatchResponse(revision=self._taken, events=events)
-
-    def request_progress(self) -> None:
-        """Ask for a response without events; it comes once everything before it has been taken."""
-        if self._final is not None or self.closed or self._progress:
-            return
-        self._progress = True
-        if self._state is _State.LIVE and not self._pending:
-            self._wake()
-
-    def cancel(self) -> None:
-        """End the watch at once; what waits is dropped."""
-        self._hub._remove(self)
-        self._drop()
-        self.closed = True
-
-    def _drop(self) -> None:
-        self._pending = []
-        self._count = self._bytes = 0
-
-    def _end(self, reason: str, compact_revision: int = 0) -> None:
-        """Let a last response follow what waits."""
-        idle = not self._pending and not (self._progress and self._state is _State.LIVE)
-        self._hub._remove(self)
-        last = self._pending[-1].revision if self._pending else self._taken
-        self._final = WatchResponse(
-            revision=max(last, 0), canceled=True, compact_revision=compact_revision, cancel_reason=reason
-        )
-        if idle:
-            self._wake()
-
-    def _wake(self) -> None:
-        if self.on_ready is not None:
-            self.on_ready()
 
 
 class WatchHub:
     """All watchers of one store.
 
     `buffer_events` and `buffer_bytes` (keys and values, previous ones included) bound what may wait for one watcher;
-    one over the bound is cancelled, the others are not slowed. A single revision larger than the bound is still
-    delivered where nothing else waits, for otherwise no watcher could ever pass it. History fills half of the
-    buffer at most, so that a watcher that has just caught up has room for what is being written.
+    one over the bound is cancelled, the others are not slowed. A revision is charged half of a buffer at most, for
+    otherwise no watcher could ever pass one that is larger than its buffer; its events exist once for all. History
+    fills half of a buffer at most, so that a watcher that has just caught up has room for what is being written.
 
     `on_behind` is called when there is work for `pump` after there was none.
     """
@@ -230,9 +74,11 @@ class WatchHub:
         self._history = history
         self._buffer_events = buffer_events
         self._buffer_bytes = buffer_bytes
-        self._groups: dict[tuple[bytes, bytes, bool, bool], _Group] = {}
-        self._keys: dict[bytes, tuple[_Group, ...]] = {}
-        self._ranges: SegmentMap[_Group] = SegmentMap()
+        self._half_events = max(buffer_events // 2, 1)
+        self._half_bytes = max(buffer_bytes // 2, 1)
+        self._groups: dict[tuple[bytes, bytes, bool, bool], Group] = {}
+        self._keys: dict[bytes, tuple[Group, ...]] = {}
+        self._ranges: SegmentMap[Group] = SegmentMap()
         self._all: dict[Watcher, None] = {}
         self._notified: dict[Watcher, None] = {}
         self._behind: dict[Watcher, None] = {}
@@ -263,13 +109,13 @@ class WatchHub:
             return watcher
         self._join_group(watcher, key)
         if watcher._next <= self.revision:
-            watcher._state = _State.BEHIND
+            watcher._state = State.BEHIND
             self._behind[watcher] = None
             self._read_on(watcher)
         elif watcher._next == self.revision + 1:
             self._go_live(watcher)
         else:
-            watcher._state = _State.EARLY
+            watcher._state = State.EARLY
             self._early.setdefault(watcher._next, {})[watcher] = None
         return watcher
 
@@ -294,7 +140,7 @@ class WatchHub:
 
         A watcher whose buffer is full reads on only after a `take`, which calls `on_behind`.
         """
-        shared: dict[tuple[_Group, int], _Slice] = {}
+        shared: dict[tuple[Group, int], _Slice] = {}
         while self._readable and budget > 0:
             watcher = self._readable.popitem(last=False)[0]
             budget -= self._read_slice(watcher, shared)
@@ -310,7 +156,7 @@ class WatchHub:
         for watcher in list(self._notified):
             if watcher._pending or watcher._taken > watcher._quiet_since:
                 watcher._quiet_since = watcher._taken
-            elif watcher._state is _State.LIVE:
+            elif watcher._state is State.LIVE:
                 watcher.request_progress()
 
     def cancel_all(self, reason: str) -> None:
@@ -325,7 +171,7 @@ class WatchHub:
         identity = (key, request.range_end, no_put, no_delete)
         group = self._groups.get(identity)
         if group is None:
-            group = self._groups[identity] = _Group(identity)
+            group = self._groups[identity] = Group(identity)
         group.watchers += 1
         watcher._group = group
         self._all[watcher] = None
@@ -339,17 +185,17 @@ class WatchHub:
         if not group.live:
             self._index(group)
         group.live[watcher] = None
-        watcher._state = _State.LIVE
+        watcher._state = State.LIVE
         if watcher._progress and not watcher._pending:
             watcher._wake()
 
-    def _index(self, group: _Group) -> None:
+    def _index(self, group: Group) -> None:
         if group.end == b"":
             self._keys[group.key] = (*self._keys.get(group.key, ()), group)
         else:
             self._ranges.add(group.key, group.end, group)
 
-    def _unindex(self, group: _Group) -> None:
+    def _unindex(self, group: Group) -> None:
         if group.end != b"":
             self._ranges.remove(group.key, group.end, group)
             return
@@ -361,7 +207,7 @@ class WatchHub:
 
     def _remove(self, watcher: Watcher) -> None:
         group, state = watcher._group, watcher._state
-        watcher._group, watcher._state = None, _State.ENDED
+        watcher._group, watcher._state = None, State.ENDED
         if group is None:
             return
         del self._all[watcher]
@@ -369,11 +215,11 @@ class WatchHub:
         group.watchers -= 1
         if not group.watchers:
             del self._groups[group.identity]
-        if state is _State.LIVE:
+        if state is State.LIVE:
             del group.live[watcher]
             if not group.live:
                 self._unindex(group)
-        elif state is _State.BEHIND:
+        elif state is State.BEHIND:
             del self._behind[watcher]
             self._readable.pop(watcher, None)
         else:
@@ -390,29 +236,27 @@ class WatchHub:
             groups = single + groups
         if not groups:
             return
-        batch = _Batch(revision, [event], _size(event))
+        batch = Batch(revision, [event], 1, min(_size(event), self._half_bytes))
         for group in groups:
             if not group.filtered or group.wants(event):
                 self._deliver(group, batch, ready)
 
     def _publish_many(self, revision: int, events: Sequence[Event], ready: list[Watcher]) -> None:
-        found: dict[_Group, list[Event]] = {}
-        sizes: dict[_Group, int] = {}
+        found: dict[Group, list[Event]] = {}
         for event in events:
             key = event.kv.key
-            size = -1
             for group in self._keys.get(key, ()) + self._ranges.covering(key):
-                if group.filtered and not group.wants(event):
-                    continue
-                if size < 0:
-                    size = _size(event)
-                found.setdefault(group, []).append(event)
-                sizes[group] = sizes.get(group, 0) + size
+                if not group.filtered or group.wants(event):
+                    found.setdefault(group, []).append(event)
         for group, chosen in found.items():
-            self._deliver(group, _Batch(revision, chosen, sizes[group]), ready)
+            self._deliver(group, self._batch(revision, chosen), ready)
 
-    def _deliver(self, group: _Group, batch: _Batch, ready: list[Watcher]) -> None:
-        count, size = len(batch.events), batch.size
+    def _batch(self, revision: int, events: list[Event]) -> Batch:
+        size = sum(map(_size, events))
+        return Batch(revision, events, min(len(events), self._half_events), min(size, self._half_bytes))
+
+    def _deliver(self, group: Group, batch: Batch, ready: list[Watcher]) -> None:
+        count, size = batch.charge, batch.size
         max_count, max_bytes = self._buffer_events - count, self._buffer_bytes - size
         slow: list[Watcher] = []
         for watcher in group.live:
@@ -450,19 +294,15 @@ class WatchHub:
         watcher._end(Compacted.text, compact_revision)
 
     def _read_on(self, watcher: Watcher) -> None:
-        if watcher in self._readable or not self._has_room(watcher):
+        """Let a watcher that holds nothing read more."""
+        if watcher in self._readable:
             return
         idle = not self._readable
         self._readable[watcher] = None
         if idle and self.on_behind is not None:
             self.on_behind()
 
-    def _has_room(self, watcher: Watcher) -> bool:
-        if not watcher._pending:
-            return True
-        return watcher._count < self._buffer_events // 2 and watcher._bytes < self._buffer_bytes // 2
-
-    def _read_slice(self, watcher: Watcher, shared: dict[tuple[_Group, int], _Slice]) -> int:
+    def _read_slice(self, watcher: Watcher, shared: dict[tuple[Group, int], _Slice]) -> int:
         """Move one slice of history to a watcher; return what that cost, in events looked at."""
         group = watcher._group
         if group is None:
@@ -482,13 +322,13 @@ class WatchHub:
         if watcher._next > self.revision:
             del self._behind[watcher]
             self._go_live(watcher)
-        elif self._has_room(watcher):
+        elif watcher._next == piece.following and self._has_room(watcher, 1, 1):
             self._readable[watcher] = None
         if idle and watcher._pending:
             watcher._wake()
         return cost + len(piece.batches)
 
-    def _slice(self, group: _Group, first: int) -> _Slice:
+    def _slice(self, group: Group, first: int) -> _Slice:
         batches = []
         looked_at, following = 0, self.revision + 1
         for revision, events in self._history.events_since(first, _SLICE):
@@ -500,18 +340,22 @@ class WatchHub:
             following = revision + 1
             chosen = [event for event in events if group.matches(event)]
             if chosen:
-                batches.append(_Batch(revision, chosen, sum(map(_size, chosen))))
+                batches.append(self._batch(revision, chosen))
         return _Slice(batches, following, looked_at)
 
     def _fill(self, watcher: Watcher, piece: _Slice) -> int:
         """Buffer what there is room for; return the first revision still to be read."""
         for batch in piece.batches:
-            if not self._has_room(watcher):
+            if not self._has_room(watcher, batch.charge, batch.size):
                 return batch.revision
             watcher._pending.append(batch)
-            watcher._count += len(batch.events)
+            watcher._count += batch.charge
             watcher._bytes += batch.size
         return piece.following
+
+    def _has_room(self, watcher: Watcher, count: int, size: int) -> bool:
+        """Whether history of that charge still leaves room for what is being written."""
+        return watcher._count + count <= self._half_events and watcher._bytes + size <= self._half_bytes
 
 
 def _size(event: Event) -> int:
