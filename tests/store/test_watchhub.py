@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.store.model import Event, KeyValue, WatchFilter, WatchRequest, WatchResponse
+from pilothouse.store.keyspace import KeySpace
+from pilothouse.store.model import (
+    DeleteRangeRequest,
+    Event,
+    KeyValue,
+    PutRequest,
+    WatchFilter,
+    WatchRequest,
+    WatchResponse,
+)
 from pilothouse.store.segments import SegmentMap
 from pilothouse.store.watchhub import Watcher, WatchHub
 
@@ -197,14 +206,30 @@ def test_waiting_bytes_are_bounded_too() -> None:
     assert watcher.take()[0].cancel_reason == ("slow consumer: more than 100 bytes waited; resume from revision 2")
 
 
-def test_a_revision_larger_than_the_buffer_is_delivered_where_nothing_else_waits() -> None:
+def test_a_revision_larger_than_the_buffer_can_be_passed_while_writes_go_on() -> None:
     log = Log()
-    hub = WatchHub(log, buffer_events=3)
+    hub = WatchHub(log, buffer_events=4)
     live = hub.watch(WatchRequest(b"a", b"b"))
     published(hub, log, {b"a%d" % number: b"v" for number in range(10)})
     late = hub.watch(WatchRequest(b"a", b"b", start_revision=2))
     hub.pump()
-    assert [len(each.take()[0].events) for each in (live, late)] == [10, 10]
+    published(hub, log, {b"a": b"1"})
+    assert [len(each.take(1)[0].events) for each in (live, late)] == [10, 10]
+    published(hub, log, {b"a": b"2"}, {b"a": b"3"}, {b"a": b"4"})
+    assert [len(each.take()[0].events) for each in (live, late)] == [4, 4]
+    assert hub.slow_cancelled == 0
+
+
+def test_what_is_taken_in_parts_makes_room_in_parts() -> None:
+    log = Log()
+    hub = WatchHub(log, buffer_events=4)
+    watcher = hub.watch(WatchRequest(b"a"))
+    published(hub, log, *({b"a": b"1"} for _ in range(4)))
+    for revision in range(2, 50):
+        assert [each.revision for each in watcher.take(1)] == [revision]
+        published(hub, log, {b"a": b"2"})
+    published(hub, log, {b"a": b"3"})
+    assert hub.slow_cancelled == 1
 
 
 def test_revisions_are_published_once_and_in_order() -> None:
@@ -390,6 +415,24 @@ def test_cancel_all_tells_everybody_why_after_what_waits() -> None:
 def test_a_buffer_must_be_positive() -> None:
     with pytest.raises(ValueError, match="both must be positive"):
         WatchHub(Log(), buffer_events=0)
+
+
+def test_the_key_space_is_a_history() -> None:
+    keys = KeySpace()
+    hub = WatchHub(keys)
+    early = hub.watch(WatchRequest(b"a", b"\0"))
+    for number in range(600):
+        keys.put(PutRequest(b"a" if number % 2 else b"b", b"%d" % number))
+        hub.publish(keys.revision + 1, keys.commit())
+        if number % 10 == 0:
+            keys.delete_range(DeleteRangeRequest(b"b"))
+            hub.publish(keys.revision + 1, keys.commit())
+    late = hub.watch(WatchRequest(b"a", b"\0", start_revision=2))
+    while hub.pump(50):
+        pass
+    (now,), (then,) = early.take(), late.take()
+    assert now == then
+    assert [event.kv.value for event in now.events if not event.is_delete] == [b"%d" % number for number in range(600)]
 
 
 class CountingKey(bytes):
