@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,6 +104,22 @@ def test_blocks_are_found() -> None:
 def test_a_failing_example_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"(?s)here: status 1.*old"):
         run([sys.executable, "-c", "import warnings; warnings.warn('old')"], tmp_path, "here")
+
+
+def test_every_dependency_is_explained() -> None:
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    explained = {
+        name.strip() for row in re.findall(r"^\| ([a-z][^|]*) \|", page, re.MULTILINE) for name in row.split(",")
+    }
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = settings["project"]
+    groups = [
+        project["dependencies"],
+        *project["optional-dependencies"].values(),
+        *settings["dependency-groups"].values(),
+    ]
+    wanted = {re.split(r"[\[<>=~!]", line)[0] for group in groups for line in group}
+    assert explained - {"library"} == wanted
 
 
 def test_links_between_pages_lead_somewhere() -> None:

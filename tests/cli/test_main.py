@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -109,16 +111,33 @@ def test_interrupted(error: BaseException, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_a_missing_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    group = LazyGroup(table=[LazyCommand("x", "needs_ngh2", "x", "Needs it.", "server")], name="group")
+    group = LazyGroup(table=[LazyCommand("x", "needs_ngh2", "x", "Needs it.")], name="group")
 
     def fail(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name}", name="ngh2.asyncio")
 
     monkeypatch.setattr(importlib, "import_module", fail)
-    with pytest.raises(CommandError, match=r"'x' needs pilothouse\[server\]: the library 'ngh2.asyncio'") as caught:
+    with pytest.raises(CommandError, match=r"needs pilothouse\[server\]: the library 'ngh2.asyncio'") as caught:
         group.get_command(click.Context(group), "x")
     assert caught.value.hint == "pip install 'pilothouse[server]'"
     assert caught.value.exit_code == ExitCode.UNAVAILABLE
+
+
+def test_a_library_missed_while_running_names_its_extra_too(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    add_failing(monkeypatch, ModuleNotFoundError("No module named 'uvloop'", name="uvloop"))
+    assert run("version") == ExitCode.UNAVAILABLE
+    assert capsys.readouterr().err == (
+        "error: this command needs pilothouse[server]: the library 'uvloop' is not installed\n"
+        "hint: pip install 'pilothouse[server]'\n"
+    )
+    add_failing(monkeypatch, ModuleNotFoundError("No module named 'other'", name="other"))
+    assert run("version") == ExitCode.FAILED
+
+
+def test_the_documented_exit_codes_are_these() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| (\d+) \| (.+) \|$", page, re.MULTILINE))
+    assert documented == {str(int(code)): text for code, text in EXIT_CODES.items()}
 
 
 def test_a_broken_command_is_not_taken_for_a_missing_extra() -> None:

@@ -113,7 +113,12 @@ def test_the_current_span_is_named() -> None:
 def test_secret_names(name: str) -> None:
     assert is_secret_name(name)
     assert redact("v", name) == "***"
+    assert redact(1234, name) == "***"
     assert redact({"a": [{name: b"v"}]}) == {"a": [{name: "***"}]}
+
+
+def test_whether_there_is_a_secret_and_how_many_is_shown() -> None:
+    assert redact({"token": None, "password": True, "tokens": 7}) == {"token": None, "password": True, "tokens": 7}
 
 
 @pytest.mark.parametrize("name", ["monkey", "keys", "store_key", "tokenizer", "author", "path", "revision"])

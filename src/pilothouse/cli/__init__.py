@@ -20,18 +20,17 @@ __all__ = ["COMMANDS", "LazyCommand", "LazyGroup", "main"]
 
 
 class LazyCommand(NamedTuple):
-    """A command that is not imported yet: where it is, one line of help, and the extra it belongs to."""
+    """A command that is not imported yet: where it is, and one line of help."""
 
     name: str
     module: str
     attribute: str
     help: str
-    extra: str = ""
 
 
 COMMANDS: tuple[LazyCommand, ...] = (
     LazyCommand("doctor", "pilothouse.cli.doctor", "doctor", "Show what this machine allows and what is missing."),
-    LazyCommand("store", "pilothouse.store.cli", "store", "Serve, read, check and back up the store.", "server"),
+    LazyCommand("store", "pilothouse.store.cli", "store", "Serve, read, check and back up the store."),
     LazyCommand("version", "pilothouse.cli.version", "version", "Show the versions of the program and its libraries."),
 )
 
@@ -73,18 +72,25 @@ def _load(entry: LazyCommand) -> click.Command:
     try:
         found = getattr(importlib.import_module(entry.module), entry.attribute)
     except ImportError as error:
-        missing = (error.name or "").partition(".")[0]
-        extra = _EXTRA_OF_MODULE.get(missing)
-        if extra is None:
+        explained = _missing_extra(error)
+        if explained is None:
             raise
-        raise CommandError(
-            f"'{entry.name}' needs pilothouse[{extra}]: the library '{error.name}' is not installed",
-            hint=f"pip install 'pilothouse[{extra}]'",
-            code=ExitCode.UNAVAILABLE,
-        ) from error
+        raise explained from error
     if not isinstance(found, click.Command):
         raise TypeError(f"{entry.module}:{entry.attribute} is a {type(found).__name__}, not a command")
     return found
+
+
+def _missing_extra(error: ImportError) -> CommandError | None:
+    """Say which extra brings the library that could not be imported, where it is one of an extra's."""
+    extra = _EXTRA_OF_MODULE.get((error.name or "").partition(".")[0])
+    if extra is None:
+        return None
+    return CommandError(
+        f"this command needs pilothouse[{extra}]: the library '{error.name}' is not installed",
+        hint=f"pip install 'pilothouse[{extra}]'",
+        code=ExitCode.UNAVAILABLE,
+    )
 
 
 _EXIT_HELP = "\b\nExit codes:\n" + "\n".join(f"  {int(code):<4} {text}" for code, text in EXIT_CODES.items())
@@ -142,6 +148,8 @@ def _report(error: Exception, *, debug: bool) -> int:
     if isinstance(error, NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
         return int(ExitCode.USAGE)
+    if isinstance(error, ImportError):
+        error = _missing_extra(error) or error
     if isinstance(error, CommandError):
         error.show()
         return error.exit_code

@@ -67,7 +67,8 @@ class FakeClock:
 
     Timers run in the order of their deadlines, those of one deadline in the order they were set. `advance` suits
     plain state machines; `run` suits asyncio code: after each timer it lets the tasks it woke run until they wait
-    again, so a loop that sleeps one second runs ten times in `run(10)`.
+    again, so a loop that sleeps one second runs ten times in `run(10)`. Tasks have 32 turns of the event loop to get
+    there; work in threads or on sockets is not waited for.
     """
 
     _SETTLE_TURNS = 32

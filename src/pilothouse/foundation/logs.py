@@ -75,7 +75,7 @@ def redact(value: Any, name: str = "", *, depth: int = 0, limit: int = _MAX_TEXT
     A value is secret by the `name` of its field (a word of it is password, token, authorization, key ...), a text
     also by its content (bearer and basic credentials, passwords in URLs, private keys).
     """
-    if name and is_secret_name(name) and not isinstance(value, bool | int | float | None):
+    if name and is_secret_name(name) and not _tells_nothing(name, value):
         return _HIDDEN
     if isinstance(value, str):
         return _clean_text(value, limit)
@@ -125,6 +125,11 @@ def _configure_structlog(level: int, processors: list[Callable[..., Any]], strea
         logger_factory=lambda name="", *_: _Sink(name, stream),
         cache_logger_on_first_use=False,
     )
+
+
+def _tells_nothing(name: str, value: Any) -> bool:
+    """Whether the value of a secret's field is none itself: whether there is one, or how many."""
+    return value is None or isinstance(value, bool) or (isinstance(value, int) and name.lower().endswith("s"))
 
 
 def _first(items: Any) -> list[Any]:
