@@ -220,15 +220,19 @@ def test_a_revision_larger_than_the_buffer_can_be_passed_while_writes_go_on() ->
     assert hub.slow_cancelled == 0
 
 
-def test_what_is_taken_in_parts_makes_room_in_parts() -> None:
+@pytest.mark.parametrize("bounds", [{"buffer_events": 4}, {"buffer_bytes": 12}])
+def test_what_is_taken_in_parts_makes_room_in_parts(bounds: dict[str, int]) -> None:
     log = Log()
-    hub = WatchHub(log, buffer_events=4)
+    hub = WatchHub(log, **bounds)
     watcher = hub.watch(WatchRequest(b"a"))
-    published(hub, log, *({b"a": b"1"} for _ in range(4)))
+    # Two bytes each, the replaced key included, but for the first put, which replaces nothing.
+    published(hub, log, *({b"a": b""} for _ in range(4)))
     for revision in range(2, 50):
         assert [each.revision for each in watcher.take(1)] == [revision]
-        published(hub, log, {b"a": b"2"})
-    published(hub, log, {b"a": b"3"})
+        published(hub, log, {b"a": b"2" if revision < 3 else b""})
+    assert hub.slow_cancelled == 0
+    for _ in range(3):
+        published(hub, log, {b"a": b"33"})
     assert hub.slow_cancelled == 1
 
 
@@ -352,6 +356,37 @@ def test_compaction_cancels_those_that_still_had_to_read() -> None:
     assert hub.compacted_cancelled == 1
 
 
+def test_a_compaction_that_the_hub_has_not_heard_of_yet_is_seen_when_reading() -> None:
+    log = Log()
+    hub = WatchHub(log)
+    published(hub, log, *({b"a": b"%d" % number} for number in range(9)))
+    watchers = [hub.watch(WatchRequest(b"a", start_revision=start)) for start in (7, 8)]
+    log.compact_revision = 8
+    hub.pump()
+    assert [each.take()[0].compact_revision for each in watchers] == [8, 0]
+
+
+def test_compaction_spares_those_who_start_right_there() -> None:
+    log = Log()
+    hub = WatchHub(log)
+    published(hub, log, *({b"a": b"%d" % number} for number in range(9)))
+    watchers = [hub.watch(WatchRequest(b"a", start_revision=start)) for start in (7, 8)]
+    log.compact_revision = 8
+    hub.compacted(8)
+    hub.pump()
+    assert [each.take()[0].canceled for each in watchers] == [True, False]
+
+
+def test_a_late_starter_that_leaves_is_not_kept() -> None:
+    log = Log()
+    hub = WatchHub(log)
+    published(hub, log, {b"a": b"1"})
+    hub.watch(WatchRequest(b"a", start_revision=2)).cancel()
+    assert not hub._readable
+    assert not hub._behind
+    assert hub.pump() is False
+
+
 def test_progress_comes_after_all_that_was_before_it() -> None:
     log = Log()
     hub = WatchHub(log, buffer_events=4)
@@ -410,6 +445,18 @@ def test_cancel_all_tells_everybody_why_after_what_waits() -> None:
     assert [each.take()[-1].cancel_reason for each in watchers[1:]] == ["stopping"] * 2
     assert all(each.closed for each in watchers)
     assert hub.watchers == 0
+
+
+def test_one_that_waits_for_progress_is_not_called_again_for_the_end() -> None:
+    hub = WatchHub(Log())
+    watcher = hub.watch(WatchRequest(b"a"))
+    calls: list[int] = []
+    watcher.on_ready = lambda: calls.append(1)
+    watcher.request_progress()
+    hub.cancel_all("stopping")
+    watcher.request_progress()
+    assert calls == [1]
+    assert [each.cancel_reason for each in watcher.take()] == ["stopping"]
 
 
 def test_a_buffer_must_be_positive() -> None:
@@ -519,6 +566,21 @@ class Oracle:
         self.start = self.request.start_revision or published_revision + 1
         self.position = self.start
         self.ended = False
+        self.calls = 0
+        self.idle = False
+        watcher.on_ready = self.ready
+
+    def ready(self) -> None:
+        self.calls += 1
+
+    def take(self, bound: int = 0) -> list[WatchResponse]:
+        """Take, and see that one who found nothing was called once as soon as there was something."""
+        responses = self.watcher.take(bound)
+        if self.idle:
+            assert self.calls == (1 if responses else 0)
+        self.idle = not responses
+        self.calls = 0
+        return responses
 
     def expects(self, event: Event) -> bool:
         request, key = self.request, event.kv.key
@@ -607,7 +669,7 @@ class Scene:
 
     def steer(self, verb: str, oracle: Oracle, bound: int = 0) -> None:
         if verb == "take":
-            for response in oracle.watcher.take(bound):
+            for response in oracle.take(bound):
                 oracle.check(response, self.archive)
         elif verb == "progress":
             oracle.watcher.request_progress()
@@ -638,7 +700,7 @@ def finish(hub: WatchHub, oracles: list[Oracle], archive: dict[int, list[Event]]
     while more:
         more = hub.pump()
         for oracle in oracles:
-            while responses := oracle.watcher.take():
+            while responses := oracle.take():
                 more = True
                 for response in responses:
                     oracle.check(response, archive)
