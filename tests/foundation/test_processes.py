@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from pathlib import Path
@@ -79,7 +80,7 @@ async def test_a_timeout_kills_the_whole_group(tmp_path: Path) -> None:
     await wait_until_gone(int(caught.value.completed.stdout))
 
 
-async def test_cancelling_kills_the_whole_group(tmp_path: Path) -> None:
+async def test_cancelling_kills_the_whole_group(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "pid"
     task = asyncio.create_task(run(python(SPAWN, str(path)), env=inherit(), grace=0.05))
     while not (path.exists() and path.read_text()):  # noqa: ASYNC110  # another process is waited for
@@ -88,6 +89,9 @@ async def test_cancelling_kills_the_whole_group(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await wait_until_gone(int(path.read_text()))
+    del task
+    gc.collect()
+    assert caplog.records == []
 
 
 async def test_what_cannot_be_started_says_why(tmp_path: Path) -> None:
@@ -99,6 +103,8 @@ async def test_what_cannot_be_started_says_why(tmp_path: Path) -> None:
         await run([], env={})
     with pytest.raises(ProcessNotStarted, match="null"):
         await run(["a\0b"], env={})
+    with pytest.raises(ProcessNotStarted, match="null"):
+        await run(["a"], env={"A": "b\0"})
 
 
 async def test_the_environment_is_only_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

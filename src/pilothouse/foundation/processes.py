@@ -88,9 +88,6 @@ async def run(  # noqa: PLR0913  # a process has this many properties, and all b
     process = await _start(argv, env, cwd)
     output = _Head(max_output)
     errors = _Tail(max_output)
-    work = asyncio.gather(
-        _feed(process.stdin, stdin), _drain(process.stdout, output), _drain(process.stderr, errors), process.wait()
-    )
 
     def completed() -> Completed:
         status = process.returncode if process.returncode is not None else -signal.SIGKILL
@@ -98,7 +95,11 @@ async def run(  # noqa: PLR0913  # a process has this many properties, and all b
         return Completed(argv, status, output.bytes(), errors.bytes(), output.cut, errors.cut, seconds)
 
     try:
-        await asyncio.wait_for(work, timeout)
+        async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
+            group.create_task(_feed(process.stdin, stdin))
+            group.create_task(_drain(process.stdout, output))
+            group.create_task(_drain(process.stderr, errors))
+            await process.wait()
     except TimeoutError:
         await asyncio.shield(_end_group(process, grace))
         raise ProcessTimeout(completed(), timeout) from None
@@ -159,15 +160,17 @@ class _Tail:
 async def _start(argv: tuple[str, ...], env: Mapping[str, str], cwd: str | None) -> asyncio.subprocess.Process:
     if not argv:
         raise ProcessNotStarted("command: empty; name at least a program")
+    if any("\0" in text for text in (*argv, *env, *env.values())):
+        # Event loops differ: one refuses it, another runs what stands before it.
+        raise ProcessNotStarted(f"{_shown(argv)}: cannot be started: a null character in the command or environment")
     pipe = asyncio.subprocess.PIPE
     try:
         return await asyncio.create_subprocess_exec(
             *argv, stdin=pipe, stdout=pipe, stderr=pipe, cwd=cwd, env=dict(env), start_new_session=True
         )
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+    except OSError as error:
         where = f" in {cwd}" if cwd else ""
-        raise ProcessNotStarted(f"{_shown(argv)}: cannot be started{where}: {reason}") from error
+        raise ProcessNotStarted(f"{_shown(argv)}: cannot be started{where}: {error.strerror}") from error
 
 
 async def _feed(stream: asyncio.StreamWriter | None, data: bytes) -> None:
