@@ -61,7 +61,7 @@ class KeySpace:
         self.revision = 1
         self.compact_revision = -1  # as etcd says it where nothing has been compacted
         self.bytes_in_use = 0
-        self._leases = leases or LeaseTable()
+        self._leases = LeaseTable() if leases is None else leases
         self._live: dict[bytes, KeyValue] = {}
         self._index = KeyIndex()
         self._old: dict[bytes, list[KeyValue]] = {}
@@ -146,9 +146,10 @@ class KeySpace:
         first = revision + 1 - self._log_start
         if len(self._log) - first > stop - start + self._dead.count(key, range_end):
             return sum(1 for _ in self.versions_at(key, range_end, revision))
+        changes: list[Change] = [*self._log[first:], tuple(event.kv for event in self._changes)]
         touched = {
             kv.key
-            for change in self._log[first:]
+            for change in changes
             for kv in _each(change)
             if key <= kv.key and (range_end == b"\0" or kv.key < range_end)
         }
@@ -179,10 +180,10 @@ class KeySpace:
 
     def check_put(self, request: PutRequest) -> None:
         """Refuse a put whose lease is unknown, or that keeps a value or lease which is not there."""
-        if (request.ignore_value or request.ignore_lease) and request.key not in self._live:
-            raise KeyNotFound
         if request.lease:
             self._leases.check(request.lease)
+        if (request.ignore_value or request.ignore_lease) and request.key not in self._live:
+            raise KeyNotFound
 
     def put(self, request: PutRequest) -> PutResponse:
         """Write a key at the next revision; `check_put` must have passed."""
