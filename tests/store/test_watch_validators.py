@@ -175,10 +175,14 @@ def test_catches_events_from_before_the_start(history: list[Event]) -> None:
     assert {breach.rule for breach in breaches} == {"resumable"}
 
 
-def test_catches_prev_kv_that_was_not_asked_for(history: list[Event]) -> None:
+def test_what_was_not_asked_for_may_come_along_but_not_wrong(history: list[Event]) -> None:
     request = WatchRequest(b"a", b"\0", start_revision=2)
-    breaches = validate(Watched(request, responses_of(ALL, history), 2), history)
-    assert {breach.rule for breach in breaches} == {"prev_kv"}
+    right = responses_of(ALL, history)
+    assert validate(Watched(request, right, 2), history) == []
+    assert validate(Watched(request, forget_what_was_there(right), 2), history) == []
+    event = right[1].events[0]
+    wrong = [right[0], WatchResponse(3, [Event(event.kv, event.kv)]), *right[2:]]
+    assert {breach.rule for breach in validate(Watched(request, wrong, 2), history)} == {"prev_kv"}
 
 
 def test_every_rule_is_shown_to_catch_something() -> None:

@@ -6,7 +6,8 @@ published sources (3.4.23, 3.6 and 3.7 were read) and is itself checked against 
 Where releases differ, a `Profile` says which one is meant:
 
 - A transaction whose operations have several faults: 3.4 reports puts' faults before ranges', 3.5 and later report
-  the first in the order of operations, and so does Pilothouse.
+  the first in the order of operations, and so does Pilothouse. A put with an unknown lease that also keeps what is
+  not there has its lease reported, except inside a transaction of 3.4.
 - A tombstone exactly at the compaction point stays in the store since 3.4.34 and 3.5.16 (watchers that start there
   see the deletion), as here; 3.4.23 drops it. Its hash is the same, see below.
 - Hashing exactly at the compaction point is refused by 3.4 and allowed by 3.5 and later, as here.
@@ -206,10 +207,8 @@ class ModelStore:
     def put(self, request: PutRequest) -> PutResponse:
         """Answer a put on its own."""
         _check_put_request(request)
-        if request.lease and request.lease not in self.leases:
-            raise LeaseNotFound
-        if (request.ignore_value or request.ignore_lease) and request.key not in self.alive(self.revision):
-            raise KeyNotFound
+        self._check_lease(request)
+        self._check_kept(request)
         response = self._put(request)
         self._commit()
         return response
@@ -240,6 +239,14 @@ class ModelStore:
         if lease in self.leases:
             self.leases[lease].keys.add(request.key)
         return PutResponse(revision=self.revision + 1, prev_kv=old if request.prev_kv else None)
+
+    def _check_lease(self, request: PutRequest) -> None:
+        if request.lease and request.lease not in self.leases:
+            raise LeaseNotFound
+
+    def _check_kept(self, request: PutRequest) -> None:
+        if (request.ignore_value or request.ignore_lease) and request.key not in self.alive(self.revision):
+            raise KeyNotFound
 
     def _delete_range(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
         doomed = [kv for key, kv in self.alive(self._now()).items() if in_range(key, request.key, request.range_end)]
@@ -299,10 +306,9 @@ class ModelStore:
             if isinstance(op, Plan):
                 self._check_plan(op, puts=puts, ranges=ranges)
             elif isinstance(op, PutRequest) and puts:
-                if (op.ignore_value or op.ignore_lease) and op.key not in self.alive(self.revision):
-                    raise KeyNotFound
-                if op.lease and op.lease not in self.leases:
-                    raise LeaseNotFound
+                checks = [self._check_lease, self._check_kept]
+                for check in reversed(checks) if self.profile.puts_checked_first else checks:
+                    check(op)
             elif isinstance(op, RangeRequest) and ranges and op.revision != 0:
                 if op.revision > self.revision:
                     raise FutureRevision

@@ -255,7 +255,7 @@ class Generator:
 
     def hash_kv(self) -> Call:
         """Return a hash of the key space now or at a revision."""
-        return Call("hash_kv", (self.past_revision(),))
+        return Call("hash_kv", (max(0, self.past_revision()),))
 
 
 @st.composite
