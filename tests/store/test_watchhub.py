@@ -283,8 +283,10 @@ def test_watchers_that_start_together_read_history_once() -> None:
     hub = WatchHub(log)
     published(hub, log, *({b"a": b"%d" % number} for number in range(10)))
     watchers = [hub.watch(WatchRequest(b"a", start_revision=2)) for _ in range(50)]
-    hub.pump()
+    while hub.pump(1):
+        pass
     assert log.reads == 1
+    assert not hub._slices
     assert all(each.take()[0].revision == 11 for each in watchers)
 
 
@@ -381,7 +383,11 @@ def test_a_late_starter_that_leaves_is_not_kept() -> None:
     log = Log()
     hub = WatchHub(log)
     published(hub, log, {b"a": b"1"})
-    hub.watch(WatchRequest(b"a", start_revision=2)).cancel()
+    first, second = (hub.watch(WatchRequest(b"a", start_revision=2)) for _ in range(2))
+    assert hub.pump(1)
+    first.cancel()
+    second.cancel()
+    assert not hub._slices
     assert not hub._readable
     assert not hub._behind
     assert hub.pump() is False

@@ -45,12 +45,18 @@ class History(Protocol):
         """Return up to `limit` whole revisions with their events, in order, from `revision` on."""
 
 
+_SLICES_KEPT = 16
+"""Slices kept for others who start at the same revision, as all watchers do after a broken connection."""
+
+
 class _Slice(NamedTuple):
     """A piece of history as one group sees it, up to and without the revision `following`."""
 
     batches: list[Batch]
     following: int
     looked_at: int
+    charge: int
+    size: int
 
 
 class WatchHub:
@@ -83,6 +89,7 @@ class WatchHub:
         self._notified: dict[Watcher, None] = {}
         self._behind: dict[Watcher, None] = {}
         self._readable: OrderedDict[Watcher, None] = OrderedDict()
+        self._slices: OrderedDict[tuple[Group, int], _Slice] = OrderedDict()
         self._early: SortedDict[int, dict[Watcher, None]] = SortedDict()
 
     @property
@@ -140,10 +147,11 @@ class WatchHub:
 
         A watcher whose buffer is full reads on only after a `take`, which calls `on_behind`.
         """
-        shared: dict[tuple[Group, int], _Slice] = {}
         while self._readable and budget > 0:
             watcher = self._readable.popitem(last=False)[0]
-            budget -= self._read_slice(watcher, shared)
+            budget -= self._read_slice(watcher)
+        if not self._readable:
+            self._slices.clear()
         return bool(self._readable)
 
     def compacted(self, revision: int) -> None:
@@ -222,6 +230,8 @@ class WatchHub:
         elif state is State.BEHIND:
             del self._behind[watcher]
             self._readable.pop(watcher, None)
+            if not self._readable:
+                self._slices.clear()
         else:
             waiting = self._early.get(watcher._next, {})
             waiting.pop(watcher, None)
@@ -302,7 +312,7 @@ class WatchHub:
         if idle and self.on_behind is not None:
             self.on_behind()
 
-    def _read_slice(self, watcher: Watcher, shared: dict[tuple[Group, int], _Slice]) -> int:
+    def _read_slice(self, watcher: Watcher) -> int:
         """Move one slice of history to a watcher; return what that cost, in events looked at."""
         group = watcher._group
         if group is None:
@@ -312,11 +322,12 @@ class WatchHub:
             self._lose(watcher, compacted)
             return 1
         place = (group, watcher._next)
-        piece, cost = shared.get(place), 1
+        piece, cost = self._slices.get(place), 1
         if piece is None:
-            # Watchers that start together, as after a broken connection, read history once for all of them.
-            piece = shared[place] = self._slice(group, watcher._next)
+            piece = self._slices[place] = self._slice(group, watcher._next)
             cost += piece.looked_at
+            if len(self._slices) > _SLICES_KEPT:
+                self._slices.popitem(last=False)
         idle = not watcher._pending
         watcher._next = self._fill(watcher, piece)
         if watcher._next > self.revision:
@@ -326,7 +337,7 @@ class WatchHub:
             self._readable[watcher] = None
         if idle and watcher._pending:
             watcher._wake()
-        return cost + len(piece.batches)
+        return cost
 
     def _slice(self, group: Group, first: int) -> _Slice:
         batches = []
@@ -341,10 +352,16 @@ class WatchHub:
             chosen = [event for event in events if group.matches(event)]
             if chosen:
                 batches.append(self._batch(revision, chosen))
-        return _Slice(batches, following, looked_at)
+        charge, size = sum(batch.charge for batch in batches), sum(batch.size for batch in batches)
+        return _Slice(batches, following, looked_at, charge, size)
 
     def _fill(self, watcher: Watcher, piece: _Slice) -> int:
         """Buffer what there is room for; return the first revision still to be read."""
+        if self._has_room(watcher, piece.charge, piece.size):
+            watcher._pending += piece.batches
+            watcher._count += piece.charge
+            watcher._bytes += piece.size
+            return piece.following
         for batch in piece.batches:
             if not self._has_room(watcher, batch.charge, batch.size):
                 return batch.revision
