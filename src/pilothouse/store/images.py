@@ -11,7 +11,7 @@ compaction drops none of them, and the walk goes in chunks that leave the event 
 from __future__ import annotations
 
 import gc
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import msgspec
 
@@ -27,7 +27,9 @@ LIVE = 2
 OLD = 3
 CHANGES = 4
 
-_CHUNK = 500
+_BLOCK = 500
+_WALK = 4000
+"""Keys looked at in one go on the event loop, about 2 ms."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_kvs = msgspec.msgpack.Decoder(list[KeyValue]).decode
@@ -60,28 +62,32 @@ def capture(machine: StateMachine, index: int) -> Meta:
 
 
 async def write_base(
-    machine: StateMachine, meta: Meta, write: Callable[[int, Callable[[], bytes]], Awaitable[None]]
+    machine: StateMachine, meta: Meta, write: Callable[[Iterable[tuple[int, bytes]]], Awaitable[None]]
 ) -> None:
     """Write the whole state at `meta.revision`, which must be the current one when this is called.
 
-    `write(kind, encode)` stores one block; it calls `encode` where it will (off the event loop).
+    `write(blocks)` stores some blocks; they are encoded as it takes them, so it should do so off the event loop.
     """
     keys = machine.keys
     keys.pin()
     try:
-        await write(META, lambda: _encode(meta))
-        after: bytes | None = None
         old_keys = keys.old_keys()
+        await write([(META, _encode(meta))])
+        after: bytes | None = None
         while True:
-            kvs, after = keys.live_at(meta.revision, after, _CHUNK)
+            kvs, after = keys.live_at(meta.revision, after, _WALK)
             if after is None:
                 break
-            await write(LIVE, lambda chunk=kvs: _encode(chunk))  # type: ignore[misc]
-        for start in range(0, len(old_keys), _CHUNK):
-            kvs = keys.old_at(old_keys[start : start + _CHUNK], meta.revision)
-            await write(OLD, lambda chunk=kvs: _encode(chunk))  # type: ignore[misc]
+            await write(_blocks(LIVE, kvs))
+        for start in range(0, len(old_keys), _WALK):
+            await write(_blocks(OLD, keys.old_at(old_keys[start : start + _WALK], meta.revision)))
     finally:
         keys.unpin()
+
+
+def _blocks(kind: int, kvs: list[KeyValue]) -> Iterator[tuple[int, bytes]]:
+    for start in range(0, len(kvs), _BLOCK):
+        yield kind, _encode(kvs[start : start + _BLOCK])
 
 
 def delta_blocks(meta: Meta, changes: list[Change]) -> Iterable[tuple[int, bytes]]:
@@ -93,7 +99,7 @@ def delta_blocks(meta: Meta, changes: list[Change]) -> Iterable[tuple[int, bytes
             chunk += change
         else:
             chunk.append(change)
-        if len(chunk) >= _CHUNK:
+        if len(chunk) >= _BLOCK:
             yield CHANGES, _encode(chunk)
             chunk = []
     if chunk:

@@ -338,7 +338,14 @@ class KeySpace:
     def live_at(self, revision: int, after: bytes | None, limit: int) -> tuple[list[KeyValue], bytes | None]:
         """Return versions of the next `limit` keys behind `after`, and where to go on (None: nothing left)."""
         keys = _merge_chunk(self._index.after(after, limit), self._dead.after(after, limit), limit)
-        kvs = [kv for key in keys if (kv := self.version_at(key, revision)) is not None]
+        live = self._live
+        kvs: list[KeyValue] = []
+        for key in keys:
+            kv = live.get(key)
+            if kv is None or kv.mod_revision > revision:
+                kv = self.version_at(key, revision)
+            if kv is not None:
+                kvs.append(kv)
         return kvs, (keys[-1] if keys else None)
 
     def old_keys(self) -> list[bytes]:
@@ -365,7 +372,8 @@ class KeySpace:
         for kv in old:
             self._old.setdefault(kv.key, []).append(kv)
         self._dead = KeyIndex(sorted(key for key in self._old if key not in self._live))
-        self.bytes_in_use = sum([len(kv.key) + len(kv.value) + VERSION_OVERHEAD for kvs in (live, old) for kv in kvs])
+        self.bytes_in_use = sum(sum([len(kv.key) + len(kv.value) for kv in kvs]) for kvs in (live, old))
+        self.bytes_in_use += VERSION_OVERHEAD * (len(live) + len(old))
         self._log_start = max(2, compact_revision)
         self._log = _rebuilt_log((live, old), self._log_start, revision)
 

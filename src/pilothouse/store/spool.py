@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterable
 
 from pilothouse import __version__
 from pilothouse.foundation.files import FileSystem
@@ -54,8 +54,12 @@ async def _fill(machine: StateMachine, meta: images.Meta, header: TableHeader, f
             offset += written
             rest = rest[written:]
 
-    async def write(kind: int, encode: Callable[[], bytes]) -> None:
-        await asyncio.to_thread(lambda: append(encoder.encode_block(kind, encode())))
+    def append_all(blocks: Iterable[tuple[int, bytes]]) -> None:
+        for kind, payload in blocks:
+            append(encoder.encode_block(kind, payload))
+
+    async def write(blocks: Iterable[tuple[int, bytes]]) -> None:
+        await asyncio.to_thread(append_all, blocks)
 
     append(encoder.encode_header(header))
     await images.write_base(machine, meta, write)
