@@ -4,9 +4,9 @@ Nothing is changed before `LogRecovery.writer` is called, so an offline check it
 
 How the end is judged. Batches are synced one after the other, so at most the last one may have been lost, and of that
 any sector. Where replay meets no intact record in the last segment, the place was never synced if the record there
-runs past the end of the file or one of its sectors is all zeros from the record on. Then nothing at or after it was
-acknowledged, unless an intact record further on says that it was written when this index was durable. Everything
-else is damage.
+runs past the end of the file, one of its sectors is all zeros from the record on, or it stops short with nothing but
+zeros to the end of the file. Then nothing at or after it was acknowledged, unless an intact record further on says
+that it was written when this index was durable. Everything else is damage.
 """
 
 from __future__ import annotations
@@ -365,21 +365,26 @@ class _Tail:
         size = self._segment.size
         if self._data_after(self._start) >= size:
             return
-        extent = self._extent()
-        if self._start + extent <= size and not self._lost_sector(extent):
+        extent, end = self._extent()
+        unfinished = self._start + extent > size or self._data_after(end) >= size
+        if not unfinished and not self._lost_sector(extent):
             self._recovery._refuse(
                 self._segment.path, self._start, f"record {self._index} is complete, but its checksum is wrong"
             )
         self._refuse_acknowledged()
         self._recovery.cut = Cut(self._segment.path, self._start, self._index)
 
-    def _extent(self) -> int:
-        """Return the length of the record, or of its header where that cannot be trusted."""
+    def _extent(self) -> tuple[int, int]:
+        """Return the record's length, its header's where that cannot be trusted, and where a whole one is not zero.
+
+        Whatever is behind its header is not empty, and the last two bytes of its padding are not zero.
+        """
         head = self._fs.pread(self._fd, RECORD_HEADER_SIZE, self._start)
         if len(head) < RECORD_HEADER_SIZE or not _verified(head, self._segment.header.salt):
-            return RECORD_HEADER_SIZE
+            return RECORD_HEADER_SIZE, self._start + RECORD_HEADER_SIZE
         size: int = RECORD_HEADER.unpack(head)[1]
-        return size + _OVERHEAD[size & 7]
+        extent = size + _OVERHEAD[size & 7]
+        return extent, self._start + extent - 2
 
     def _lost_sector(self, extent: int) -> bool:
         """Whether a sector of the record has nothing but zeros from the record's start on."""
