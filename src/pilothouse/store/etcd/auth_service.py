@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from pilothouse.foundation.grpc import GrpcServer, ServerCall
+from pilothouse.foundation.grpc.calls import UnaryHandler
 from pilothouse.store.auth import (
     AuthDisable,
     AuthEnable,
@@ -52,7 +53,7 @@ class AuthService:
 
     def register(self, server: GrpcServer) -> None:
         """Add the service's methods to a server."""
-        methods = {
+        methods: dict[str, UnaryHandler] = {
             "AuthEnable": self.enable,
             "AuthDisable": self.disable,
             "AuthStatus": self.status,
