@@ -434,6 +434,7 @@ def test_errors_become_statuses_and_come_back(error: errors.StoreError, code: in
         (14, "etcdserver: leader changed", errors.Unavailable),
         (14, "etcdserver: no leader", errors.Unavailable),
         (4, "context deadline exceeded", errors.Timeout),
+        (2, "context deadline exceeded", errors.Timeout),
         (8, "trying to send message larger than max", errors.TooManyRequests),
         (3, "etcdserver: authentication failed, invalid user ID or password", errors.AuthError),
         (9, "etcdserver: role name not found", errors.AuthError),

@@ -72,6 +72,11 @@ class EtcdStore:
             raise
         return store
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a live connection to a member; without one the next call makes it."""
+        return self._balancer.connection() is not None
+
     async def range(self, request: RangeRequest) -> RangeResponse:
         data = await self._caller.unary(
             f"{_KV}Range", codec.encode_range(request), safe=True, local=request.serializable

@@ -22,6 +22,9 @@ _LEADER = ("hasleader", "true")
 _NOT_DONE = ("etcdserver: no leader", "raft proposal dropped")
 """Refusals before a proposal is made, so that a write can be sent again."""
 
+_GAVE_UP = ("context deadline exceeded", "context canceled")
+"""What etcd 3.4 says under the code UNKNOWN when its own waiting has ended."""
+
 _STALE_TOKEN = ("etcdserver: invalid auth token", "etcdserver: revision of auth store is old")
 _LOST = {GrpcCode.UNAVAILABLE, GrpcCode.CANCELLED, GrpcCode.DEADLINE_EXCEEDED, GrpcCode.INTERNAL, GrpcCode.UNKNOWN}
 _NO_ANSWER = {GrpcCode.UNAVAILABLE, GrpcCode.DEADLINE_EXCEEDED, GrpcCode.CANCELLED}
@@ -120,7 +123,7 @@ class Caller:
     def _judge(self, connection: Connection, error: GrpcError, path: str, safe: bool) -> None:
         """Return where the call may be sent again, else raise."""
         code, message = error.code, error.message
-        unanswered = code in _NO_ANSWER or not connection.channel.connected
+        unanswered = code in _NO_ANSWER or message in _GAVE_UP or not connection.channel.connected
         if unanswered or message in _NOT_DONE:
             self._balancer.failed(connection, error)
             if safe or isinstance(error, RefusedError) or message in _NOT_DONE:

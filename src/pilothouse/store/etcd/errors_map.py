@@ -40,6 +40,8 @@ def _leaves(kind: type[errors.StoreError]) -> Iterator[type[errors.StoreError]]:
 
 
 _BY_TEXT = {kind.text: kind for kind in _leaves(errors.StoreError)}
+# etcd 3.4 says it under the code UNKNOWN too.
+_BY_TEXT["context deadline exceeded"] = errors.Timeout
 _BY_CODE: dict[int, type[errors.StoreError]] = {
     _CANCELLED: errors.WatchCanceled,
     _INVALID: errors.InvalidRequest,
