@@ -167,6 +167,13 @@ def test_damage_to_the_identity_is_refused() -> None:
     assert fs.open_descriptors == 0
 
 
+def test_an_opened_directory_and_its_identity_survive_a_loss_of_power() -> None:
+    fs = FaultFileSystem()
+    directory = DataDir.open(fs, _PATH)
+    for seed in range(10):
+        assert read_identity(fs.crash_image(Random(seed)), _PATH) == directory.identity
+
+
 def _make(fs: FaultFileSystem) -> None:
     directory = DataDir.open(fs, _PATH, ids=SeededIds(1))
     fs.makedirs(directory.wal)

@@ -202,11 +202,15 @@ def test_every_changed_byte_of_acknowledged_data_is_refused() -> None:
 @given(seed=st.integers(0, 2**32), data=st.data())
 def test_a_changed_byte_never_loses_records_in_silence(seed: int, data: st.DataObject) -> None:
     fs = FaultFileSystem()
-    write_log(fs, random_batches(Random(seed), 6))
+    journal = write_log(fs, random_batches(Random(seed), 6))
     path = data.draw(st.sampled_from(_segments(fs)))
     image = fs.read(path)
     offset = data.draw(st.integers(0, len(image.rstrip(b"\0")) - 1))
     fs.damage(path, offset, bytes((data.draw(st.integers(0, 255).filter(lambda byte: byte != image[offset])),)))
+    if path == _segments(fs)[0] and len(image.rstrip(b"\0")) == SEGMENT_HEADER_SIZE:
+        # The first batch was greater than the first segment, which holds nothing and is not looked at.
+        assert replay(fs) == journal.attempted
+        return
     with pytest.raises(DamagedData):
         replay(fs)
 

@@ -1,8 +1,9 @@
 """A file system in memory that fails, tears and forgets at a chosen call.
 
 Every call that changes something is a point, counted from 0. A plan says what happens at which point. What has not
-been synced may be lost: a file's 512-byte sectors each by itself, its length, and the last operations on each
-directory. After a failed sync the sectors concerned stay unsynced whatever is synced later, as on Linux.
+been synced may be lost: a file's 512-byte sectors each by itself (any content since the last sync may be what the
+disk has), its length, and the last operations on each directory. After a failed sync the sectors concerned stay
+unsynced whatever is synced later, as on Linux.
 """
 
 from __future__ import annotations
@@ -48,7 +49,14 @@ class _Inode:
         self.durable = bytearray()
         self.dirty: set[int] = set()
         self.abandoned: set[int] = set()
+        self.earlier: dict[int, list[bytes]] = {}
         self.resized = False
+
+    def remember(self, start: int, end: int) -> None:
+        """Keep what is about to change and was not synced: the disk may have it already."""
+        sectors = range(start // SECTOR, -(-end // SECTOR))
+        for sector in [sector for sector in self.dirty | self.abandoned if sector in sectors]:
+            self.earlier.setdefault(sector, []).append(bytes(self.data[sector * SECTOR : (sector + 1) * SECTOR]))
 
     def touch(self, start: int, end: int) -> None:
         sectors = range(start // SECTOR, -(-end // SECTOR))
@@ -57,6 +65,7 @@ class _Inode:
 
     def resize(self, size: int) -> None:
         before = len(self.data)
+        self.remember(min(size, before), max(size, before))
         if size < before:
             del self.data[size:]
         else:
@@ -71,6 +80,7 @@ class _Inode:
             room = len(self.durable[sector * SECTOR : (sector + 1) * SECTOR])
             self.durable[sector * SECTOR : sector * SECTOR + room] = content[:room].ljust(room, b"\0")
         self.dirty.clear()
+        self.earlier.clear()
         self.resized = False
 
     def sync_failed(self) -> None:
@@ -81,10 +91,11 @@ class _Inode:
         size = rng.choice((len(self.data), len(self.durable))) if self.resized else len(self.data)
         image = bytearray(self.durable[:size].ljust(size, b"\0"))
         for sector in sorted(self.dirty | self.abandoned):
-            if rng.random() < 0.5:
-                at = sector * SECTOR
-                room = len(image[at : at + SECTOR])
-                image[at : at + room] = self.data[at : at + room].ljust(room, b"\0")
+            at = sector * SECTOR
+            room = len(image[at : at + SECTOR])
+            kept = rng.choice((None, bytes(self.data[at : at + SECTOR]), *self.earlier.get(sector, ())))
+            if kept is not None:
+                image[at : at + room] = kept[:room].ljust(room, b"\0")
         fresh = _Inode()
         fresh.data = image
         fresh.durable = bytearray(image)
@@ -376,6 +387,7 @@ class FaultFileSystem:
         end = offset + len(data)
         if end > len(inode.data):
             inode.resize(end)
+        inode.remember(offset, end)
         inode.data[offset:end] = data
         if data:
             inode.touch(offset, end)

@@ -204,7 +204,6 @@ class LogRecovery:
         fs = self._fs
         if self.cut is not None:
             fs.truncate(fd, self._offset)
-            fs.fsync(fd)
             size = self._offset
         wanted = max(size, self._segment_bytes)
         if size < wanted:
