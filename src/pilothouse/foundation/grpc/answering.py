@@ -58,6 +58,7 @@ class AnsweringConnection(Http2Protocol):
         self._options = options
         self._calls: dict[int, ServerCall] = {}
         self._buffered = 0
+        self._answered = False  # since the last ping
         self._idle: asyncio.Future[None] | None = None
 
     @property
@@ -103,6 +104,7 @@ class AnsweringConnection(Http2Protocol):
         except NGH2Error:
             self._drop(call)  # the stream is gone, and its StreamClosed is on its way
             return
+        self._answered = True
         self._close(call)
 
     def send_headers(self, call: ServerCall, metadata: list[tuple[bytes, bytes]]) -> None:
@@ -125,6 +127,7 @@ class AnsweringConnection(Http2Protocol):
             engine.send_data(stream_id, frame_message(message))
         except NGH2Error:
             raise GrpcError(GrpcCode.CANCELLED, f"{call.path}: the call is over") from None
+        self._answered = True
         self.schedule_flush()
 
     def _require_open(self, call: ServerCall) -> None:

@@ -169,8 +169,8 @@ def encode_metadata(metadata: Metadata) -> list[tuple[bytes, bytes]]:
     """Return metadata as header fields; `ValueError` for a name or value that gRPC does not allow."""
     fields = []
     for name, value in metadata:
-        if not _NAME.match(name) or name.startswith("grpc-"):
-            raise ValueError(f"metadata name {name!r} must be of 0-9 a-z _ . - and not start with grpc-")
+        if not _NAME.match(name) or name.startswith("grpc-") or name.encode() in _RESERVED:
+            raise ValueError(f"metadata name {name!r} must be of 0-9 a-z _ . - and none of gRPC's own")
         if name.endswith("-bin"):
             raw = value.encode() if isinstance(value, str) else value
             fields.append((name.encode(), base64.b64encode(raw).rstrip(b"=")))
