@@ -2,7 +2,7 @@
 
 Log directory: segments `<sequence>-<first index>.wal` in hexadecimal, and `*.tmp` files that are not yet a part of
 the log. A segment gets its name only when its header and its first batch are durable, so a named segment is whole.
-Calls block. `append` belongs to one thread; `prepare_next` and `release` may be called from another.
+Calls block. `append` belongs to one thread; `prepare_next` and `release` may be called from another one each.
 """
 
 from __future__ import annotations
@@ -162,7 +162,10 @@ class LogWriter:
             with self._lock:
                 if len(self._segments) < 2 or self._segments[1].first_index > index + 1:
                     break
-                self._fs.unlink(self._path(self._segments[0].name))
+                oldest = self._segments[0]
+            # Removing a large file takes a while; appends need the lock in the meantime.
+            self._fs.unlink(self._path(oldest.name))
+            with self._lock:
                 del self._segments[0]
             removed += 1
         if removed:
