@@ -113,8 +113,9 @@ class Http2Protocol(asyncio.Protocol):
             failure = error
         finally:
             self._in_read = False
-        self.flush()
-        if failure is not None:
+        if failure is None:
+            self.flush()
+        else:
             self.fail(failure)
 
     def pause_writing(self) -> None:
@@ -142,6 +143,9 @@ class Http2Protocol(asyncio.Protocol):
             self._write(transport)
             if self._finished_early:
                 self._reset_finished(transport)
+            events = self.engine.events()  # streams that closed by what was written
+            if events:
+                self.handle(events)
             if self._drainers:
                 self._wake_drainers()
             if self.closing and not self.paused and not self.engine.want_read and not self.engine.want_write:
@@ -209,13 +213,16 @@ class Http2Protocol(asyncio.Protocol):
     def fail(self, error: NGH2Error) -> None:
         """Close a connection on which the peer broke the protocol or a limit."""
         transport = self.transport
-        if transport is not None and not transport.is_closing():
-            if not self.closing:
-                flood = isinstance(error, DenialOfServiceError)
-                code = ErrorCode.ENHANCE_YOUR_CALM if flood else ErrorCode.PROTOCOL_ERROR
-                transport.write(goaway_frame(code, str(error).encode()))
-            self.closing = True
-            transport.close()
+        if transport is None or transport.is_closing():
+            return
+        try:
+            self._write(transport)  # the engine's own farewell
+        except NGH2Error:
+            flood = isinstance(error, DenialOfServiceError)
+            code = ErrorCode.ENHANCE_YOUR_CALM if flood else ErrorCode.PROTOCOL_ERROR
+            transport.write(goaway_frame(code, str(error).encode()))
+        self.closing = True
+        transport.close()
 
     def refuse(self, reason: str) -> None:
         """End the connection with ENHANCE_YOUR_CALM."""
