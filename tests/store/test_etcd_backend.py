@@ -288,6 +288,8 @@ async def test_endpoints_that_are_down_are_named() -> None:
     await store.close()
     with pytest.raises(errors.Unavailable, match="closed"):
         store.watch(WatchRequest(b"a"))
+    with pytest.raises(errors.Unavailable, match="closed"):
+        await store.put(PutRequest(b"a"))
 
 
 # Watches over broken connections
@@ -313,6 +315,36 @@ async def test_watches_go_on_where_they_were_when_the_connection_breaks(member: 
         events = flat(await collect(single, last))
         assert [event.kv.value for event in events] == [b"0", b"missed", b"after"]
         assert proxy.connections >= 2
+
+
+@pytest.mark.etcd
+async def test_each_event_comes_once_however_often_the_connection_breaks(member: EtcdCluster) -> None:
+    source = random.Random(11)
+    async with (
+        proxy_to(port_of(member)) as proxy,
+        connected(through(proxy)) as store,
+        connected(EtcdOptions(endpoints=member.endpoints)) as direct,
+    ):
+        request = WatchRequest(b"x/", prefix_end(b"x/"), prev_kv=True)
+        async with store.watch(request) as watch:
+            seen: list[WatchResponse] = []
+            watching = asyncio.create_task(watch_into(watch, seen))
+            start = await put(direct, b"x/0", b"start")
+            for number in range(12):
+                proxy.cut()
+                await put(direct, b"x/%d" % source.randrange(5), bytes(source.randrange(200_000)))
+                await proxy.mend()
+                if number % 3:
+                    await until(lambda: store.is_connected)
+                await direct.delete_range(DeleteRangeRequest(b"x/%d" % source.randrange(5)))
+                await put(direct, b"x/%d" % source.randrange(5))
+            last = await put(direct, b"x/0", b"end")
+            await until(lambda: bool(seen) and seen[-1].revision >= last)
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        history = await collect_history(direct, request, start, last)
+        assert validate(Watched(request, seen, start), history) == []
+        assert [event.kv for event in flat(seen)] == [event.kv for event in history]
 
 
 @pytest.mark.etcd

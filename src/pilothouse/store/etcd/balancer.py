@@ -28,7 +28,8 @@ class Connection:
 class Balancer:
     """Connects to one endpoint at a time, starting at a random one so that many clients spread over the members.
 
-    `failures` is the last error of each endpoint that could not serve, for messages.
+    `closed` says that it is of no more use. `failures` is the last error of each endpoint that could not serve, for
+    messages.
     """
 
     def __init__(self, options: EtcdOptions) -> None:
@@ -39,7 +40,7 @@ class Balancer:
         self._current: Connection | None = None
         self._connecting = asyncio.Lock()
         self._retired: dict[asyncio.Task[None], GrpcChannel] = {}
-        self._closed = False
+        self.closed = False
         self.failures: dict[Endpoint, str] = {}
 
     @property
@@ -59,7 +60,7 @@ class Balancer:
             return current
         async with self._connecting:
             for _ in self._endpoints:
-                if self._closed:
+                if self.closed:
                     raise errors.Unavailable("etcd: the store is closed")
                 current = self.connection()
                 if current is not None:
@@ -100,7 +101,7 @@ class Balancer:
 
     async def close(self) -> None:
         """Close what is open."""
-        self._closed = True
+        self.closed = True
         current, self._current = self._current, None
         if current is not None:
             await current.channel.close()

@@ -58,6 +58,8 @@ class Caller:
                 connection = await self._balancer.connect()
                 token = await self._authenticated(connection, deadline)
             except errors.Unavailable:
+                if self._balancer.closed:
+                    raise
                 connection = None
             if connection is not None:
                 left = deadline - self._clock.monotonic()
@@ -85,7 +87,11 @@ class Caller:
         connection = await self._balancer.connect()
         deadline = self._clock.monotonic() + self._options.request_timeout
         token = await self._authenticated(connection, deadline)
-        return connection, connection.channel.stream(path, metadata=self._metadata(token, local))
+        try:
+            return connection, connection.channel.stream(path, metadata=self._metadata(token, local))
+        except GrpcError as error:
+            self._balancer.failed(connection, error)
+            raise errors.Unavailable(f"etcd: {connection.endpoint}: {error}") from error
 
     async def one_member(self, connection: Connection, path: str, message: bytes, seconds: float) -> bytes:
         """Call a member chosen by the caller, once, and wait `seconds` for the answer."""

@@ -86,6 +86,8 @@ class LeaseKeeper:
                         answer.set_result(max(ttl, 0))
         except GrpcError as error:
             failure = self._caller.lost(connection, error)
+        except errors.StoreError as error:
+            failure = error
         finally:
             stream.cancel()
             self._stream = None

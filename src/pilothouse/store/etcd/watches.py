@@ -40,7 +40,7 @@ class EtcdWatch:
         self.next_revision = request.start_revision
         self.fragments: list[Event] = []
         self.wants_progress = False
-        self._ready: deque[WatchResponse] = deque()
+        self._ready: deque[tuple[WatchResponse, int]] = deque()
         self._count = 0
         self._bytes = 0
         self._wake: asyncio.Future[None] | None = None
@@ -60,9 +60,9 @@ class EtcdWatch:
                 await self._wake
             finally:
                 self._wake = None
-        response = self._ready.popleft()
+        response, size = self._ready.popleft()
         self._count -= len(response.events)
-        self._bytes -= _size(response.events)
+        self._bytes -= size
         if response.canceled:
             self._over = True
             self._ready.clear()
@@ -102,50 +102,49 @@ class EtcdWatch:
         self._created.set()
 
     def take(self, events: list[Event]) -> bool:
-        """Add events of whole revisions; return False where the consumer is too slow for them."""
+        """Add events of whole revisions; end the watch and return False where its consumer is too slow for them."""
         events = [event for event in events if event.kv.mod_revision >= self.next_revision]
         if not events:
             return True
         revision = events[-1].kv.mod_revision
         size = _size(events)
-        options = self._stream.options
-        waiting = bool(self._ready)
-        if waiting and (
-            self._count + len(events) > options.watch_buffer_events or self._bytes + size > options.watch_buffer_bytes
-        ):
-            return False
+        # What waits is bounded; a single response, however large, is taken by a consumer that waits for it.
+        if self._ready:
+            options = self._stream.options
+            if self._count + len(events) > options.watch_buffer_events:
+                return self._drop(f"{options.watch_buffer_events} events")
+            if self._bytes + size > options.watch_buffer_bytes:
+                return self._drop(f"{options.watch_buffer_bytes} bytes")
         self.next_revision = revision + 1
         self._count += len(events)
         self._bytes += size
-        self._ready.append(WatchResponse(revision, events))
-        self._notify()
+        self._put(WatchResponse(revision, events), size)
         return True
 
     def report(self, revision: int) -> None:
         """Add a progress report, in the place of one that waits with nothing after it."""
         self.wants_progress = False
-        if self._ready and not self._ready[-1].events:
+        if self._ready and not self._ready[-1][0].events:
             self._ready.pop()
-        self._ready.append(WatchResponse(revision))
-        self._notify()
+        self._put(WatchResponse(revision))
 
     def end(self, reason: str, compact_revision: int = 0) -> None:
         """Let a last response follow what waits."""
         self._ended = True
-        self._ready.append(WatchResponse(max(self.next_revision - 1, 0), [], True, compact_revision, reason))
         self._created.set()
-        self._notify()
+        self._put(WatchResponse(max(self.next_revision - 1, 0), [], True, compact_revision, reason))
 
-    def drop(self) -> None:
-        """End the watch as its consumer is too slow; it can be resumed from what it took last."""
-        by_count = self._count * 2 > self._stream.options.watch_buffer_events
-        options = self._stream.options
-        bound = f"{options.watch_buffer_events} events" if by_count else f"{options.watch_buffer_bytes} bytes"
-        first = next((one.events[0].kv.mod_revision for one in self._ready if one.events), self.next_revision)
+    def _drop(self, bound: str) -> bool:
+        first = next((one.events[0].kv.mod_revision for one, _ in self._ready if one.events), self.next_revision)
         self._ready.clear()
         self._count = self._bytes = 0
         self.next_revision = first
         self.end(f"slow consumer: more than {bound} waited; resume from revision {first}")
+        return False
+
+    def _put(self, response: WatchResponse, size: int = 0) -> None:
+        self._ready.append((response, size))
+        self._notify()
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
@@ -163,6 +162,7 @@ class WatchStream:
         self._stream: ClientStream | None = None
         self._asked: deque[int] = deque()
         self._ordered_progress = False
+        self._served = False
         self._runner: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -225,7 +225,7 @@ class WatchStream:
             if failure is not None:
                 self._end_all(failure.message)
                 return
-            if connection.channel.connected and self._watches:
+            if self._served:
                 delays = self._caller.backoff.delays(self.options.source)
             if self._watches:
                 await self.options.clock.sleep(next(delays))
@@ -233,12 +233,15 @@ class WatchStream:
     async def _serve(self, connection: Connection, stream: ClientStream) -> errors.StoreError | None:
         """Read one stream to its end; return the error that ends all watches, or None to go on elsewhere."""
         self._asked.clear()
+        self._served = False
         try:
             self._ordered_progress = await self._has_ordered_progress(connection)
             self._stream = stream
-            for watch in self._watches.values():
-                watch.fragments = []
-                self._create(stream, watch)
+            for watch in list(self._watches.values()):
+                if watch.watch_id in self._watches:
+                    watch.fragments = []
+                    self._create(stream, watch)
+                    await stream.drain()
             if any(watch.wants_progress for watch in self._watches.values()):
                 self.request_progress()
             async for data in stream:
@@ -248,6 +251,8 @@ class WatchStream:
             # Without `_stream` it was this side that ended it.
             if self._stream is not None:
                 return self._caller.lost(connection, error)
+        except errors.StoreError as error:
+            return error
         finally:
             self._stream = None
             stream.cancel()
@@ -272,8 +277,11 @@ class WatchStream:
             request.progress_notify,
         )
         self._asked.append(watch.watch_id)
-        with contextlib.suppress(GrpcError):
+        try:
             stream.send(encode_watch(WatchCreate(resumed, watch.watch_id, fragment=True)))
+        except GrpcError:
+            # Whatever the stream lacks, all watches are asked for again on the next.
+            stream.cancel()
 
     def _tell(self, message: WatchCancel | WatchProgress) -> None:
         # A stream that is lost needs no word: what it served is asked for anew, without what was cancelled.
@@ -297,6 +305,7 @@ class WatchStream:
         response = message.response
         if response.canceled:
             return self._canceled(watch, response)
+        self._served = True
         if message.created:
             watch.begin(response.revision)
         elif response.events or message.fragment:
@@ -305,7 +314,6 @@ class WatchStream:
                 events, watch.fragments = watch.fragments, []
                 if not watch.take(events):
                     self.forget(watch)
-                    watch.drop()
         else:
             watch.next_revision = max(watch.next_revision, response.revision + 1)
             watch.report(response.revision)
