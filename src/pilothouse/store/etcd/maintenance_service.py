@@ -9,14 +9,14 @@ import msgspec
 from pilothouse.foundation.grpc import GrpcCode, GrpcError, GrpcServer, ServerCall, ServerStream
 from pilothouse.store.etcd.requests import decode_alarm, decode_hash_kv
 from pilothouse.store.etcd.service_context import API_VERSION, ServiceContext
+from pilothouse.store.etcd.snapshot_file import filling
 from pilothouse.store.model import AlarmAction
 
-__all__ = ["SECTOR", "STATUS_PATH", "MaintenanceService"]
+__all__ = ["STATUS_PATH", "MaintenanceService"]
 
 STATUS_PATH = "/pilothouse.store.v1.Store/Status"
 """Our own call: no request, and the store's `Status` with its advice as JSON, for which etcd's message has no room."""
 
-SECTOR = 512
 _SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
 
@@ -102,9 +102,9 @@ class MaintenanceService:
             size += len(block)
             stream.send(self._encoder.snapshot(revision, 0, block))
             await stream.drain()
-        padding = bytes(-size % SECTOR)
-        digest.update(padding)
-        stream.send(self._encoder.snapshot(revision, 0, padding))
+        rest = filling(size)
+        digest.update(rest)
+        stream.send(self._encoder.snapshot(revision, 0, rest))
         stream.send(self._encoder.snapshot(revision, 0, digest.digest()))
 
     def move_leader(self, message: bytes, call: ServerCall) -> bytes:

@@ -1,0 +1,96 @@
+"""A saved snapshot as etcd's clients keep it: filled up to whole sectors, and in the last 32 bytes its SHA-256."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import AsyncIterable, Callable, Iterator
+
+from pilothouse.store.errors import DamagedData
+
+__all__ = ["SECTOR", "filling", "save", "without_checksum"]
+
+SECTOR = 512
+"""What a snapshot's size is a multiple of, without its checksum."""
+
+_DIGEST = hashlib.sha256().digest_size
+_CHUNK = 1 << 20
+_LENGTH = 2
+
+
+def filling(size: int) -> bytes:
+    """Return what follows a snapshot of `size` bytes up to whole sectors; its last two bytes hold its length."""
+    length = -(size + _LENGTH) % SECTOR + _LENGTH
+    return bytes(length - _LENGTH) + length.to_bytes(_LENGTH, "big")
+
+
+async def save(blocks: AsyncIterable[bytes], path: str, progress: Callable[[int], None] | None = None) -> int:
+    """Write a snapshot to a new file, mode 0600, whole or not at all; return its size in bytes.
+
+    Raises `FileExistsError`, and `DamagedData` where what arrived does not match its checksum.
+    """
+    partial = f"{path}.part"
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            digest, size, tail = hashlib.sha256(), 0, b""
+            async for block in blocks:
+                file.write(block)
+                size += len(block)
+                # The checksum is not of itself, and which bytes are the last is known at the end.
+                tail += block
+                digest.update(tail[:-_DIGEST])
+                tail = tail[-_DIGEST:]
+                if progress is not None:
+                    progress(size)
+            if size % SECTOR != _DIGEST or tail != digest.digest():
+                raise DamagedData(
+                    f"{path}: the {size} bytes received do not match their checksum; save again", path=path
+                )
+            file.flush()
+            os.fsync(file.fileno())
+        # A link, unlike a rename, does not replace what is there.
+        os.link(partial, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+    return size
+
+
+@contextlib.contextmanager
+def without_checksum(path: str, beside: str) -> Iterator[str]:
+    """Give the path of a snapshot without filling and checksum, for as long as the block lasts.
+
+    A file that ends in its checksum is copied, beside the path `beside`; any other is left for its reader to judge.
+    """
+    size = os.stat(path).st_size
+    if size % SECTOR != _DIGEST or size < SECTOR or not _ends_in_checksum(path, size):
+        yield path
+        return
+    copy = f"{beside.rstrip('/')}.snapshot-{os.getpid()}"
+    try:
+        with open(path, "rb") as source, open(copy, "xb", opener=_private) as target:
+            source.seek(size - _DIGEST - _LENGTH)
+            left = size - _DIGEST - int.from_bytes(source.read(_LENGTH), "big")
+            source.seek(0)
+            while left > 0 and (data := source.read(min(left, _CHUNK))):
+                target.write(data)
+                left -= len(data)
+        yield copy
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(copy)
+
+
+def _ends_in_checksum(path: str, size: int) -> bool:
+    with open(path, "rb") as file:
+        digest, left = hashlib.sha256(), size - _DIGEST
+        while left and (data := file.read(min(left, _CHUNK))):
+            digest.update(data)
+            left -= len(data)
+        return file.read() == digest.digest()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
