@@ -78,6 +78,43 @@ def test_only_what_a_snapshot_does_not_cover_is_replayed() -> None:
         assert replay(fs, after) == journal.attempted[after:]
 
 
+def test_records_of_any_size_come_back_from_large_segments() -> None:
+    fs, rng = FaultFileSystem(), Random(4)
+    payloads = [rng.randbytes(size) for size in (900_000, 3_400_000, 5_000_000, 10, 4_194_304, 1, 9_000_000, 333)]
+    writer = open_log(fs, DIRECTORY, CLUSTER, segment_bytes=32 * 1024 * 1024, salt=SALT).writer()
+    journal = Journal()
+    for payload in payloads:
+        journal.append(writer, [payload])
+    assert len(writer.segments) == 1
+    assert replay(fs) == payloads
+    (path,) = _segments(fs)
+    fs.damage(path, 20_000_000, bytes((fs.read(path)[20_000_000] ^ 1,)))
+    with pytest.raises(DamagedData, match="record 7 is complete"):
+        replay(fs)
+
+
+def test_the_writer_replays_what_was_not_looked_at() -> None:
+    fs = FaultFileSystem()
+    journal = write_log(fs, random_batches(Random(6), 20))
+    recovery = open_log(fs, DIRECTORY, CLUSTER, segment_bytes=SEGMENT)
+    assert next(iter(recovery)) == (1, journal.attempted[0])
+    writer = recovery.writer()
+    assert writer.last_index == journal.acknowledged
+    journal.append(writer, [b"more"])
+    assert replay(fs) == journal.attempted
+
+
+def test_a_record_of_another_index_is_damage() -> None:
+    fs = FaultFileSystem()
+    write_log(fs, [[b"one"]])
+    (path,) = _segments(fs)
+    end = _offsets([b"one"])[-1]
+    (chain,) = struct.unpack_from("<I", fs.read(path), SEGMENT_HEADER_SIZE + 24)
+    fs.damage(path, end, frame(b"three", 3, chain, 0, SALT)[0])
+    with pytest.raises(DamagedData, match="record 3 stands where record 2 is expected"):
+        replay(fs)
+
+
 def test_the_real_file_system_holds_the_same_bytes(tmp_path: Path) -> None:
     fs, memory = OsFileSystem(), FaultFileSystem(root=str(tmp_path))
     directory = str(tmp_path / "wal")
