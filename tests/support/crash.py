@@ -71,8 +71,13 @@ def _collect(stdout: int, deadline: float, after_opening: float) -> bytes:
 
 @dataclass
 class Ledger:
-    """All that the children of one directory have reported, and the faults found in it."""
+    """All that the children of one directory have reported, and the faults found in it.
 
+    With `refusals` an operation may be answered with an error: `NoSpace` says that it was not done, any other leaves
+    that open.
+    """
+
+    refusals: bool = False
     faults: list[str] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
     events: dict[int, list[KeyValue]] = field(default_factory=dict)
@@ -153,7 +158,7 @@ class Ledger:
             elif isinstance(record, Returned):
                 call = called.pop(record.id)
                 self.acknowledgements += 1
-                if record.error:
+                if record.error and not self.refusals:
                     self._fault(where, f"{call.invocation} was refused: {record.error}")
                 if record.revision:
                     self._acknowledge(where, call, record, floors[record.id])
@@ -174,11 +179,14 @@ class Ledger:
 
     def _remember(self, call: Called, returned: Returned | None) -> None:
         what = call.invocation
-        if what.kind == "grant" and returned is not None:
+        answered = returned is not None and not returned.error
+        if returned is not None and returned.error.startswith("NoSpace"):
+            return
+        if what.kind == "grant" and answered:
             self.leases.add(what.number)
         elif what.kind == "revoke":
             self.leases.discard(what.number)
-        elif what.kind == "compact" and returned is not None:
+        elif what.kind == "compact" and answered:
             self.compacted = max(self.compacted, what.number)
         self.operations += operations_of(call, returned)
 

@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
@@ -29,7 +30,7 @@ from pilothouse.store.model import (
     WatchRequest,
 )
 
-__all__ = ["PAIRS", "Called", "Invocation", "Opened", "Record", "Returned", "Seen", "decode"]
+__all__ = ["PAIRS", "Called", "Invocation", "Load", "Opened", "Record", "Returned", "Seen", "decode", "opened", "watch"]
 
 SINGLES = tuple(b"k%d" % n for n in range(8))
 PAIRS = tuple((b"p%da" % n, b"p%db" % n) for n in range(3))
@@ -98,8 +99,11 @@ def report(record: Record) -> None:
 class Load:
     """Writers over a few keys of one store."""
 
-    def __init__(self, store: EmbeddedStore, run: int, rng: random.Random) -> None:
+    def __init__(
+        self, store: EmbeddedStore, run: int, rng: random.Random, report: Callable[[Record], None] = report
+    ) -> None:
         self.store = store
+        self.report = report
         self.run = run
         self.rng = rng
         self.count = 0
@@ -109,18 +113,22 @@ class Load:
     async def write_forever(self, writer: int) -> None:
         """Do one operation after the other."""
         while True:
-            invocation = self.choose(writer)
-            self.count += 1
-            number = self.count
-            report(Called(time.monotonic(), number, invocation))
-            try:
-                result, revision = await self.do(invocation)
-            except StoreError as error:
-                report(Returned(time.monotonic(), number, error=f"{type(error).__name__}: {error}"))
-            else:
-                report(Returned(time.monotonic(), number, result, revision))
+            await self.write_once(writer)
             # A read answers without waiting; the other writers are to have their turn in between.
             await asyncio.sleep(0)
+
+    async def write_once(self, writer: int) -> None:
+        """Do one operation and report it."""
+        invocation = self.choose(writer)
+        self.count += 1
+        number = self.count
+        self.report(Called(time.monotonic(), number, invocation))
+        try:
+            result, revision = await self.do(invocation)
+        except StoreError as error:
+            self.report(Returned(time.monotonic(), number, error=f"{type(error).__name__}: {error}"))
+        else:
+            self.report(Returned(time.monotonic(), number, result, revision))
 
     def choose(self, writer: int) -> Invocation:
         """Choose what a writer does next."""
@@ -187,7 +195,7 @@ class Load:
             return  # another writer was there before
 
 
-async def watch(store: EmbeddedStore, *, until_caught_up: bool) -> None:
+async def watch(store: EmbeddedStore, *, until_caught_up: bool, report: Callable[[Record], None] = report) -> None:
     """Report all events from the oldest revision kept on."""
     start = max(store.keys.compact_revision, 1) + 1
     async with store.watch(WatchRequest(*_EVERYTHING, start_revision=start)) as watching:
@@ -200,16 +208,21 @@ async def watch(store: EmbeddedStore, *, until_caught_up: bool) -> None:
                 return
 
 
+async def opened(store: EmbeddedStore, began: float) -> Opened:
+    """Return what an open store holds."""
+    kvs = (await store.range(RangeRequest(*_EVERYTHING))).kvs
+    leases = await store.lease_leases()
+    keys = store.keys
+    return Opened(began, time.monotonic(), keys.revision, keys.compact_revision, kvs, leases)
+
+
 async def main(directory: str, run: int, seed: int, writers: int) -> None:
     """Open the store, say what it holds, and load it until killed."""
     began = time.monotonic()
     # A checkpoint or a rotation every few milliseconds, so that kills hit them.
     options = StoreOptions(data_dir=directory, snapshot_entries=60, segment_bytes=32 * 1024)
     async with await EmbeddedStore.open(options) as store:
-        kvs = (await store.range(RangeRequest(*_EVERYTHING))).kvs
-        leases = await store.lease_leases()
-        keys = store.keys
-        report(Opened(began, time.monotonic(), keys.revision, keys.compact_revision, kvs, leases))
+        report(await opened(store, began))
         load = Load(store, run, random.Random(seed))
         work = [watch(store, until_caught_up=not writers)]
         await asyncio.gather(*work, *(load.write_forever(writer) for writer in range(writers)))
