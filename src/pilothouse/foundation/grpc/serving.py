@@ -356,7 +356,8 @@ class ServerConnection(AnsweringConnection):
             self._start(call, result)
 
     def _start(self, call: ServerCall, work: Awaitable[Any]) -> None:
-        task = call.task = self.loop.create_task(_run(work))
+        # A coroutine goes in bare: a wrapper cancelled before its first step would leave it never awaited.
+        task = call.task = self.loop.create_task(work if asyncio.iscoroutine(work) else _run(work))
         if isinstance(call, ServerStream):
             task.add_done_callback(call.finished)
         else:
