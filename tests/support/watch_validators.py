@@ -80,7 +80,7 @@ def _ordered(watched: Watched, history: Sequence[Event]) -> list[str]:
 
 def _unique(watched: Watched, _history: Sequence[Event]) -> list[str]:
     times = Counter(_identity(event) for event in watched.events)
-    return [f"{key!r} at revision {revision} came {n} times" for (key, revision), n in times.items() if n > 1]
+    return [f"{key!r} at revision {revision} came {n} times" for (key, revision, _), n in times.items() if n > 1]
 
 
 def _atomic(watched: Watched, _history: Sequence[Event]) -> list[str]:
@@ -159,7 +159,7 @@ def _create_or_modify(watched: Watched, history: Sequence[Event]) -> list[str]:
     for event in watched.events:
         kv, old = event.kv, before.get(_identity(event))
         if event.is_delete:
-            correct = kv.create_revision == 0 and not kv.value and old is not None
+            correct = kv.create_revision == 0 and not kv.value
         elif old is None:
             correct = kv.version == 1 and kv.create_revision == kv.mod_revision
         else:
@@ -183,8 +183,9 @@ VALIDATORS: dict[str, Validator] = {
 """Each promise by name."""
 
 
-def _identity(event: Event) -> tuple[bytes, int]:
-    return event.kv.key, event.kv.mod_revision
+def _identity(event: Event) -> tuple[bytes, int, bool]:
+    # One revision may both put and delete a key, by two transactions nested in one.
+    return event.kv.key, event.kv.mod_revision, event.is_delete
 
 
 def _name(event: Event) -> str:
