@@ -24,6 +24,7 @@ _PATH = "/etcdserverpb.Watch/Watch"
 _STATUS = "/etcdserverpb.Maintenance/Status"
 _ALL_WATCHES = -1
 _EVENT_OVERHEAD = 64
+_TURN_EVENTS = 128
 
 
 class EtcdWatch:
@@ -244,9 +245,16 @@ class WatchStream:
                     await stream.drain()
             if any(watch.wants_progress for watch in self._watches.values()):
                 self.request_progress()
+            taken = 0
             async for data in stream:
-                if not self._handle(decode_watch_response(data)):
+                message = decode_watch_response(data)
+                if not self._handle(message):
                     break
+                # Many messages can be here already: consumers get their turn before they count as slow.
+                taken += len(message.response.events)
+                if taken >= _TURN_EVENTS:
+                    taken = 0
+                    await asyncio.sleep(0)
         except GrpcError as error:
             # Without `_stream` it was this side that ended it.
             if self._stream is not None:
