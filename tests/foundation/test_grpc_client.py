@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 import grpc
 import pytest
+from ngh2 import Connection, ErrorCode, RequestReceived, Role
 
 from pilothouse.foundation.grpc import GrpcChannel, GrpcCode, GrpcError, GrpcServer, ServerCall, ServerStream
 
@@ -346,3 +347,105 @@ class Relay:
         self.cut()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
+
+
+class Scripted(asyncio.Protocol):
+    """A server of raw HTTP/2 that does to each request in turn what its script says."""
+
+    script: list[Callable[[Connection, int], None]]
+
+    def __init__(self, script: list[Callable[[Connection, int], None]]) -> None:
+        self.script = script
+        self.engine = Connection(Role.SERVER)
+        self.engine.initiate_connection({})
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.engine.receive_data(data)
+        for event in self.engine.events():
+            if isinstance(event, RequestReceived):
+                self.script.pop(0)(self.engine, event.stream_id)
+        self.transport.write(self.engine.data_to_send())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport.close()
+
+
+def refuse(engine: Connection, stream_id: int) -> None:
+    engine.reset_stream(stream_id, ErrorCode.REFUSED_STREAM)
+
+
+def go_away(engine: Connection, _: int) -> None:
+    engine.send_goaway(0, last_stream_id=0)
+
+
+def answer(engine: Connection, stream_id: int) -> None:
+    engine.send_response(stream_id, [(b":status", b"200"), (b"content-type", b"application/grpc")])
+    engine.send_data(stream_id, b"\0\0\0\0\2ok")
+    engine.send_trailers(stream_id, [(b"grpc-status", b"0")])
+
+
+def only_status(status: bytes) -> Callable[[Connection, int], None]:
+    return lambda engine, stream_id: engine.send_response(stream_id, [(b":status", status)], end_stream=True)
+
+
+def no_trailers(engine: Connection, stream_id: int) -> None:
+    engine.send_response(stream_id, [(b":status", b"200"), (b"content-type", b"application/grpc")])
+    engine.send_data(stream_id, b"\0\0\0\0\2ok", end_stream=True)
+
+
+def only_headers(engine: Connection, stream_id: int) -> None:
+    headers = [(b":status", b"200"), (b"content-type", b"application/grpc")]
+    engine.send_response(stream_id, headers, end_stream=True)
+
+
+@contextlib.asynccontextmanager
+async def scripted(*script: Callable[[Connection, int], None]) -> AsyncIterator[GrpcChannel]:
+    steps = list(script)
+    server = await asyncio.get_running_loop().create_server(lambda: Scripted(steps), "127.0.0.1", 0)
+    channel = GrpcChannel("127.0.0.1", server.sockets[0].getsockname()[1])
+    try:
+        yield channel
+    finally:
+        await channel.close()
+        server.close()
+        await server.wait_closed()
+    assert steps == []
+
+
+@pytest.mark.parametrize("first", [refuse, go_away])
+async def test_a_call_that_was_not_looked_at_is_sent_once_more(first: Callable[[Connection, int], None]) -> None:
+    async with scripted(first, answer) as channel:
+        assert await channel.unary("/t/x", b"", timeout=10) == b"ok"
+
+
+async def test_a_call_refused_twice_is_unavailable() -> None:
+    async with scripted(refuse, refuse) as channel:
+        with pytest.raises(GrpcError, match="refused the stream") as caught:
+            await channel.unary("/t/x", b"", timeout=10)
+        assert caught.value.code is GrpcCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        (only_status(b"404"), GrpcCode.UNIMPLEMENTED),
+        (only_status(b"503"), GrpcCode.UNAVAILABLE),
+        (only_status(b"418"), GrpcCode.UNKNOWN),
+        (only_status(b"200"), GrpcCode.UNKNOWN),
+        (no_trailers, GrpcCode.INTERNAL),
+        (only_headers, GrpcCode.INTERNAL),
+        (lambda engine, stream: engine.reset_stream(stream, ErrorCode.ENHANCE_YOUR_CALM), GrpcCode.RESOURCE_EXHAUSTED),
+    ],
+)
+async def test_an_answer_without_a_status_has_a_code(script: Callable[[Connection, int], None], code: GrpcCode) -> None:
+    async with scripted(script, script) as channel:
+        with pytest.raises(GrpcError) as caught:
+            await channel.unary("/t/x", b"", timeout=10)
+        assert caught.value.code is code
+        stream = channel.stream("/t/x")
+        with pytest.raises(GrpcError) as streamed:
+            _ = [message async for message in stream]
+        assert streamed.value.code is code

@@ -111,6 +111,9 @@ class UnaryCall(asyncio.Future[bytes]):
         if self._status is None:
             self._status = _OK if (b"grpc-status", b"0") in headers else decode_status(headers)
 
+    def on_ended(self) -> None:
+        """Take the end of the answer; `on_closed` follows, since the request has ended too."""
+
     def on_closed(self, error_code: int) -> None:
         """Answer with what arrived."""
         if self.timer is not None:
@@ -244,6 +247,10 @@ class ClientStream:
         self._end(status)
         if not self._half_closed:
             self._connection.abandon(self.stream_id)
+
+    def on_ended(self) -> None:
+        """Take the end of the answer, which may come while this side still sends."""
+        self.fail(ended_early(self.path, ErrorCode.NO_ERROR))
 
     def on_closed(self, error_code: int) -> None:
         if not self._closed:

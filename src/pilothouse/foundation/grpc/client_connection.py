@@ -175,21 +175,28 @@ class ClientConnection(Http2Protocol):
                 if call is not None:
                     call.on_closed(event.error_code)
             elif isinstance(event, ResponseReceived | TrailersReceived):
-                call = calls.get(event.stream_id)
-                if call is None:
-                    continue
-                if type(event) is ResponseReceived:
-                    call.on_headers(event.headers)
-                else:
-                    call.on_trailers(event.headers)
+                self._on_headers(event)
         if self.closing and not calls:
             self.retire()
+
+    def _on_headers(self, event: ResponseReceived | TrailersReceived) -> None:
+        call = self._calls.get(event.stream_id)
+        if call is None:
+            return
+        if type(event) is TrailersReceived:
+            call.on_trailers(event.headers)
+        elif type(event) is ResponseReceived:
+            call.on_headers(event.headers)
+            if event.end_stream:
+                call.on_ended()
 
     def _on_data(self, event: DataReceived) -> None:
         call = self._calls.get(event.stream_id)
         data = event.data
         if call is not None:
             call.on_data(data)
+            if event.end_stream:
+                call.on_ended()
         elif data:
             self.acknowledge(len(data), event.stream_id)
 
