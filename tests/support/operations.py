@@ -70,12 +70,14 @@ def perform(store: Any, action: Action) -> Any:
 def comparable(answer: object, *, exact_time: bool = True) -> object:
     """Return an answer without what is no part of etcd's: `sub` and the revision of nested transactions.
 
-    An error becomes its type. Without `exact_time` a lease's rest is only told from none, for stores on real clocks.
+    An error becomes its type, and lists that etcd sends in no order are sorted. Without `exact_time` a lease's rest
+    is only told from none, for stores on real clocks.
     """
     if isinstance(answer, StoreError):
         return type(answer).__name__
-    if isinstance(answer, LeaseTimeToLiveResponse) and not exact_time and answer.ttl > 0:
-        return msgspec.structs.replace(answer, ttl=answer.granted_ttl)
+    if isinstance(answer, LeaseTimeToLiveResponse):
+        ttl = answer.ttl if exact_time or answer.ttl <= 0 else answer.granted_ttl
+        return msgspec.structs.replace(answer, ttl=ttl, keys=sorted(answer.keys))
     if isinstance(answer, RangeResponse | PutResponse | DeleteRangeResponse | TxnResponse):
         return _response(answer, nested=False)
     return sorted(answer) if isinstance(answer, list) else answer
