@@ -12,6 +12,7 @@ import pytest
 from pilothouse.store import errors
 from pilothouse.store.engine import EmbeddedStore
 from pilothouse.store.etcd.backend import EtcdStore
+from pilothouse.store.etcd.service import EtcdService
 from pilothouse.store.etcd.settings import EtcdOptions
 from pilothouse.store.model import (
     MAX_OPS_PER_TXN,
@@ -57,22 +58,53 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
         one.stop()
 
 
-@pytest.fixture(params=["embedded", pytest.param("etcd", marks=pytest.mark.etcd)])
+@contextlib.asynccontextmanager
+async def embedded(directory: Path) -> AsyncIterator[EmbeddedStore]:
+    store = await EmbeddedStore.open(StoreOptions(data_dir=str(directory)))
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def served(directory: Path) -> AsyncIterator[EtcdStore]:
+    """The embedded engine behind our own service, reached by our own client."""
+    async with embedded(directory) as engine:
+        service = EtcdService(engine)
+        host, port = await service.listen_tcp("127.0.0.1", 0)
+        store = await EtcdStore.open(EtcdOptions(endpoints=(f"http://{host}:{port}",)))
+        try:
+            yield store
+        finally:
+            await store.close()
+            await service.close()
+
+
+@contextlib.asynccontextmanager
+async def on_etcd(cluster: EtcdCluster) -> AsyncIterator[EtcdStore]:
+    store = await EtcdStore.open(EtcdOptions(endpoints=cluster.endpoints))
+    try:
+        await store.delete_range(DeleteRangeRequest(ALL, ALL))
+        for lease in await store.lease_leases():
+            await store.lease_revoke(lease)
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture(params=["embedded", "served", pytest.param("etcd", marks=pytest.mark.etcd)])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     """An empty store of each kind; its revision may be any."""
-    opened: Store
+    opened: contextlib.AbstractAsyncContextManager[Store]
     if request.param == "embedded":
-        opened = await EmbeddedStore.open(StoreOptions(data_dir=str(tmp_path / "data")))
+        opened = embedded(tmp_path / "data")
+    elif request.param == "served":
+        opened = served(tmp_path / "data")
     else:
-        member: EtcdCluster = request.getfixturevalue("cluster")
-        opened = await EtcdStore.open(EtcdOptions(endpoints=member.endpoints))
-        await opened.delete_range(DeleteRangeRequest(ALL, ALL))
-        for lease in await opened.lease_leases():
-            await opened.lease_revoke(lease)
-    try:
-        yield opened
-    finally:
-        await opened.close()
+        opened = on_etcd(request.getfixturevalue("cluster"))
+    async with opened as one:
+        yield one
 
 
 async def put(store: Store, key: bytes, value: bytes = b"v") -> int:
