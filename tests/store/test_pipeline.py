@@ -137,10 +137,24 @@ async def test_too_many_proposals_are_refused() -> None:
     first = pipeline.propose(put(0))
     await entered(log)
     waiting = [pipeline.propose(put(1)), pipeline.propose(put(2))]
-    with pytest.raises(TooManyRequests, match="2 wait"):
+    with pytest.raises(TooManyRequests, match="2 with"):
         pipeline.propose(put(3))
     log.gate.set()
     assert await asyncio.gather(first, *waiting) == [1, 2, 3]
+    await pipeline.close()
+
+
+async def test_too_many_waiting_bytes_are_refused() -> None:
+    log = FakeLog()
+    pipeline = make(log, waiting_bytes=1000)
+    log.gate.clear()
+    first = pipeline.propose(PutRequest(b"k", bytes(2000)))
+    with pytest.raises(TooManyRequests, match="bytes wait"):
+        pipeline.propose(put(1))
+    log.gate.set()
+    assert await first == 1
+    assert pipeline.bytes_waiting == 0
+    assert await pipeline.propose(put(1)) == 2
     await pipeline.close()
 
 

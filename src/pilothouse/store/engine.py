@@ -211,7 +211,8 @@ class EmbeddedStore:
             raise RequestTooLarge(
                 f"{RequestTooLarge.text}: {size} bytes where {self.options.max_request_bytes} are allowed"
             )
-        if self.keys.bytes_in_use + size + VERSION_OVERHEAD <= self.options.quota_bytes:
+        taken = self.keys.bytes_in_use + self._pipeline.bytes_waiting
+        if taken + size + VERSION_OVERHEAD <= self.options.quota_bytes:
             return
         alarm = Alarm(self.member_id, AlarmType.NOSPACE)
         if alarm not in self.machine.alarms and self._pipeline.refusal is None:

@@ -46,7 +46,8 @@ class Proposal(NamedTuple):
 class Pipeline:
     """Makes commands durable in order and hands them to `apply(index, command, future)` on the event loop.
 
-    `commit_queue` bounds the commands that are durable but not applied, `proposals` those that wait for the log.
+    `commit_queue` bounds the commands that are durable but not applied, `proposals` those that wait for the log,
+    `waiting_bytes` the bytes of both.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Pipeline:
         *,
         commit_queue: int = 1024,
         proposals: int = 65_536,
+        waiting_bytes: int = 256 * 1024 * 1024,
         max_request_bytes: int = 0,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -63,6 +65,9 @@ class Pipeline:
         self._apply = apply
         self._commit_limit = commit_queue
         self._proposal_limit = proposals
+        self._byte_limit = waiting_bytes
+        self.bytes_waiting = 0
+        """Bytes of the commands proposed and not yet applied or refused."""
         self._max_request_bytes = max_request_bytes
         self._pending: deque[Proposal] = deque()
         self._committed: deque[Proposal] = deque()
@@ -100,8 +105,11 @@ class Pipeline:
         """Put a command on its way; the future gets its answer once it is durable and applied."""
         if self._refusal is not None:
             raise self._refusal
-        if len(self._pending) >= self._proposal_limit:
-            raise TooManyRequests(f"{TooManyRequests.text}: {self._proposal_limit} wait for the log; try again later")
+        if len(self._pending) >= self._proposal_limit or self.bytes_waiting > self._byte_limit:
+            raise TooManyRequests(
+                f"{TooManyRequests.text}: {len(self._pending)} with {self.bytes_waiting} bytes wait for the log; "
+                "try again later"
+            )
         payload = commands.encode(command)
         if 0 < self._max_request_bytes < len(payload):
             raise RequestTooLarge(
@@ -109,6 +117,7 @@ class Pipeline:
             )
         index = self._index = self._index + 1
         framed, self._chain = frame(payload, index, self._chain, self._applied_index, self._salt)
+        self.bytes_waiting += len(framed)
         future = self._loop.create_future()
         self._pending.append(Proposal(index, command, framed, self._chain, future))
         if not self._kick_due and not self._awake:
@@ -195,6 +204,7 @@ class Pipeline:
         self._apply(batch)
         self._applied_index = batch[-1].position
         self._done += len(batch)
+        self.bytes_waiting -= sum([len(proposal.frame) for proposal in batch])
         self._room.set()
         if committed:
             self._loop.call_soon(self._drain)
@@ -213,9 +223,9 @@ class Pipeline:
         self._paused = self._awake = final
         self._refuse([*batch, *waiting], error)
 
-    @staticmethod
-    def _refuse(proposals: list[Proposal], error: StoreError) -> None:
+    def _refuse(self, proposals: list[Proposal], error: StoreError) -> None:
         for proposal in proposals:
+            self.bytes_waiting -= len(proposal.frame)
             if not proposal.future.done():
                 proposal.future.set_exception(error)
 

@@ -1,0 +1,275 @@
+"""The embedded engine as a whole: what it bounds, what it does by the clock, and what it keeps through a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from pilothouse.foundation.clock import FakeClock
+from pilothouse.store.engine import EmbeddedStore, StoreOptions
+from pilothouse.store.errors import Compacted, DirectoryInUse, NoSpace, RequestTooLarge, Unavailable
+from pilothouse.store.model import (
+    AlarmAction,
+    AlarmType,
+    DeleteRangeRequest,
+    PutRequest,
+    RangeRequest,
+    TxnRequest,
+    WatchRequest,
+    prefix_end,
+)
+from pilothouse.store.offline import check, restore_snapshot
+
+ALL = RangeRequest(b"\0", b"\0")
+
+Opener = Callable[..., Awaitable[EmbeddedStore]]
+
+
+@pytest.fixture
+async def opener(tmp_path: Path) -> AsyncIterator[Opener]:
+    opened: list[EmbeddedStore] = []
+
+    async def open_store(**settings: object) -> EmbeddedStore:
+        store = await EmbeddedStore.open(StoreOptions(data_dir=str(tmp_path / "data"), **settings))  # type: ignore[arg-type]
+        opened.append(store)
+        return store
+
+    yield open_store
+    for store in opened:
+        await store.close()
+
+
+async def fill(store: EmbeddedStore, count: int, size: int = 100, start: int = 0) -> None:
+    await asyncio.gather(
+        *[store.put(PutRequest(b"/k/%06d" % number, bytes(size))) for number in range(start, start + count)]
+    )
+
+
+async def test_a_restart_brings_everything_back(opener: Opener) -> None:
+    store = await opener(segment_bytes=65_536)
+    await fill(store, 300)
+    await store.checkpointer.write()
+    lease = await store.lease_grant(600)
+    await store.put(PutRequest(b"leased", b"1", lease.id))
+    await store.delete_range(DeleteRangeRequest(b"/k/0000", prefix_end(b"/k/0000")))
+    await store.compact(200)
+    await store.checkpointer.write()
+    await store.put(PutRequest(b"after", b"2"))
+    before, hashed = await store.range(ALL), await store.hash_kv()
+    await store.close()
+    store = await opener()
+    assert await store.range(ALL) == before
+    assert await store.hash_kv() == hashed
+    assert (await store.lease_time_to_live(lease.id, keys=True)).keys == [b"leased"]
+    with pytest.raises(Compacted):
+        await store.range(RangeRequest(b"leased", revision=199))
+
+
+async def test_the_log_is_released_behind_a_checkpoint(opener: Opener, tmp_path: Path) -> None:
+    store = await opener(snapshot_entries=100, segment_bytes=16_384)
+    for start in range(0, 1000, 50):
+        await fill(store, 50, start=start)
+    await store.defragment()
+    segments = [name for name in os.listdir(tmp_path / "data" / "wal") if name.endswith(".wal")]
+    assert len(segments) == 1
+    assert [name for name in os.listdir(tmp_path / "data" / "snap") if "delta" in name] == []
+
+
+async def test_a_directory_is_held_by_one(opener: Opener) -> None:
+    await opener()
+    with pytest.raises(DirectoryInUse, match=str(os.getpid())):
+        await opener()
+
+
+async def test_the_quota_refuses_writes_until_the_alarm_is_cleared(opener: Opener) -> None:
+    store = await opener(quota_bytes=20_000)
+    puts = [store.put(PutRequest(b"/k/%06d" % number, bytes(100))) for number in range(300)]
+    results = await asyncio.gather(*puts, return_exceptions=True)
+    held = len((await store.range(ALL)).kvs)
+    assert 0 < held < 300
+    assert [type(result) for result in results[held:]] == [NoSpace] * (300 - held)
+    assert store.keys.bytes_in_use < 30_000  # as in etcd, what is on its way counts by its size in the log
+    with pytest.raises(NoSpace):
+        await store.put(PutRequest(b"small"))
+    assert [one.alarm for one in await store.alarm(AlarmAction.GET)] == [AlarmType.NOSPACE]
+    await store.delete_range(DeleteRangeRequest(b"/k/", prefix_end(b"/k/")))
+    await store.compact(store.keys.revision, physical=True)
+    with pytest.raises(NoSpace):
+        await store.put(PutRequest(b"small"))
+    await store.alarm(AlarmAction.DEACTIVATE, AlarmType.NOSPACE)
+    await store.put(PutRequest(b"small"))
+    assert "NOSPACE" not in (await store.status()).errors
+
+
+async def test_a_large_request_is_refused_before_the_log(opener: Opener) -> None:
+    store = await opener(max_request_bytes=1000)
+    halves = (PutRequest(b"a", bytes(600)), PutRequest(b"b", bytes(600)))
+    for request in (PutRequest(b"k", bytes(2000)), TxnRequest(success=halves)):
+        with pytest.raises(RequestTooLarge, match="1000 are allowed"):
+            await store.submit(request)
+    assert (await store.status()).raft_applied_index == 0
+
+
+async def test_leases_end_by_the_clock_and_live_on_through_a_restart(opener: Opener) -> None:
+    clock = FakeClock()
+    store = await opener(clock=clock)
+    lease = await store.lease_grant(10)
+    await store.put(PutRequest(b"leased", b"", lease.id))
+    clock.advance(9)
+    assert await store.lease_keep_alive(lease.id) == 10
+    clock.advance(9)
+    assert (await store.range(RangeRequest(b"leased"))).count == 1
+    await store.close()
+    store = await opener(clock=clock)
+    clock.advance(9)
+    assert (await store.range(RangeRequest(b"leased"))).count == 1
+    async with store.watch(WatchRequest(b"leased")) as watch:
+        clock.advance(2)
+        response = await anext(watch)
+    assert [event.is_delete for event in response.events] == [True]
+    assert await store.lease_keep_alive(lease.id) == 0
+
+
+async def test_history_is_compacted_by_age(opener: Opener) -> None:
+    clock = FakeClock()
+    store = await opener(clock=clock, auto_compaction_seconds=100.0)
+    await fill(store, 5)
+    kept_from = store.keys.revision
+    for _ in range(10):
+        clock.advance(10)
+    await fill(store, 5, start=5)
+    clock.advance(10)
+    await store.put(PutRequest(b"x"))
+    assert store.keys.compact_revision == kept_from
+
+
+async def test_history_is_compacted_by_count(opener: Opener) -> None:
+    clock = FakeClock()
+    store = await opener(clock=clock, auto_compaction_revisions=3)
+    await fill(store, 10)
+    clock.advance(5)
+    await store.put(PutRequest(b"x"))
+    assert store.keys.compact_revision == 11 - 3
+
+
+async def test_physical_compaction_frees_history(opener: Opener) -> None:
+    store = await opener()
+    for _ in range(20):
+        await fill(store, 20)
+    held = store.keys.bytes_in_use
+    await store.compact(store.keys.revision, physical=True)
+    assert store.keys.bytes_in_use < held / 10
+
+
+async def test_a_large_range_is_one_revision_and_lets_writes_through(opener: Opener) -> None:
+    store = await opener()
+    await fill(store, 25_000, size=1)
+    revision = store.keys.revision
+    reading = asyncio.create_task(store.range(RangeRequest(b"/k/", prefix_end(b"/k/"))))
+    await asyncio.sleep(0)
+    written = await store.put(PutRequest(b"/k/000000", b"later"))
+    found = await reading
+    assert (found.count, len(found.kvs), found.revision) == (25_000, 25_000, revision)
+    assert written.revision == revision + 1
+    assert found.kvs[0].mod_revision <= revision
+
+
+async def test_a_snapshot_is_one_revision_while_writes_go_on(opener: Opener, tmp_path: Path) -> None:
+    store = await opener()
+    await fill(store, 6000, size=1)
+    hashed = await store.hash_kv()
+    copy = tmp_path / "copy"
+    stream = store.snapshot()
+    first = await anext(stream)
+    await fill(store, 6000, size=2)
+    await store.delete_range(DeleteRangeRequest(b"/k/", prefix_end(b"/k/")))
+    copy.write_bytes(first + b"".join([chunk async for chunk in stream]))
+    report = restore_snapshot(str(copy), str(tmp_path / "restored"))
+    assert report.revision >= hashed.hash_revision
+    restored = await EmbeddedStore.open(StoreOptions(data_dir=str(tmp_path / "restored")))
+    try:
+        assert restored.keys.revision == report.revision
+        assert (await restored.hash_kv(hashed.hash_revision)).hash == hashed.hash
+        assert await restored.put(PutRequest(b"goes on"))
+    finally:
+        await restored.close()
+    assert not [name for name in os.listdir(tmp_path / "data" / "snap") if name.startswith("spool")]
+
+
+async def test_a_snapshot_under_load_is_consistent(opener: Opener, tmp_path: Path) -> None:
+    store = await opener(snapshot_entries=10**9)
+    await fill(store, 9000, size=1)
+    stop = False
+
+    async def churn(number: int) -> None:
+        count = 0
+        while not stop:
+            count += 1
+            # Both or neither, in every copy.
+            ops = (PutRequest(b"/a/%d" % number, b"%d" % count), PutRequest(b"/z/%d" % number, b"%d" % count))
+            await store.txn(TxnRequest(success=ops))
+            await store.delete_range(DeleteRangeRequest(b"/k/%06d" % (number * 500 + count % 500)))
+
+    writers = [asyncio.create_task(churn(number)) for number in range(8)]
+    await asyncio.sleep(0.05)
+    copy = tmp_path / "copy"
+    copy.write_bytes(b"".join([chunk async for chunk in store.snapshot()]))
+    stop = True
+    await asyncio.gather(*writers)
+    report = restore_snapshot(str(copy), str(tmp_path / "restored"))
+    hashed = await store.hash_kv(report.revision)
+    restored = await EmbeddedStore.open(StoreOptions(data_dir=str(tmp_path / "restored")))
+    try:
+        assert (await restored.hash_kv()).hash == hashed.hash
+        pairs = await restored.range(RangeRequest(b"/a/", prefix_end(b"/a/")))
+        assert len(pairs.kvs) == 8
+        for kv in pairs.kvs:
+            other = await restored.range(RangeRequest(b"/z/" + kv.key[3:]))
+            assert other.kvs[0].value == kv.value
+    finally:
+        await restored.close()
+    assert check(str(tmp_path / "restored")).ok
+
+
+async def test_close_ends_watches_and_refuses_writes(opener: Opener) -> None:
+    store = await opener()
+    watch = store.watch(WatchRequest(b"a"))
+    await store.close()
+    last = await anext(watch)
+    assert last.canceled
+    assert "stopped" in last.cancel_reason
+    with pytest.raises(StopAsyncIteration):
+        await anext(watch)
+    with pytest.raises(Unavailable):
+        await store.put(PutRequest(b"a"))
+
+
+async def test_a_slow_watcher_is_told_where_to_resume(opener: Opener) -> None:
+    store = await opener(watch_buffer_events=10)
+    async with store.watch(WatchRequest(b"\0", b"\0")) as slow, store.watch(WatchRequest(b"/k/000000")) as quick:
+        await fill(store, 50)
+        last = await anext(slow)
+        assert last.canceled
+        assert f"resume from revision {last.revision + 1}" in last.cancel_reason
+        assert [event.kv.key for event in (await anext(quick)).events] == [b"/k/000000"]
+        async with store.watch(WatchRequest(b"\0", b"\0", start_revision=last.revision + 1)) as resumed:
+            seen = 0
+            async for response in resumed:
+                seen += len(response.events)
+                if seen == 50:
+                    break
+
+
+async def test_status_advises_a_commit_queue(opener: Opener) -> None:
+    clock = FakeClock()
+    store = await opener(clock=clock)
+    await fill(store, 400)
+    clock.advance(1)
+    await fill(store, 1)
+    (sentence,) = (await store.status()).advice
+    assert "400 a second" in sentence
+    assert sentence.endswith("are 20")
