@@ -315,6 +315,18 @@ async def test_a_flood_ends_the_connection(act: Callable[[Caller], None], bound:
     caller.end()
 
 
+async def test_bandwidth_probes_are_no_flood() -> None:
+    """gRPC clients send a ping after data, thousands a second where the round trip is short."""
+    caller = Caller(make_server(clock=lambda: 0.0))
+    for _ in range(3000):
+        caller.engine.send_data(caller.request(), frame_message(b"x"), end_stream=True)
+        caller.pump()
+        _ping(caller)
+        caller.pump()
+    assert not caller.pipe.closed
+    caller.end()
+
+
 async def test_headers_over_the_limit_end_the_connection() -> None:
     caller = Caller(make_server(max_header_list_bytes=2000))
     caller.request(b"/t/echo", (b"big", bytes(3000).replace(b"\0", b"x")))
