@@ -176,6 +176,27 @@ async def test_the_harness_notices_a_disk_from_yesterday() -> None:
     assert "are gone" in faults
 
 
+@pytest.mark.parametrize("writes", range(1, 25))
+async def test_nothing_is_written_once_closed(writes: int) -> None:
+    fs = FaultFileSystem()
+    store = await EmbeddedStore.open(options(fs))
+    for number in range(writes):
+        await store.put(PutRequest(b"k%d" % (number % 3), b"x" * 50))
+    compacting = asyncio.ensure_future(store.compact(store.keys.revision))
+    await asyncio.sleep(0)
+    for _ in range(writes % 7):
+        await store.put(PutRequest(b"z", b"1"))
+    await compacting
+    await store.close()
+    # Another process may hold the directory from here on.
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert fs.open_descriptors == 0
+    calls = fs.points
+    async with await EmbeddedStore.open(options(fs.killed())):
+        pass
+    assert fs.points == calls
+
+
 async def _put_or_refusal(store: EmbeddedStore, value: bytes) -> NoSpace | None:
     try:
         await store.put(PutRequest(b"filling", value))

@@ -18,7 +18,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.store.engine import EmbeddedStore, StoreOptions
 from pilothouse.store.errors import Compacted, StoreError
-from pilothouse.store.model import WatchFilter, WatchRequest, WatchResponse
+from pilothouse.store.model import (
+    DeleteRangeRequest,
+    PutRequest,
+    TxnRequest,
+    WatchFilter,
+    WatchRequest,
+    WatchResponse,
+)
 from pilothouse.store.protocol import Watch
 from support.model import PILOTHOUSE, ModelStore
 from support.operations import KEYS, Action, Generator, comparable, perform
@@ -147,6 +154,29 @@ async def test_live_watchers_see_what_the_model_did(tmp_path: Path, seed: int) -
             responses = await until_progress(watch, pair.model.revision)
             await watch.cancel()
             assert validate(Watched(request, responses, request.start_revision), pair.model.history) == []
+    finally:
+        await pair.store.close()
+
+
+async def test_a_key_put_and_deleted_in_one_revision_looks_the_same_live_and_late(tmp_path: Path) -> None:
+    def put_and_delete(key: bytes) -> TxnRequest:
+        put, delete = PutRequest(key, b"new"), DeleteRangeRequest(key)
+        return TxnRequest(success=(TxnRequest(success=(put,)), TxnRequest(success=(delete,))))
+
+    pair = Pair(tmp_path / "store")
+    await pair.open()
+    try:
+        request = WatchRequest(b"\0", b"\0", start_revision=2, prev_kv=True)
+        live = pair.store.watch(request)
+        for action in (PutRequest(b"old", b"1"), put_and_delete(b"old"), put_and_delete(b"fresh")):
+            await pair.act(action)
+        responses = await until_progress(live, pair.model.revision)
+        await live.cancel()
+        assert validate(Watched(request, responses, 2), pair.model.history) == []
+        assert await pair.replay(request) == []
+        await pair.reopen()
+        assert await pair.replay(request) == []
+        assert await pair.store.hash_kv() == pair.model.hash_kv()
     finally:
         await pair.store.close()
 
