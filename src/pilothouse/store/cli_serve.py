@@ -164,12 +164,13 @@ async def _serve(setup: _Setup) -> None:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(service.close)
             url = await _listen(setup, store, service)
+            extra = ""
             if setup.metrics is not None:
-                await stack.enter_async_context(MetricsEndpoint(store, *setup.metrics))
+                extra = f", metrics on {await stack.enter_async_context(MetricsEndpoint(store, *setup.metrics))}"
             if setup.tls is not None:
                 watching = asyncio.create_task(_renew(setup.tls))
                 stack.callback(watching.cancel)
-            click.echo(f"ready: serving etcd v3 on {url}, data in {setup.store.data_dir}")
+            click.echo(f"ready: serving etcd v3 on {url}, data in {setup.store.data_dir}{extra}")
             await stop.wait()
             _log.info("stopping")
 

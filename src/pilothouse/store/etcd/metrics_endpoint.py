@@ -44,6 +44,10 @@ class MetricsEndpoint:
             "raft_index": metrics.gauge("pilothouse_store_index_logged", "The last log record written."),
         }
 
+    def __str__(self) -> str:
+        host, port = self.address
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._answer, *self.address, limit=_MAX_REQUEST)
         self.address = self._server.sockets[0].getsockname()[:2]
