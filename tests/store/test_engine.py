@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pilothouse.foundation.clock import FakeClock
+from pilothouse.foundation.metrics import Metrics
 from pilothouse.store.engine import EmbeddedStore, StoreOptions
 from pilothouse.store.errors import Compacted, DirectoryInUse, NoSpace, RequestTooLarge, Unavailable
 from pilothouse.store.model import (
@@ -194,7 +195,7 @@ async def test_a_snapshot_is_one_revision_while_writes_go_on(opener: Opener, tmp
     try:
         assert restored.keys.revision == report.revision
         assert (await restored.hash_kv(hashed.hash_revision)).hash == hashed.hash
-        assert await restored.put(PutRequest(b"goes on"))
+        assert (await restored.put(PutRequest(b"goes on"))).revision == report.revision + 1
     finally:
         await restored.close()
     assert not [name for name in os.listdir(tmp_path / "data" / "snap") if name.startswith("spool")]
@@ -273,3 +274,14 @@ async def test_status_advises_a_commit_queue(opener: Opener) -> None:
     (sentence,) = (await store.status()).advice
     assert "400 a second" in sentence
     assert sentence.endswith("are 20")
+
+
+async def test_the_write_path_is_measured(opener: Opener) -> None:
+    metrics = Metrics()
+    store = await opener(metrics=metrics)
+    await fill(store, 30)
+    await store.checkpointer.write()
+    lines = metrics.exposition().decode().splitlines()
+    assert "pilothouse_store_commands_total 30.0" in lines
+    assert 'pilothouse_store_checkpoint_seconds_count{kind="base"} 1.0' in lines
+    assert "pilothouse_store_batch_commands_sum 30.0" in lines

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from pilothouse.foundation.metrics import Metrics
 from pilothouse.store.errors import NoSpace, RequestTooLarge, TooManyRequests, Unavailable
+from pilothouse.store.metrics import StoreMetrics
 from pilothouse.store.model import PutRequest
 from pilothouse.store.pipeline import Pipeline, Proposal
 from pilothouse.store.wal import LogFailed, LogFull
@@ -20,8 +22,9 @@ class FakeLog:
         self.last_index = 0
         self.chain = 7
         self.salt = 1
+        self.last_sync_seconds = 0.0
         self.batches: list[int] = []
-        self.fail: list[OSError] = []
+        self.fail: list[Exception] = []
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
@@ -48,7 +51,7 @@ def put(number: int) -> PutRequest:
 
 
 def make(log: FakeLog, **bounds: int) -> Pipeline:
-    return Pipeline(log, answer, **bounds)  # type: ignore[arg-type]
+    return Pipeline(log, answer, StoreMetrics(Metrics()), **bounds)  # type: ignore[arg-type]
 
 
 async def entered(log: FakeLog) -> None:
@@ -96,7 +99,7 @@ async def test_the_log_waits_for_apply_only_at_the_bound() -> None:
         applied.extend(proposal.position for proposal in batch)
         answer(batch)
 
-    pipeline = Pipeline(log, apply, commit_queue=4)  # type: ignore[arg-type]
+    pipeline = Pipeline(log, apply, StoreMetrics(Metrics()), commit_queue=4)  # type: ignore[arg-type]
     futures = [pipeline.propose(put(number)) for number in range(20)]
     assert await asyncio.gather(*futures) == list(range(1, 21))
     assert applied == list(range(1, 21))
@@ -127,6 +130,15 @@ async def test_a_failed_sync_ends_all_writes() -> None:
     with pytest.raises(Unavailable, match="started again"):
         pipeline.propose(put(2))
     assert log.last_index == 1
+    await pipeline.close()
+
+
+async def test_a_defect_below_ends_all_writes_too() -> None:
+    log = FakeLog()
+    pipeline = make(log)
+    log.fail.append(ValueError("a defect"))
+    with pytest.raises(Unavailable, match="a defect"):
+        await pipeline.propose(put(0))
     await pipeline.close()
 
 

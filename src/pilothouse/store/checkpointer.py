@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterable
 
 from pilothouse.store import images
-from pilothouse.store.checkpoints import Checkpoints, TableFile
+from pilothouse.store.checkpoints import Checkpoints, Kind, TableFile
 from pilothouse.store.machine import StateMachine
+from pilothouse.store.metrics import StoreMetrics
 
 __all__ = ["Checkpointer"]
 
@@ -38,12 +39,14 @@ class Checkpointer:
         checkpoints: Checkpoints,
         position: Callable[[], int],
         release: Callable[[int], object],
+        metrics: StoreMetrics,
         every: int,
     ) -> None:
         self._machine = machine
         self._checkpoints = checkpoints
         self._position = position
         self._release = release
+        self._metrics = metrics
         self._every = every
         self._task: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -51,6 +54,7 @@ class Checkpointer:
         self.revision = checkpoints.revision
         self.failure = ""
         self.written = 0
+        self._closed = False
 
     def applied(self) -> None:
         """Start a checkpoint if enough has been applied; cheap, called after every batch."""
@@ -67,7 +71,7 @@ class Checkpointer:
 
     def compacted(self) -> None:
         """Have space freed behind the line of a compaction."""
-        if self._sweeping is None:
+        if self._sweeping is None and not self._closed:
             self._sweeping = asyncio.get_running_loop().create_task(self._sweep_all())
             self._sweeping.add_done_callback(self._swept)
 
@@ -78,10 +82,10 @@ class Checkpointer:
 
     async def close(self) -> None:
         """Let the running checkpoint end, and stop."""
+        self._closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
-        running = {task for task in (self._sweeping, self._task) if task is not None}
-        if running:
+        while running := {task for task in (self._sweeping, self._task) if task is not None}:
             await asyncio.wait(running)
 
     def _start(self, *, base: bool) -> asyncio.Task[None]:
@@ -93,6 +97,7 @@ class Checkpointer:
         self._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
             self.failure = f"the checkpoint failed ({error}); the log is kept, and the next one is tried later"
+            self._metrics.checkpoint_failures.inc()
             _log.error("%s", self.failure, exc_info=error)
             # Not at every batch while the disk is full: after another full interval.
             self.index = self._position()
@@ -113,14 +118,14 @@ class Checkpointer:
     async def _write(self, *, base: bool) -> None:
         index = self._position()
         meta = images.capture(self._machine, index)
-        tables = self._checkpoints.tables
-        if not tables or base or self._deltas_outgrow():
-            table = await asyncio.to_thread(self._checkpoints.begin, "base")
-            await self._fill_base(table, meta)
-        else:
-            changes = self._machine.keys.changes_since(self.revision + 1, meta.revision - self.revision)
-            table = await asyncio.to_thread(self._checkpoints.begin, "delta")
-            await asyncio.to_thread(_fill_delta, table, meta, changes)
+        kind: Kind = "base" if base or not self._checkpoints.tables or self._deltas_outgrow() else "delta"
+        changes = self._machine.keys.changes_since(self.revision + 1, meta.revision - self.revision)
+        with self._metrics.checkpoint.labels(kind).time():
+            table = await asyncio.to_thread(self._checkpoints.begin, kind)
+            if kind == "base":
+                await self._fill_base(table, meta)
+            else:
+                await asyncio.to_thread(_fill_delta, table, meta, changes)
         self.index, self.revision, self.failure = index, meta.revision, ""
         self.written += 1
         await asyncio.to_thread(self._release, index)

@@ -27,6 +27,7 @@ from pilothouse.store.errors import (
 from pilothouse.store.hashing import crc_of, hashable
 from pilothouse.store.keyspace import VERSION_OVERHEAD, KeySpace
 from pilothouse.store.machine import StateMachine
+from pilothouse.store.metrics import StoreMetrics
 from pilothouse.store.model import (
     Alarm,
     AlarmAction,
@@ -85,15 +86,22 @@ class EmbeddedStore:
             self.keys, buffer_events=options.watch_buffer_events, buffer_bytes=options.watch_buffer_bytes
         )
         self.hub.on_behind = self._pump_soon
+        metrics = StoreMetrics(options.metrics)
         self._pipeline = Pipeline(
             recovered.writer,
             self._apply,
+            metrics,
             commit_queue=options.commit_queue,
             proposals=options.proposals,
             max_request_bytes=2 * options.max_request_bytes,
         )
         self.checkpointer = Checkpointer(
-            self.machine, recovered.checkpoints, lambda: self._applied, self._release, options.snapshot_entries
+            self.machine,
+            recovered.checkpoints,
+            lambda: self._applied,
+            self._release,
+            metrics,
+            options.snapshot_entries,
         )
         self._upkeep = Upkeep(self)
 

@@ -213,7 +213,7 @@ class KeySpace:
             self._leases.attach(lease, key)
         self._live[key] = kv
         self.bytes_in_use += len(key) + len(value) + VERSION_OVERHEAD
-        self._changes.append(Event(kv, previous))
+        self._changes.append(Event(kv, self._before(previous, kv)))
         return PutResponse(revision, previous if request.prev_kv else None)
 
     def delete_range(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
@@ -238,8 +238,14 @@ class KeySpace:
         self._dead.add(key)
         self._retire(previous).append(tombstone)
         self.bytes_in_use += len(key) + VERSION_OVERHEAD
-        self._changes.append(Event(tombstone, previous))
+        self._changes.append(Event(tombstone, self._before(previous, tombstone)))
         return previous
+
+    def _before(self, previous: KeyValue | None, kv: KeyValue) -> KeyValue | None:
+        """Return what was there before the revision of `kv`, which may be the second change of its key in it."""
+        if previous is None or previous.mod_revision != kv.mod_revision:
+            return previous
+        return self._previous(kv)
 
     def _retire(self, previous: KeyValue) -> list[KeyValue]:
         old = self._old.get(previous.key)
@@ -324,6 +330,8 @@ class KeySpace:
         if old is None:
             return
         place = bisect_left(old, kv.mod_revision, key=_mod_revision)
+        while place < len(old) and old[place].mod_revision == kv.mod_revision and old[place] is not kv:
+            place += 1  # the same transaction changed the key before
         if place < len(old) and old[place] is kv and not kv.version and kv.mod_revision < line:
             place += 1  # a tombstone before the line says nothing that absence does not
         self.bytes_in_use -= sum(len(one.key) + len(one.value) + VERSION_OVERHEAD for one in old[:place])
@@ -395,7 +403,7 @@ class KeySpace:
                 self._retire(previous)
             self._live[key] = kv
             self.bytes_in_use += len(key) + len(kv.value) + VERSION_OVERHEAD
-            self._changes.append(Event(kv, previous))
+            self._changes.append(Event(kv, self._before(previous, kv)))
         self.commit()
 
     def attach_all(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.files import FileSystem, OsFileSystem
 from pilothouse.foundation.ids import Ids, SystemIds
+from pilothouse.foundation.metrics import PROGRAM, Metrics
 from pilothouse.store.model import MAX_OPS_PER_TXN, MAX_REQUEST_BYTES
 
 __all__ = ["StoreOptions"]
@@ -46,3 +47,4 @@ class StoreOptions:
     filesystem: FileSystem = field(default_factory=OsFileSystem)
     clock: Clock = field(default_factory=SystemClock)
     ids: Ids = field(default_factory=SystemIds)
+    metrics: Metrics = PROGRAM

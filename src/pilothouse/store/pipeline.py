@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 from pilothouse.store import commands
 from pilothouse.store.commands import Command
 from pilothouse.store.errors import NoSpace, RequestTooLarge, StoreError, TooManyRequests, Unavailable
-from pilothouse.store.wal import LogFailed, LogFull, LogWriter, frame
+from pilothouse.store.metrics import StoreMetrics
+from pilothouse.store.wal import LogFull, LogWriter, frame
 
 __all__ = ["Pipeline", "Proposal"]
 
@@ -54,6 +55,7 @@ class Pipeline:
         self,
         writer: LogWriter,
         apply: Callable[[list[Proposal]], None],
+        metrics: StoreMetrics,
         *,
         commit_queue: int = 1024,
         proposals: int = 65_536,
@@ -63,6 +65,7 @@ class Pipeline:
         self._loop = asyncio.get_running_loop()
         self._writer = writer
         self._apply = apply
+        self._metrics = metrics
         self._commit_limit = commit_queue
         self._proposal_limit = proposals
         self._byte_limit = waiting_bytes
@@ -173,11 +176,13 @@ class Pipeline:
                 )
             except LogFull as error:
                 self._give_up(batch, NoSpace(f"{NoSpace.text}: {error}"), final=False)
-            except (LogFailed, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must be told
                 self._give_up(batch, _failure(error), final=True)
             else:
                 self._committed.extend(batch)
                 self._loop.call_soon_threadsafe(self._drain)
+                self._metrics.batch.observe(len(batch))
+                self._metrics.sync.observe(self._writer.last_sync_seconds)
 
     def _take(self, free: int) -> list[Proposal]:
         pending = self._pending
@@ -204,6 +209,7 @@ class Pipeline:
         self._apply(batch)
         self._applied_index = batch[-1].position
         self._done += len(batch)
+        self._metrics.applied.inc(len(batch))
         self.bytes_waiting -= sum([len(proposal.frame) for proposal in batch])
         self._room.set()
         if committed:
@@ -217,6 +223,7 @@ class Pipeline:
             _log.critical("%s", error.message)
         self._done += len(batch)
         waiting = list(self._pending)
+        self._metrics.refused.labels("failed" if final else "no room").inc(len(batch) + len(waiting))
         self._pending.clear()
         self._index = self._writer.last_index
         self._chain = self._writer.chain
