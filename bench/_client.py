@@ -33,7 +33,6 @@ WATCH = "/etcdserverpb.Watch/Watch"
 
 _SECONDS = 600
 _MESSAGE_BYTES = 64 << 20
-_OPS = 100
 
 
 class Rate(NamedTuple):
@@ -56,9 +55,9 @@ def key_of(number: int) -> bytes:
     return b"/registry/pods/namespace-%03d/pod-%012d" % (number // 10_000, number)
 
 
-def load(server: Server, count: int) -> float:
-    """Write keys 0 to `count` - 1, many in a transaction; return the seconds it took."""
-    return float(_child(server, "load", connections=4, count=count)["seconds"])
+def load(server: Server, count: int, *, together: int = 1) -> float:
+    """Write keys 0 to `count` - 1, `together` in a transaction; return the seconds it took."""
+    return float(_child(server, "load", connections=8, count=count, together=together)["seconds"])
 
 
 def put(server: Server, *, in_flight: int, seconds: float, connections: int) -> Rate:
@@ -109,16 +108,19 @@ async def _channels(host: str, port: int, connections: int) -> AsyncIterator[lis
             await channel.close()
 
 
-async def _load(channels: list[GrpcChannel], count: int) -> dict[str, float]:
-    numbers = iter(range(0, count, _OPS))
+async def _load(channels: list[GrpcChannel], count: int, together: int) -> dict[str, float]:
+    numbers = iter(range(0, count, together))
 
     async def work(channel: GrpcChannel) -> None:
         for start in numbers:
-            puts = [PutRequest(key_of(n), value_of(n)) for n in range(start, min(start + _OPS, count))]
-            await channel.unary_future(TXN, encode_txn(TxnRequest(success=tuple(puts))))
+            puts = [PutRequest(key_of(n), value_of(n)) for n in range(start, min(start + together, count))]
+            if together == 1:
+                await channel.unary_future(PUT, encode_put(puts[0]))
+            else:
+                await channel.unary_future(TXN, encode_txn(TxnRequest(success=tuple(puts))))
 
     begun = time.perf_counter()
-    await asyncio.gather(*(work(channel) for channel in channels for _ in range(4)))
+    await asyncio.gather(*(work(channel) for channel in channels for _ in range(max(2, 512 // together))))
     return {"seconds": time.perf_counter() - begun}
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -83,9 +84,11 @@ def fraction(ordered: Sequence[float], part: float) -> float:
 
 
 def arguments(description: str | None) -> argparse.Namespace:
-    """Parse the arguments that every benchmark has."""
+    """Parse the arguments that every benchmark has, and clean up on SIGTERM too."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short run: shows that it works, not a figure")
+    # As after Ctrl-C: servers that were started are ended and directories removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     return parser.parse_args()
 
 

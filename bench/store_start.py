@@ -72,7 +72,7 @@ def etcd_start(etcd: Etcd, keys: int, rounds: int) -> tuple[list[float], int]:
         begun = directory.with_name(f"{directory.name}.part")
         shutil.rmtree(begun, ignore_errors=True)
         with etcd.start(begun) as server:
-            _client.load(server, keys)
+            _client.load(server, keys, together=100)
         begun.rename(directory)
     seconds, resident = [], 0
     for _ in range(rounds):
