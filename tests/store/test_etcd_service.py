@@ -11,17 +11,23 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pilothouse.foundation.grpc import ClientStream, GrpcCode, GrpcError
+from pilothouse.foundation import tls
+from pilothouse.foundation.grpc import ClientStream, GrpcChannel, GrpcCode, GrpcError
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.store import offline
+from pilothouse.store.auth import AuthEnable, UserAdd, UserGrantRole
+from pilothouse.store.auth_tokens import hash_password
+from pilothouse.store.engine import EmbeddedStore, StoreOptions
 from pilothouse.store.etcd import codec
 from pilothouse.store.etcd import etcd_pb2 as pb
 from pilothouse.store.etcd.metrics_endpoint import MetricsEndpoint
 from pilothouse.store.etcd.requests import WatchCancel, WatchCreate, WatchInput, WatchProgress
 from pilothouse.store.etcd.responses import ResponseEncoder, WatchMessage
+from pilothouse.store.etcd.service import EtcdService
 from pilothouse.store.etcd.service_context import API_VERSION
 from pilothouse.store.etcd.snapshot_file import without_checksum
 from pilothouse.store.model import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, WatchFilter, WatchRequest
+from support.etcd import make_tls
 from support.service import Served, serving
 
 KV = "/etcdserverpb.KV/"
@@ -584,3 +590,49 @@ async def watch_as(served: Served, token: str) -> None:
 async def login(served: Served, name: str, password: str) -> str:
     request = pb.AuthenticateRequest(name=name, password=password).SerializeToString()
     return pb.AuthenticateResponse.FromString(await call(served, AUTH + "Authenticate", request)).token
+
+
+async def test_a_client_certificate_stands_for_the_user_of_its_name(tmp_path: Path) -> None:
+    files = make_tls(tmp_path / "tls")
+    store = await EmbeddedStore.open(StoreOptions(data_dir=str(tmp_path / "data")))
+    service = EtcdService(store, certificate_users=True)
+    server = tls.server_context(
+        str(files.server_certificate), str(files.server_key), client_ca=str(files.ca), alpn=("h2",)
+    )
+    host, port = await service.listen_tcp("127.0.0.1", 0, tls=server)
+    client = tls.client_context(
+        ca=str(files.ca), certificate=str(files.client_certificate), key=str(files.client_key), alpn=("h2",)
+    )
+    # The certificate's common name is root.
+    channel = GrpcChannel(host, port, tls=client)
+    await channel.connect()
+    try:
+        for command in (
+            UserAdd("root", no_password=True),
+            UserGrantRole("root", "root"),
+            UserAdd("ann", hash_password("a", cost=2)),
+            AuthEnable(),
+        ):
+            await store.propose(command)
+        await channel.unary(KV + "Put", codec.encode_put(PutRequest(b"a")), timeout=10)
+        request = pb.AuthenticateRequest(name="ann", password="a").SerializeToString()
+        answer = await channel.unary(AUTH + "Authenticate", request, timeout=10)
+        token = pb.AuthenticateResponse.FromString(answer).token
+        put = codec.encode_put(PutRequest(b"a"))
+        with pytest.raises(GrpcError, match="permission denied"):
+            await channel.unary(KV + "Put", put, metadata=(("token", token),), timeout=10)
+    finally:
+        await channel.close()
+        await service.close(0.1)
+        await store.close()
+
+
+async def test_many_logins_at_once_are_bounded(served: Served) -> None:
+    for command in (UserAdd("root", hash_password("r", cost=2)), UserGrantRole("root", "root"), AuthEnable()):
+        await served.store.propose(command)
+    request = pb.AuthenticateRequest(name="root", password="r").SerializeToString()
+    answers = [served.channel.unary_future(AUTH + "Authenticate", request) for _ in range(80)]
+    results = await asyncio.gather(*answers, return_exceptions=True)
+    refusals = [error for error in results if isinstance(error, GrpcError)]
+    assert len(refusals) == 80 - 64
+    assert {error.code for error in refusals} == {GrpcCode.RESOURCE_EXHAUSTED}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import re
 import signal
@@ -160,6 +161,11 @@ async def _serve(setup: _Setup) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with await EmbeddedStore.open(setup.store) as store:
+        # A request leaves no cycles behind, yet its objects set the collector off, which then walks all that is held:
+        # rare runs that pass over what was loaded save a sixth of a put's processor time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 50, 100)
         service = EtcdService(store, certificate_users=setup.client_ca)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(service.close)
