@@ -18,15 +18,23 @@ from pilothouse.store import offline
 from pilothouse.store.auth import AuthEnable, UserAdd, UserGrantRole
 from pilothouse.store.auth_tokens import hash_password
 from pilothouse.store.engine import EmbeddedStore, StoreOptions
-from pilothouse.store.etcd import codec
+from pilothouse.store.etcd import codec, watch_session, wire
 from pilothouse.store.etcd import etcd_pb2 as pb
 from pilothouse.store.etcd.metrics_endpoint import MetricsEndpoint
 from pilothouse.store.etcd.requests import WatchCancel, WatchCreate, WatchInput, WatchProgress
-from pilothouse.store.etcd.responses import ResponseEncoder, WatchMessage
+from pilothouse.store.etcd.responses import WatchMessage
 from pilothouse.store.etcd.service import EtcdService
 from pilothouse.store.etcd.service_context import API_VERSION
 from pilothouse.store.etcd.snapshot_file import without_checksum
-from pilothouse.store.model import DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, WatchFilter, WatchRequest
+from pilothouse.store.model import (
+    DeleteRangeRequest,
+    Event,
+    PutRequest,
+    RangeRequest,
+    TxnRequest,
+    WatchFilter,
+    WatchRequest,
+)
 from support.etcd import make_tls
 from support.service import Served, serving
 
@@ -375,23 +383,48 @@ async def test_a_client_that_does_not_read_loses_nothing(tmp_path: Path) -> None
         assert [event.kv.value for event in (await watching.next()).response.events] == [b"after"]
 
 
-async def test_one_encoding_serves_all_streams(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    encodings: list[int] = []
-    original = ResponseEncoder.watch
+async def test_one_encoding_serves_all_watches(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    encodings: list[bytes] = []
+    original = wire.event_field
 
-    def counting(self: ResponseEncoder, watch_id: int, response: object, **more: bool) -> bytes:
-        encodings.append(watch_id)
-        return original(self, watch_id, response, **more)  # type: ignore[arg-type]
+    def counting(event: Event, prev_kv: bool) -> bytes:
+        encodings.append(event.kv.key)
+        return original(event, prev_kv)
 
-    streams = [Watching(served) for _ in range(50)]
+    streams = [Watching(served) for _ in range(20)]
     for watching in streams:
-        watching.create(b"a", b"b")
-        await watching.created()
-    monkeypatch.setattr(ResponseEncoder, "watch", counting)
+        for _ in range(3):
+            watching.create(b"a", b"b")
+            await watching.created()
+    monkeypatch.setattr(watch_session, "event_field", counting)
     await put(served, b"a")
     for watching in streams:
-        assert keys(await watching.next()) == [b"a"]
-    assert encodings == [0]
+        got = [await watching.next() for _ in range(3)]
+        assert [(message.watch_id, keys(message)) for message in got] == [(0, [b"a"]), (1, [b"a"]), (2, [b"a"])]
+    assert encodings == [b"a"]
+
+
+async def test_a_stream_that_cannot_be_served_does_not_silence_the_others(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = wire.event_field
+
+    def failing(event: Event, prev_kv: bool) -> bytes:
+        if prev_kv:
+            raise OverflowError("for the test")
+        return original(event, prev_kv)
+
+    broken, whole = Watching(served), Watching(served)
+    broken.create(b"a", prev_kv=True)
+    whole.create(b"a")
+    await broken.created()
+    await whole.created()
+    monkeypatch.setattr(watch_session, "event_field", failing)
+    await put(served, b"a")
+    assert keys(await whole.next()) == [b"a"]
+    with pytest.raises(GrpcError, match="OverflowError") as caught:
+        await broken.next()
+    assert caught.value.code == GrpcCode.INTERNAL
 
 
 async def test_a_client_that_stopped_asking_is_still_told(served: Served) -> None:

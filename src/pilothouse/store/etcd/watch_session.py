@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from pilothouse.foundation.grpc import GrpcCode, GrpcError, ServerStream
+from pilothouse.foundation.logs import get_logger
 from pilothouse.store.errors import AuthError, Compacted, Unavailable
 from pilothouse.store.etcd import etcd_pb2 as pb
 from pilothouse.store.etcd.requests import WatchCreate
 from pilothouse.store.etcd.service_context import ServiceContext
-from pilothouse.store.etcd.wire import event_field
+from pilothouse.store.etcd.wire import event_field, varint
 from pilothouse.store.model import Event, WatchResponse
 from pilothouse.store.watchhub import EMPTY_RANGE, Watcher
 
@@ -20,6 +21,8 @@ __all__ = ["DUPLICATE_ID", "Wakeups", "WatchSession"]
 
 DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"
 """etcd's reason for refusing an id that is taken."""
+
+_log = get_logger(__name__)
 
 _NO_ID = -1
 _MAX_QUEUED = 1 << 20
@@ -34,7 +37,8 @@ class Wakeups:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._ready: list[_Watch] = []
-        self.encodings: dict[tuple[int, int, bool], tuple[Sequence[Event], bytes]] = {}
+        self.encodings: dict[tuple[object, ...], tuple[Sequence[Event], bytes, bytes]] = {}
+        """What this round has encoded: the events, so that their identity stays theirs, the header, and the bytes."""
 
     def add(self, watch: _Watch) -> None:
         """Have `watch` send what it has before the loop's next wait."""
@@ -45,19 +49,25 @@ class Wakeups:
     def _round(self) -> None:
         ready, self._ready = self._ready, []
         for watch in ready:
-            watch.send()
+            try:
+                watch.send()
+            except Exception as error:  # noqa: BLE001  # one stream that fails must not silence the others
+                _log.exception("a watch cannot be served", watch_id=watch.watch_id)
+                watch.fail(GrpcError(GrpcCode.INTERNAL, f"etcdserver: internal error ({type(error).__name__})"))
         self.encodings.clear()
 
 
 class _Watch:
     """One watch of a stream."""
 
-    __slots__ = ("_session", "_watcher", "fragment", "prev_kv", "watch_id")
+    __slots__ = ("_session", "_watcher", "fragment", "id_field", "kind", "prev_kv", "watch_id")
 
     def __init__(self, session: WatchSession, watch_id: int, create: WatchCreate) -> None:
         self.watch_id = watch_id
+        self.id_field = b"\x10" + varint(watch_id) if watch_id else b""
         self.prev_kv = create.request.prev_kv
         self.fragment = create.fragment
+        self.kind = (create.request.key, create.request.range_end, create.request.filters, self.prev_kv)
         self._session = session
         self._watcher = self._attach(session.context.store.hub.watch(create.request))
 
@@ -76,6 +86,10 @@ class _Watch:
     def cancel(self) -> None:
         """End the watch; what waits is dropped."""
         self._watcher.cancel()
+
+    def fail(self, error: GrpcError) -> None:
+        """End the whole stream."""
+        self._session.fail(error)
 
     def send(self) -> None:
         """Send all that waits, or as much as the stream takes now."""
@@ -206,19 +220,19 @@ class WatchSession:
 
     def send_events(self, watch: _Watch, response: WatchResponse) -> None:
         """Send a response with events, in parts where it is large."""
+        events, prev_kv = response.events, watch.prev_kv
         encodings = self.wakeups.encodings
-        # The hub hands one list to all watchers of a group, so its identity stands for the events in it.
-        place = (id(response.events), watch.watch_id, watch.prev_kv)
+        # Watchers of one range and filter see one sequence, of which the first, the last and the number make a piece.
+        place = (id(events[0]), id(events[-1]), len(events), watch.kind)
         known = encodings.get(place)
-        if known is not None:
-            self._send(known[1])
-            return
-        message = self._encoder.watch(watch.watch_id, response, prev_kv=watch.prev_kv)
-        if len(message) > self._max_bytes and len(response.events) > 1:
+        if known is None:
+            body = b"".join([event_field(event, prev_kv) for event in events])
+            known = encodings[place] = (events, self._encoder.header(response.revision), body)
+        _, header, body = known
+        if len(body) > self._max_bytes and len(events) > 1:
             self._send_parts(watch, response)
-            return
-        encodings[place] = (response.events, message)
-        self._send(message)
+        else:
+            self._send(b"%b%b%b" % (header, watch.id_field, body))
 
     def _send_parts(self, watch: _Watch, response: WatchResponse) -> None:
         for revision, events in _cut(response.events, watch.prev_kv, self._max_bytes):
