@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from pilothouse.store import images
+from pilothouse.store.changelog import Change
 from pilothouse.store.checkpoints import Checkpoints, Kind, TableFile
 from pilothouse.store.machine import StateMachine
 from pilothouse.store.metrics import StoreMetrics
@@ -156,7 +157,7 @@ def _store(table: TableFile, blocks: Iterable[tuple[int, bytes]]) -> None:
         time.sleep(_REST)
 
 
-def _fill_delta(table: TableFile, meta: images.Meta, changes: list[images.Change]) -> None:
+def _fill_delta(table: TableFile, meta: images.Meta, changes: list[Change]) -> None:
     try:
         _store(table, images.delta_blocks(meta, changes))
         table.commit(meta.index, meta.revision)

@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 import msgspec
 
 from pilothouse.store.auth_commands import AuthState
-from pilothouse.store.keyspace import Change
+from pilothouse.store.changelog import Change
 from pilothouse.store.machine import StateMachine
 from pilothouse.store.model import Alarm, KeyValue
 
-__all__ = ["Change", "Meta", "capture", "delta_blocks", "load", "write_base"]
+__all__ = ["Meta", "capture", "delta_blocks", "load", "write_base"]
 
 META = 1
 LIVE = 2

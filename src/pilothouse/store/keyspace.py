@@ -17,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 
+from pilothouse.store.changelog import Change, ChangeLog, each
 from pilothouse.store.errors import Compacted, FutureRevision, KeyNotFound
 from pilothouse.store.index import KeyIndex
 from pilothouse.store.model import (
@@ -37,8 +38,6 @@ VERSION_OVERHEAD = 96
 """What a retained version counts for beside its key and value, in bytes."""
 
 _mod_revision: Callable[[KeyValue], int] = attrgetter("mod_revision")
-
-Change = KeyValue | tuple[KeyValue, ...]
 
 
 class LeaseTable:
@@ -66,8 +65,7 @@ class KeySpace:
         self._index = KeyIndex()
         self._old: dict[bytes, list[KeyValue]] = {}
         self._dead = KeyIndex()
-        self._log: list[Change] = []
-        self._log_start = 2
+        self._log = ChangeLog(2)
         self._changes: list[Event] = []
         self._pins = 0
 
@@ -143,14 +141,13 @@ class KeySpace:
     def _count_then(self, key: bytes, range_end: bytes, revision: int) -> int:
         """Count at a past revision by undoing the changes since, or by looking at every key, whichever is less."""
         start, stop = self._index.bounds(key, range_end)
-        first = revision + 1 - self._log_start
-        if len(self._log) - first > stop - start + self._dead.count(key, range_end):
+        if self.revision - revision > stop - start + self._dead.count(key, range_end):
             return sum(1 for _ in self.versions_at(key, range_end, revision))
-        changes: list[Change] = [*self._log[first:], tuple(event.kv for event in self._changes)]
+        changes: list[Change] = [*self._log.since(revision + 1), tuple(event.kv for event in self._changes)]
         touched = {
             kv.key
             for change in changes
-            for kv in _each(change)
+            for kv in each(change)
             if key <= kv.key and (range_end == b"\0" or kv.key < range_end)
         }
         gained = sum(1 for one in touched if one in self._live)
@@ -194,9 +191,6 @@ class KeySpace:
         previous = self._live.get(key)
         if previous is None:
             kv = KeyValue(key, value, revision, revision, 1, lease, len(self._changes))
-            self._index.add(key)
-            if key in self._old:
-                self._dead.remove(key)
         else:
             key = previous.key
             if request.ignore_value:
@@ -206,15 +200,24 @@ class KeySpace:
             kv = KeyValue(
                 key, value, previous.create_revision, revision, previous.version + 1, lease, len(self._changes)
             )
-            self._retire(previous)
             if previous.lease:
                 self._leases.detach(previous.lease, key)
         if lease:
             self._leases.attach(lease, key)
-        self._live[key] = kv
-        self.bytes_in_use += len(key) + len(value) + VERSION_OVERHEAD
-        self._changes.append(Event(kv, self._before(previous, kv)))
+        self._install(kv, previous)
         return PutResponse(revision, previous if request.prev_kv else None)
+
+    def _install(self, kv: KeyValue, previous: KeyValue | None) -> None:
+        key = kv.key
+        if previous is None:
+            self._index.add(key)
+            if key in self._old:
+                self._dead.remove(key)
+        else:
+            self._retire(previous)
+        self._live[key] = kv
+        self.bytes_in_use += len(key) + len(kv.value) + VERSION_OVERHEAD
+        self._changes.append(Event(kv, self._before(previous, kv)))
 
     def delete_range(self, request: DeleteRangeRequest) -> DeleteRangeResponse:
         """Delete keys at the next revision."""
@@ -269,14 +272,13 @@ class KeySpace:
 
     def changes_since(self, revision: int, limit: int) -> list[Change]:
         """Return what up to `limit` revisions changed, from `revision` on (which must not be compacted)."""
-        first = max(0, revision - self._log_start)
-        return self._log[first : first + limit]
+        return self._log.since(revision, limit)
 
     def events_since(self, revision: int, limit: int) -> list[tuple[int, Sequence[Event]]]:
         """Return the events of up to `limit` whole revisions, from `revision` on."""
-        first = max(revision, self._log_start)
+        first = max(revision, self._log.start)
         return [
-            (first + number, [Event(kv, self._previous(kv)) for kv in _each(change)])
+            (first + number, [Event(kv, self._previous(kv)) for kv in each(change)])
             for number, change in enumerate(self.changes_since(first, limit))
         ]
 
@@ -305,7 +307,7 @@ class KeySpace:
 
     def sweepable(self, up_to: int) -> bool:
         """Whether `sweep` would find something to remove."""
-        return self._log_start < min(self.compact_revision, up_to)
+        return self._log.start < min(self.compact_revision, up_to)
 
     def sweep(self, up_to: int, budget: int) -> bool:
         """Remove versions that compaction gave up, for at most `budget` revisions; return whether some are left.
@@ -313,17 +315,17 @@ class KeySpace:
         Only changes up to the revision `up_to` are looked at (what a checkpoint has on disk).
         """
         last = min(self.compact_revision, up_to)
-        if self._pins or self._log_start > last:
+        log = self._log
+        if self._pins or log.start > last:
             return False
-        number = min(budget, last - self._log_start + 1)
-        for change in self._log[:number]:
-            for kv in _each(change):
+        number = min(budget, last - log.start + 1)
+        for change in log.since(log.start, number):
+            for kv in each(change):
                 self._drop_before(kv, last)
-        if self._log_start + number > last:
+        if log.start + number > last:
             number -= 1  # the line's own revision stays: a watch may start there
-        del self._log[:number]
-        self._log_start += number
-        return self._log_start < last
+        log.drop(number)
+        return log.start < last
 
     def _drop_before(self, kv: KeyValue, line: int) -> None:
         old = self._old.get(kv.key)
@@ -382,28 +384,17 @@ class KeySpace:
         self._dead = KeyIndex(sorted(key for key in self._old if key not in self._live))
         self.bytes_in_use = sum(sum([len(kv.key) + len(kv.value) for kv in kvs]) for kvs in (live, old))
         self.bytes_in_use += VERSION_OVERHEAD * (len(live) + len(old))
-        self._log_start = max(2, compact_revision)
-        self._log = _rebuilt_log((live, old), self._log_start, revision)
+        self._log = ChangeLog.rebuilt((live, old), max(2, compact_revision), revision)
 
     def replay(self, changes: Sequence[KeyValue]) -> None:
         """Add changes of whole revisions in their order, as a delta table holds them."""
         for kv in changes:
             if kv.mod_revision != self.revision + 1 and self._changes:
                 self.commit()
-            previous = self._live.get(kv.key)
-            if not kv.version:
-                self._bury(kv)
-                continue
-            key = kv.key
-            if previous is None:
-                self._index.add(key)
-                if key in self._old:
-                    self._dead.remove(key)
+            if kv.version:
+                self._install(kv, self._live.get(kv.key))
             else:
-                self._retire(previous)
-            self._live[key] = kv
-            self.bytes_in_use += len(key) + len(kv.value) + VERSION_OVERHEAD
-            self._changes.append(Event(kv, self._before(previous, kv)))
+                self._bury(kv)
         self.commit()
 
     def attach_all(self) -> None:
@@ -415,10 +406,6 @@ class KeySpace:
     def versions(self) -> tuple[list[KeyValue], list[tuple[list[KeyValue], KeyValue | None]]]:
         """Return all current versions, and for each key with replaced ones those and its current one."""
         return list(self._live.values()), [(list(old), self._live.get(key)) for key, old in self._old.items()]
-
-
-def _each(change: Change) -> tuple[KeyValue, ...]:
-    return change if isinstance(change, tuple) else (change,)
 
 
 def _merge_chunk(live: list[bytes], dead: list[bytes], limit: int) -> list[bytes]:
@@ -434,23 +421,3 @@ def _merged(live: KeyIndex, dead: KeyIndex, key: bytes, range_end: bytes, chunk:
             return
         yield keys
         start = keys[-1] + b"\0"
-
-
-def _rebuilt_log(parts: tuple[list[KeyValue], list[KeyValue]], start: int, revision: int) -> list[Change]:
-    """Put versions back in the order of their revisions, from `start` to `revision`."""
-    slots: list[KeyValue | list[KeyValue] | None] = [None] * max(0, revision - start + 1)
-    for kvs in parts:
-        for kv in kvs:
-            place = kv.mod_revision - start
-            if place >= 0:
-                slot = slots[place]
-                if slot is None:
-                    slots[place] = kv
-                elif isinstance(slot, list):
-                    slot.append(kv)
-                else:
-                    slots[place] = [slot, kv]
-    return [
-        tuple(sorted(slot, key=attrgetter("sub"))) if isinstance(slot, list) else (() if slot is None else slot)
-        for slot in slots
-    ]
