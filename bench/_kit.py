@@ -120,7 +120,7 @@ def report(
     if isinstance(peer_spread, Spread):
         line["peer_spread"] = [round(peer_spread.low, digits), round(peer_spread.high, digits)]
     line |= {
-        key: round(value, digits) if isinstance(value, float) else value
+        key: round(value, max(digits, 1)) if isinstance(value, float) else value
         for key, value in context.items()
         if value is not None
     }

@@ -75,7 +75,7 @@ def report_all(candidates: list[Pilothouse | Etcd], found: dict[str, dict[Case, 
 def main() -> None:
     """Measure in rounds, each server alone on a new directory."""
     quick = arguments(__doc__).quick
-    rounds, seconds = (1, 0.5) if quick else (3, 1.5)
+    rounds, seconds = (1, 0.5) if quick else (4, 1.0)
     candidates = servers()
     found: dict[str, dict[Case, list[Result]]] = {one.name: defaultdict(list) for one in candidates}
     for number in range(rounds):

@@ -69,7 +69,7 @@ def main() -> None:
             times = SPAN if name == "range_10000" else 1
             rate = Spread.of([one.rate * times for one in bursts])
             p50 = Spread.of([one.micros(0.5) for one in bursts]).median
-            report(f"store_{name}_in_process", rate, UNITS.get(name, "gets/s"), digits=0, p50_us=round(p50, 1))
+            report(f"store_{name}_in_process", rate, UNITS.get(name, "gets/s"), digits=0, p50_us=p50)
     found: dict[str, dict[str, list[float]]] = {}
     candidates = servers()
     for candidate in candidates:
