@@ -255,9 +255,9 @@ async def test_a_slow_watcher_is_told_where_to_resume(opener: Opener) -> None:
         await fill(store, 50)
         last = await anext(slow)
         assert last.canceled
-        assert f"resume from revision {last.revision + 1}" in last.cancel_reason
+        assert f"resume from revision {last.resume_revision}" in last.cancel_reason
         assert [event.kv.key for event in (await anext(quick)).events] == [b"/k/000000"]
-        async with store.watch(WatchRequest(b"\0", b"\0", start_revision=last.revision + 1)) as resumed:
+        async with store.watch(WatchRequest(b"\0", b"\0", start_revision=last.resume_revision)) as resumed:
             seen = 0
             async for response in resumed:
                 seen += len(response.events)

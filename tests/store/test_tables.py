@@ -70,6 +70,9 @@ def test_a_file_is_read_in_chunks_of_bounded_size() -> None:
         def open(self, path: str, flags: int, mode: int = 0o600) -> int:
             return fs.open(path, flags, mode)
 
+        def size(self, fd: int) -> int:
+            return fs.size(fd)
+
         def close(self, fd: int) -> None:
             fs.close(fd)
 

@@ -93,11 +93,9 @@ def snapshot_save(file: str, connect: Connect, output: str) -> None:
 def snapshot_restore(file: str, data_dir: str, output: str) -> None:
     """Make a new data directory, with a new identity, from a saved FILE."""
     try:
-        with (
-            snapshot_file.without_checksum(file, data_dir) as source,
-            _Progress(f"restoring to {data_dir}") as progress,
-        ):
-            report = offline.restore_snapshot(source, data_dir, progress=progress)
+        size = snapshot_file.snapshot_size(file)
+        with _Progress(f"restoring to {data_dir}") as progress:
+            report = offline.restore_snapshot(file, data_dir, progress=progress, size=size)
     except DamagedData as error:
         raise command_error(error, "save the snapshot again, or take an older one; nothing was restored") from error
     except StoreError as error:

@@ -266,7 +266,8 @@ class WatchResponse(msgspec.Struct, frozen=True):
 
     Without events it is a progress report: nothing up to and including `revision` is still to come. When
     `canceled`, it is the last one: `compact_revision` is not 0 where the start was compacted away, and
-    `cancel_reason` says why in any case.
+    `cancel_reason` says why in any case. `resume_revision` is not 0 where the watcher was too slow: a new watch from
+    there misses nothing.
     """
 
     revision: int
@@ -274,6 +275,7 @@ class WatchResponse(msgspec.Struct, frozen=True):
     canceled: bool = False
     compact_revision: int = 0
     cancel_reason: str = ""
+    resume_revision: int = 0
 
 
 class LeaseGrantResponse(msgspec.Struct, frozen=True):

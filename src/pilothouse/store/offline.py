@@ -94,12 +94,18 @@ def _damaged(data_dir: str, cluster: str, error: DamagedData, revision: int) -> 
 
 
 def restore_snapshot(
-    source: str, data_dir: str, options: StoreOptions | None = None, progress: Callable[[int], None] | None = None
+    source: str,
+    data_dir: str,
+    options: StoreOptions | None = None,
+    progress: Callable[[int], None] | None = None,
+    *,
+    size: int | None = None,
 ) -> Report:
     """Make a new data directory, with a new identity, from a saved snapshot; the directory must not hold a store.
 
-    `progress` is told the bytes read. Raises `DamagedData` for a truncated or damaged file, `NewerFormat`, and
-    `DataDirError` where the directory is taken; nothing usable is left behind then.
+    `progress` is told the bytes read; `size` is that of the snapshot where more follows it in the file.
+    Raises `DamagedData` for a truncated or damaged file, `NewerFormat`, and `DataDirError` where the directory is
+    taken; nothing usable is left behind then.
     """
     options = replace(options, data_dir=data_dir) if options else StoreOptions(data_dir=data_dir)
     fs = options.filesystem
@@ -108,7 +114,7 @@ def restore_snapshot(
     # Read it to the end before anything is made, so that a bad file leaves no directory.
     machine = new_machine(options)
     try:
-        meta = images.load(machine, read_table_file(fs, source))
+        meta = images.load(machine, read_table_file(fs, source, size=size))
     except (msgspec.DecodeError, ValueError) as error:
         raise DamagedData(f"{source}: not a snapshot of a store ({error})", path=source) from error
     if meta is None:
@@ -119,7 +125,7 @@ def restore_snapshot(
         checkpoints = Checkpoints.open(fs, directory.snap, identity.cluster_id, identity.member_id)
         table = checkpoints.begin("base")
         done = 0
-        for kind, payload in read_table_file(fs, source):
+        for kind, payload in read_table_file(fs, source, size=size):
             table.write(kind, payload)
             done += len(payload)
             if progress is not None:

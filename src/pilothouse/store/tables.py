@@ -208,17 +208,19 @@ def read_table(chunks: Iterable[bytes], name: str, decoder: TableDecoder | None 
     decoder.finish()
 
 
-def read_table_file(fs: FileSystem, path: str, decoder: TableDecoder | None = None) -> Iterator[tuple[int, bytes]]:
-    """Yield (kind, payload) of the blocks of a table's file."""
+def read_table_file(
+    fs: FileSystem, path: str, decoder: TableDecoder | None = None, *, size: int | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Yield (kind, payload) of the blocks of a table's file, or of its first `size` bytes."""
     fd = fs.open(path, os.O_RDONLY)
     try:
-        yield from read_table(_chunks(fs, fd), path, decoder)
+        yield from read_table(_chunks(fs, fd, fs.size(fd) if size is None else size), path, decoder)
     finally:
         fs.close(fd)
 
 
-def _chunks(fs: FileSystem, fd: int) -> Iterator[bytes]:
+def _chunks(fs: FileSystem, fd: int, size: int) -> Iterator[bytes]:
     offset = 0
-    while data := fs.pread(fd, _CHUNK, offset):
+    while data := fs.pread(fd, min(_CHUNK, size - offset), offset):
         yield data
         offset += len(data)

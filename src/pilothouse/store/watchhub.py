@@ -297,6 +297,7 @@ class WatchHub:
             revision=watcher._taken,
             canceled=True,
             cancel_reason=f"slow consumer: more than {bound} waited; resume from revision {watcher._taken + 1}",
+            resume_revision=watcher._taken + 1,
         )
 
     def _lose(self, watcher: Watcher, compact_revision: int) -> None:

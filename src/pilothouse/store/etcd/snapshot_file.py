@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterable, Callable, Iterator
+from collections.abc import AsyncIterable, Callable
 
 from pilothouse.store.errors import DamagedData
 
-__all__ = ["SECTOR", "filling", "save", "without_checksum"]
+__all__ = ["SECTOR", "filling", "save", "snapshot_size"]
 
 SECTOR = 512
 """What a snapshot's size is a multiple of, without its checksum."""
@@ -58,29 +58,14 @@ async def save(blocks: AsyncIterable[bytes], path: str, progress: Callable[[int]
     return size
 
 
-@contextlib.contextmanager
-def without_checksum(path: str, beside: str) -> Iterator[str]:
-    """Give the path of a snapshot without filling and checksum, for as long as the block lasts.
-
-    A file that ends in its checksum is copied, beside the path `beside`; any other is left for its reader to judge.
-    """
+def snapshot_size(path: str) -> int | None:
+    """Return the bytes of a saved snapshot before its filling and checksum; None where it does not end in one."""
     size = os.stat(path).st_size
     if size % SECTOR != _DIGEST or size < SECTOR or not _ends_in_checksum(path, size):
-        yield path
-        return
-    copy = f"{beside.rstrip('/')}.snapshot-{os.getpid()}"
-    try:
-        with open(path, "rb") as source, open(copy, "xb", opener=_private) as target:
-            source.seek(size - _DIGEST - _LENGTH)
-            left = size - _DIGEST - int.from_bytes(source.read(_LENGTH), "big")
-            source.seek(0)
-            while left > 0 and (data := source.read(min(left, _CHUNK))):
-                target.write(data)
-                left -= len(data)
-        yield copy
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(copy)
+        return None
+    with open(path, "rb") as file:
+        file.seek(size - _DIGEST - _LENGTH)
+        return size - _DIGEST - int.from_bytes(file.read(_LENGTH), "big")
 
 
 def _ends_in_checksum(path: str, size: int) -> bool:
@@ -90,7 +75,3 @@ def _ends_in_checksum(path: str, size: int) -> bool:
             digest.update(data)
             left -= len(data)
         return file.read() == digest.digest()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -28,7 +28,6 @@ _NO_ID = -1
 _MAX_QUEUED = 1 << 20
 _MAX_EVENTS = 1000
 _MAX_WATCHES = 100_000
-_SLOW = "slow consumer"
 
 
 class Wakeups:
@@ -110,11 +109,11 @@ class _Watch:
                     session.progressed(self, response.revision)
 
     def _ended(self, response: WatchResponse) -> None:
-        if not response.cancel_reason.startswith(_SLOW):
+        if not response.resume_revision:
             self._session.ended(self, response)
             return
         # The client reads again, or this would not run: it goes on from history, behind what it has been sent.
-        request = msgspec.structs.replace(self._watcher.request, start_revision=response.revision + 1)
+        request = msgspec.structs.replace(self._watcher.request, start_revision=response.resume_revision)
         self._watcher = self._attach(self._session.context.store.hub.watch(request))
         self._session.resumed(self)
         self.wake()

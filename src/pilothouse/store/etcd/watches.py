@@ -129,18 +129,19 @@ class EtcdWatch:
             self._ready.pop()
         self._put(WatchResponse(revision))
 
-    def end(self, reason: str, compact_revision: int = 0) -> None:
+    def end(self, reason: str, compact_revision: int = 0, resume_revision: int = 0) -> None:
         """Let a last response follow what waits."""
         self._ended = True
         self._created.set()
-        self._put(WatchResponse(max(self.next_revision - 1, 0), [], True, compact_revision, reason))
+        last = max(self.next_revision - 1, 0)
+        self._put(WatchResponse(last, [], True, compact_revision, reason, resume_revision))
 
     def _drop(self, bound: str) -> bool:
         first = next((one.events[0].kv.mod_revision for one, _ in self._ready if one.events), self.next_revision)
         self._ready.clear()
         self._count = self._bytes = 0
         self.next_revision = first
-        self.end(f"slow consumer: more than {bound} waited; resume from revision {first}")
+        self.end(f"slow consumer: more than {bound} waited; resume from revision {first}", resume_revision=first)
         return False
 
     def _put(self, response: WatchResponse, size: int = 0) -> None:
