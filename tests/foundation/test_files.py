@@ -3,13 +3,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from pilothouse.foundation.files import FileSystem, OsFileSystem
+from pilothouse.foundation.files import Buffer, FileSystem, OsFileSystem
 from support.faultfs import FaultFileSystem
 
 
@@ -33,6 +33,36 @@ def test_what_is_written_is_read(fs: FileSystem, tmp_path: Path) -> None:
     fs.close(fd)
     with pytest.raises(OSError, match="descriptor"):
         fs.pread(fd, 1, 0)
+
+
+def test_a_durable_write_is_a_write(fs: FileSystem, tmp_path: Path) -> None:
+    fd = fs.open(str(tmp_path / "a"), os.O_RDWR | os.O_CREAT)
+    assert fs.pwrite_durable(fd, (b"one", memoryview(b"two")), 2) == 6
+    assert fs.pread(fd, 100, 0) == b"\0\0onetwo"
+    fs.close(fd)
+
+
+def test_a_durable_write_syncs_where_the_kernel_has_no_call_for_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    written = os.pwritev
+
+    def without_flags(fd: int, buffers: Sequence[Buffer], offset: int, flags: int = 0) -> int:
+        calls.append("durable" if flags else "write")
+        if flags:
+            raise OSError(errno.EOPNOTSUPP, "not here")
+        return written(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "pwritev", without_flags)
+    monkeypatch.setattr(os, "fdatasync", lambda _fd: calls.append("sync"))
+    fs = OsFileSystem()
+    fd = fs.open(str(tmp_path / "a"), os.O_RDWR | os.O_CREAT)
+    assert fs.pwrite_durable(fd, (b"one",), 0) == 3
+    assert fs.pwrite_durable(fd, (b"two",), 3) == 3
+    assert fs.pread(fd, 100, 0) == b"onetwo"
+    assert calls == ["durable", "write", "sync", "write", "sync"]
+    fs.close(fd)
 
 
 def test_allocated_space_reads_as_zeros_and_keeps_what_is_there(fs: FileSystem, tmp_path: Path) -> None:

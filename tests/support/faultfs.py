@@ -219,6 +219,11 @@ class FaultFileSystem:
             self._maybe_crash(fault)
             return min(room, len(data))
 
+    def pwrite_durable(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
+        written = self.pwrite(fd, buffers, offset)
+        self.fdatasync(fd)
+        return written
+
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         with self._mutex:
             return bytes(self._at(fd)[1].data[offset : offset + size])

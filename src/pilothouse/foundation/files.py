@@ -8,12 +8,15 @@ system call does; callers run them off the event loop.
 from __future__ import annotations
 
 import errno
+import errno
 import fcntl
 import os
 from collections.abc import Sequence
 from typing import Protocol
 
 __all__ = ["Buffer", "FileSystem", "OsFileSystem"]
+
+_UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
 
 Buffer = bytes | bytearray | memoryview
 
@@ -29,6 +32,9 @@ class FileSystem(Protocol):
 
     def pwrite(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
         """Write the buffers one after the other at `offset`; return the bytes written, which may be fewer."""
+
+    def pwrite_durable(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
+        """Write as `pwrite` does, and make what was written durable before returning, as `fdatasync` does."""
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         """Read up to `size` bytes at `offset`."""
@@ -80,7 +86,14 @@ class FileSystem(Protocol):
 
 
 class OsFileSystem:
-    """The operating system's files."""
+    """The operating system's files.
+
+    A durable write is one system call where the kernel offers it (Linux), so that a thread which makes it need
+    not ask for the interpreter in between.
+    """
+
+    def __init__(self) -> None:
+        self._write_through = hasattr(os, "RWF_DSYNC")
 
     def open(self, path: str, flags: int, mode: int = 0o600) -> int:
         return os.open(path, flags | os.O_CLOEXEC, mode)
@@ -90,6 +103,18 @@ class OsFileSystem:
 
     def pwrite(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
         return os.pwritev(fd, buffers, offset)
+
+    def pwrite_durable(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
+        if self._write_through:
+            try:
+                return os.pwritev(fd, buffers, offset, os.RWF_DSYNC)
+            except OSError as error:
+                if error.errno not in _UNSUPPORTED:
+                    raise
+                self._write_through = False
+        written = os.pwritev(fd, buffers, offset)
+        os.fdatasync(fd)
+        return written
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         return os.pread(fd, size, offset)

@@ -85,7 +85,7 @@ class LogWriter:
         self._prepared_count = 0
         self._failure: str | None = None
         self.last_sync_seconds = 0.0
-        """How long the last sync took."""
+        """How long the last batch took to be durable."""
 
     @property
     def last_index(self) -> int:
@@ -187,13 +187,12 @@ class LogWriter:
 
     def _extend(self, frames: Sequence[bytes], total: int) -> None:
         try:
-            self._write(self._fd, frames, total, self._offset)
+            self._write(self._fd, frames, total, self._offset, durably=True)
         except OSError as error:
             if error.errno not in _FULL:
                 raise self._failed("write to", self._segments[-1].name, error) from error
             self._restore(error)
             raise self._full(error) from error
-        self._sync(self._fd, self._segments[-1].name)
         self._offset += total
         if self._offset > self._segments[-1].size:
             with self._lock:
@@ -204,7 +203,7 @@ class LogWriter:
         name = segment_name(header.sequence, first_index)
         fresh = self._claim(SEGMENT_HEADER_SIZE + total)
         try:
-            self._write(fresh.fd, (header.encode(), *frames), SEGMENT_HEADER_SIZE + total, 0)
+            self._write(fresh.fd, (header.encode(), *frames), SEGMENT_HEADER_SIZE + total, 0, durably=False)
             self._sync(fresh.fd, name)
             self._fs.rename(fresh.path, self._path(name))
         except LogFailed:
@@ -270,17 +269,19 @@ class LogWriter:
         with contextlib.suppress(OSError):
             self._fs.unlink(prepared.path)
 
-    def _write(self, fd: int, frames: Sequence[bytes], total: int, offset: int) -> None:
+    def _write(self, fd: int, frames: Sequence[bytes], total: int, offset: int, *, durably: bool) -> None:
+        write = self._fs.pwrite_durable if durably else self._fs.pwrite
         buffers: Sequence[Buffer] = frames if len(frames) <= _FEW_BUFFERS else (b"".join(frames),)
-        written = self._fs.pwrite(fd, buffers, offset)
-        if written == total:
-            return
-        rest = memoryview(b"".join(buffers))
-        while written < total:
-            count = self._fs.pwrite(fd, (rest[written:],), offset + written)
-            if count == 0:
-                raise OSError(errno.EIO, "the write took no bytes")
-            written += count
+        start = self._timer()
+        written = write(fd, buffers, offset)
+        if written < total:
+            rest = memoryview(b"".join(buffers))
+            while written < total:
+                count = write(fd, (rest[written:],), offset + written)
+                if count == 0:
+                    raise OSError(errno.EIO, "the write took no bytes")
+                written += count
+        self.last_sync_seconds = self._timer() - start
 
     def _sync(self, fd: int, name: str) -> None:
         start = self._timer()
