@@ -8,7 +8,6 @@ system call does; callers run them off the event loop.
 from __future__ import annotations
 
 import errno
-import errno
 import fcntl
 import os
 from collections.abc import Sequence
