@@ -40,6 +40,8 @@ _LOW = [_MORE[i & 127] + _MORE[i >> 7] for i in range(16384)]
 """The first two bytes of every longer varint: revisions and sizes take one look-up here and one in `_SMALL`."""
 _LOW_LIMIT = 16384
 _HIGH_LIMIT = 4096 << 14
+_SHORT = [varint(i) for i in range(_LOW_LIMIT)]
+"""Whole varints of two bytes at most: what a young store's revisions are."""
 
 
 def nested(tag: bytes, body: bytes) -> bytes:
@@ -67,18 +69,17 @@ def key_value(kv: KeyValue) -> bytes:
 def key_values(kvs: Iterable[KeyValue], tag: bytes) -> list[bytes]:
     """Encode many keys, each behind `tag`, ready to be joined: about 0.5 µs a key.
 
-    The straight path is for what fills a store: keys and values under 4 KiB with revisions between 2^14 and 2^26.
+    The straight path is for what fills a store: keys and values under 4 KiB with revisions under 2^26.
     """
     fields: list[bytes] = []
     add = fields.append
-    small = _SMALL
-    low = _LOW
+    small, low, short = _SMALL, _LOW, _SHORT
     low_limit, high_limit = _LOW_LIMIT, _HIGH_LIMIT
     for kv in kvs:
         key, value, created, modified = kv.key, kv.value, kv.create_revision, kv.mod_revision
         size, version = len(value), kv.version
         if (
-            low_limit <= created <= modified < high_limit
+            0 < created <= modified < high_limit
             and 0 < size < 4096
             and 0 < version < 4096
             and 0 < len(key) < 4096
@@ -86,10 +87,10 @@ def key_values(kvs: Iterable[KeyValue], tag: bytes) -> list[bytes]:
             body = b"\x0a%b%b\x10%b%b\x18%b%b\x20%b\x2a%b%b" % (
                 small[len(key)],
                 key,
-                low[created & 16383],
-                small[created >> 14],
-                low[modified & 16383],
-                small[modified >> 14],
+                low[created & 16383] if created >= low_limit else short[created],
+                small[created >> 14] if created >= low_limit else b"",
+                low[modified & 16383] if modified >= low_limit else short[modified],
+                small[modified >> 14] if modified >= low_limit else b"",
                 small[version],
                 small[size],
                 value,
