@@ -29,8 +29,7 @@ _MANIFEST = "MANIFEST"
 _SUFFIX = ".table"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # A table goes to disk bit by bit: one sync of all of it at the end would hold up the log's syncs behind it.
-_SYNC_EVERY = 8 * 1024 * 1024
-_BUFFER = 1024 * 1024
+_BUFFER = 512 * 1024
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -235,7 +234,6 @@ class TableFile:
         self._buffer: list[bytes] = [self._encoder.encode_header(header)]
         self._buffered = len(self._buffer[0])
         self._written = 0
-        self._synced = 0
         self._fd = -1
         with self._failing():
             self._fd = fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -303,14 +301,11 @@ class TableFile:
         self._buffer = []
         self._buffered = 0
         while rest:
-            count = self._fs.pwrite(self._fd, (rest,), self._written)
+            count = self._fs.pwrite_durable(self._fd, (rest,), self._written)
             if count == 0:
                 raise OSError(errno.EIO, "the write took no bytes")
             self._written += count
             rest = rest[count:]
-        if self._written - self._synced >= _SYNC_EVERY:
-            self._fs.fdatasync(self._fd)
-            self._synced = self._written
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
