@@ -78,12 +78,7 @@ def key_values(kvs: Iterable[KeyValue], tag: bytes) -> list[bytes]:
     for kv in kvs:
         key, value, created, modified = kv.key, kv.value, kv.create_revision, kv.mod_revision
         size, version = len(value), kv.version
-        if (
-            0 < created <= modified < high_limit
-            and 0 < size < 4096
-            and 0 < version < 4096
-            and 0 < len(key) < 4096
-        ):
+        if 0 < created <= modified < high_limit and 0 < size < 4096 and 0 < version < 4096 and 0 < len(key) < 4096:
             body = b"\x0a%b%b\x10%b%b\x18%b%b\x20%b\x2a%b%b" % (
                 small[len(key)],
                 key,
