@@ -12,7 +12,7 @@ import pytest
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.store.engine import EmbeddedStore, StoreOptions
-from pilothouse.store.errors import Compacted, DirectoryInUse, NoSpace, RequestTooLarge, Unavailable
+from pilothouse.store.errors import Compacted, DirectoryInUse, InvalidRequest, NoSpace, RequestTooLarge, Unavailable
 from pilothouse.store.model import (
     AlarmAction,
     AlarmType,
@@ -285,3 +285,11 @@ async def test_the_write_path_is_measured(opener: Opener) -> None:
     assert "pilothouse_store_commands_total 30.0" in lines
     assert 'pilothouse_store_checkpoint_seconds_count{kind="base"} 1.0' in lines
     assert "pilothouse_store_batch_commands_sum 30.0" in lines
+
+
+@pytest.mark.parametrize("name", ["snapshot_entries", "commit_queue", "segment_bytes", "quota_bytes", "proposals"])
+def test_settings_that_cannot_work_are_named(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"store option {name}: 0 is too small"):
+        StoreOptions(data_dir="x", **{name: 0})  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="data_dir"):
+        StoreOptions(data_dir="")

@@ -142,6 +142,22 @@ async def test_a_defect_below_ends_all_writes_too() -> None:
     await pipeline.close()
 
 
+async def test_a_defect_in_apply_is_told_to_all_who_wait(caplog: pytest.LogCaptureFixture) -> None:
+    def apply(batch: list[Proposal]) -> None:
+        raise KeyError("a defect")
+
+    told: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+    pipeline = Pipeline(FakeLog(), apply, StoreMetrics(Metrics()), commit_queue=2)  # type: ignore[arg-type]
+    results = await asyncio.gather(*[pipeline.propose(put(number)) for number in range(5)], return_exceptions=True)
+    assert [type(result) for result in results] == [Unavailable] * 5
+    with pytest.raises(Unavailable, match="please report it"):
+        pipeline.propose(put(9))
+    assert "applying the log failed" in caplog.text
+    assert [type(error) for error in told] == [KeyError]
+    await pipeline.close()
+
+
 async def test_too_many_proposals_are_refused() -> None:
     log = FakeLog()
     pipeline = make(log, proposals=2)

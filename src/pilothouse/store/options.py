@@ -8,11 +8,26 @@ from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.files import FileSystem, OsFileSystem
 from pilothouse.foundation.ids import Ids, SystemIds
 from pilothouse.foundation.metrics import PROGRAM, Metrics
+from pilothouse.store.errors import InvalidRequest
 from pilothouse.store.model import MAX_OPS_PER_TXN, MAX_REQUEST_BYTES
 
 __all__ = ["StoreOptions"]
 
 _MIB = 1024 * 1024
+_LEAST = {
+    "snapshot_entries": 1,
+    "segment_bytes": 4096,
+    "commit_queue": 1,
+    "proposals": 1,
+    "quota_bytes": 1,
+    "max_request_bytes": 1,
+    "max_txn_ops": 1,
+    "auto_compaction_revisions": 0,
+    "auto_compaction_seconds": 0,
+    "watch_buffer_events": 1,
+    "watch_buffer_bytes": 1,
+    "progress_seconds": 0.1,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,3 +63,12 @@ class StoreOptions:
     clock: Clock = field(default_factory=SystemClock)
     ids: Ids = field(default_factory=SystemIds)
     metrics: Metrics = PROGRAM
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work, naming the one and its least value."""
+        if not self.data_dir:
+            raise InvalidRequest("store option data_dir: empty; name the directory to keep everything in")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value < least:
+                raise InvalidRequest(f"store option {name}: {value} is too small; want {least} or more")

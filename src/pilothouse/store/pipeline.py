@@ -84,6 +84,7 @@ class Pipeline:
         self._awake = False
         self._paused = False
         self._refusal: StoreError | None = None
+        self._defect: StoreError | None = None
         self._inbox: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._room = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pilothouse-log", daemon=True)
@@ -162,7 +163,7 @@ class Pipeline:
             free = self._commit_limit - (self._taken - self._done)
             if free <= 0:
                 self._room.clear()
-                if self._commit_limit <= self._taken - self._done:
+                if self._commit_limit <= self._taken - self._done and not self._paused:
                     self._room.wait()
                 continue
             batch = self._take(free)
@@ -206,7 +207,14 @@ class Pipeline:
         batch = [committed.popleft() for _ in range(min(len(committed), _APPLY_SLICE))]
         if not batch:
             return
-        self._apply(batch)
+        if self._defect is not None:
+            self._refuse(batch, self._defect)
+            return
+        try:
+            self._apply(batch)
+        except Exception as error:
+            self._break(batch, error)
+            raise
         self._applied_index = batch[-1].position
         self._done += len(batch)
         self._metrics.applied.inc(len(batch))
@@ -214,6 +222,16 @@ class Pipeline:
         self._room.set()
         if committed:
             self._loop.call_soon(self._drain)
+
+    def _break(self, batch: list[Proposal], error: Exception) -> None:
+        """Stop for good: the state may be half changed. What is durable is whole, so the next start brings it back."""
+        _log.critical("applying the log failed", exc_info=error)
+        self._refusal = self._defect = _defect(error)
+        self._paused = True
+        self._room.set()
+        self._refuse([*batch, *self._committed, *self._pending], self._defect)
+        self._committed.clear()
+        self._pending.clear()
 
     def _refuse_all(self, batch: list[Proposal], error: StoreError, final: bool) -> None:
         while self._committed:
@@ -227,7 +245,7 @@ class Pipeline:
         self._pending.clear()
         self._index = self._writer.last_index
         self._chain = self._writer.chain
-        self._paused = self._awake = final
+        self._paused = self._awake = final or self._defect is not None
         self._refuse([*batch, *waiting], error)
 
     def _refuse(self, proposals: list[Proposal], error: StoreError) -> None:
@@ -235,6 +253,13 @@ class Pipeline:
             self.bytes_waiting -= len(proposal.frame)
             if not proposal.future.done():
                 proposal.future.set_exception(error)
+
+
+def _defect(error: Exception) -> Unavailable:
+    return Unavailable(
+        f"etcdserver: a durable write could not be applied ({type(error).__name__}: {error}), which is a defect; no "
+        "writes are accepted until the store is started again, and reads may be wrong; please report it"
+    )
 
 
 def _failure(error: Exception) -> Unavailable:
