@@ -265,15 +265,17 @@ async def test_a_slow_watcher_is_told_where_to_resume(opener: Opener) -> None:
                     break
 
 
-async def test_status_advises_a_commit_queue(opener: Opener) -> None:
+@pytest.mark.parametrize(("queue", "verdict"), [(1024, "are 20, which is enough"), (8, "are 20, so raise it to 20")])
+async def test_status_advises_a_commit_queue(opener: Opener, queue: int, verdict: str) -> None:
     clock = FakeClock()
-    store = await opener(clock=clock)
+    store = await opener(clock=clock, commit_queue=queue)
+    assert "no whole second" in (await store.status()).advice[0]
     await fill(store, 400)
     clock.advance(1)
     await fill(store, 1)
     (sentence,) = (await store.status()).advice
     assert "400 a second" in sentence
-    assert sentence.endswith("are 20")
+    assert sentence.endswith(verdict)
 
 
 async def test_the_write_path_is_measured(opener: Opener) -> None:

@@ -298,12 +298,12 @@ class EmbeddedStore:
         )
 
     def _advice(self) -> tuple[str, ...]:
-        advised = self._rates.commit_queue
-        sentence = (
-            f"commit queue: {self.options.commit_queue} places; 50 ms of the p99 write rate "
-            f"({self._rates.p99} a second over the last 10 minutes) are {advised}"
-        )
-        return (sentence,)
+        places, rate, wanted = self.options.commit_queue, self._rates.p99, self._rates.commit_queue
+        if not rate:
+            return (f"commit queue: {places} places; no whole second with writes measured yet to advise by",)
+        verdict = "which is enough" if wanted <= places else f"so raise it to {wanted}"
+        measured = f"50 ms of the p99 write rate ({rate} a second over the last 10 minutes) are {wanted}"
+        return (f"commit queue: {places} places; {measured}, {verdict}",)
 
     async def hash_kv(self, revision: int = 0) -> HashKVResponse:
         at = revision or self.keys.revision
