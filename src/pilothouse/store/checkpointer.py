@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from pilothouse.store import images
 from pilothouse.store.changelog import Change
 from pilothouse.store.checkpoints import Checkpoints, Kind, TableFile
+from pilothouse.store.errors import StoreError
 from pilothouse.store.machine import StateMachine
 from pilothouse.store.metrics import StoreMetrics
 
@@ -99,7 +100,7 @@ class Checkpointer:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.failure = f"the checkpoint failed ({error}); the log is kept, and the next one is tried later"
             self._metrics.checkpoint_failures.inc()
-            _log.error("%s", self.failure, exc_info=error)
+            _log.error("%s", self.failure, exc_info=None if isinstance(error, StoreError) else error)
             # Not at every batch while the disk is full: after another full interval.
             self.index = self._position()
 
