@@ -529,11 +529,29 @@ def test_a_url_names_everything(tmp_path: Path) -> None:
         ("etcd://127.0.0.1?request-timeout=-1", "want seconds"),
         ("etcd://127.0.0.1:port", "etcd endpoint"),
         ("etcd://127.0.0.1?user=a&password-file=/nonexistent", "password-file /nonexistent"),
+        ("etcd://127.0.0.1?user=a&password-file=/bin/sh", "password-file /bin/sh: it is not UTF-8 text"),
     ],
 )
 def test_wrong_urls_are_refused_by_name(url: str, message: str) -> None:
     with pytest.raises(errors.InvalidRequest, match=message) as caught:
         parse_url(url)
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "message"),
+    [
+        ("http://[::1", "Invalid IPv6 URL"),
+        ("http://127.0.0.1:0", "port 0"),
+        ("http://127.0.0.1:99999", "out of range"),
+        ("http://root:secret@127.0.0.1", "user and password do not belong in it"),
+        ("http://root:secret@127.0.0.1/path", "user and password do not belong in it"),
+        ("ftp://127.0.0.1", "want http://HOST:PORT"),
+    ],
+)
+def test_wrong_endpoints_are_refused_without_showing_a_password(endpoint: str, message: str) -> None:
+    with pytest.raises(errors.InvalidRequest, match=message) as caught:
+        Endpoint.parse(endpoint)
     assert "secret" not in caught.value.message
 
 

@@ -238,3 +238,23 @@ def test_a_taken_port_is_named(endpoint: str, tmp_path: Path) -> None:
 def test_contradicting_ranges_are_refused() -> None:
     done = CliRunner().invoke(store, ["get", "a", "b", "--prefix"])
     assert (done.exit_code, "exclude each other" in done.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("get", "a", "--timeout", "nan"), "want seconds, more than 0"),
+        (("get", "a", "--timeout", "-1"), "want seconds, more than 0"),
+        (("get", "a", "--timeout", "inf"), "want seconds, more than 0"),
+        (("get", "a", "--user", "me"), "no terminal to ask for the password"),
+        (("get", "a", "--user", "me", "--password-file", "/nonexistent"), "--password-file /nonexistent"),
+        (("get", "a", "--user", "me", "--password-file", "/bin/sh"), "--password-file /bin/sh: it is not UTF-8 text"),
+        (("get", "a", "--endpoints", "http://[::1"), "Invalid IPv6 URL"),
+        (("get", "a", "--endpoints", "http://10.0.0.1:2379"), "plain text leaves this machine"),
+        (("lease", "revoke", "f" * 20), "is not a lease id"),
+        (("lease", "revoke", "lease"), "is not a lease id"),
+    ],
+)
+def test_wrong_client_options_are_refused_before_anyone_is_asked(arguments: tuple[str, ...], message: str) -> None:
+    done = CliRunner().invoke(store, arguments)
+    assert (done.exit_code, message in done.output) == (2, True), done.output

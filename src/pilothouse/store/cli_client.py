@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
+import sys
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -15,7 +16,7 @@ from pilothouse.foundation.terminal import CommandError, ExitCode
 from pilothouse.foundation.tls import TlsError, client_context
 from pilothouse.store import errors
 from pilothouse.store.etcd.backend import EtcdStore
-from pilothouse.store.etcd.settings import EtcdOptions
+from pilothouse.store.etcd.settings import EtcdOptions, read_password
 from pilothouse.store.model import KeyValue, prefix_end
 
 __all__ = ["Connect", "client_options", "command_error", "key_range", "lease_id", "run", "shown", "text"]
@@ -64,7 +65,11 @@ class Connect(NamedTuple):
                 plaintext=self.plaintext,
             )
         except errors.InvalidRequest as error:
-            raise CommandError(error.message, code=ExitCode.USAGE) from error
+            raise CommandError(
+                error.message,
+                hint="--endpoints HOST:PORT[,...]; --cacert turns TLS on, --plaintext allows it to be off",
+                code=ExitCode.USAGE,
+            ) from error
         except TlsError as error:
             raise CommandError(str(error), code=ExitCode.USAGE) from error
 
@@ -72,14 +77,22 @@ class Connect(NamedTuple):
         if self.password_file is None:
             if not self.user:
                 return ""
+            if not sys.stdin.isatty():
+                raise CommandError(
+                    f"--user {self.user}: there is no terminal to ask for the password",
+                    hint="give it with --password-file FILE",
+                    code=ExitCode.USAGE,
+                )
             typed: str = click.prompt("Password", hide_input=True, err=True)
             return typed
-        try:
-            return Path(self.password_file).read_text(encoding="utf-8").rstrip("\r\n")
-        except OSError as error:
-            raise CommandError(
-                f"--password-file {self.password_file}: {error.strerror}", code=ExitCode.USAGE
-            ) from error
+        return read_password(self.password_file, "--password-file")
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    del context, parameter
+    if not (value > 0 and math.isfinite(value)):
+        raise click.BadParameter(f"{value:g}: want seconds, more than 0")
+    return value
 
 
 _OPTIONS = (
@@ -96,7 +109,9 @@ _OPTIONS = (
     click.option("--key", "key_file", type=click.Path(), help="The client certificate's key."),
     click.option("--user", default="", help="Log in as this user; the password is asked for or read from a file."),
     click.option("--password-file", type=click.Path(), help="Read the user's password from here."),
-    click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds for one operation."),
+    click.option(
+        "--timeout", type=float, callback=_seconds, default=10.0, show_default=True, help="Seconds for one operation."
+    ),
     click.option("--plaintext", is_flag=True, help="Allow plain text to other machines (others can read along)."),
 )
 
@@ -167,11 +182,12 @@ def key_range(key: str, range_end: str | None, *, prefix: bool, from_key: bool) 
 def lease_id(value: str) -> int:
     """Read a lease id as etcd shows it: hexadecimal."""
     try:
-        return int(value, 16)
+        number = int(value, 16)
     except ValueError:
-        raise click.BadParameter(
-            f"{value!r} is not a lease id; want hexadecimal digits, as `lease list` shows"
-        ) from None
+        number = 1 << 64
+    if not -(1 << 63) <= number < 1 << 63:
+        raise click.BadParameter(f"{value!r} is not a lease id; want 16 hexadecimal digits, as `lease list` shows")
+    return number
 
 
 def text(data: bytes, *, as_base64: bool = False) -> str:

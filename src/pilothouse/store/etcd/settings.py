@@ -14,7 +14,7 @@ from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.tls import client_context
 from pilothouse.store import errors
 
-__all__ = ["Endpoint", "EtcdOptions", "parse_url"]
+__all__ = ["Endpoint", "EtcdOptions", "parse_url", "read_password"]
 
 DEFAULT_PORT = 2379
 _PARAMETERS = ("cacert", "cert", "key", "tls", "plaintext", "user", "password-file", "dial-timeout", "request-timeout")
@@ -35,11 +35,16 @@ class Endpoint:
     @classmethod
     def parse(cls, url: str) -> Endpoint:
         """Read `http://host:port`, `https://host:port` or `host:port` (plain); `InvalidRequest` says what is wrong."""
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if "@" in url:
+            # Not shown: what precedes the @ is likely a password.
+            raise errors.InvalidRequest("etcd endpoint: user and password do not belong in it; give them separately")
         try:
-            port = parts.port or DEFAULT_PORT
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            port = DEFAULT_PORT if parts.port is None else parts.port
         except ValueError as error:
             raise errors.InvalidRequest(f"etcd endpoint {url!r}: {error}") from None
+        if port == 0:
+            raise errors.InvalidRequest(f"etcd endpoint {url!r}: port 0 cannot be connected to")
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
             raise errors.InvalidRequest(f"etcd endpoint {url!r}: want http://HOST:PORT or https://HOST:PORT")
         return cls(parts.hostname, port, parts.scheme == "https")
@@ -146,14 +151,19 @@ def parse_url(url: str) -> EtcdOptions:
     )
 
 
-def _password(given: dict[str, str]) -> str:
-    path = given.get("password-file")
-    if path is None:
-        return ""
+def read_password(path: str, option: str) -> str:
+    """Return what a password file holds, without its line end; `InvalidRequest` names `option` and the file."""
     try:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except OSError as error:
-        raise errors.InvalidRequest(f"store URL: password-file {path}: {error.strerror}") from None
+        raise errors.InvalidRequest(f"{option} {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise errors.InvalidRequest(f"{option} {path}: it is not UTF-8 text") from None
+
+
+def _password(given: dict[str, str]) -> str:
+    path = given.get("password-file")
+    return "" if path is None else read_password(path, "store URL: password-file")
 
 
 def _flag(given: dict[str, str], name: str) -> bool:
