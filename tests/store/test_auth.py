@@ -270,8 +270,9 @@ def test_a_lease_is_read_and_ended_by_those_who_reach_all_its_keys() -> None:
     for check, keys in ((auth.require_lease_read, [b"a", b"c"]), (auth.require_lease_write, [b"a"])):
         with pytest.raises(AuthError, match="permission denied"):
             check(ann, keys)
-    with pytest.raises(AuthError, match="user name is empty"):
-        auth.require_lease_read(None, [])
+    for check in (auth.require_lease_read, auth.require_lease_write):
+        with pytest.raises(AuthError, match="user name is empty"):
+            check(None, [])
 
 
 def test_a_login_lasts_until_the_user_changes() -> None:

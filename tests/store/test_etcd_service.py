@@ -581,7 +581,17 @@ async def test_users_roles_and_tokens(served: Served) -> None:
     denied = (GrpcCode.PERMISSION_DENIED, "etcdserver: permission denied")
     a, z = codec.encode_put(PutRequest(b"a1")), codec.encode_put(PutRequest(b"z"))
     assert await refused(served, KV + "Put", a) == empty
-    assert await refused(served, LEASE + "LeaseGrant", codec.encode_lease_grant(60)) == empty
+    for path, request in (
+        ("LeaseGrant", codec.encode_lease_grant(60)),
+        ("LeaseRevoke", codec.encode_lease_revoke(7)),
+        ("LeaseTimeToLive", codec.encode_lease_time_to_live(7, keys=True)),
+        ("LeaseLeases", b""),
+    ):
+        assert await refused(served, LEASE + path, request) == empty
+    renewing = served.channel.stream(LEASE + "LeaseKeepAlive")
+    renewing.send(codec.encode_lease_keep_alive(7))
+    with pytest.raises(GrpcError, match="user name is empty"):
+        await anext(renewing)
     assert await refused(served, KV + "Put", a, "nonsense") == (
         GrpcCode.UNAUTHENTICATED,
         "etcdserver: invalid auth token",

@@ -334,9 +334,14 @@ class Auth:
         self._require(info, key, range_end, write=True)
 
     def require_lease_write(self, info: AuthInfo | None, keys: Iterable[bytes]) -> None:
-        """Allow revoking, renewing or binding to a lease: whoever ends it deletes all of its `keys`."""
+        """Allow revoking, renewing or binding to a lease: whoever ends it deletes all of its `keys`.
+
+        Whoever asks must be known, also where it has none.
+        """
         if self._is_admin(info):
             return
+        if info is None:
+            raise AuthError(*USER_EMPTY)
         for key in keys:
             self.require_write(info, key)
 
