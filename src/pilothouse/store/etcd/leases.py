@@ -34,6 +34,7 @@ class LeaseKeeper:
         self._stream: ClientStream | None = None
         self._opening = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def keep_alive(self, lease_id: int) -> int:
         """Return the renewed time to live in seconds, 0 when the lease is gone."""
@@ -46,7 +47,8 @@ class LeaseKeeper:
             ) from None
 
     async def close(self) -> None:
-        """End the stream; those who wait are told."""
+        """End the stream; those who wait are told, and nobody opens it anew."""
+        self._closed = True
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.cancel()
@@ -55,6 +57,8 @@ class LeaseKeeper:
 
     async def _until_answered(self, lease_id: int) -> int:
         for delay in self._caller.backoff.delays(self._options.source):
+            if self._closed:
+                break
             answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(lease_id, deque()).append(answer)
             try:
@@ -62,10 +66,11 @@ class LeaseKeeper:
                 stream.send(encode_lease_keep_alive(lease_id))
                 return await answer
             except (GrpcError, errors.Unavailable):
-                await self._clock.sleep(delay)
+                if not self._closed:
+                    await self._clock.sleep(delay)
             finally:
                 self._forget(lease_id, answer)
-        raise AssertionError("the waits of a backoff without a bound do not end")
+        raise errors.Unavailable("etcd: the store is closed")
 
     async def _ready(self) -> ClientStream:
         async with self._opening:
