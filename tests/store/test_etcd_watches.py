@@ -262,6 +262,25 @@ async def test_what_cannot_be_mended_ends_all_watches(
     await scene.stream.close()
 
 
+async def test_a_watch_given_up_while_the_stream_opens_leaves_none_behind(scene: Scene) -> None:
+    answered = asyncio.Event()
+    asked = scene.caller.one_member
+
+    async def slow(connection: Connection, path: str, message: bytes, seconds: float) -> bytes:
+        await answered.wait()
+        return await asked(connection, path, message, seconds)
+
+    scene.caller.one_member = slow  # type: ignore[method-assign]
+    watch = scene.stream.watch(WatchRequest(b"k"))
+    stream = await scene.settle()
+    await watch.cancel()
+    answered.set()
+    await scene.settle()
+    assert isinstance(stream.answers.get_nowait(), GrpcError), "the stream was not cancelled"
+    assert stream.asked == []
+    await scene.stream.close()
+
+
 async def test_the_stream_ends_with_its_last_watch_and_comes_back(scene: Scene) -> None:
     watch = scene.stream.watch(WatchRequest(b"k"))
     first = await scene.settle()

@@ -238,14 +238,10 @@ class WatchStream:
         self._served = False
         try:
             self._ordered_progress = await self._has_ordered_progress(connection)
+            if not self._watches:
+                return None
             self._stream = stream
-            for watch in list(self._watches.values()):
-                if watch.watch_id in self._watches:
-                    watch.fragments = []
-                    self._create(stream, watch)
-                    await stream.drain()
-            if any(watch.wants_progress for watch in self._watches.values()):
-                self.request_progress()
+            await self._ask_for_all(stream)
             taken = 0
             async for data in stream:
                 message = decode_watch_response(data)
@@ -266,6 +262,15 @@ class WatchStream:
             self._stream = None
             stream.cancel()
         return None
+
+    async def _ask_for_all(self, stream: ClientStream) -> None:
+        for watch in list(self._watches.values()):
+            if watch.watch_id in self._watches:
+                watch.fragments = []
+                self._create(stream, watch)
+                await stream.drain()
+        if any(watch.wants_progress for watch in self._watches.values()):
+            self.request_progress()
 
     async def _has_ordered_progress(self, connection: Connection) -> bool:
         """Whether the member sends a progress report after the events before it (etcd 3.4.25, 3.5.8 and later)."""
