@@ -295,3 +295,23 @@ def test_settings_that_cannot_work_are_named(name: str) -> None:
         StoreOptions(data_dir="x", **{name: 0})  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match="data_dir"):
         StoreOptions(data_dir="")
+
+
+@pytest.mark.parametrize("base", [True, False])
+async def test_a_checkpoint_holds_large_values_and_large_transactions(opener: Opener, base: bool) -> None:
+    store = await opener()
+    if not base:
+        await store.checkpointer.write()
+    value = b"large" * 200_000
+    await asyncio.gather(*[store.put(PutRequest(b"/large/%02d" % number, value)) for number in range(70)])
+    await fill(store, 2000, size=1)
+    await store.delete_range(DeleteRangeRequest(b"/k/", prefix_end(b"/k/")))
+    await store.put(PutRequest(b"last"))
+    before = await store.hash_kv()
+    await store.checkpointer.write(base=base)
+    await store.put(PutRequest(b"after"))
+    changes = store.keys.changes_since(2, 10_000)
+    await store.close()
+    store = await opener()
+    assert store.keys.changes_since(2, 10_000) == changes
+    assert (await store.hash_kv(before.hash_revision)).hash == before.hash

@@ -2,7 +2,8 @@
 
 Block kinds: META (everything small, first in its table), LIVE (current versions in key order), OLD (replaced
 versions and tombstones that compaction has not dropped) and CHANGES (whole revisions in order). Versions are
-MessagePack arrays of `KeyValue`, about 100 KiB a block, which msgspec decodes at several million a second.
+MessagePack arrays of `KeyValue`, some hundred a block, fewer where they are large, which msgspec decodes at several
+million a second.
 
 A base is written at one revision while writes go on: versions are immutable, the key space is pinned so that
 compaction drops none of them, and the walk goes in chunks that leave the event loop free in between.
@@ -16,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 import msgspec
 
 from pilothouse.store.auth_commands import AuthState
-from pilothouse.store.changelog import Change
+from pilothouse.store.changelog import Change, each
 from pilothouse.store.machine import StateMachine
 from pilothouse.store.model import Alarm, KeyValue
 
@@ -28,6 +29,8 @@ OLD = 3
 CHANGES = 4
 
 _BLOCK = 500
+_BLOCK_BYTES = 1024 * 1024
+"""Keys and values after which a block ends; far below what a table takes in one, and the last value may be large."""
 _WALK = 4000
 """Keys looked at in one go on the event loop, about 2 ms."""
 
@@ -85,25 +88,23 @@ async def write_base(
         keys.unpin()
 
 
-def _blocks(kind: int, kvs: list[KeyValue]) -> Iterator[tuple[int, bytes]]:
-    for start in range(0, len(kvs), _BLOCK):
-        yield kind, _encode(kvs[start : start + _BLOCK])
+def _blocks(kind: int, kvs: Iterable[KeyValue]) -> Iterator[tuple[int, bytes]]:
+    chunk: list[KeyValue] = []
+    size = 0
+    for kv in kvs:
+        chunk.append(kv)
+        size += len(kv.key) + len(kv.value)
+        if len(chunk) >= _BLOCK or size >= _BLOCK_BYTES:
+            yield kind, _encode(chunk)
+            chunk, size = [], 0
+    if chunk:
+        yield kind, _encode(chunk)
 
 
 def delta_blocks(meta: Meta, changes: list[Change]) -> Iterable[tuple[int, bytes]]:
-    """Encode the changes of whole revisions up to `meta.revision`, block by block."""
+    """Encode the changes of whole revisions up to `meta.revision`, block by block; a revision may take several."""
     yield META, _encode(meta)
-    chunk: list[KeyValue] = []
-    for change in changes:
-        if isinstance(change, tuple):
-            chunk += change
-        else:
-            chunk.append(change)
-        if len(chunk) >= _BLOCK:
-            yield CHANGES, _encode(chunk)
-            chunk = []
-    if chunk:
-        yield CHANGES, _encode(chunk)
+    yield from _blocks(CHANGES, (kv for change in changes for kv in each(change)))
 
 
 def load(machine: StateMachine, blocks: Iterable[tuple[int, bytes]]) -> Meta | None:
@@ -144,6 +145,7 @@ def _load(machine: StateMachine, blocks: Iterable[tuple[int, bytes]]) -> Meta | 
             keys.replay(_decode_kvs(payload))
         else:
             raise ValueError(f"a block of unknown kind {kind}")
+    keys.commit()
     if base is not None:
         keys.load(live, old, base.revision, base.compact_revision)
     if meta is not None:

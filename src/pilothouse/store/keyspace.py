@@ -387,7 +387,7 @@ class KeySpace:
         self._log = ChangeLog.rebuilt((live, old), max(2, compact_revision), revision)
 
     def replay(self, changes: Sequence[KeyValue]) -> None:
-        """Add changes of whole revisions in their order, as a delta table holds them."""
+        """Add changes in their order, as a delta table holds them; `commit` after the last one."""
         for kv in changes:
             if kv.mod_revision != self.revision + 1 and self._changes:
                 self.commit()
@@ -395,7 +395,6 @@ class KeySpace:
                 self._install(kv, self._live.get(kv.key))
             else:
                 self._bury(kv)
-        self.commit()
 
     def attach_all(self) -> None:
         """Bind live keys to their leases, after `load` and `replay` and once the leases are there."""
