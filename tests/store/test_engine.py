@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from pilothouse.foundation.clock import FakeClock
+from pilothouse.foundation.files import OsFileSystem
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.store.engine import EmbeddedStore, StoreOptions
 from pilothouse.store.errors import Compacted, DirectoryInUse, InvalidRequest, NoSpace, RequestTooLarge, Unavailable
@@ -17,6 +19,7 @@ from pilothouse.store.model import (
     AlarmAction,
     AlarmType,
     DeleteRangeRequest,
+    KeyValue,
     PutRequest,
     RangeRequest,
     TxnRequest,
@@ -315,3 +318,55 @@ async def test_a_checkpoint_holds_large_values_and_large_transactions(opener: Op
     store = await opener()
     assert store.keys.changes_since(2, 10_000) == changes
     assert (await store.hash_kv(before.hash_revision)).hash == before.hash
+
+
+async def test_a_closed_store_writes_no_checkpoint(opener: Opener, tmp_path: Path) -> None:
+    store = await opener()
+    await fill(store, 10)
+    running = asyncio.ensure_future(store.checkpointer.write())
+    await asyncio.sleep(0)
+    waiting = asyncio.ensure_future(store.defragment())
+    await asyncio.sleep(0)
+    await store.close()
+    names = sorted(os.listdir(tmp_path / "data" / "snap"))
+    await running
+    for late in (waiting, asyncio.ensure_future(store.defragment())):
+        with pytest.raises(Unavailable):
+            await late
+    assert store.checkpointer.written == 1
+    assert sorted(os.listdir(tmp_path / "data" / "snap")) == names
+
+
+class SlowOpening(OsFileSystem):
+    """Files whose opening, where the path has `name` in it, waits until `go`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.entered = threading.Event()
+        self.go = threading.Event()
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        if self.name in path:
+            self.entered.set()
+            assert self.go.wait(10)
+        return super().open(path, flags, mode)
+
+
+async def test_a_compaction_while_a_copy_begins_is_in_it_or_after_it(opener: Opener, tmp_path: Path) -> None:
+    files = SlowOpening("spool")
+    store = await opener(filesystem=files)
+    for _ in range(5):
+        await fill(store, 20)
+    await store.checkpointer.write()
+    stream = store.snapshot()
+    first = asyncio.ensure_future(anext(stream))
+    assert await asyncio.to_thread(files.entered.wait, 10)
+    await store.compact(50, physical=True)
+    files.go.set()
+    copy = tmp_path / "copy"
+    copy.write_bytes(await first + b"".join([chunk async for chunk in stream]))
+    restore_snapshot(str(copy), str(tmp_path / "restored"))
+    async with await EmbeddedStore.open(StoreOptions(data_dir=str(tmp_path / "restored"))) as restored:
+        held = restored.keys.changes_since(max(restored.keys.compact_revision, 2), 1000)
+        assert [change.mod_revision for change in held if isinstance(change, KeyValue)] == list(range(50, 102))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pilothouse.store import images
 from pilothouse.store.changelog import Change
 from pilothouse.store.checkpoints import Checkpoints, Kind, TableFile
-from pilothouse.store.errors import StoreError
+from pilothouse.store.errors import StoreError, Unavailable
 from pilothouse.store.machine import StateMachine
 from pilothouse.store.metrics import StoreMetrics
 
@@ -64,9 +64,11 @@ class Checkpointer:
             self._start(base=False)
 
     async def write(self, *, base: bool = False) -> None:
-        """Write a checkpoint of what is applied now and wait for it; raise if it cannot be written."""
+        """Write a checkpoint of what is applied now and wait for it; raise if it cannot be written or after `close`."""
         while self._task is not None:
             await asyncio.wait({self._task})
+        if self._closed:  # the directory may be another process's by now
+            raise Unavailable
         task = self._start(base=base)
         await asyncio.wait({task})
         task.result()
@@ -118,19 +120,19 @@ class Checkpointer:
             await asyncio.sleep(0)
 
     async def _write(self, *, base: bool) -> None:
-        index = self._position()
-        meta = images.capture(self._machine, index)
         kind: Kind = "base" if base or not self._checkpoints.tables or self._deltas_outgrow() else "delta"
-        changes = self._machine.keys.changes_since(self.revision + 1, meta.revision - self.revision)
         with self._metrics.checkpoint.labels(kind).time():
             table = await asyncio.to_thread(self._checkpoints.begin, kind)
+            # Nothing may be awaited between here and the pin of the base or the copy of the delta's changes.
+            meta = images.capture(self._machine, self._position())
             if kind == "base":
                 await self._fill_base(table, meta)
             else:
+                changes = self._machine.keys.changes_since(self.revision + 1, meta.revision - self.revision)
                 await asyncio.to_thread(_fill_delta, table, meta, changes)
-        self.index, self.revision, self.failure = index, meta.revision, ""
+        self.index, self.revision, self.failure = meta.index, meta.revision, ""
         self.written += 1
-        await asyncio.to_thread(self._release, index)
+        await asyncio.to_thread(self._release, meta.index)
         if self._machine.keys.sweepable(self.revision):
             self.compacted()
 

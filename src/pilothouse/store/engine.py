@@ -331,7 +331,7 @@ class EmbeddedStore:
 
     async def snapshot(self) -> AsyncIterator[bytes]:
         async for chunk in spool_snapshot(
-            self.machine, self._applied, self.options.filesystem, self._recovered.directory
+            self.machine, lambda: self._applied, self.options.filesystem, self._recovered.directory
         ):
             yield chunk
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from pilothouse import __version__
 from pilothouse.foundation.files import FileSystem
@@ -20,9 +20,10 @@ _CHUNK = 256 * 1024
 _numbers = itertools.count(1)
 
 
-async def spool_snapshot(machine: StateMachine, index: int, fs: FileSystem, directory: DataDir) -> AsyncIterator[bytes]:
-    """Yield the bytes of a table with the whole state as it is now; `index` is the last log index applied."""
-    meta = images.capture(machine, index)
+async def spool_snapshot(
+    machine: StateMachine, position: Callable[[], int], fs: FileSystem, directory: DataDir
+) -> AsyncIterator[bytes]:
+    """Yield the bytes of a table with the whole state as it is now; `position` gives the last log index applied."""
     identity = directory.identity
     header = TableHeader(
         cluster_id=identity.cluster_id, member_id=identity.member_id, purpose="save", program=__version__
@@ -32,7 +33,7 @@ async def spool_snapshot(machine: StateMachine, index: int, fs: FileSystem, dire
     try:
         # The name goes at once, so that nothing is left behind whatever happens; the file lives as long as it is open.
         await asyncio.to_thread(fs.unlink, path)
-        size = await _fill(machine, meta, header, fs, fd)
+        size = await _fill(machine, position, header, fs, fd)
         offset = 0
         while offset < size:
             chunk = await asyncio.to_thread(fs.pread, fd, _CHUNK, offset)
@@ -42,7 +43,9 @@ async def spool_snapshot(machine: StateMachine, index: int, fs: FileSystem, dire
         fs.close(fd)
 
 
-async def _fill(machine: StateMachine, meta: images.Meta, header: TableHeader, fs: FileSystem, fd: int) -> int:
+async def _fill(
+    machine: StateMachine, position: Callable[[], int], header: TableHeader, fs: FileSystem, fd: int
+) -> int:
     encoder = TableEncoder()
     offset = 0
 
@@ -62,6 +65,7 @@ async def _fill(machine: StateMachine, meta: images.Meta, header: TableHeader, f
         await asyncio.to_thread(append_all, blocks)
 
     append(encoder.encode_header(header))
-    await images.write_base(machine, meta, write)
+    # Nothing may be awaited between the two, or a compaction could take away what is to be written.
+    await images.write_base(machine, images.capture(machine, position()), write)
     append(encoder.encode_footer())
     return offset
