@@ -169,6 +169,24 @@ async def test_physical_compaction_frees_history(opener: Opener) -> None:
     assert store.keys.bytes_in_use < held / 10
 
 
+async def test_history_given_up_before_a_restart_does_not_come_back(opener: Opener) -> None:
+    store = await opener()
+    for _ in range(20):
+        await fill(store, 20)
+    await store.delete_range(DeleteRangeRequest(b"/k/00000", prefix_end(b"/k/00000")))
+    await store.put(PutRequest(b"last"))
+    # The checkpoint that this needs is made before anything is swept.
+    await store.compact(store.keys.revision - 1, physical=True)
+    before = await store.hash_kv()
+    held = store.keys.bytes_in_use
+    changes = store.keys.changes_since(2, 1000)
+    await store.close()
+    store = await opener()
+    assert store.keys.bytes_in_use == held
+    assert store.keys.changes_since(2, 1000) == changes
+    assert await store.hash_kv() == before
+
+
 async def test_a_large_range_is_one_revision_and_lets_writes_through(opener: Opener) -> None:
     store = await opener()
     await fill(store, 25_000, size=1)

@@ -385,6 +385,17 @@ class KeySpace:
         self.bytes_in_use = sum(sum([len(kv.key) + len(kv.value) for kv in kvs]) for kvs in (live, old))
         self.bytes_in_use += VERSION_OVERHEAD * (len(live) + len(old))
         self._log = ChangeLog.rebuilt((live, old), max(2, compact_revision), revision)
+        self._drop_given_up()
+
+    def _drop_given_up(self) -> None:
+        """Remove what a sweep had not come to when the copy was made, for the log of changes does not lead to it."""
+        line = self.compact_revision
+        for key in [key for key, old in self._old.items() if old[0].mod_revision <= line]:
+            newest = self._live.get(key)
+            if newest is None or newest.mod_revision > line:
+                old = self._old[key]
+                newest = old[bisect_right(old, line, key=_mod_revision) - 1]
+            self._drop_before(newest, line)
 
     def replay(self, changes: Sequence[KeyValue]) -> None:
         """Add changes in their order, as a delta table holds them; `commit` after the last one."""
