@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -36,14 +37,23 @@ class _Load:
 
 
 @click.command(epilog=examples("pilothouse demo", "pilothouse demo --seconds 10"))
-@click.option("--seconds", default=3.0, show_default=True, help="How long to write under load.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True, help="How long to write under load."
+)
 def demo(seconds: float) -> None:
     """Start a store, watch it, write to it, kill it with SIGKILL under load, and show that nothing was lost."""
     with tempfile.TemporaryDirectory(prefix="pilothouse-demo-") as directory:
-        asyncio.run(_demo(str(Path(directory) / "store"), seconds))
+        try:
+            asyncio.run(_demo(str(Path(directory) / "store"), seconds))
+        except asyncio.CancelledError:
+            raise click.Abort from None
 
 
 async def _demo(directory: str, seconds: float) -> None:
+    # Without this SIGTERM would end only this process and leave the store's behind.
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     _say("1. a store starts in a process of its own and speaks etcd's v3 API")
     started = time.perf_counter()
     async with _serving(directory) as (process, store):
@@ -111,6 +121,8 @@ async def _missing(store: Store, keys: list[bytes]) -> list[bytes]:
 
 
 def _show(load: _Load, ready: float, lost: list[bytes], directory: str) -> None:
+    if not load.latencies:
+        raise CommandError(f"no write was acknowledged in {load.seconds:.1f} s", hint="try a longer --seconds")
     report = check(directory)
     ordered = sorted(load.latencies)
     emit(
