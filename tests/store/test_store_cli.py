@@ -230,9 +230,15 @@ def test_retention_is_read_as_etcd_reads_it(mode: str, value: str, expected: tup
 
 
 def test_a_taken_port_is_named(endpoint: str, tmp_path: Path) -> None:
-    port = endpoint.rpartition(":")[2]
-    done = pilothouse("store", "serve", "--data-dir", str(tmp_path / "d"), "--listen", f"127.0.0.1:{port}", check=False)
-    assert (done.returncode, f"--listen 127.0.0.1:{port}" in done.stderr) == (5, True)
+    taken = f"127.0.0.1:{endpoint.rpartition(':')[2]}"
+    for options in (("--listen", taken), ("--listen", "127.0.0.1:0", "--metrics-listen", taken)):
+        done = pilothouse("store", "serve", "--data-dir", str(tmp_path / "d"), *options, check=False)
+        assert (done.returncode, f"error: {options[-2]} {taken}" in done.stderr) == (5, True), done.stderr
+
+
+def test_a_data_directory_that_cannot_be_made_is_named() -> None:
+    done = pilothouse("store", "serve", "--data-dir", "/proc/none", "--listen", "127.0.0.1:0", check=False)
+    assert (done.returncode, done.stderr) == (1, "error: data directory /proc/none: No such file or directory\n")
 
 
 def test_contradicting_ranges_are_refused() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pilothouse.foundation.terminal import examples
+from pilothouse.foundation.terminal import CommandError, ExitCode, examples
 from pilothouse.store.cli_serve import serve
 
 __all__ = ["up"]
@@ -30,7 +30,12 @@ def up(context: click.Context, home: Path | None, listen: str) -> None:
     Today that is the store, with an hour of history kept.
     """
     directory = (home or default_home()) / "store"
-    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(
+            f"--home {directory.parent}: {error.strerror}", hint="name another directory", code=ExitCode.USAGE
+        ) from error
     arguments = ["--data-dir", str(directory), "--listen", listen, "--auto-compaction-retention", "1h"]
     with serve.make_context("up", arguments, parent=context.parent) as prepared:
         serve.invoke(prepared)

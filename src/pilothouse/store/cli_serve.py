@@ -9,6 +9,7 @@ import ipaddress
 import re
 import signal
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
@@ -153,6 +154,8 @@ def serve(  # noqa: PLR0913  # one parameter an option
         raise command_error(error, "stop that process, or give each its own --data-dir") from error
     except StoreError as error:
         raise command_error(error) from error
+    except OSError as error:
+        raise CommandError(f"data directory {data_dir}: {error.strerror or error}") from error
 
 
 async def _serve(setup: _Setup) -> None:
@@ -172,7 +175,8 @@ async def _serve(setup: _Setup) -> None:
             url = await _listen(setup, store, service)
             extra = ""
             if setup.metrics is not None:
-                extra = f", metrics on {await stack.enter_async_context(MetricsEndpoint(store, *setup.metrics))}"
+                with _named("--metrics-listen", setup.metrics):
+                    extra = f", metrics on {await stack.enter_async_context(MetricsEndpoint(store, *setup.metrics))}"
             if setup.tls is not None:
                 watching = asyncio.create_task(_renew(setup.tls))
                 stack.callback(watching.cancel)
@@ -183,14 +187,8 @@ async def _serve(setup: _Setup) -> None:
 
 async def _listen(setup: _Setup, store: EmbeddedStore, service: EtcdService) -> str:
     context: ssl.SSLContext | None = None if setup.tls is None else setup.tls.context
-    try:
+    with _named("--listen", (setup.host, setup.port)):
         host, port = await service.listen_tcp(setup.host, setup.port, tls=context)
-    except OSError as error:
-        raise CommandError(
-            f"--listen {setup.host}:{setup.port}: {error.strerror or error}",
-            hint="another program may have it; name another port, or 0 for any",
-            code=ExitCode.CONFLICT,
-        ) from error
     if setup.unix is not None:
         try:
             await service.listen_unix(setup.unix)
@@ -200,6 +198,19 @@ async def _listen(setup: _Setup, store: EmbeddedStore, service: EtcdService) -> 
     url = f"{'https' if context else 'http'}://{shown}:{port}"
     store.client_urls = (setup.advertise or url,)
     return url
+
+
+@contextlib.contextmanager
+def _named(option: str, address: tuple[str, int]) -> Iterator[None]:
+    """Say of which option the address is that cannot be had."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(
+            f"{option} {address[0]}:{address[1]}: {error.strerror or error}",
+            hint="another program may have it; name another port, or 0 for any",
+            code=ExitCode.CONFLICT,
+        ) from error
 
 
 async def _renew(tls: ReloadingContext) -> None:
