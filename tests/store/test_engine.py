@@ -14,7 +14,15 @@ from pilothouse.foundation.clock import FakeClock
 from pilothouse.foundation.files import OsFileSystem
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.store.engine import EmbeddedStore, StoreOptions
-from pilothouse.store.errors import Compacted, DirectoryInUse, InvalidRequest, NoSpace, RequestTooLarge, Unavailable
+from pilothouse.store.errors import (
+    Compacted,
+    CorruptAlarm,
+    DirectoryInUse,
+    InvalidRequest,
+    NoSpace,
+    RequestTooLarge,
+    Unavailable,
+)
 from pilothouse.store.model import (
     AlarmAction,
     AlarmType,
@@ -107,6 +115,26 @@ async def test_the_quota_refuses_writes_until_the_alarm_is_cleared(opener: Opene
     await store.alarm(AlarmAction.DEACTIVATE, AlarmType.NOSPACE)
     await store.put(PutRequest(b"small"))
     assert "NOSPACE" not in (await store.status()).errors
+
+
+async def test_those_who_are_refused_together_raise_one_alarm(opener: Opener) -> None:
+    store = await opener(quota_bytes=2000, proposals=100)
+    puts = [store.put(PutRequest(b"/k/%06d" % number, bytes(100))) for number in range(500)]
+    results = await asyncio.gather(*puts, return_exceptions=True)
+    written = sum(not isinstance(result, BaseException) for result in results)
+    assert [type(result) for result in results[written:]] == [NoSpace] * (500 - written)
+    await store.delete_range(DeleteRangeRequest(b"missing"))
+    assert (await store.status()).raft_applied_index == written + 2
+
+
+async def test_nothing_is_read_under_a_corrupt_alarm(opener: Opener) -> None:
+    store = await opener()
+    await store.alarm(AlarmAction.ACTIVATE, AlarmType.CORRUPT)
+    for read in (store.range(ALL), store.txn(TxnRequest(success=(ALL,)))):
+        with pytest.raises(CorruptAlarm):
+            await read
+    await store.alarm(AlarmAction.DEACTIVATE, AlarmType.CORRUPT)
+    assert (await store.txn(TxnRequest(success=(ALL,)))).succeeded
 
 
 async def test_a_large_request_is_refused_before_the_log(opener: Opener) -> None:

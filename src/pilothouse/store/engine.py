@@ -7,6 +7,7 @@ when it is durable and applied. `submit` and `read` are the same operations with
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from typing import Any, Self
@@ -82,6 +83,7 @@ class EmbeddedStore:
         self._rates = WriteRates()
         self._applied = recovered.writer.last_index
         self._closed = False
+        self._alarming: asyncio.Future[Any] | None = None
         self.hub = WatchHub(
             self.keys, buffer_events=options.watch_buffer_events, buffer_bytes=options.watch_buffer_bytes
         )
@@ -138,9 +140,12 @@ class EmbeddedStore:
     def read(self, request: RangeRequest) -> RangeResponse:
         """Answer a range at once, however large; `range` leaves the event loop free in between."""
         check_range(request)
+        self._require_sound()
+        return self.keys.range(request)
+
+    def _require_sound(self) -> None:
         if self.machine.alarms and self.machine.has_alarm(AlarmType.CORRUPT):
             raise CorruptAlarm
-        return self.keys.range(request)
 
     async def range(self, request: RangeRequest) -> RangeResponse:
         if (
@@ -183,6 +188,7 @@ class EmbeddedStore:
             check_txn(request, self.options.max_txn_ops)
             puts, deletes = writes(request)
             if not puts and not deletes:
+                self._require_sound()
                 future: asyncio.Future[TxnResponse] = self._loop.create_future()
                 future.set_result(self.machine.read(request))
                 return future
@@ -222,10 +228,17 @@ class EmbeddedStore:
         taken = self.keys.bytes_in_use + self._pipeline.bytes_waiting
         if taken + size + VERSION_OVERHEAD <= self.options.quota_bytes:
             return
-        alarm = Alarm(self.member_id, AlarmType.NOSPACE)
-        if alarm not in self.machine.alarms and self._pipeline.refusal is None:
-            _ignore(self._pipeline.propose(SetAlarm(self.member_id, AlarmType.NOSPACE, active=True)))
+        if Alarm(self.member_id, AlarmType.NOSPACE) not in self.machine.alarms:
+            self._raise_alarm()
         raise NoSpace
+
+    def _raise_alarm(self) -> None:
+        if self._alarming is not None and not self._alarming.done():
+            return  # one on its way is enough for all who are refused meanwhile
+        # Whoever is refused is told why in any case; the next one tries again.
+        with contextlib.suppress(StoreError):
+            self._alarming = self._pipeline.propose(SetAlarm(self.member_id, AlarmType.NOSPACE, active=True))
+            _ignore(self._alarming)
 
     # Watches
 
