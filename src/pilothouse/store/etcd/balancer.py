@@ -53,8 +53,11 @@ class Balancer:
         current = self._current
         return current if current is not None and current.channel.connected else None
 
-    async def connect(self) -> Connection:
-        """Return a live connection; each endpoint is tried once. `Unavailable` names them and their errors."""
+    async def connect(self, deadline: float) -> Connection:
+        """Return a live connection; each endpoint is tried once, until `deadline` on the options' clock.
+
+        `Unavailable` names the endpoints and their errors.
+        """
         current = self.connection()
         if current is not None:
             return current
@@ -65,7 +68,10 @@ class Balancer:
                 current = self.connection()
                 if current is not None:
                     return current
-                current = await self._dial(self._endpoints[self._next])
+                left = deadline - self._options.clock.monotonic()
+                if left <= 0:
+                    break
+                current = await self._dial(self._endpoints[self._next], min(left, self._options.dial_timeout))
                 if current is not None:
                     self._current = current
                     return current
@@ -74,7 +80,7 @@ class Balancer:
 
     async def dial(self, endpoint: Endpoint) -> Connection:
         """Return a connection of its own to one endpoint, for what concerns one member; the caller closes it."""
-        connection = await self._dial(endpoint)
+        connection = await self._dial(endpoint, self._options.dial_timeout)
         if connection is None:
             raise errors.Unavailable(f"etcd: {endpoint} cannot be reached: {self.failures[endpoint]}")
         return connection
@@ -111,13 +117,13 @@ class Balancer:
             await channel.close()
         await asyncio.gather(*(task for task, _ in retired), return_exceptions=True)
 
-    async def _dial(self, endpoint: Endpoint) -> Connection | None:
+    async def _dial(self, endpoint: Endpoint, seconds: float) -> Connection | None:
         options = self._options
         channel = GrpcChannel(
             endpoint.host,
             endpoint.port,
             tls=self._context if endpoint.secure else None,
-            connect_timeout=options.dial_timeout,
+            connect_timeout=seconds,
             keepalive_seconds=options.keepalive_seconds,
             keepalive_timeout=options.keepalive_timeout,
             max_message_bytes=options.max_message_bytes,

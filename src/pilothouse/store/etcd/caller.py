@@ -54,19 +54,13 @@ class Caller:
         delays = self.backoff.delays(self._options.source)
         logins = 0
         while True:
-            try:
-                connection = await self._balancer.connect()
-                token = await self._authenticated(connection, deadline)
-            except errors.Unavailable:
-                if self._balancer.closed:
-                    raise
-                connection = None
-            if connection is not None:
-                left = deadline - self._clock.monotonic()
+            ready = await self._ready(deadline)
+            if ready is not None:
+                connection, token, left = ready
                 answer: asyncio.Future[bytes] | None = None
                 try:
                     answer = connection.channel.unary_future(
-                        path, message, metadata=self._metadata(token, local), timeout=max(left, 0.001)
+                        path, message, metadata=self._metadata(token, local), timeout=left
                     )
                     return await answer
                 except GrpcError as error:
@@ -84,8 +78,8 @@ class Caller:
 
     async def open(self, path: str, *, local: bool = False) -> tuple[Connection, ClientStream]:
         """Open a stream on a healthy member; `Unavailable` names the endpoints where there is none."""
-        connection = await self._balancer.connect()
         deadline = self._clock.monotonic() + self._options.request_timeout
+        connection = await self._balancer.connect(deadline)
         token = await self._authenticated(connection, deadline)
         try:
             return connection, connection.channel.stream(path, metadata=self._metadata(token, local))
@@ -125,6 +119,18 @@ class Caller:
         """Let the next call authenticate anew, unless another call has already done so since `token`."""
         if token is None or token == self._token:
             self._token = ""
+
+    async def _ready(self, deadline: float) -> tuple[Connection, str, float] | None:
+        """Return a live connection, the token for it and the seconds left; None without one, or without time."""
+        try:
+            connection = await self._balancer.connect(deadline)
+            token = await self._authenticated(connection, deadline)
+        except errors.Unavailable:
+            if self._balancer.closed:
+                raise
+            return None
+        left = deadline - self._clock.monotonic()
+        return (connection, token, left) if left > 0 else None
 
     def _judge(self, connection: Connection, error: GrpcError, path: str, safe: bool) -> None:
         """Return where the call may be sent again, else raise."""
