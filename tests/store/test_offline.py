@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from pilothouse.store.engine import EmbeddedStore, StoreOptions
-from pilothouse.store.errors import DamagedData, DataDirError, DirectoryInUse
+from pilothouse.store.errors import DamagedData, DataDirError, DirectoryInUse, NoSpace
 from pilothouse.store.model import PutRequest
 from pilothouse.store.offline import check, restore_snapshot
+from support.faultfs import Fault, FaultFileSystem, SimulatedCrash, count_points
 
 
 @pytest.fixture
@@ -115,6 +119,42 @@ def test_a_truncated_snapshot_leaves_nothing(tmp_path: Path, keep: int) -> None:
     with pytest.raises(DamagedData):
         restore_snapshot(str(cut), str(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
+
+
+def _restore(fs: FaultFileSystem, source: bytes) -> None:
+    fs.makedirs("/data")
+    fd = fs.open("/data/saved", os.O_WRONLY | os.O_CREAT)
+    fs.pwrite(fd, (source,), 0)
+    fs.close(fd)
+    restore_snapshot("/data/saved", "/data/new", StoreOptions(data_dir="/data/new", filesystem=fs))
+
+
+@pytest.mark.usefixtures("directory")
+@pytest.mark.parametrize("fault", [Fault.CRASH, Fault.EIO, Fault.ENOSPC])
+async def test_a_restore_that_fails_leaves_nothing_that_opens_without_its_keys(tmp_path: Path, fault: Fault) -> None:
+    source = (tmp_path / "saved").read_bytes()
+    points = count_points(lambda fs: _restore(fs, source))
+    refused = 0
+    for point, where in enumerate(points):
+        fs = FaultFileSystem(plan={point: fault})
+        with contextlib.suppress(SimulatedCrash, OSError, NoSpace):
+            _restore(fs, source)
+        for image in (fs.killed(), fs.crash_image(Random(point))):
+            options = StoreOptions(data_dir="/data/new", filesystem=image)
+            if not image.exists("/data/new/snap"):
+                continue
+            found: EmbeddedStore | DamagedData
+            try:
+                found = await EmbeddedStore.open(options)
+            except DamagedData as error:
+                found = error
+            if isinstance(found, DamagedData):
+                assert "restore a snapshot" in found.message, where
+                refused += 1
+            else:
+                assert found.keys.revision == 46, where
+                await found.close()
+    assert refused > 5
 
 
 @pytest.mark.usefixtures("directory")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 
 import msgspec
 
@@ -24,6 +25,7 @@ FORMAT_VERSION = 1
 
 _LOCK = "LOCK"
 _VERSION = "VERSION"
+_SNAP = "snap"
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -51,11 +53,14 @@ class DataDir:
         ids: Ids | None = None,
         identity: Identity | None = None,
         pid: int | None = None,
+        fill: Callable[[str, Identity], None] | None = None,
     ) -> DataDir:
         """Take the directory, making it where there is none.
 
-        A new one gets `identity`, or random ids. Raises `DirectoryPermission`, `DirectoryInUse`, `NewerFormat` or
-        `DamagedData`, with nothing touched, and `OSError`.
+        A new one gets `identity`, or random ids, and `fill(snap, identity)` writes the checkpoint that it begins
+        with; before that has returned it is not a data directory, so a crash leaves nothing that opens.
+        Raises `DirectoryPermission`, `DirectoryInUse`, `NewerFormat` or `DamagedData`, with nothing touched, and
+        `OSError`.
         """
         path = os.path.abspath(path)
         _make(fs, path)
@@ -65,7 +70,7 @@ class DataDir:
             read_sealed(fs, version, Identity, FORMAT_VERSION)
         lock = _take_lock(fs, path, os.getpid() if pid is None else pid)
         try:
-            found = _read_or_create(fs, path, ids or SystemIds(), identity)
+            found = _read_or_create(fs, path, ids or SystemIds(), identity, fill)
         except BaseException:
             fs.close(lock)
             raise
@@ -79,7 +84,7 @@ class DataDir:
     @property
     def snap(self) -> str:
         """The directory of the checkpoints."""
-        return os.path.join(self.path, "snap")
+        return os.path.join(self.path, _SNAP)
 
     def close(self) -> None:
         """Let another process have the directory."""
@@ -150,7 +155,13 @@ def _claim(fs: FileSystem, path: str, fd: int, pid: int) -> None:
     fs.pwrite(fd, (b"%d\n" % pid,), 0)
 
 
-def _read_or_create(fs: FileSystem, path: str, ids: Ids, identity: Identity | None) -> Identity:
+def _read_or_create(
+    fs: FileSystem,
+    path: str,
+    ids: Ids,
+    identity: Identity | None,
+    fill: Callable[[str, Identity], None] | None,
+) -> Identity:
     version = os.path.join(path, _VERSION)
     if fs.exists(version):
         found = read_sealed(fs, version, Identity, FORMAT_VERSION)
@@ -161,13 +172,15 @@ def _read_or_create(fs: FileSystem, path: str, ids: Ids, identity: Identity | No
                 path=version,
             )
     else:
-        if used := sorted({"wal", "snap"}.intersection(fs.listdir(path))):
+        if used := sorted({"wal", _SNAP}.intersection(fs.listdir(path))):
             raise DamagedData(
                 f"{version}: offset 0: the file is missing, though there is {used[0]}: restore a snapshot into a new "
                 "directory",
                 path=version,
             )
         found = identity or Identity(ids.int63(), ids.int63())
+        if fill is not None:
+            fill(os.path.join(path, _SNAP), found)
         write_sealed(fs, version, found, FORMAT_VERSION)
     # What is built on this identity must not become durable before it does.
     fs.sync_directory(path)

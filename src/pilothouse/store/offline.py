@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import msgspec
 
 from pilothouse.store import images
 from pilothouse.store.checkpoints import Checkpoints
-from pilothouse.store.datadir import DataDir, read_identity
+from pilothouse.store.datadir import DataDir, Identity, read_identity
 from pilothouse.store.errors import DamagedData, DataDirError
 from pilothouse.store.options import StoreOptions
 from pilothouse.store.recovery import new_machine, replay
@@ -105,7 +105,7 @@ def restore_snapshot(
 
     `progress` is told the bytes read; `size` is that of the snapshot where more follows it in the file.
     Raises `DamagedData` for a truncated or damaged file, `NewerFormat`, and `DataDirError` where the directory is
-    taken; nothing usable is left behind then.
+    taken, `OSError` or `NoSpace`; nothing that opens is left behind then, nor by a crash.
     """
     options = replace(options, data_dir=data_dir) if options else StoreOptions(data_dir=data_dir)
     fs = options.filesystem
@@ -119,28 +119,42 @@ def restore_snapshot(
         raise DamagedData(f"{source}: not a snapshot of a store ({error})", path=source) from error
     if meta is None:
         raise DamagedData(f"{source}: the snapshot is empty", path=source)
-    directory = DataDir.open(fs, data_dir, ids=options.ids)
-    identity = directory.identity
-    try:
-        checkpoints = Checkpoints.open(fs, directory.snap, identity.cluster_id, identity.member_id)
-        table = checkpoints.begin("base")
-        done = 0
-        for kind, payload in read_table_file(fs, source, size=size):
-            table.write(kind, payload)
-            done += len(payload)
-            if progress is not None:
-                progress(done)
-        table.commit(0, meta.revision)  # a new log begins with record 1
-    finally:
-        directory.close()
+    revision = meta.revision
+
+    def fill(snap: str, identity: Identity) -> None:
+        checkpoints = Checkpoints.open(fs, snap, identity.cluster_id, identity.member_id)
+        _write_base(checkpoints, read_table_file(fs, source, size=size), revision, progress)
+
+    directory = DataDir.open(fs, data_dir, ids=options.ids, fill=fill)
+    directory.close()
     return Report(
         data_dir=data_dir,
         ok=True,
-        cluster_id=f"{identity.cluster_id:x}",
-        revision=meta.revision,
+        cluster_id=f"{directory.identity.cluster_id:x}",
+        revision=revision,
         compact_revision=max(meta.compact_revision, 0),
         index=meta.index,
         keys=len(machine.keys),
         leases=len(machine.leases),
         tables=1,
     )
+
+
+def _write_base(
+    checkpoints: Checkpoints,
+    blocks: Iterable[tuple[int, bytes]],
+    revision: int,
+    progress: Callable[[int], None] | None,
+) -> None:
+    table = checkpoints.begin("base")
+    try:
+        done = 0
+        for kind, payload in blocks:
+            table.write(kind, payload)
+            done += len(payload)
+            if progress is not None:
+                progress(done)
+        table.commit(0, revision)  # a new log begins with record 1
+    except BaseException:
+        table.abort()
+        raise
