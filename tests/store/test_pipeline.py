@@ -158,6 +158,40 @@ async def test_a_defect_in_apply_is_told_to_all_who_wait(caplog: pytest.LogCaptu
     await pipeline.close()
 
 
+class HeldAtSecond(FakeLog):
+    """Returns from its second write only when told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second = threading.Event()
+
+    def append(self, frames: Sequence[bytes], first: int, last: int, before: int, after: int) -> None:
+        super().append(frames, first, last, before, after)
+        if len(self.batches) == 2:
+            assert self.second.wait(10)
+
+
+async def test_what_is_being_written_while_apply_fails_is_refused_whole() -> None:
+    def apply(batch: list[Proposal]) -> None:
+        raise KeyError("a defect")
+
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    log = HeldAtSecond()
+    log.gate.clear()
+    pipeline = Pipeline(log, apply, StoreMetrics(Metrics()))  # type: ignore[arg-type]
+    first = pipeline.propose(put(0))
+    await entered(log)
+    rest = [pipeline.propose(put(number)) for number in range(1, 601)]
+    log.gate.set()
+    with pytest.raises(Unavailable):
+        await first
+    log.second.set()
+    done, waiting = await asyncio.wait(rest, timeout=10)
+    assert {type(future.exception()) for future in done} == {Unavailable}
+    assert not waiting
+    await pipeline.close()
+
+
 async def test_too_many_proposals_are_refused() -> None:
     log = FakeLog()
     pipeline = make(log, proposals=2)

@@ -11,6 +11,7 @@ everything from then on, for what a failed sync has lost cannot be told.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -167,6 +168,8 @@ class Pipeline:
                     self._room.wait()
                 continue
             batch = self._take(free)
+            if not batch:
+                continue
             try:
                 self._writer.append(
                     [proposal.frame for proposal in batch],
@@ -189,10 +192,12 @@ class Pipeline:
         pending = self._pending
         batch: list[Proposal] = []
         size = 0
-        while pending and len(batch) < free and size < _BATCH_BYTES:
-            proposal = pending.popleft()
-            size += len(proposal.frame)
-            batch.append(proposal)
+        # The loop empties the queue under our hands where apply has failed.
+        with contextlib.suppress(IndexError):
+            while len(batch) < free and size < _BATCH_BYTES:
+                proposal = pending.popleft()
+                size += len(proposal.frame)
+                batch.append(proposal)
         self._taken += len(batch)
         return batch
 
@@ -208,7 +213,7 @@ class Pipeline:
         if not batch:
             return
         if self._defect is not None:
-            self._refuse(batch, self._defect)
+            self._refuse([*batch, *_emptied(committed)], self._defect)
             return
         try:
             self._apply(batch)
@@ -229,9 +234,7 @@ class Pipeline:
         self._refusal = self._defect = _defect(error)
         self._paused = True
         self._room.set()
-        self._refuse([*batch, *self._committed, *self._pending], self._defect)
-        self._committed.clear()
-        self._pending.clear()
+        self._refuse([*batch, *_emptied(self._committed), *_emptied(self._pending)], self._defect)
 
     def _refuse_all(self, batch: list[Proposal], error: StoreError, final: bool) -> None:
         while self._committed:
@@ -253,6 +256,15 @@ class Pipeline:
             self.bytes_waiting -= len(proposal.frame)
             if not proposal.future.done():
                 proposal.future.set_exception(error)
+
+
+def _emptied(queue: deque[Proposal]) -> list[Proposal]:
+    """Take everything out of a queue that the log thread may be filling or emptying; each one goes to one of us."""
+    taken: list[Proposal] = []
+    with contextlib.suppress(IndexError):
+        while True:
+            taken.append(queue.popleft())
+    return taken
 
 
 def _defect(error: Exception) -> Unavailable:
