@@ -16,7 +16,7 @@ __all__ = ["StoreOptions"]
 _MIB = 1024 * 1024
 _LEAST = {
     "snapshot_entries": 1,
-    "segment_bytes": 4096,
+    "segment_bytes": 1024,
     "commit_queue": 1,
     "proposals": 1,
     "quota_bytes": 1,
