@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import os
+import stat
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import uvloop
 
-from pilothouse.foundation.grpc import GrpcCode, GrpcError, GrpcServer, ServerCall, ServerStream
+from pilothouse.foundation.grpc import GrpcChannel, GrpcCode, GrpcError, GrpcServer, ServerCall, ServerStream
 
 
 class Service:
@@ -288,3 +292,28 @@ async def test_a_path_is_registered_once_and_starts_with_a_slash() -> None:
     for path in ("/t/a", "t/b"):
         with pytest.raises(ValueError, match="registered once"):
             server.unary(path, lambda message, _: message)
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_unix_socket_is_for_its_user_alone_whatever_the_umask(
+    factory: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
+) -> None:
+    path = tmp_path / "socket"
+
+    async def main() -> int:
+        server = GrpcServer()
+        server.unary("/t/echo", lambda message, _: message)
+        await server.listen_unix(str(path))
+        mode = stat.S_IMODE(path.stat().st_mode)
+        channel = GrpcChannel(unix_path=str(path))
+        assert await channel.unary("/t/echo", b"hello", timeout=5) == b"hello"
+        await channel.close()
+        await server.close()
+        return mode
+
+    before = os.umask(0)
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            assert runner.run(main()) == 0o600
+    finally:
+        os.umask(before)

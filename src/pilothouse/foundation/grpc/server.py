@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import Callable
@@ -92,9 +93,13 @@ class GrpcServer:
         return name[0], name[1]
 
     async def listen_unix(self, path: str) -> None:
-        """Accept connections at a Unix socket; `OSError` when it cannot be made."""
+        """Accept connections of this user at a Unix socket, mode 0600; `OSError` when it cannot be made."""
         loop = asyncio.get_running_loop()
-        self._listeners.append(await loop.create_unix_server(self._connection, path, backlog=1024))
+        server = await loop.create_unix_server(self._connection, path, backlog=1024, start_serving=False)
+        self._listeners.append(server)
+        # Whoever may write to it is served without TLS, and the mode it was made with is the umask's.
+        os.chmod(path, 0o600)
+        await server.start_serving()
 
     def _connection(self) -> ServerConnection:
         return ServerConnection(self._options)
