@@ -136,7 +136,7 @@ def test_check_finds_damage_and_the_way_out(tmp_path: Path) -> None:
     at = data.index(b"v" * 200)
     segment.write_bytes(data[:at] + b"w" + data[at + 1 :])
     damaged = pilothouse("store", "check", str(directory), check=False)
-    assert damaged.returncode == 1
+    assert damaged.returncode == 6
     assert str(segment) in damaged.stdout
     assert "last good revision: 1" in damaged.stdout
     assert "way out:" in damaged.stdout

@@ -111,7 +111,7 @@ def snapshot_restore(file: str, data_dir: str, output: str) -> None:
 def check(data_dir: str, output: str) -> None:
     """Verify every file of a data directory that nobody serves; change nothing.
 
-    Exits with 1 where something is damaged.
+    Exits with 6 where something is damaged.
     """
     try:
         with _Progress(f"checking {data_dir}"):
@@ -122,7 +122,7 @@ def check(data_dir: str, output: str) -> None:
         raise CommandError(f"{error.filename or data_dir}: {error.strerror}") from error
     _show(report, output)
     if not report.ok:
-        raise SystemExit(int(ExitCode.FAILED))
+        raise SystemExit(int(ExitCode.DAMAGED))
 
 
 def _show(report: offline.Report, output: str) -> None:
