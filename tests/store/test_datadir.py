@@ -174,6 +174,14 @@ def test_an_opened_directory_and_its_identity_survive_a_loss_of_power() -> None:
         assert read_identity(fs.crash_image(Random(seed)), _PATH) == directory.identity
 
 
+def test_the_directories_above_it_survive_a_loss_of_power() -> None:
+    fs = FaultFileSystem()
+    path = "/data/new/newer/store"
+    directory = DataDir.open(fs, path)
+    for seed in range(20):
+        assert read_identity(fs.crash_image(Random(seed)), path) == directory.identity
+
+
 def _make(fs: FaultFileSystem) -> None:
     directory = DataDir.open(fs, _PATH, ids=SeededIds(1))
     fs.makedirs(directory.wal)

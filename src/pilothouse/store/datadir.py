@@ -102,11 +102,17 @@ def read_identity(fs: FileSystem, path: str) -> Identity:
 
 
 def _make(fs: FileSystem, path: str) -> None:
-    if fs.exists(path):
+    parents: list[str] = []
+    missing = path
+    while not fs.exists(missing):
+        missing = os.path.dirname(missing)
+        parents.append(missing)
+    if not parents:
         return
     try:
         fs.makedirs(path, 0o700)
-        fs.sync_directory(os.path.dirname(path))
+        for parent in parents:
+            fs.sync_directory(parent)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise DirectoryPermission(
             f"data directory {path} cannot be made ({error.strerror}): choose another one, or make it with "
