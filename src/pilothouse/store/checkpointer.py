@@ -1,9 +1,9 @@
 """When to write a checkpoint, of which kind, and what may be forgotten after it.
 
 Every `snapshot_entries` applied commands the changes since the last checkpoint go to disk as a delta table, which
-costs what was written and not what is held. When the deltas outgrow the base, a new base replaces all of them, so
-the bytes written stay proportional to the bytes changed. The log is released up to a checkpoint only once it is
-safe on disk, and compacted history is swept only up to it, for the next delta is made from that history.
+costs what was written and not what is held. When the deltas outgrow the base, or are very many, a new base replaces
+all of them, so the bytes written stay proportional to the bytes changed. The log is released up to a checkpoint only
+once it is safe on disk, and compacted history is swept only up to it, for the next delta is made from that history.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ __all__ = ["Checkpointer"]
 _log = logging.getLogger(__name__)
 
 _SMALL_BASE = 16 * 1024 * 1024
+_MOST_DELTAS = 1000
+"""However small they are: a start opens each of them, and each checkpoint writes the list of them anew."""
 _SWEEP = 500
 _REST = 0.0001
 
@@ -138,7 +140,7 @@ class Checkpointer:
 
     def _deltas_outgrow(self) -> bool:
         base, *deltas = self._checkpoints.tables
-        return sum(delta.bytes for delta in deltas) > max(base.bytes, _SMALL_BASE)
+        return len(deltas) >= _MOST_DELTAS or sum(delta.bytes for delta in deltas) > max(base.bytes, _SMALL_BASE)
 
     async def _fill_base(self, table: TableFile, meta: images.Meta) -> None:
         async def write(blocks: Iterable[tuple[int, bytes]]) -> None:
