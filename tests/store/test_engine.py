@@ -13,6 +13,7 @@ import pytest
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.foundation.files import OsFileSystem
 from pilothouse.foundation.metrics import Metrics
+from pilothouse.store import checkpointer
 from pilothouse.store.engine import EmbeddedStore, StoreOptions
 from pilothouse.store.errors import (
     Compacted,
@@ -397,6 +398,29 @@ class SlowOpening(OsFileSystem):
             self.entered.set()
             assert self.go.wait(10)
         return super().open(path, flags, mode)
+
+
+async def test_an_opening_that_is_given_up_leaves_the_directory_to_others(opener: Opener) -> None:
+    files = SlowOpening("VERSION")
+    opening = asyncio.ensure_future(opener(filesystem=files))
+    assert await asyncio.to_thread(files.entered.wait, 10)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    files.go.set()
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+    await (await opener()).put(PutRequest(b"a"))
+
+
+async def test_deltas_are_bounded_in_number(opener: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpointer, "_MOST_DELTAS", 3)
+    store = await opener()
+    kinds = []
+    for number in range(9):
+        await store.put(PutRequest(b"%d" % number))
+        await store.checkpointer.write()
+        kinds.append(len(list((tmp_path / "data" / "snap").glob("*.table"))))
+    assert kinds == [1, 2, 3, 4, 1, 2, 3, 4, 1]
 
 
 async def test_a_compaction_while_a_copy_begins_is_in_it_or_after_it(opener: Opener, tmp_path: Path) -> None:

@@ -114,7 +114,13 @@ class EmbeddedStore:
         Raises a `DataDirError` where the directory is in use, damaged, newer or not ours to use; nothing is changed
         then.
         """
-        recovered = await asyncio.to_thread(recover, options)
+        recovering = asyncio.ensure_future(asyncio.to_thread(recover, options))
+        try:
+            recovered = await asyncio.shield(recovering)
+        except asyncio.CancelledError:
+            # The thread cannot be stopped, and what it opens nobody would close.
+            recovering.add_done_callback(_close_recovered)
+            raise
         store = cls(options, recovered)
         store._upkeep.start()
         return store
@@ -395,6 +401,11 @@ def _put_bytes(request: TxnRequest) -> int:
             elif isinstance(op, TxnRequest):
                 total += _put_bytes(op)
     return total
+
+
+def _close_recovered(recovering: asyncio.Future[Recovered]) -> None:
+    if not recovering.cancelled() and recovering.exception() is None:
+        recovering.result().close()
 
 
 def _ignore(future: asyncio.Future[Any]) -> None:
