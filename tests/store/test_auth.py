@@ -260,6 +260,9 @@ def test_each_part_of_a_request_must_be_allowed(request_: Any, allowed: bool) ->
         with pytest.raises(AuthError, match="permission denied"):
             auth.require(ann, request_, lambda lease: bound[lease])
     auth.require(AuthInfo("root", auth.revision), request_, lambda lease: bound[lease])
+    for anyones in (request_, TxnRequest()):
+        with pytest.raises(AuthError, match="user name is empty"):
+            auth.require(None, anyones, lambda lease: bound[lease])
 
 
 def test_a_lease_is_read_and_ended_by_those_who_reach_all_its_keys() -> None:

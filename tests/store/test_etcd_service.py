@@ -614,9 +614,21 @@ async def test_users_roles_and_tokens(served: Served) -> None:
         await call(served, AUTH + "UserGet", pb.AuthUserGetRequest(name="ann").SerializeToString(), ann)
     ).roles
     assert list(roles) == ["dev"]
+    await leases_as(served, ann, root)
     await watch_as(served, ann)
     await call(served, AUTH + "AuthDisable", token=root)
     await call(served, KV + "Put", z)
+
+
+async def leases_as(served: Served, ann: str, root: str) -> None:
+    await call(served, LEASE + "LeaseGrant", codec.encode_lease_grant(60, 42), root)
+    await call(served, KV + "Put", codec.encode_put(PutRequest(b"a1", lease=42)), root)
+    assert codec.decode_lease_leases_response(await call(served, LEASE + "LeaseLeases", token=ann)) == [42]
+    await call(served, KV + "Put", codec.encode_put(PutRequest(b"z", lease=42)), root)
+    denied = (GrpcCode.PERMISSION_DENIED, "etcdserver: permission denied")
+    assert await refused(served, LEASE + "LeaseLeases", token=ann) == denied
+    assert await refused(served, LEASE + "LeaseRevoke", codec.encode_lease_revoke(42), ann) == denied
+    assert codec.decode_lease_leases_response(await call(served, LEASE + "LeaseLeases", token=root)) == [42]
 
 
 async def watch_as(served: Served, token: str) -> None:

@@ -340,8 +340,7 @@ class Auth:
         """
         if self._is_admin(info):
             return
-        if info is None:
-            raise AuthError(*USER_EMPTY)
+        _require_known(info)
         for key in keys:
             self.require_write(info, key)
 
@@ -349,18 +348,19 @@ class Auth:
         """Allow reading a lease with its `keys`; as in etcd, whoever asks must be known."""
         if self._is_admin(info):
             return
-        if info is None:
-            raise AuthError(*USER_EMPTY)
+        _require_known(info)
         for key in keys:
             self.require_read(info, key)
 
     def require(self, info: AuthInfo | None, request: Op, lease_keys: Callable[[int], Iterable[bytes]]) -> None:
         """Allow a range, put, delete or transaction; `lease_keys` returns the keys bound to a lease.
 
-        Both branches of a transaction must be allowed, and its guards are reads.
+        Both branches of a transaction must be allowed, and its guards are reads; whoever asks must be known, also for
+        an empty one.
         """
         if not self.enabled:
             return
+        _require_known(info)
         if isinstance(request, RangeRequest):
             self.require_read(info, request.key, request.range_end)
         elif isinstance(request, PutRequest):
@@ -419,6 +419,11 @@ class Auth:
         if role is None:
             raise AuthError(*ROLE_NOT_FOUND)
         return role
+
+
+def _require_known(info: AuthInfo | None) -> None:
+    if info is None:
+        raise AuthError(*USER_EMPTY)
 
 
 def _without(role: Role, key: bytes, range_end: bytes) -> tuple[Permission, ...]:

@@ -58,10 +58,14 @@ class LeaseService:
         return self._encoder.lease_time_to_live(await self._store.lease_time_to_live(lease_id, keys=keys))
 
     async def leases(self, message: bytes, call: ServerCall) -> bytes:
-        """Answer a `LeaseLeasesRequest`."""
+        """Answer a `LeaseLeasesRequest` of who may read the keys of all leases, as in etcd."""
         del message
-        self._context.require_user(call)
-        return self._encoder.lease_leases(self._context.revision, await self._store.lease_leases())
+        found = await self._store.lease_leases()
+        auth = self._context.auth
+        if auth.enabled:
+            bound = (key for lease_id in found for key in self._leases.keys(lease_id))
+            auth.require_lease_read(self._context.identify(call), bound)
+        return self._encoder.lease_leases(self._context.revision, found)
 
     async def keep_alive(self, stream: ServerStream) -> None:
         """Answer a stream of `LeaseKeepAliveRequest`; a lease that is gone has 0 seconds."""
