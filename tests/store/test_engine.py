@@ -198,6 +198,19 @@ async def test_physical_compaction_frees_history(opener: Opener) -> None:
     assert store.keys.bytes_in_use < held / 10
 
 
+async def test_a_reader_of_the_past_delays_a_compaction_no_longer_than_it_reads(opener: Opener) -> None:
+    store = await opener()
+    for _ in range(10):
+        await fill(store, 20)
+    held = store.keys.bytes_in_use
+    store.keys.pin()
+    await store.compact(store.keys.revision, physical=True)
+    assert store.keys.bytes_in_use == held
+    store.keys.unpin()
+    await store.checkpointer.freed()
+    assert store.keys.bytes_in_use < held / 5
+
+
 async def test_history_given_up_before_a_restart_does_not_come_back(opener: Opener) -> None:
     store = await opener()
     for _ in range(20):

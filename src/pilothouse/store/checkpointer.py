@@ -59,6 +59,7 @@ class Checkpointer:
         self.failure = ""
         self.written = 0
         self._closed = False
+        machine.keys.on_unpin = self._unpinned
 
     def applied(self) -> None:
         """Start a checkpoint if enough has been applied; cheap, called after every batch."""
@@ -107,6 +108,10 @@ class Checkpointer:
             _log.error("%s", self.failure, exc_info=None if isinstance(error, StoreError) else error)
             # Not at every batch while the disk is full: after another full interval.
             self.index = self._position()
+
+    def _unpinned(self) -> None:
+        if self._machine.keys.sweepable(self.revision):
+            self.compacted()
 
     def _swept(self, task: asyncio.Task[None]) -> None:
         self._sweeping = None

@@ -68,6 +68,8 @@ class KeySpace:
         self._log = ChangeLog(2)
         self._changes: list[Event] = []
         self._pins = 0
+        self.on_unpin: Callable[[], None] | None = None
+        """Called when the last pin is gone, for what `sweep` had to leave."""
 
     def __len__(self) -> int:
         return len(self._live)
@@ -304,6 +306,8 @@ class KeySpace:
     def unpin(self) -> None:
         """Let go of a `pin`."""
         self._pins -= 1
+        if not self._pins and self.on_unpin is not None:
+            self.on_unpin()
 
     def sweepable(self, up_to: int) -> bool:
         """Whether `sweep` would find something to remove."""
