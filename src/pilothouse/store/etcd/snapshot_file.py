@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tempfile
 from collections.abc import AsyncIterable, Callable
 
+from pilothouse.foundation.files import OsFileSystem
 from pilothouse.store.errors import DamagedData
 
 __all__ = ["SECTOR", "filling", "save", "snapshot_size"]
@@ -26,12 +28,14 @@ def filling(size: int) -> bytes:
 
 
 async def save(blocks: AsyncIterable[bytes], path: str, progress: Callable[[int], None] | None = None) -> int:
-    """Write a snapshot to a new file, mode 0600, whole or not at all; return its size in bytes.
+    """Write a snapshot durably to a new file, mode 0600, whole or not at all; return its size in bytes.
 
     Raises `FileExistsError`, and `DamagedData` where what arrived does not match its checksum.
     """
-    partial = f"{path}.part"
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    directory, name = os.path.split(path)
+    directory = directory or os.curdir
+    # A name of its own: one that others can guess may be a file of theirs, or a link to anywhere.
+    fd, partial = tempfile.mkstemp(".part", f"{name}.", directory)
     try:
         with os.fdopen(fd, "wb") as file:
             digest, size, tail = hashlib.sha256(), 0, b""
@@ -52,6 +56,7 @@ async def save(blocks: AsyncIterable[bytes], path: str, progress: Callable[[int]
             os.fsync(file.fileno())
         # A link, unlike a rename, does not replace what is there.
         os.link(partial, path)
+        OsFileSystem().sync_directory(directory)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(partial)
