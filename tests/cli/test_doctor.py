@@ -125,3 +125,9 @@ def test_container_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 def test_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_SERVER_LIBRARIES", ("json", "no_such_package.part", "no_such_module"))
     assert checks.libraries() == ("limited", "pilothouse[server] lacks no_such_package.part, no_such_module")
+
+
+def test_a_directory_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["doctor", "--dir", str(tmp_path / "none")])
+    assert (caught.value.code, "does not exist" in capsys.readouterr().err) == (2, True)

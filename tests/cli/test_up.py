@@ -42,3 +42,4 @@ def test_a_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_plain_text_stays_on_this_machine(tmp_path: Path) -> None:
     done = pilothouse("up", "--home", str(tmp_path / "home"), "--listen", "0.0.0.0:0", check=False)
     assert (done.returncode, "plain text is served on loopback only" in done.stderr) == (2, True)
+    assert "--tls-key to `pilothouse store serve`" in done.stderr, "`up` itself has no such options"

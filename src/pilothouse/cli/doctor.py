@@ -108,7 +108,7 @@ def _finding(name: str, look: checks.Check) -> Finding:
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(file_okay=False),
+    type=click.Path(exists=True, file_okay=False),
     default=".",
     show_default=True,
     help="Where to measure the disk: the place meant for the data.",

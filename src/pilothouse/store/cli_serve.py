@@ -259,7 +259,7 @@ def _tls(host: str, certificate: str | None, key: str | None, client_ca: str | N
         if not _is_loopback(host):
             raise CommandError(
                 f"--listen {host}: plain text is served on loopback only",
-                hint="give --tls-cert and --tls-key, or listen on 127.0.0.1",
+                hint="listen on 127.0.0.1, or give --tls-cert and --tls-key to `pilothouse store serve`",
                 code=ExitCode.USAGE,
             )
         return None
