@@ -15,6 +15,9 @@ from pilothouse.foundation.grpc.status import GrpcError
 
 __all__ = ["GrpcServer"]
 
+_HANDSHAKE_SECONDS = 10.0
+"""How long a peer may take over TLS; until then it counts as no connection."""
+
 
 class GrpcServer:
     """Serve byte-level handlers by method path over HTTP/2, in plain text or TLS.
@@ -87,7 +90,10 @@ class GrpcServer:
         if tls is not None:
             tls.set_alpn_protocols(["h2"])
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._connection, host, port, ssl=tls, backlog=1024)
+        patience = None if tls is None else _HANDSHAKE_SECONDS
+        server = await loop.create_server(
+            self._connection, host, port, ssl=tls, backlog=1024, ssl_handshake_timeout=patience
+        )
         self._listeners.append(server)
         name = server.sockets[0].getsockname()
         return name[0], name[1]
