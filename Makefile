@@ -51,6 +51,7 @@ lint: $(READY) ## check style, types, floors and generated files
 	@$(VENV)/mypy
 	@$(VENV)/lint-imports
 	@if [ -e scripts/generate-protobuf ]; then $(VENV)/python scripts/generate-protobuf --check; fi
+	@if [ -e scripts/generate-kinds ]; then $(VENV)/python scripts/generate-kinds --check; fi
 
 bench: $(READY) debian-packages ## run all benchmarks, or one (NAME=x); one JSON line each
 	@scripts/bench $(NAME)
