@@ -242,6 +242,34 @@ async def test_a_large_range_is_one_revision_and_lets_writes_through(opener: Ope
     assert found.kvs[0].mod_revision <= revision
 
 
+async def test_a_large_past_range_lets_others_through_whatever_has_become_of_its_keys(opener: Opener) -> None:
+    store = await opener()
+    await fill(store, 12_000, size=1)
+    past = store.keys.revision
+    await store.delete_range(DeleteRangeRequest(b"/k/", prefix_end(b"/k/")))
+    await fill(store, 12_000, size=1, start=20_000)
+    turns = 0
+    done = False
+
+    async def others() -> None:
+        nonlocal turns
+        while not done:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.create_task(others())
+    everything = await store.range(RangeRequest(b"/k/", prefix_end(b"/k/"), revision=past))
+    page = await store.range(RangeRequest(b"/k/", prefix_end(b"/k/"), revision=past, limit=10))
+    counted = await store.range(RangeRequest(b"/k/", prefix_end(b"/k/"), revision=past, count_only=True))
+    done = True
+    await running
+    assert turns > 9
+    assert [kv.key for kv in everything.kvs] == [b"/k/%06d" % number for number in range(12_000)]
+    assert (everything.count, everything.more) == (12_000, False)
+    assert (page.kvs, page.count, page.more) == (everything.kvs[:10], 12_000, True)
+    assert (counted.kvs, counted.count) == ([], 12_000)
+
+
 async def test_a_snapshot_is_one_revision_while_writes_go_on(opener: Opener, tmp_path: Path) -> None:
     store = await opener()
     await fill(store, 6000, size=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
@@ -65,6 +66,7 @@ __all__ = ["EmbeddedStore", "StoreOptions"]
 _log = logging.getLogger(__name__)
 
 _AT_ONCE = 10_000
+_CHUNKS_AT_ONCE = 5
 _PUMP = 2_000
 
 
@@ -154,30 +156,27 @@ class EmbeddedStore:
             raise CorruptAlarm
 
     async def range(self, request: RangeRequest) -> RangeResponse:
-        if (
-            request.range_end
-            and not request.count_only
-            and not (0 < request.limit <= _AT_ONCE and is_plain(request))
-            and self.keys.count(request.key, request.range_end) > _AT_ONCE
-        ):
-            return await self._range_in_pieces(request)
-        return self.read(request)
+        return await self._range_in_pieces(request) if self.is_large(request) else self.read(request)
+
+    def is_large(self, request: RangeRequest) -> bool:
+        """Whether `range` would go in pieces, where `read` would hold the event loop up."""
+        return bool(request.range_end) and self.keys.effort(request) > _AT_ONCE
 
     async def _range_in_pieces(self, request: RangeRequest) -> RangeResponse:
-        counted = RangeRequest(request.key, request.range_end, revision=request.revision, count_only=True)
-        count = self.read(counted).count
         check_range(request)
+        self._require_sound()
         now = self.keys.revision
         revision = self.keys.check_revision(request.revision)
-        limit = request.limit + 1 if request.limit > 0 and is_plain(request) else 0
+        wanted = request.limit + 1 if request.limit > 0 and is_plain(request) else sys.maxsize
         kvs: list[KeyValue] = []
+        count = 0
         self.keys.pin()
         try:
-            for kv in self.keys.versions_at(request.key, request.range_end, revision):
-                kvs.append(kv)
-                if len(kvs) == limit:
-                    break
-                if not len(kvs) % _AT_ONCE:
+            for number, chunk in enumerate(self.keys.chunks_at(request.key, request.range_end, revision), 1):
+                count += len(chunk)
+                if not request.count_only and len(kvs) < wanted:
+                    kvs += chunk
+                if number % _CHUNKS_AT_ONCE == 0:
                     await asyncio.sleep(0)
         finally:
             self.keys.unpin()

@@ -112,6 +112,19 @@ class KeySpace:
             return int(key in self._live)
         return self._index.count(key, range_end)
 
+    def effort(self, request: RangeRequest) -> int:
+        """Return about how many keys answering looks at, so that the caller can go in pieces."""
+        if not request.range_end:
+            return 1
+        limit = request.limit if request.limit > 0 and is_plain(request) else 0
+        live = self._index.count(request.key, request.range_end)
+        if not 0 < request.revision < self.revision:
+            return 1 if request.count_only else min(live, limit or live)
+        dead = self._dead.count(request.key, request.range_end)
+        counting = min(live + dead, self.revision - request.revision)
+        reading = 0 if request.count_only else min(live, limit or live) + dead
+        return max(counting, reading)
+
     def _range_now(self, request: RangeRequest) -> tuple[list[KeyValue], int]:
         live = self._live
         if not request.range_end:
@@ -167,13 +180,15 @@ class KeySpace:
         kv = old[place - 1] if place else None
         return kv if kv is not None and kv.version else None
 
-    def versions_at(self, key: bytes, range_end: bytes, revision: int, chunk: int = 1000) -> Iterator[KeyValue]:
-        """Walk the keys that lived at a past revision, in order, reading the index in chunks."""
+    def versions_at(self, key: bytes, range_end: bytes, revision: int) -> Iterator[KeyValue]:
+        """Walk the keys that lived at a past revision, in order."""
+        for chunk in self.chunks_at(key, range_end, revision):
+            yield from chunk
+
+    def chunks_at(self, key: bytes, range_end: bytes, revision: int, chunk: int = 1000) -> Iterator[list[KeyValue]]:
+        """Walk in steps of `chunk` keys looked at, some of which may not have lived; changes in between are fine."""
         for keys in _merged(self._index, self._dead, key, range_end, chunk):
-            for one in keys:
-                kv = self.version_at(one, revision)
-                if kv is not None:
-                    yield kv
+            yield [kv for one in keys if (kv := self.version_at(one, revision)) is not None]
 
     # Writes: a transaction is any number of puts and deletes, then `commit`
 

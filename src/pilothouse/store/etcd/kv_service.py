@@ -17,7 +17,6 @@ from pilothouse.store.model import Op, RangeRequest
 
 __all__ = ["KvService"]
 
-_AT_ONCE = 10_000
 _SLICE = 5_000
 _KVS = b"\x12"
 
@@ -28,7 +27,6 @@ class KvService:
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
         self._store = context.store
-        self._keys = context.keys
         self._auth = context.auth
         self._encoder = context.encoder
 
@@ -67,7 +65,7 @@ class KvService:
         request = decode_range(message)
         if self._auth.enabled:
             self._permit(request, call)
-        if request.range_end and not request.count_only and self._keys.count(request.key, request.range_end) > _AT_ONCE:
+        if self._store.is_large(request):
             return self._large_range(request)
         return self._encoder.range(self._store.read(request))
 
