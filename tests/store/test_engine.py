@@ -167,6 +167,18 @@ async def test_leases_end_by_the_clock_and_live_on_through_a_restart(opener: Ope
     assert await store.lease_keep_alive(lease.id) == 0
 
 
+async def test_upkeep_that_is_refused_says_so_once(opener: Opener, caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    store = await opener(clock=clock)
+    for _ in range(20):
+        await store.lease_grant(5)
+    await store.alarm(AlarmAction.ACTIVATE, AlarmType.CORRUPT)
+    clock.advance(6)
+    with pytest.raises(CorruptAlarm):
+        await store.put(PutRequest(b"a"))
+    assert caplog.text.count("upkeep waits: etcdserver: corrupt cluster") == 1
+
+
 async def test_history_is_compacted_by_age(opener: Opener) -> None:
     clock = FakeClock()
     store = await opener(clock=clock, auto_compaction_seconds=100.0)
@@ -338,6 +350,17 @@ async def test_close_ends_watches_and_refuses_writes(opener: Opener) -> None:
         await anext(watch)
     with pytest.raises(Unavailable):
         await store.put(PutRequest(b"a"))
+
+
+async def test_close_is_done_when_it_says_so_whoever_asks(opener: Opener) -> None:
+    store = await opener()
+    await fill(store, 10)
+    first = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    first.cancel()
+    await store.close()
+    again = await opener()
+    assert (await again.range(ALL)).count == 10
 
 
 async def test_a_slow_watcher_is_told_where_to_resume(opener: Opener) -> None:

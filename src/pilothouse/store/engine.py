@@ -84,7 +84,7 @@ class EmbeddedStore:
         self._loop = asyncio.get_running_loop()
         self._rates = WriteRates()
         self._applied = recovered.writer.last_index
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._alarming: asyncio.Future[Any] | None = None
         self.hub = WatchHub(
             self.keys, buffer_events=options.watch_buffer_events, buffer_bytes=options.watch_buffer_bytes
@@ -128,14 +128,19 @@ class EmbeddedStore:
         return store
 
     async def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close())
+        # Whoever gives up waiting, or asks again, does not keep the directory from being let go.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         self._upkeep.stop()
-        await self._pipeline.close()
-        await self.checkpointer.close()
-        self.hub.cancel_all("etcdserver: server stopped")
-        await asyncio.to_thread(self._recovered.close)
+        try:
+            await self._pipeline.close()
+            await self.checkpointer.close()
+        finally:
+            self.hub.cancel_all("etcdserver: server stopped")
+            await asyncio.to_thread(self._recovered.close)
 
     async def __aenter__(self) -> Self:
         return self

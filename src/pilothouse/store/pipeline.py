@@ -217,9 +217,9 @@ class Pipeline:
             return
         try:
             self._apply(batch)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # a defect, told to all who wait and to the log
             self._break(batch, error)
-            raise
+            return
         self._applied_index = batch[-1].position
         self._done += len(batch)
         self._metrics.applied.inc(len(batch))

@@ -24,6 +24,7 @@ _Action = Callable[[], None]
 
 _EXPIRED_AT_ONCE = 1000
 _SHORTEST = 0.01
+_COMPLAINT_SECONDS = 10.0
 _COMPACTIONS_A_PERIOD = 10
 
 
@@ -38,6 +39,7 @@ class Upkeep:
         self._timers: dict[str, Timer] = {}
         self._marks: deque[int] = deque(maxlen=_COMPACTIONS_A_PERIOD)
         self._stopped = False
+        self._complained = -_COMPLAINT_SECONDS
 
     def start(self) -> None:
         """Set the timers."""
@@ -103,11 +105,17 @@ class Upkeep:
 
     def _propose(self, command: Command) -> None:
         try:
-            self._store.propose(command).add_done_callback(_report)
+            self._store.propose(command).add_done_callback(self._answered)
         except StoreError as error:
-            _log.warning("upkeep waits: %s", error.message)
+            self._complain(error.message)
 
+    def _answered(self, future: asyncio.Future[object]) -> None:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            self._complain(str(error))
 
-def _report(future: asyncio.Future[object]) -> None:
-    if not future.cancelled() and (error := future.exception()) is not None:
-        _log.warning("upkeep was refused: %s", error)
+    def _complain(self, message: str) -> None:
+        """Log why upkeep is held up: once in a while, for a store that refuses refuses every lease's end."""
+        now = self._clock.monotonic()
+        if now - self._complained >= _COMPLAINT_SECONDS:
+            self._complained = now
+            _log.warning("upkeep waits: %s", message)
