@@ -1,8 +1,8 @@
 """Every JSON, merge and strategic patch of the recordings, replayed against the object before it.
 
 Left out of the comparison, since the server and not the patch decides them: `metadata.resourceVersion`, `generation`
-and `managedFields`; of a write to `/status` everything but `status`, of a write to the object itself its `status`; and the
-four defaults of a new container, which are added here.
+and `managedFields`; of a write to `/status` everything but `status`, of a write to the object itself its `status`; and
+the four defaults of a new container, which are added here.
 """
 
 from __future__ import annotations
