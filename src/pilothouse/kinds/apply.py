@@ -6,8 +6,8 @@ with their inputs what did not change. Specification: Kubernetes' server-side ap
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from pilothouse.kinds.fieldset import (
     Path,
     difference,
     has_path,
+    in_order,
     intersection,
     of_paths,
     path_text,
@@ -35,7 +36,7 @@ from pilothouse.kinds.managedfields import (
     format_time,
 )
 from pilothouse.kinds.schema import Schema
-from pilothouse.kinds.typed import Comparison, TypeNode, check_typed, compile_schema, without_emptied
+from pilothouse.kinds.typed import Comparison, TypedError, TypeNode, check_typed, compile_schema, without_emptied
 
 __all__ = ["ApplyConflictError", "ApplyRefusedError", "Conflict", "FieldManager", "UnknownVersionError", "Versions"]
 
@@ -61,6 +62,11 @@ _STRIPPED = of_paths(
 """What is nobody's: the identity of an object and what the server keeps."""
 
 _KUBECTL = "kubectl"
+
+_ABSENT = object()
+
+_MAX_SHAPES = 1024
+"""Shapes of created objects remembered for one kind; the oldest makes room."""
 
 
 class ApplyRefusedError(ValueError):
@@ -148,20 +154,32 @@ class FieldManager:
         self._empty = dict(empty or {})
         self._versions = versions
         self._evolving = evolving
+        self._zeros = list(_leaf_values(self._empty))
+        self._shapes: dict[Any, FieldSet] = {}
 
     def update(self, live: Object | None, new: Object, manager: str, now: datetime) -> Object:
         """Return a created, updated or patched object with its managed fields.
 
         live: None for a create. new: as it will be stored, before defaults that the storage layer sets. Changed fields
         move to the manager; managed fields of `new` are taken where they can be read, and an empty list clears them.
-        An object whose fields nobody manages stays so. A subresource never takes managed fields from the request.
+        An object whose fields nobody manages stays so, and one that does
+        not fit its schema is left without managed fields. A subresource never takes managed fields from the request.
         """
-        managed = self._managed_of(live, new)
         bare = _with_entries(new, None)
+        try:
+            return self._updated(live, new, bare, manager, format_time(now))
+        except TypedError:
+            # Keyless items in a list-map and the like: the validation of the kind refuses them, not this.
+            return bare
+
+    def _updated(self, live: Object | None, new: Object, bare: Object, manager: str, time: str) -> Object:
+        managed = self._managed_of(live, new)
+        if live is None and not managed:
+            return self._created(bare, manager, time)
         if not managed and live is not None and (live.get("metadata") or {}).get("uid"):
             return bare
         base = self._empty if live is None else live
-        managed = self._tracked(base, bare, managed, manager, format_time(now))
+        managed = self._tracked(base, bare, managed, manager, time)
         return _with_entries(bare, managed)
 
     def apply(
@@ -175,7 +193,7 @@ class FieldManager:
         """
         self._check(applied)
         time = format_time(now)
-        managed = decode_managed(((live or {}).get("metadata") or {}).get("managedFields"))
+        managed = decode_managed(((live or {}).get("metadata") or {}).get("managedFields"), stored=True)
         if not managed and live is not None:
             managed = self._tracked(self._empty, live, managed, "before-first-apply", time)
         if manager != _KUBECTL:
@@ -186,6 +204,31 @@ class FieldManager:
             self._excuse(live, error)
             out = self._applied(live, applied, managed, manager, time, force=True)
         return lastapplied.renew(out, applied)
+
+    def _created(self, new: Object, manager: str, time: str) -> Object:
+        # Objects of one shape have the same fields, whatever their values; most creates repeat a shape.
+        shape = (self._node.shape(new), *[_at(new, path) == zero for path, zero in self._zeros])
+        fields = self._shapes.get(shape)
+        if fields is None:
+            found = self._compared(self._node, self._empty, new, self.api_version)
+            fields = in_order(difference(found.changed, _STRIPPED))
+            if len(self._shapes) >= _MAX_SHAPES:
+                del self._shapes[next(iter(self._shapes))]
+            self._shapes[shape] = fields
+        if not fields:
+            return new
+        entry = {
+            "manager": manager or "unknown",
+            "operation": "Update",
+            "apiVersion": self.api_version,
+            "time": time,
+            "fieldsType": "FieldsV1",
+            "fieldsV1": fields,
+        }
+        if self.subresource:
+            entry["subresource"] = self.subresource
+        new["metadata"]["managedFields"] = [entry]
+        return new
 
     def _check(self, applied: Object) -> None:
         version = applied.get("apiVersion")
@@ -213,9 +256,9 @@ class FieldManager:
             entries = (new.get("metadata") or {}).get("managedFields")
             if entries is not None and (not entries or entries == [{}]):
                 return {}
-            if (managed := _decoded(entries)) and managed:
+            if entries and entries != own and (managed := _decoded(entries, stored=False)):
                 return managed
-        return _decoded(own)
+        return _decoded(own, stored=True)
 
     def _tracked(self, live: Object, new: Object, managed: Managed, manager: str, time: str) -> Managed:
         identity = Identity(manager or "unknown", "Update", self.api_version, self.subresource)
@@ -240,11 +283,9 @@ class FieldManager:
         merged = self._pruned(merged, managed, fields, last)
         managed, _ = self._settled(base, merged, managed, identity, force=force)
         changed = live is None or merged != live
-        if owner := managed.get(identity):
-            own = difference(owner.fields, _STRIPPED)
-            managed[identity] = replace(owner, fields=own, time=time if changed else owner.time)
-            if not own:
-                del managed[identity]
+        if (owner := managed.pop(identity, None)) and (own := difference(owner.fields, _STRIPPED)):
+            since = time if changed else owner.time
+            managed[identity] = Owner(own, self.api_version, applied=True, time=since)
         return _with_entries(merged if changed else base, managed)
 
     def _settled(
@@ -271,7 +312,7 @@ class FieldManager:
                 conflicts += [Conflict(other, path) for path in paths(taken)]
             left = difference(difference(owner.fields, taken), differs.removed)
             if left:
-                kept[other] = owner if left is owner.fields else replace(owner, fields=left)
+                kept[other] = owner.owning(left)
         if conflicts:
             raise ApplyConflictError(sorted(conflicts, key=lambda conflict: conflict.owner))
         return kept, found
@@ -313,7 +354,7 @@ class FieldManager:
                 fields = self._node_at(owner.api_version).reconcile(owner.fields)
             except UnknownVersionError:
                 continue
-            out[identity] = owner if fields is owner.fields else replace(owner, fields=fields)
+            out[identity] = owner.owning(fields)
         return out
 
     def _pruned(self, merged: Object, managed: Managed, fields: FieldSet, last: Owner | None) -> Object:
@@ -349,10 +390,10 @@ class FieldManager:
         return pruned
 
 
-def _decoded(entries: Any) -> Managed:
+def _decoded(entries: Any, *, stored: bool) -> Managed:
     # What cannot be read is as good as absent: a client that does not know managed fields must not lose them.
     try:
-        return decode_managed(entries)
+        return decode_managed(entries, stored=stored)
     except (ManagedFieldsError, TypeError, AttributeError):
         return {}
 
@@ -363,3 +404,19 @@ def _with_entries(obj: Object, managed: Managed | None) -> Object:
     if managed:
         metadata["managedFields"] = encode_managed(managed)
     return {**obj, "metadata": metadata}
+
+
+def _leaf_values(obj: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, value in obj.items():
+        if isinstance(value, Mapping):
+            yield from _leaf_values(value, (*path, name))
+        else:
+            yield (*path, name), value
+
+
+def _at(obj: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        if not isinstance(obj, dict) or name not in obj:
+            return _ABSENT
+        obj = obj[name]
+    return obj

@@ -53,12 +53,20 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What one owner owns, in which version of the kind, and since when (None: never changed the object)."""
+    """What one owner owns, in which version of the kind, and since when (None: never changed the object).
+
+    entry: what it was read from, as long as it is unchanged.
+    """
 
     fields: FieldSet
     api_version: str
     applied: bool
     time: str | None = None
+    entry: Mapping[str, Any] | None = None
+
+    def owning(self, fields: FieldSet) -> Owner:
+        """Return the owner with other fields, itself when they are the same ones."""
+        return self if fields is self.fields else Owner(fields, self.api_version, self.applied, self.time)
 
 
 Managed = dict[Identity, Owner]
@@ -82,8 +90,12 @@ def _canonical_time(time: str) -> str:
     return format_time(parsed)
 
 
-def decode_managed(entries: Sequence[Mapping[str, Any]] | None) -> Managed:
-    """Read the entries; the last of several with one identity counts. Raises ManagedFieldsError."""
+def decode_managed(entries: Sequence[Mapping[str, Any]] | None, *, stored: bool = False) -> Managed:
+    """Read the entries; the last of several with one identity counts. Raises ManagedFieldsError.
+
+    stored: they come from the store, so their fields are in order and spelled as `encode_managed` does: they are not
+    read again, which is what makes a small change to a large object cheap.
+    """
     managed: Managed = {}
     for number, entry in enumerate(entries or ()):
         operation, version = entry.get("operation"), entry.get("apiVersion")
@@ -97,14 +109,16 @@ def decode_managed(entries: Sequence[Mapping[str, Any]] | None) -> Managed:
             raise ManagedFieldsError(f"{fault} in managed fields entry {number}")
         try:
             time = _canonical_time(entry["time"]) if entry.get("time") else None
-            fields = decode_fields(entry.get("fieldsV1") or {})
+            fields = entry.get("fieldsV1") or {}
+            if not stored:
+                fields = decode_fields(fields)
         except (FieldSetError, ValueError, TypeError) as error:
             raise ManagedFieldsError(f"managed fields entry {number}: {error}") from error
         applied = operation == "Apply"
         identity = Identity(
             str(entry.get("manager") or ""), operation, "" if applied else version, str(entry.get("subresource") or "")
         )
-        managed[identity] = Owner(fields, version, applied, time)
+        managed[identity] = Owner(fields, version, applied, time, entry if stored else None)
     return managed
 
 
@@ -112,6 +126,9 @@ def encode_managed(managed: Managed) -> list[dict[str, Any]]:
     """Return the entries as the object holds them: appliers first, then by time and name; fields in order."""
     entries = []
     for identity, owner in sorted(managed.items(), key=_entry_order) if len(managed) > 1 else managed.items():
+        if owner.entry is not None:
+            entries.append(dict(owner.entry))
+            continue
         entry: dict[str, Any] = {"manager": identity.manager} if identity.manager else {}
         entry["operation"] = identity.operation
         entry["apiVersion"] = owner.api_version

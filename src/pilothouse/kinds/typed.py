@@ -7,170 +7,28 @@ what did not change with their inputs. Specification: Kubernetes' structured mer
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from pilothouse.kinds.fieldset import (
-    LEAF,
-    FieldSet,
-    Path,
-    element_order,
-    insert,
-    is_member,
-    key_element,
-    path_text,
-    recursive_difference,
-    union,
-    value_element,
-)
+from pilothouse.kinds.fieldset import LEAF, FieldSet, Path, insert, is_member
 from pilothouse.kinds.schema import ANY, Schema
+from pilothouse.kinds.typedlist import AssociativeList
+from pilothouse.kinds.typednode import (
+    EMPTIED,
+    Atomic,
+    Comparison,
+    Scalar,
+    TypedError,
+    TypeNode,
+    fault,
+    with_self,
+    without_emptied,
+)
 
-__all__ = ["EMPTIED", "Comparison", "TypeNode", "TypedError", "check_typed", "compile_schema", "without_emptied"]
+__all__ = ["Comparison", "TypeNode", "TypedError", "check_typed", "compile_schema", "without_emptied"]
 
 _MAX_PLANS = 256
 """Shapes remembered for one type; those beyond are worked out anew each time."""
-
-
-class TypedError(ValueError):
-    """An object that does not fit its schema; `errors` holds each fault with its path."""
-
-    def __init__(self, errors: Iterable[str]) -> None:
-        self.errors = tuple(errors)
-        many = "errors:\n  " + "\n  ".join(self.errors)
-        super().__init__(self.errors[0] if len(self.errors) == 1 else many)
-
-
-class _Emptied:
-    """Stands for a container all of whose items were removed."""
-
-    __slots__ = ()
-
-    def __bool__(self) -> bool:
-        return False
-
-
-EMPTIED = _Emptied()
-
-
-def without_emptied(value: Any) -> Any:
-    """Drop the keys whose containers lost all their items."""
-    if isinstance(value, dict):
-        return {key: without_emptied(item) for key, item in value.items() if item is not EMPTIED}
-    return [without_emptied(item) for item in value] if isinstance(value, list) else value
-
-
-@dataclass(slots=True)
-class Comparison:
-    """How a new object differs from an old one. No path is in two of the sets."""
-
-    added: FieldSet = field(default_factory=dict)
-    removed: FieldSet = field(default_factory=dict)
-    modified: FieldSet = field(default_factory=dict)
-
-    @property
-    def changed(self) -> FieldSet:
-        """What the new object sets: added and modified."""
-        return union(self.added, self.modified)
-
-    def without(self, ignored: FieldSet) -> Comparison:
-        """Leave out the given paths and all below them."""
-        if not ignored:
-            return self
-        return Comparison(
-            recursive_difference(self.added, ignored),
-            recursive_difference(self.removed, ignored),
-            recursive_difference(self.modified, ignored),
-        )
-
-
-class TypeNode:
-    """A value without fields of its own: a scalar, or an atomic list, map or object."""
-
-    __slots__ = ()
-    leaf = True
-
-    def every(self, value: Any) -> FieldSet:
-        """Return the node in which each container, item and leaf of the value is a member."""
-        return LEAF
-
-    def owned(self, value: Any) -> FieldSet | None:
-        """Return the node of what one who applies the value owns, or None for nothing."""
-        return LEAF
-
-    def diff(self, old: Any, new: Any, path: Path, found: Comparison) -> None:
-        """Put into `found` how two values that are not equal differ."""
-        insert(found.modified, path)
-
-    def merge(self, live: Any, applied: Any) -> Any:
-        """Return the live value with the applied one laid over it."""
-        return applied
-
-    def remove(self, value: Any, items: FieldSet) -> Any:
-        """Return the value without the given paths, EMPTIED when nothing is left."""
-        return value
-
-    def named(self, items: FieldSet) -> FieldSet:
-        """Return the set with those declared fields as members that it has members below of."""
-        return items
-
-    def reconcile(self, items: FieldSet) -> FieldSet:
-        """Return the set as the present schema has it: what became atomic is owned as a whole."""
-        return items
-
-    def check(self, value: Any) -> list[str]:
-        """Return the faults of a value, each with its path: wrong types, unknown fields, items with one key."""
-        return []
-
-
-_NUMBER = (int, float)
-
-
-class _Scalar(TypeNode):
-    """A number, string or boolean; one with a format of several types (`int-or-string`) may be any of them."""
-
-    __slots__ = ("_shape",)
-
-    def __init__(self, schema: Schema) -> None:
-        self._shape = "any" if schema.format in {"int-or-string", "quantity"} else schema.shape
-
-    def check(self, value: Any) -> list[str]:
-        if value is None:
-            return []
-        if self._shape == "string":
-            return [] if isinstance(value, str) else [_fault("string", value)]
-        if self._shape == "boolean":
-            return [] if isinstance(value, bool) else [_fault("boolean", value)]
-        if self._shape in {"integer", "number"}:
-            number = isinstance(value, _NUMBER) and not isinstance(value, bool)
-            return [] if number else [_fault("numeric (int or float)", value)]
-        return [_fault("any scalar", value)] if isinstance(value, dict | list) else []
-
-
-def _fault(expected: str, value: Any) -> str:
-    return f": expected {expected}, got {type(value).__name__}"
-
-
-class _Atomic(TypeNode):
-    """A list, map or object that is owned and replaced as a whole."""
-
-    __slots__ = ("_inner", "_items")
-
-    def __init__(self, inner: TypeNode | None, items: TypeNode | None = None) -> None:
-        self._inner = inner
-        self._items = items
-
-    def reconcile(self, items: FieldSet) -> FieldSet:
-        return LEAF if items else items
-
-    def check(self, value: Any) -> list[str]:
-        if self._inner is not None:
-            return self._inner.check(value)
-        if self._items is None or value is None:
-            return []
-        if not isinstance(value, list):
-            return [_fault("list", value)]
-        return [f"[{i}]{fault}" for i, item in enumerate(value) for fault in self._items.check(item)]
 
 
 class _Container(TypeNode):
@@ -229,8 +87,8 @@ class _Container(TypeNode):
         if value is None:
             return []
         if not isinstance(value, dict):
-            return [_fault("map", value)]
-        return [f".{name}{fault}" for name, item in value.items() for fault in self.child(name).check(item)]
+            return [fault("map", value)]
+        return [f".{name}{found}" for name, item in value.items() for found in self.child(name).check(item)]
 
     def named(self, items: FieldSet) -> FieldSet:
         out: FieldSet = {}
@@ -292,20 +150,22 @@ class _Map(_Container):
                 out["f:" + name] = element.every(value[name])
         return out
 
+    def shape(self, value: Any) -> Any:
+        if not value or not isinstance(value, dict):
+            return None if value is None else ()
+        element = self.element
+        return tuple(value) if element.leaf else tuple([(name, element.shape(item)) for name, item in value.items()])
+
     def owned(self, value: Any) -> FieldSet | None:
         if not value or not isinstance(value, dict):
             return LEAF
-        return {"f:" + name: _with_self(self.element.owned(value[name])) for name in sorted(value)}
+        return {"f:" + name: with_self(self.element.owned(value[name])) for name in sorted(value)}
 
     def reconcile(self, items: FieldSet) -> FieldSet:
         return items if self.open else super().reconcile(items)
 
     def check(self, value: Any) -> list[str]:
         return [] if self.open else super().check(value)
-
-
-def _with_self(node: FieldSet | None) -> FieldSet:
-    return {".": LEAF, **node} if node else LEAF
 
 
 @dataclass(slots=True)
@@ -372,6 +232,15 @@ class _Object(_Container):
             out[element] = node.every(value[name])
         return out
 
+    def shape(self, value: Any) -> Any:
+        if not value or not isinstance(value, dict):
+            return None if value is None else ()
+        keys = tuple(value)
+        plan = self._plans.get(keys) or self._plan(value)
+        if not plan.inner:
+            return keys
+        return (keys, *[node.shape(value[name]) for name, _, node, _ in plan.inner])
+
     def owned(self, value: Any) -> FieldSet | None:
         if not value or not isinstance(value, dict):
             return LEAF
@@ -382,7 +251,7 @@ class _Object(_Container):
         for name, element, node, declared in plan.inner:
             below = node.owned(value[name])
             if not declared:
-                out[element] = _with_self(below)
+                out[element] = with_self(below)
             elif below is None:
                 del out[element]
             else:
@@ -403,187 +272,6 @@ class _Object(_Container):
         return value if fields.keys() >= value.keys() else {n: v for n, v in value.items() if n in fields}
 
 
-class _List(TypeNode):
-    """A list whose items are known by key fields (list-map) or by value (set)."""
-
-    __slots__ = ("_defaults", "_element", "_keys")
-    leaf = False
-
-    def __init__(self, schema: Schema, compiler: _Compiler) -> None:
-        element = schema.element or ANY
-        self._element = compiler.node(element)
-        self._keys = tuple(sorted(schema.list_keys)) if schema.list_type == "map" else ()
-        self._defaults = {
-            name: element.fields[name].default
-            for name in self._keys
-            if name in element.fields and element.fields[name].has_default
-        }
-
-    def item_element(self, item: Any) -> str:
-        """Return the path element of an item; raise TypedError where it has none."""
-        if not self._keys:
-            if item is None or isinstance(item, dict | list):
-                kind = "an explicit null" if item is None else f"a {'map' if isinstance(item, dict) else 'list'}"
-                raise TypedError([f"associative list without keys has an element that's {kind} type"])
-            return value_element(item)
-        if not isinstance(item, dict):
-            what = "a null element" if item is None else "non-map elements"
-            raise TypedError([f"associative list with keys may not have {what}"])
-        pairs = [
-            (n, item[n] if n in item else self._defaults[n]) for n in self._keys if n in item or n in self._defaults
-        ]
-        if not pairs:
-            names = " ".join(f'"{name}"' for name in self._keys)
-            fault = f"associative list with keys has an element that omits all key fields [{names}]"
-            raise TypedError([f"{fault} (and doesn't have default values for any key fields)"])
-        try:
-            return key_element(pairs)
-        except TypeError as error:
-            raise TypedError([f"key fields {', '.join(self._keys)} must be scalars"]) from error
-
-    def _group(self, items: Any) -> dict[str, list[Any]]:
-        groups: dict[str, list[Any]] = {}
-        for item in items if isinstance(items, list) else ():
-            groups.setdefault(self.item_element(item), []).append(item)
-        return groups
-
-    def _in_order(self, groups: dict[str, list[Any]]) -> Iterable[str]:
-        return sorted(groups, key=element_order) if len(groups) > 1 else groups
-
-    def every(self, value: Any) -> FieldSet:
-        if not value or not isinstance(value, list):
-            return LEAF
-        groups = self._group(value)
-        out: FieldSet = {".": LEAF}
-        for element in self._in_order(groups):
-            items = groups[element]
-            out[element] = self._element.every(items[0]) if len(items) == 1 else LEAF
-        return out
-
-    def owned(self, value: Any) -> FieldSet | None:
-        if not isinstance(value, list):
-            return LEAF
-        if not value:
-            return None
-        groups = self._group(value)
-        out: FieldSet = {}
-        for element in self._in_order(groups):
-            items = groups[element]
-            single = self._element.owned(items[0]) if len(items) == 1 and not self._element.leaf else None
-            out[element] = _with_self(single)
-        return out
-
-    def diff(self, old: Any, new: Any, path: Path, found: Comparison) -> None:
-        if not old and not new:
-            insert(found.modified, path)
-            return
-        before, after = self._group(old), self._group(new)
-        for element in {**before, **after}:
-            mine, theirs = before.get(element, ()), after.get(element, ())
-            if mine != theirs:
-                self._diff_items(mine, theirs, (*path, element), found)
-
-    def _diff_items(self, mine: Any, theirs: Any, path: Path, found: Comparison) -> None:
-        # Items that share a key are one thing: they change together and are owned together.
-        many_before, many_after = len(mine) > 1, len(theirs) > 1
-        if many_before and many_after:
-            insert(found.modified, path)
-        elif len(mine) == len(theirs) == 1:
-            self._element.diff(mine[0], theirs[0], path, found)
-        else:
-            if theirs:
-                insert(found.added, path, LEAF if many_after else self._element.every(theirs[0]))
-            if mine:
-                insert(found.removed, path, LEAF if many_before else self._element.every(mine[0]))
-
-    def merge(self, live: Any, applied: Any) -> Any:
-        if not live or not applied:
-            return live or applied
-        theirs: dict[str, Any] = {}
-        for item in applied:
-            element = self.item_element(item)
-            if element in theirs:
-                raise TypedError([f"duplicate entries for key {path_text((element,))}"])
-            theirs[element] = item
-        own = [self.item_element(item) for item in live]
-        mine: dict[str, Any] = {}
-        for element, item in zip(own, live, strict=True):
-            mine[element] = None if element in mine else item
-        if own == list(theirs):
-            return [self._both(mine, theirs, element) for element in own]
-        return self._interleave(own, live, mine, theirs)
-
-    def _both(self, mine: dict[str, Any], theirs: dict[str, Any], element: str) -> Any:
-        live = mine.get(element)
-        return theirs[element] if live is None else self._element.merge(live, theirs[element])
-
-    def _interleave(self, own: list[str], live: list[Any], mine: dict[str, Any], theirs: dict[str, Any]) -> list[Any]:
-        # Items of both keep the applied order; live ones that were not applied stay behind what they followed.
-        order = list(theirs)
-        shared = [element for element in order if element in mine]
-        done: set[str] = set()
-        out: list[Any] = []
-        left = right = turn = 0
-        while left < len(own) or right < len(order):
-            following = shared[turn] if turn < len(shared) else None
-            element = own[left] if left < len(own) else None
-            if element is not None and (right >= len(order) or element != order[right]):
-                if element in theirs and right < len(order) and following not in {None, element}:
-                    left += 1
-                    continue
-                if element not in theirs:
-                    out.append(live[left])
-                    left += 1
-                    continue
-                if element in done:
-                    left += 1
-            if right < len(order):
-                taken = order[right]
-                left += taken == element
-                right += 1
-                turn += taken == following
-                done.add(taken)
-                out.append(self._both(mine, theirs, taken))
-        return out
-
-    def remove(self, value: Any, items: FieldSet) -> Any:
-        if not isinstance(value, list) or not value:
-            return EMPTIED
-        out = []
-        for item in value:
-            node = items.get(self.item_element(item))
-            if node is None:
-                out.append(item)
-            elif not is_member(node):
-                out.append(self._element.remove(item, node))
-        return out or EMPTIED
-
-    def check(self, value: Any) -> list[str]:
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            return [_fault("list", value)]
-        faults: list[str] = []
-        seen: set[str] = set()
-        for index, item in enumerate(value):
-            try:
-                element = self.item_element(item)
-            except TypedError as error:
-                return [*faults, *(f": element {index}: {fault}" for fault in error.errors)]
-            shown = path_text((element,))
-            if element in seen:
-                faults.append(f": duplicate entries for key {shown}")
-            seen.add(element)
-            faults += [shown + fault for fault in self._element.check(item)]
-        return faults
-
-    def named(self, items: FieldSet) -> FieldSet:
-        return {e: self._element.named(n) if n and e[:2] == "k:" else n for e, n in items.items()}
-
-    def reconcile(self, items: FieldSet) -> FieldSet:
-        return {e: self._element.reconcile(n) if n and e != "." else n for e, n in items.items()}
-
-
 class _Compiler:
     """Makes one node for each schema node of one kind, when it is first met."""
 
@@ -596,22 +284,29 @@ class _Compiler:
             node = self._nodes[schema] = self._make(schema)
         return node
 
+    def _list(self, schema: Schema) -> TypeNode:
+        element = schema.element or ANY
+        keys = schema.list_keys if schema.list_type == "map" else ()
+        declared = {name: element.fields[name] for name in keys if name in element.fields}
+        defaults = {name: found.default for name, found in declared.items() if found.has_default}
+        return AssociativeList(self.node(element), keys, defaults)
+
     def _make(self, schema: Schema) -> TypeNode:
         if schema.shape == "list":
             if schema.list_type == "atomic":
-                return _Atomic(None, self.node(schema.element) if schema.element else None)
-            return _List(schema, self)
+                return Atomic(None, self.node(schema.element) if schema.element else None)
+            return self._list(schema)
         # A named type of which nothing is known is one value; an unnamed one is what its value turns out to be.
         if schema.shape == "any" and (schema.name or not schema.preserve_unknown):
-            return _Atomic(None)
+            return Atomic(None)
         node: TypeNode
         if schema.shape == "object":
             node = _Object(schema, self)
         elif schema.shape in {"map", "any"}:
             node = _Map(self.node(schema.element or ANY) if schema.shape == "map" else None)
         else:
-            return _Scalar(schema)
-        return _Atomic(node) if schema.map_type == "atomic" else node
+            return Scalar(schema)
+        return Atomic(node) if schema.map_type == "atomic" else node
 
 
 def compile_schema(schema: Schema) -> TypeNode:
@@ -623,4 +318,4 @@ def check_typed(node: TypeNode, value: Any) -> None:
     """Raise TypedError with every fault, unless the value fits its schema and no two items share a key."""
     faults = node.check(value)
     if faults:
-        raise TypedError(fault.removeprefix(": ") for fault in faults)
+        raise TypedError(found.removeprefix(": ") for found in faults)
