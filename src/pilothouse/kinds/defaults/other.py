@@ -7,8 +7,19 @@ from collections.abc import Callable
 from pilothouse.kinds.defaults.fill import Object, Table, child, empties, fill_empty, fill_missing, items
 from pilothouse.kinds.defaults.pods import persistent_source
 
-__all__ = ["ADMISSION", "AUTHENTICATION", "EXTENSIONS", "FLOW_CONTROL", "RBAC", "REGISTRATION", "RESOURCE", "STORAGE"]
-__all__ += ["SCHEDULING", "SPEC_ONLY"]
+__all__ = [
+    "ADMISSION",
+    "AUTHENTICATION",
+    "COORDINATION",
+    "EXTENSIONS",
+    "FLOW_CONTROL",
+    "POLICY",
+    "RBAC",
+    "REGISTRATION",
+    "RESOURCE",
+    "SCHEDULING",
+    "STORAGE",
+]
 
 _RBAC_GROUP = "rbac.authorization.k8s.io"
 _STORAGE_CLASS: Table = (("reclaimPolicy", "Delete"), ("volumeBindingMode", "Immediate"))
@@ -173,9 +184,9 @@ def _spec_only(obj: Object) -> None:
     child(obj, "spec")
 
 
-Table_ = dict[str, Callable[[Object], None]]
+_Defaulters = dict[str, Callable[[Object], None]]
 
-ADMISSION: Table_ = {
+ADMISSION: _Defaulters = {
     "MutatingAdmissionPolicy": _policy,
     "MutatingAdmissionPolicyBinding": _policy_binding,
     "MutatingWebhookConfiguration": _mutating_webhooks,
@@ -183,20 +194,21 @@ ADMISSION: Table_ = {
     "ValidatingAdmissionPolicyBinding": _policy_binding,
     "ValidatingWebhookConfiguration": _validating_webhooks,
 }
-AUTHENTICATION: Table_ = {"TokenRequest": _token_request}
-EXTENSIONS: Table_ = {"CustomResourceDefinition": _custom_resource_definition}
-FLOW_CONTROL: Table_ = {"FlowSchema": _flow_schema, "PriorityLevelConfiguration": _priority_level}
-RBAC: Table_ = {
+AUTHENTICATION: _Defaulters = {"TokenRequest": _token_request}
+COORDINATION: _Defaulters = {"Lease": _spec_only}
+EXTENSIONS: _Defaulters = {"CustomResourceDefinition": _custom_resource_definition}
+FLOW_CONTROL: _Defaulters = {"FlowSchema": _flow_schema, "PriorityLevelConfiguration": _priority_level}
+POLICY: _Defaulters = {"PodDisruptionBudget": _spec_only}
+RBAC: _Defaulters = {
     "ClusterRole": _role,
     "ClusterRoleBinding": _role_binding,
     "Role": _role,
     "RoleBinding": _role_binding,
 }
-REGISTRATION: Table_ = {"APIService": _api_service}
-RESOURCE: Table_ = {"ResourceClaim": _resource_claim, "ResourceClaimTemplate": _resource_claim_template}
-SCHEDULING: Table_ = {"PriorityClass": _priority_class}
-SPEC_ONLY = _spec_only
-STORAGE: Table_ = {
+REGISTRATION: _Defaulters = {"APIService": _api_service}
+RESOURCE: _Defaulters = {"ResourceClaim": _resource_claim, "ResourceClaimTemplate": _resource_claim_template}
+SCHEDULING: _Defaulters = {"PriorityClass": _priority_class}
+STORAGE: _Defaulters = {
     "CSIDriver": _csi_driver,
     "StorageClass": _storage_class,
     "VolumeAttachment": _volume_attachment,
