@@ -169,6 +169,23 @@ def test_moves_may_not_nest_without_end() -> None:
             apply({"d": 1}, round_trip * times)
 
 
+def test_a_patch_without_end_is_refused() -> None:
+    value: dict[str, Any] = {}
+    for _ in range(100_000):
+        value = {"a": value}
+    with pytest.raises(Invalid, match="nested too deeply"):
+        apply({"a": value}, [{"op": "test", "path": "", "value": {"a": {"a": value}}}])
+    with pytest.raises(Invalid, match="nested too deeply"):
+        apply({"a": value}, [{"op": "copy", "from": "/a", "path": "/b"}])
+
+
+def test_places_below_lists_are_reached() -> None:
+    document = {"l": [{"a": 1}, {"b": [2]}]}
+    patch = [{"op": "add", "path": "/l/1/b/-", "value": 3}, {"op": "remove", "path": "/l/0/a"}]
+    assert apply(document, patch) == {"l": [{}, {"b": [2, 3]}]}
+    assert document == {"l": [{"a": 1}, {"b": [2]}]}
+
+
 def test_a_copied_value_has_a_life_of_its_own() -> None:
     patch = [
         {"op": "add", "path": "/m/x", "value": {"y": []}},

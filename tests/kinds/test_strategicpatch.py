@@ -97,6 +97,22 @@ APPLIED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         {"$setElementOrder/items": [{"name": "b"}, {"name": "new"}, {"name": "a"}], "items": _items("new")},
         {"items": _items("1", "2", "b", "new", "a", "3")},
     ),
+    "a new element in a freed place counts as the last": (
+        {"items": _items("gone", "a", "theirs")},
+        {
+            "$setElementOrder/items": [{"name": "a"}, {"name": "x"}, {"name": "y"}],
+            "items": [*_items("x", "y"), {"name": "gone", "$patch": "delete"}],
+        },
+        {"items": _items("a", "theirs", "x", "y")},
+    ),
+    "an order and a replacement": (
+        {"items": _items("a", "b")},
+        {
+            "$setElementOrder/items": [{"name": "c"}, {"name": "a"}],
+            "items": [{"$patch": "replace"}, {"name": "b", "$patch": "delete"}, *_items("c", "a")],
+        },
+        {"items": _items("c", "a")},
+    ),
     "an order alone": (
         {"items": _items("a", "b")},
         {"$setElementOrder/items": [{"name": "b"}, {"name": "a"}]},
@@ -305,6 +321,18 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], type[PatchError], str]]
         Unmergeable,
         "The order in patch list:\n[map[name:b]]\n doesn't match $setElementOrder list:\n[map[name:a]]\n",
     ),
+    "objects in a list of keys": (
+        {"finalizers": ["a"]},
+        {"$setElementOrder/finalizers": [{}], "finalizers": ["b"]},
+        Unmergeable,
+        "expected a string, but received a map[string]interface {}",
+    ),
+    "an order of nothing at all": (
+        {},
+        {"$setElementOrder/finalizers": [], "finalizers": []},
+        Unmergeable,
+        "no elements in any of the given slices",
+    ),
     "strategies that exclude each other": (
         {"odd": {"a": "1"}},
         {"odd": {"a": "2"}},
@@ -435,7 +463,7 @@ def test_what_kubectl_apply_sends() -> None:
     }
     assert apply(current, patch, ROOT) == {
         "labels": {"a": "2", "theirs": "1"},
-        "items": [{"name": "new"}, *_items("a", "theirs")],
+        "items": [*_items("theirs"), {"name": "new"}, *_items("a")],
         "finalizers": ["theirs", "a", "new"],
         "count": 2,
     }

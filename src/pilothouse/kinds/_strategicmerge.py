@@ -179,7 +179,25 @@ def _ordered_list(
     else:
         content = _merge_lists(present, added, field, folding, False)
     kind = element_type(present or [], added or [])
-    return _arrange(content, order, present or [], field.merge_key, kind)
+    former = present or []
+    if present and added and kind is dict and field.strategy == "merge":
+        former = _former_order(present, added, field.merge_key)
+    return _arrange(content, order, former, field.merge_key, kind)
+
+
+def _former_order(present: list[Any], added: list[Any], key: str) -> list[Any]:
+    """Return the order in which the server's own elements count as before or after others.
+
+    In kube-apiserver the places that deletions free at the end are taken by new elements, which then count as the last.
+    """
+    gone = {scalar_key(element[key]) for element in added if element.get(DIRECTIVE) == "delete"}
+    kept = [element for element in present if scalar_key(needed_key(element, key)) not in gone]
+    freed = len(present) - len(kept)
+    if not freed or any(element.get(DIRECTIVE) == "replace" for element in added):
+        return kept
+    known = {scalar_key(element[key]) for element in kept}
+    new = [element for element in added if DIRECTIVE not in element and scalar_key(element[key]) not in known]
+    return kept + new[:freed]
 
 
 def _merge_lists(original: list[Any], patch: list[Any], field: FieldPlan, folding: bool, deleting: bool) -> list[Any]:
