@@ -153,6 +153,19 @@ def test_host_network_copies_container_ports() -> None:
     assert port == {"containerPort": 80, "hostPort": 80, "protocol": "TCP"}
 
 
+def test_resources_of_the_pod_come_from_its_containers() -> None:
+    def asking(cpu: str, **fields: Any) -> Object:
+        return {"name": "c", "image": "x", "resources": {"requests": {"cpu": cpu}}, **fields}
+
+    spec: Object = {
+        "resources": {"limits": {"cpu": "4", "memory": "1Gi"}},
+        "containers": [asking("500m"), asking("1")],
+        "initContainers": [asking("250m", restartPolicy="Always"), asking("3")],
+    }
+    got = default({"spec": spec}, "", "v1", "Pod")["spec"]["resources"]
+    assert got == {"limits": {"cpu": "4", "memory": "1Gi"}, "requests": {"cpu": "3250m", "memory": "1Gi"}}
+
+
 def test_a_volume_without_source_is_an_empty_directory() -> None:
     obj: Object = {"spec": {"volumes": [{"name": "v"}, {"name": "w", "secret": {"secretName": "s"}}], "containers": []}}
     volumes = default(obj, "", "v1", "Pod")["spec"]["volumes"]

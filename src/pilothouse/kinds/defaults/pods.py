@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from pilothouse.kinds.defaults.fill import Object, Table, child, empties, fill_empty, fill_missing, items
 from pilothouse.kinds.defaults.images import pull_policy
+from pilothouse.kinds.quantity import ZERO, Quantity, parse
 
 __all__ = ["claim_spec", "persistent_source", "pod", "pod_spec", "pod_template"]
 
@@ -19,6 +20,7 @@ _MODE: Table = (("defaultMode", 0o644),)
 _CONTAINER_LISTS = ("containers", "initContainers", "ephemeralContainers")
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _POD_LEVEL_RESOURCES = ("cpu", "memory")
+_HUGE_PAGES = "hugepages-"
 
 
 def pod(obj: Object) -> None:
@@ -33,7 +35,8 @@ def pod(obj: Object) -> None:
                 requests = child(resources, "requests")
                 resources["requests"] = {**limits, **requests}
     fill_missing(spec, (("enableServiceLinks", True),))
-    _pod_level_requests(spec)
+    if spec.get("resources"):
+        _pod_level_resources(spec)
     if spec.get("hostNetwork"):
         _host_ports(spec)
 
@@ -129,26 +132,50 @@ def _host_ports(spec: Object) -> None:
                     port["hostPort"] = port["containerPort"]
 
 
-def _pod_level_requests(spec: Object) -> None:
-    # What containers request counts before the pod's limits; where any container requests a resource
-    # the sum is left to the caller that can add quantities.
+def _pod_level_resources(spec: Object) -> None:
+    """Complete the resources of the pod as a whole from those of its containers, where it has any (KEP-2837)."""
     resources: Object = spec.get("resources") or {}
-    limits = resources.get("limits")
-    if not limits:
+    limits, requests = dict(resources.get("limits") or {}), dict(resources.get("requests") or {})
+    if not limits and not requests:
         return
-    requested = {
-        key
-        for name in ("containers", "initContainers")
-        for container in items(spec, name)
-        for key in container["resources"].get("requests") or ()
-    }
-    requests = resources.get("requests") or {}
-    for key, value in limits.items():
-        supported = key in _POD_LEVEL_RESOURCES or key.startswith("hugepages-")
-        if supported and key not in requests and key not in requested:
-            requests[key] = value
-    if requests:
-        resources["requests"] = requests
+    for key, total in _aggregate(spec, "limits").items():
+        if key.startswith(_HUGE_PAGES) and key not in requests:
+            limits.setdefault(key, str(total))
+    if limits:
+        for key, total in _aggregate(spec, "requests").items():
+            if key in _POD_LEVEL_RESOURCES:
+                requests.setdefault(key, str(total))
+        for key, value in limits.items():
+            if key in _POD_LEVEL_RESOURCES or key.startswith(_HUGE_PAGES):
+                requests.setdefault(key, value)
+    spec["resources"] |= {name: part for name, part in (("limits", limits), ("requests", requests)) if part}
+
+
+def _aggregate(spec: Object, field: str) -> dict[str, Quantity]:
+    """Add up what containers take at the same time: all ordinary ones and sidecars, or one init container."""
+    total = _sum(items(spec, "containers"), field)
+    sidecars: dict[str, Quantity] = {}
+    peak: dict[str, Quantity] = {}
+    for container in items(spec, "initContainers"):
+        own = _sum((container,), field)
+        together = _added(sidecars, own)
+        if container.get("restartPolicy") == "Always":
+            sidecars = together
+            total = _added(total, own)
+        peak = {key: max(peak.get(key, ZERO), together.get(key, ZERO)) for key in peak.keys() | together.keys()}
+    return {key: max(total.get(key, ZERO), peak.get(key, ZERO)) for key in sorted(total.keys() | peak.keys())}
+
+
+def _sum(containers: Iterable[Object], field: str) -> dict[str, Quantity]:
+    total: dict[str, Quantity] = {}
+    for container in containers:
+        amounts = container["resources"].get(field) or {}
+        total = _added(total, {key: parse(str(value)) for key, value in amounts.items()})
+    return total
+
+
+def _added(left: dict[str, Quantity], right: dict[str, Quantity]) -> dict[str, Quantity]:
+    return {**left, **{key: left.get(key, ZERO) + value for key, value in right.items()}}
 
 
 def _volume(volume: Object) -> None:
