@@ -95,3 +95,228 @@ def test_what_was_answered_may_be_sent_back(step: Step) -> None:
         text = text.replace(placeholder, value)
     answered: Object = json.loads(text)
     assert validate_update(answered, copy.deepcopy(answered), kind_of(answered)) == []
+
+
+def pod(**spec: Any) -> Object:
+    meta = {"name": "p", "namespace": "n", "resourceVersion": "1"}
+    obj: Object = {"metadata": meta, "spec": {"containers": [{"name": "a", "image": "x:1"}], **spec}}
+    return default(obj, *POD)
+
+
+def deployment(**spec: Any) -> Object:
+    template = {"metadata": {"labels": {"app": "w"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}}
+    meta = {"name": "d", "namespace": "n", "resourceVersion": "1"}
+    obj: Object = {"metadata": meta, "spec": {"selector": {"matchLabels": {"app": "w"}}, "template": template, **spec}}
+    return default(obj, *DEPLOYMENT)
+
+
+def texts(errors: ErrorList) -> list[str]:
+    return [str(error) for error in errors]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (
+            {"containers": [{"name": "a", "image": "x"}, {"name": "a", "image": "y"}]},
+            'spec.containers[1].name: Duplicate value: "a"',
+        ),
+        (
+            {"containers": [{"name": "a", "image": "x", "livenessProbe": {}}]},
+            "spec.containers[0].livenessProbe: Required value: must specify a handler type",
+        ),
+        (
+            {"containers": [{"name": "a", "image": "x", "env": [{"name": "A=B"}]}]},
+            (
+                'spec.containers[0].env[0].name: Invalid value: "A=B": a valid environment variable name must consist only '
+                "of printable ASCII characters other than '='"
+            ),
+        ),
+        (
+            {"containers": [{"name": "a", "image": "x", "env": [{"name": "A", "valueFrom": {}}]}]},
+            (
+                'spec.containers[0].env[0].valueFrom: Invalid value: "": must specify one of: `fieldRef`, '
+                "`resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
+            ),
+        ),
+        (
+            {"volumes": [{"name": "v", "hostPath": {"path": "/a/../b"}}]},
+            "spec.volumes[0].hostPath.path: Invalid value: \"/a/../b\": must not contain '..'",
+        ),
+        (
+            {"volumes": [{"name": "v", "emptyDir": {}, "secret": {"secretName": "s"}}]},
+            "spec.volumes[0].secret: Forbidden: may not specify more than 1 volume type",
+        ),
+        (
+            {"tolerations": [{"key": "k", "operator": "Maybe"}]},
+            'spec.tolerations[0].operator: Unsupported value: "Maybe": supported values: "Equal", "Exists"',
+        ),
+        (
+            {"initContainers": [{"name": "i", "image": "x", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}]},
+            (
+                "spec.initContainers[0].lifecycle: Forbidden: may not be set for init containers without "
+                "restartPolicy=Always"
+            ),
+        ),
+        (
+            {"dnsPolicy": "None"},
+            "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None",
+        ),
+        (
+            {"containers": [{"name": "a", "image": "x", "resources": {"limits": {"gpu": "1"}}}]},
+            (
+                'spec.containers[0].resources.limits[gpu]: Invalid value: "gpu": must be a standard resource type or fully '
+                "qualified"
+            ),
+        ),
+        (
+            {"containers": [{"name": "a", "image": "x", "resources": {"requests": {"cpu": "-1"}}}]},
+            'spec.containers[0].resources.requests[cpu]: Invalid value: "-1": must be greater than or equal to 0',
+        ),
+        (
+            {"nodeName": "n", "schedulingGates": [{"name": "g"}]},
+            "spec.nodeName: Forbidden: cannot be set until all schedulingGates have been cleared",
+        ),
+    ],
+)
+def test_a_wrong_pod_says_why(spec: Object, expected: str) -> None:
+    assert expected in texts(validate_create(pod(**spec), POD))
+
+
+def test_a_pod_may_change_its_image() -> None:
+    assert validate_update(pod(), pod(containers=[{"name": "a", "image": "x:2"}]), POD) == []
+
+
+def test_a_pod_may_not_change_its_command() -> None:
+    new = pod(containers=[{"name": "a", "image": "x:1", "command": ["sh"]}])
+    (error,) = validate_update(pod(), new, POD)
+    first, *difference = error.body.split("\n")
+    assert first == (
+        "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
+        "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing "
+        "tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+    )
+    assert '+   "command": [' in difference
+
+
+def test_a_pod_may_gain_tolerations_but_not_lose_them() -> None:
+    tolerations = [{"key": "k", "operator": "Exists"}]
+    assert validate_update(pod(), pod(tolerations=tolerations), POD) == []
+    assert texts(validate_update(pod(tolerations=tolerations), pod(), POD)) == [
+        "spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"
+    ]
+
+
+def test_a_pod_keeps_its_containers() -> None:
+    new = pod(containers=[{"name": "a", "image": "x:1"}, {"name": "b", "image": "x:1"}])
+    expected = ["spec.containers: Forbidden: pod updates may not add or remove containers"]
+    assert texts(validate_update(pod(), new, POD)) == expected
+
+
+def test_an_update_wants_a_version_and_the_same_name() -> None:
+    new = pod()
+    new["metadata"] = {"name": "q", "namespace": "n"}
+    assert texts(validate_update(pod(), new, POD)) == [
+        'metadata.resourceVersion: Invalid value: "": must be specified for an update',
+        'metadata.name: Invalid value: "q": field is immutable',
+    ]
+
+
+def test_rolling_updates_must_move() -> None:
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "0%"}}
+    assert texts(validate_create(deployment(strategy=strategy), DEPLOYMENT)) == [
+        "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"
+    ]
+
+
+def test_an_unknown_strategy_is_shown_whole() -> None:
+    assert texts(validate_create(deployment(strategy={"type": "Blue"}), DEPLOYMENT)) == [
+        (
+            'spec.strategy: Unsupported value: {"Type":"Blue","RollingUpdate":null}: '
+            'supported values: "Recreate", "RollingUpdate"'
+        )
+    ]
+
+
+def test_a_cluster_address_stays() -> None:
+    def service(address: str) -> Object:
+        spec = {"clusterIP": address, "clusterIPs": [address], "ports": [{"port": 80}]}
+        return default({"metadata": {"name": "s", "resourceVersion": "1"}, "spec": spec}, *SERVICE)
+
+    assert texts(validate_update(service("10.0.0.1"), service("10.0.0.2"), SERVICE)) == [
+        'spec.clusterIPs[0]: Invalid value: ["10.0.0.2"]: may not change once set'
+    ]
+
+
+def test_a_stateful_set_keeps_its_service() -> None:
+    gvk = ("apps", "v1", "StatefulSet")
+    old, new = (default(deployment(serviceName=name), *gvk) for name in ("a", "b"))
+    for obj in (old, new):
+        for field in ("strategy", "progressDeadlineSeconds"):
+            obj["spec"].pop(field)
+    (error,) = validate_update(old, new, gvk)
+    assert error.field == "spec"
+    assert error.detail.startswith("updates to statefulset spec for fields other than 'replicas', 'ordinals'")
+
+
+def test_a_job_keeps_its_template() -> None:
+    gvk = ("batch", "v1", "Job")
+
+    def job(image: str, **spec: Any) -> Object:
+        pod_spec = {"restartPolicy": "Never", "containers": [{"name": "a", "image": image}]}
+        obj: Object = {"metadata": {"name": "j", "resourceVersion": "1"}, "spec": {"template": {"spec": pod_spec}}}
+        obj["spec"].update(spec)
+        return default(obj, *gvk)
+
+    assert validate_update(job("x"), job("x", parallelism=3, completions=1), gvk) == []
+    (error,) = validate_update(job("x"), job("y"), gvk)
+    assert (error.field, error.detail) == ("spec.template", "field is immutable")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("*/15 0-6,8 1 jan-mar mon", None),
+        ("@every 1h30m", None),
+        ("@daily", None),
+        ("60 * * * *", "end of range (60) above maximum (59): 60"),
+        ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
+        ("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1"),
+        ("*/0 * * * *", "step of range should be a positive number: */0"),
+        ("x * * * *", 'failed to parse int from x: strconv.Atoi: parsing "x": invalid syntax'),
+        ("@never", "unrecognized descriptor: @never"),
+    ],
+)
+def test_schedules(schedule: str, expected: str | None) -> None:
+    gvk = ("batch", "v1", "CronJob")
+    pod_spec = {"restartPolicy": "Never", "containers": [{"name": "a", "image": "x"}]}
+    spec = {"schedule": schedule, "jobTemplate": {"spec": {"template": {"spec": pod_spec}}}}
+    errors = validate_create(default({"metadata": {"name": "c"}, "spec": spec}, *gvk), gvk)
+    assert [error.detail for error in errors] == ([expected] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "expected"),
+    [
+        ("kubernetes.io/tls", {"data": {"tls.crt": ""}}, "data[tls.key]: Required value"),
+        ("kubernetes.io/dockerconfigjson", {}, "data[.dockerconfigjson]: Required value"),
+        (
+            "kubernetes.io/service-account-token",
+            {},
+            "metadata.annotations[kubernetes.io/service-account.name]: Required value",
+        ),
+        ("Opaque", {"data": {"a": "QUFB" * 400_000}}, "data: Too long: may not be more than 1048576 bytes"),
+    ],
+)
+def test_secrets_by_type(kind: str, content: Object, expected: str) -> None:
+    obj = {"metadata": {"name": "s"}, "type": kind, **content}
+    assert texts(validate_create(obj, ("", "v1", "Secret"))) == [expected]
+
+
+def test_two_controllers_are_too_many() -> None:
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "1", "controller": True}
+    obj = {"metadata": {"name": "s", "ownerReferences": [owner, owner]}}
+    (error,) = validate_create(obj, ("", "v1", "ServiceAccount"))
+    assert error.detail == (
+        'Only one reference can have Controller set to true. Found "true" in references for Pod/a and Pod/a'
+    )
