@@ -106,3 +106,12 @@ def test_a_property_without_a_meaning_here_is_refused(source: Path, into: Path) 
     done = run("--into", into, source)
     assert done.returncode == 1
     assert "['pattern'] mean nothing here" in done.stderr
+
+
+def test_a_go_name_for_a_field_that_is_not_there_is_found(into: Path, tmp_path: Path) -> None:
+    shutil.copytree(DATA, into, dirs_exist_ok=True)
+    place = into / "gotypes.json"
+    place.write_text(place.read_text().replace("a.core.v1.ServicePort.protocol", "a.core.v1.ServicePort.wombat"))
+    done = run("--check", "--into", into, tmp_path / "absent")
+    assert done.returncode == 1
+    assert "a.core.v1.ServicePort.wombat: no such field" in done.stdout

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pilothouse.kinds import prune
 from pilothouse.kinds._fastshape import compile_fast
 from pilothouse.kinds._goformats import quote
+from pilothouse.kinds._gonames import ROOT
 from pilothouse.kinds.prune import (
     DecodeError,
     decode,
@@ -200,6 +201,21 @@ def test_bad_suffixes(text: str) -> None:
         decode(schema("Pod"), {"spec": {"containers": [{"resources": {"limits": {"cpu": text}}}]}})
 
 
+def test_long_numbers_cost_their_length() -> None:
+    limits = {"cpu": "1" * 1_000_000 + "x"}
+    with pytest.raises(DecodeError, match="quantities must match"):
+        decode(schema("Pod"), {"spec": {"containers": [{"resources": {"limits": limits}}]}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2024-01-31T10:11:12.\u0661Z", "\u0662\u0660\u0662\u0664-01-31T10:11:12Z", "2024-01-31T10:11:12+\u06600:00"],
+)
+def test_digits_of_other_scripts_are_no_time(text: str) -> None:
+    with pytest.raises(DecodeError, match="parsing time"):
+        decode(schema("Pod"), {"metadata": {"creationTimestamp": text}})
+
+
 @pytest.mark.parametrize(
     "text", ["2024-02-29T00:00:00Z", "2020-01-01T00:00:00.123Z", "2020-01-31T00:00:00+02:00", "2020-12-31T23:59:59,5Z"]
 )
@@ -305,7 +321,7 @@ def test_what_the_compiled_check_passes_the_full_one_passes_unchanged(pod: dict[
     assert surely_right is not None
     if surely_right(pod):
         walk = prune._Decoding()
-        assert walk.value(schema("Pod"), pod, "", "", "", 0) == pod
+        assert walk.value(schema("Pod"), pod, "", ROOT, 0) == pod
         assert walk.wrong is None
         assert not walk.messages
 

@@ -14,7 +14,8 @@ __all__ = ["INT32", "INT64", "base64_fault", "in_range", "json_kind", "quantity_
 INT32 = (-(2**31), 2**31 - 1)
 INT64 = (-(2**63), 2**63 - 1)
 
-_QUANTITY = re.compile(r"[+-]?[0-9]*(?:\.[0-9]*)?([eEinumkKMGTP]*[-+]?[0-9]*)")
+# Possessive, so that a megabyte of digits costs no more than its length.
+_QUANTITY = re.compile(r"[+-]?+[0-9]*+(?:\.[0-9]*+)?+([eEinumkKMGTP]*+[-+]?+[0-9]*+)")
 _SUFFIX = re.compile(r"[numkMGTPE]?|[KMGTPE]i|[eE][+-]?[0-9]+")
 _QUANTITY_FORMAT = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 _QUANTITY_SUFFIX = "unable to parse quantity's suffix"
@@ -25,8 +26,8 @@ _SECONDS = "2006-01-02T15:04:05Z07:00"
 _MICROS = "2006-01-02T15:04:05.000000Z07:00"
 _STEPS = re.compile(r"2006|01|02|15|04|05|\.000000|Z07:00|[-T:]")
 _RANGES = {"01": ("month", 1, 12), "15": ("hour", 0, 23), "04": ("minute", 0, 59), "05": ("second", 0, 59)}
-_ZONE = re.compile(r"[+-](\d\d):(\d\d)")
-_FRACTION = re.compile(r"[.,]\d+")
+_ZONE = re.compile(r"[+-]([0-9]{2}):([0-9]{2})")
+_FRACTION = re.compile(r"[.,][0-9]+")
 
 
 def json_kind(value: object) -> str:
@@ -119,7 +120,7 @@ def _take(step: str, rest: str) -> int | None:
         zone = _ZONE.match(rest)
         return 6 if zone and int(zone[1]) <= 24 and int(zone[2]) < 60 else None
     if step == ".000000":
-        return 7 if re.match(r"\.\d{6}", rest) else None
+        return 7 if re.match(r"\.[0-9]{6}", rest) else None
     if step.isdigit():
         digits = rest[: len(step)]
         return len(step) if len(digits) == len(step) and digits.isascii() and digits.isdigit() else None

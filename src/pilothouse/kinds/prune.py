@@ -16,6 +16,7 @@ import msgspec
 
 from ._fastshape import compile_fast
 from ._goformats import INT32, INT64, base64_fault, in_range, json_kind, quantity_fault, quote, time_fault
+from ._gonames import ROOT, GoPlace, go_type
 from .schema import ANY, Schema
 
 __all__ = [
@@ -61,7 +62,7 @@ def decode(schema: Schema, value: dict[str, Any]) -> tuple[dict[str, Any], list[
         if surely_right(trimmed):
             return trimmed, []
     walk = _Decoding()
-    made = walk.value(schema, value, "", "", "", 0)
+    made = walk.value(schema, value, "", ROOT, 0)
     if walk.wrong is not None:
         raise walk.wrong
     return made, list(walk.messages)
@@ -86,7 +87,7 @@ def _without_null_stamp(schema: Schema, value: dict[str, Any]) -> dict[str, Any]
 class _Decoding:
     """One object's way through the full check: `wrong` is the first mismatch, `messages` name what is left out.
 
-    A method's `path` is field validation's, `struct` and `stack` are the Go type and the fields that its messages name.
+    A method's `path` is field validation's, `go` the place as Go's messages name it.
     """
 
     __slots__ = ("messages", "wrong")
@@ -95,24 +96,24 @@ class _Decoding:
         self.messages: dict[str, None] = {}
         self.wrong: DecodeError | None = None
 
-    def value(self, schema: Schema, value: Any, path: str, struct: str, stack: str, depth: int) -> Any:
+    def value(self, schema: Schema, value: Any, path: str, go: GoPlace, depth: int) -> Any:
         """Return what the schema's Go type would hold; depth counts the containers around the value."""
         match schema.shape:
             case "object" if isinstance(value, dict):
-                return self._object(schema, value, path, stack, depth)
+                return self._object(schema, value, path, go, depth)
             case "map" if isinstance(value, dict):
-                return self._map(schema, value, path, struct, stack, depth)
+                return self._map(schema, value, path, go, depth)
             case "list" if isinstance(value, list):
-                return self._list(schema, value, path, struct, stack, depth)
+                return self._list(schema, value, path, go, depth)
             case "any":
                 return value
-        self._scalar(schema, value, struct, stack)
+        self._scalar(schema, value, go)
         return value
 
-    def _object(self, schema: Schema, value: dict[str, Any], path: str, stack: str, depth: int) -> dict[str, Any]:
+    def _object(self, schema: Schema, value: dict[str, Any], path: str, go: GoPlace, depth: int) -> dict[str, Any]:
         if depth >= MAX_DEPTH:
             raise DecodeError(f"exceeded max depth: {quote(path)} has more than {MAX_DEPTH} levels")
-        fields, struct, made = schema.fields, schema.name.rpartition(".")[2], {}
+        fields, made = schema.fields, {}
         for name, inner in value.items():
             field = fields.get(name)
             if field is None:
@@ -121,37 +122,33 @@ class _Decoding:
                 elif len(self.messages) < MAX_REPORTED:
                     self.messages[unknown_field(_join(path, name))] = None
             elif inner is not None:
-                made[name] = self.value(field, inner, _join(path, name), struct, _join(stack, name), depth + 1)
+                made[name] = self.value(field, inner, _join(path, name), go.field(schema.name, name), depth + 1)
         return made
 
-    def _map(self, schema: Schema, value: dict[str, Any], path: str, struct: str, stack: str, depth: int) -> Any:
-        element = schema.element or ANY
+    def _map(self, schema: Schema, value: dict[str, Any], path: str, go: GoPlace, depth: int) -> Any:
+        element, go = schema.element or ANY, go.value()
         return {
-            key: _zero(element)
-            if inner is None
-            else self.value(element, inner, _join(path, key), struct, stack, depth + 1)
+            key: _zero(element) if inner is None else self.value(element, inner, _join(path, key), go, depth + 1)
             for key, inner in value.items()
         }
 
-    def _list(self, schema: Schema, value: list[Any], path: str, struct: str, stack: str, depth: int) -> Any:
-        element = schema.element or ANY
+    def _list(self, schema: Schema, value: list[Any], path: str, go: GoPlace, depth: int) -> Any:
+        element, go = schema.element or ANY, go.element()
         return [
-            _zero(element)
-            if inner is None
-            else self.value(element, inner, f"{path}[{index}]", struct, stack, depth + 1)
+            _zero(element) if inner is None else self.value(element, inner, f"{path}[{index}]", go, depth + 1)
             for index, inner in enumerate(value)
         ]
 
-    def _scalar(self, schema: Schema, value: Any, struct: str, stack: str) -> None:
+    def _scalar(self, schema: Schema, value: Any, go: GoPlace) -> None:
         """Check a value that is no container, or stands where none belongs."""
         if schema.format in _CODED:
-            if error := _coded_error(schema.format, value, struct, stack):
+            if error := _coded_error(schema.format, value, go):
                 raise error
         elif schema.format == "byte" and isinstance(value, str):
             if fault := base64_fault(value):
                 self._refuse(DecodeError(fault))
         elif kind := _wrong_kind(schema, value):
-            self._refuse(_mismatch(kind, struct, stack, _go_type(schema)))
+            self._refuse(_mismatch(kind, go, go.type or go_type(schema)))
 
     def _refuse(self, error: DecodeError) -> None:
         # Go goes on after such a mismatch, since a value parsed by code may still fail and then comes first.
@@ -163,15 +160,15 @@ class _Decoding:
 _CODED = frozenset({"quantity", "date-time", "micro-time", "int-or-string"})
 
 
-def _coded_error(form: str, value: Any, struct: str, stack: str) -> DecodeError | None:
+def _coded_error(form: str, value: Any, go: GoPlace) -> DecodeError | None:
     fault = None
     if form == "quantity":
         fault = quantity_fault(value)
     elif form == "int-or-string":
         if not isinstance(value, str) and not in_range(value, INT32):
-            return _mismatch(_kind_or_number(value), struct, stack, "int32")
+            return _mismatch(_kind_or_number(value), go, "int32")
     elif not isinstance(value, str):
-        return _mismatch(json_kind(value), struct, stack, "string")
+        return _mismatch(json_kind(value), go, "string")
     else:
         fault = time_fault(value, micro=form == "micro-time")
     return DecodeError(fault) if fault else None
@@ -197,26 +194,9 @@ def _kind_or_number(value: Any) -> str:
     return f"number {value!r}" if kind == "number" else kind
 
 
-def _mismatch(kind: str, struct: str, stack: str, go_type: str) -> DecodeError:
-    where = f"struct field {struct}.{stack}" if stack else "value"
-    return DecodeError(f"json: cannot unmarshal {kind} into Go {where} of type {go_type}")
-
-
-_GO_SCALARS = {"integer": "int64", "number": "float64", "boolean": "bool", "string": "string", "any": "interface {}"}
-
-
-def _go_type(schema: Schema) -> str:
-    """Name the Go type of a schema; of Go's named strings, lists and maps a schema only knows what they hold."""
-    if schema.name:
-        return ".".join(schema.name.rsplit(".", 2)[1:])
-    match schema.shape:
-        case "list":
-            return f"[]{_go_type(schema.element or ANY)}"
-        case "map":
-            return f"map[string]{_go_type(schema.element or ANY)}"
-    if schema.format == "byte":
-        return "[]uint8"
-    return "int32" if schema.format == "int32" else _GO_SCALARS[schema.shape]
+def _mismatch(kind: str, go: GoPlace, name: str) -> DecodeError:
+    where = f"struct field {go.struct}.{go.stack}" if go.stack else "value"
+    return DecodeError(f"json: cannot unmarshal {kind} into Go {where} of type {name}")
 
 
 def _zero(schema: Schema) -> Any:

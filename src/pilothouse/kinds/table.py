@@ -16,7 +16,7 @@ import msgspec
 
 from .schema import Schema, Shape
 
-__all__ = ["UnknownType", "kinds", "schema_for", "schema_named", "type_names"]
+__all__ = ["UnknownType", "full_name", "kinds", "schema_for", "schema_named", "type_names"]
 
 _WORDS: dict[str, tuple[Shape, str]] = {
     "s": ("string", ""),
@@ -68,6 +68,11 @@ def _table() -> _Table:
 def _short_names() -> dict[str, str]:
     table = _table()
     return {table.full(short): short for short in table.types}
+
+
+def full_name(short: str) -> str:
+    """Return the full name that a short one in the data stands for (`a.core.v1.Pod`)."""
+    return _table().full(short)
 
 
 def type_names() -> frozenset[str]:
