@@ -36,8 +36,8 @@ class AssociativeList(TypeNode):
         """Return the path element of an item; raise TypedError where it has none."""
         if not self._keys:
             if item is None or isinstance(item, dict | list):
-                kind = "an explicit null" if item is None else f"a {'map' if isinstance(item, dict) else 'list'}"
-                raise TypedError([f"associative list without keys has an element that's {kind} type"])
+                kind = {"dict": "a map type", "list": "a list type"}.get(type(item).__name__, "an explicit null")
+                raise TypedError([f"associative list without keys has an element that's {kind}"])
             return value_element(item)
         if not isinstance(item, dict):
             what = "a null element" if item is None else "non-map elements"
