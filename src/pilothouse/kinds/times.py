@@ -29,6 +29,7 @@ _COMMON: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]
 _DIGITS: Final = re.compile("[0-9]*")
 _YEAR: Final = re.compile("[0-9]{4}").fullmatch
 _MEMO: Final = 4096
+_ZERO: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class TimeError(ValueError):
@@ -174,12 +175,20 @@ def format_micros(moment: datetime) -> str:
 
 
 @lru_cache(maxsize=_MEMO)
-def canonical_seconds(text: str) -> str:
-    """Give the text that a server stores for a `Time` that a client sent. Raises TimeError."""
-    return format_seconds(parse(text))
+def canonical_seconds(text: str) -> str | None:
+    """Give the text that a server stores for a `Time` that a client sent, none for the first moment of year 1.
+
+    Raises TimeError.
+    """
+    moment = parse(text)
+    return None if moment == _ZERO else format_seconds(moment)
 
 
 @lru_cache(maxsize=_MEMO)
-def canonical_micros(text: str) -> str:
-    """Give the text that a server stores for a `MicroTime` that a client sent. Raises TimeError."""
-    return format_micros(parse_micros(text))
+def canonical_micros(text: str) -> str | None:
+    """Give the text that a server stores for a `MicroTime` that a client sent, none for the first moment of year 1.
+
+    Raises TimeError.
+    """
+    moment = parse_micros(text)
+    return None if moment == _ZERO else format_micros(moment)
