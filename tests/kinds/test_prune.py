@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from pilothouse.kinds import prune
 from pilothouse.kinds._fastshape import compile_fast
 from pilothouse.kinds._goformats import quote
-from pilothouse.kinds._gonames import ROOT
 from pilothouse.kinds.prune import (
     DecodeError,
     decode,
@@ -321,7 +320,7 @@ def test_what_the_compiled_check_passes_the_full_one_passes_unchanged(pod: dict[
     assert surely_right is not None
     if surely_right(pod):
         walk = prune._Decoding()
-        assert walk.value(schema("Pod"), pod, "", ROOT, 0) == pod
+        assert walk.value(schema("Pod"), pod, None, 0) == pod
         assert walk.wrong is None
         assert not walk.messages
 

@@ -16,7 +16,7 @@ import msgspec
 
 from ._fastshape import compile_fast
 from ._goformats import INT32, INT64, base64_fault, in_range, json_kind, quantity_fault, quote, time_fault
-from ._gonames import ROOT, GoPlace, go_type
+from ._gonames import Place, field_path, go_place, go_type
 from .schema import ANY, Schema
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 MAX_REPORTED = 100
-MAX_DEPTH = 100
+MAX_DEPTH = 200
 _COMPILED = 512
 
 
@@ -62,7 +62,7 @@ def decode(schema: Schema, value: dict[str, Any]) -> tuple[dict[str, Any], list[
         if surely_right(trimmed):
             return trimmed, []
     walk = _Decoding()
-    made = walk.value(schema, value, "", ROOT, 0)
+    made = walk.value(schema, value, None, 0)
     if walk.wrong is not None:
         raise walk.wrong
     return made, list(walk.messages)
@@ -85,10 +85,7 @@ def _without_null_stamp(schema: Schema, value: dict[str, Any]) -> dict[str, Any]
 
 
 class _Decoding:
-    """One object's way through the full check: `wrong` is the first mismatch, `messages` name what is left out.
-
-    A method's `path` is field validation's, `go` the place as Go's messages name it.
-    """
+    """One object's way through the full check: `wrong` is the first mismatch, `messages` name what is left out."""
 
     __slots__ = ("messages", "wrong")
 
@@ -96,59 +93,61 @@ class _Decoding:
         self.messages: dict[str, None] = {}
         self.wrong: DecodeError | None = None
 
-    def value(self, schema: Schema, value: Any, path: str, go: GoPlace, depth: int) -> Any:
+    def value(self, schema: Schema, value: Any, place: Place, depth: int) -> Any:
         """Return what the schema's Go type would hold; depth counts the containers around the value."""
         match schema.shape:
+            case "string" if type(value) is str and not schema.format:
+                return value
             case "object" if isinstance(value, dict):
-                return self._object(schema, value, path, go, depth)
+                return self._object(schema, value, place, depth)
             case "map" if isinstance(value, dict):
-                return self._map(schema, value, path, go, depth)
+                return self._map(schema, value, place, depth)
             case "list" if isinstance(value, list):
-                return self._list(schema, value, path, go, depth)
+                return self._list(schema, value, place, depth)
             case "any":
                 return value
-        self._scalar(schema, value, go)
+        self._scalar(schema, value, place)
         return value
 
-    def _object(self, schema: Schema, value: dict[str, Any], path: str, go: GoPlace, depth: int) -> dict[str, Any]:
+    def _object(self, schema: Schema, value: dict[str, Any], place: Place, depth: int) -> dict[str, Any]:
         if depth >= MAX_DEPTH:
-            raise DecodeError(f"exceeded max depth: {quote(path)} has more than {MAX_DEPTH} levels")
-        fields, made = schema.fields, {}
+            raise DecodeError(f"exceeded max depth: {quote(field_path(place))} has more than {MAX_DEPTH} levels")
+        fields, owner, made = schema.fields, schema.name, {}
         for name, inner in value.items():
             field = fields.get(name)
             if field is None:
                 if schema.preserve_unknown:
                     made[name] = inner
                 elif len(self.messages) < MAX_REPORTED:
-                    self.messages[unknown_field(_join(path, name))] = None
+                    self.messages[unknown_field(field_path((place, owner, name)))] = None
             elif inner is not None:
-                made[name] = self.value(field, inner, _join(path, name), go.field(schema.name, name), depth + 1)
+                made[name] = self.value(field, inner, (place, owner, name), depth + 1)
         return made
 
-    def _map(self, schema: Schema, value: dict[str, Any], path: str, go: GoPlace, depth: int) -> Any:
-        element, go = schema.element or ANY, go.value()
+    def _map(self, schema: Schema, value: dict[str, Any], place: Place, depth: int) -> Any:
+        element = schema.element or ANY
         return {
-            key: _zero(element) if inner is None else self.value(element, inner, _join(path, key), go, depth + 1)
+            key: _zero(element) if inner is None else self.value(element, inner, (place, None, key), depth + 1)
             for key, inner in value.items()
         }
 
-    def _list(self, schema: Schema, value: list[Any], path: str, go: GoPlace, depth: int) -> Any:
-        element, go = schema.element or ANY, go.element()
+    def _list(self, schema: Schema, value: list[Any], place: Place, depth: int) -> Any:
+        element = schema.element or ANY
         return [
-            _zero(element) if inner is None else self.value(element, inner, f"{path}[{index}]", go, depth + 1)
+            _zero(element) if inner is None else self.value(element, inner, (place, None, index), depth + 1)
             for index, inner in enumerate(value)
         ]
 
-    def _scalar(self, schema: Schema, value: Any, go: GoPlace) -> None:
+    def _scalar(self, schema: Schema, value: Any, place: Place) -> None:
         """Check a value that is no container, or stands where none belongs."""
         if schema.format in _CODED:
-            if error := _coded_error(schema.format, value, go):
+            if error := _coded_error(schema.format, value, place):
                 raise error
         elif schema.format == "byte" and isinstance(value, str):
             if fault := base64_fault(value):
                 self._refuse(DecodeError(fault))
         elif kind := _wrong_kind(schema, value):
-            self._refuse(_mismatch(kind, go, go.type or go_type(schema)))
+            self._refuse(_mismatch(kind, place, go_type(schema, place)))
 
     def _refuse(self, error: DecodeError) -> None:
         # Go goes on after such a mismatch, since a value parsed by code may still fail and then comes first.
@@ -160,15 +159,15 @@ class _Decoding:
 _CODED = frozenset({"quantity", "date-time", "micro-time", "int-or-string"})
 
 
-def _coded_error(form: str, value: Any, go: GoPlace) -> DecodeError | None:
+def _coded_error(form: str, value: Any, place: Place) -> DecodeError | None:
     fault = None
     if form == "quantity":
         fault = quantity_fault(value)
     elif form == "int-or-string":
         if not isinstance(value, str) and not in_range(value, INT32):
-            return _mismatch(_kind_or_number(value), go, "int32")
+            return _mismatch(_kind_or_number(value), place, "int32")
     elif not isinstance(value, str):
-        return _mismatch(json_kind(value), go, "string")
+        return _mismatch(json_kind(value), place, "string")
     else:
         fault = time_fault(value, micro=form == "micro-time")
     return DecodeError(fault) if fault else None
@@ -194,8 +193,8 @@ def _kind_or_number(value: Any) -> str:
     return f"number {value!r}" if kind == "number" else kind
 
 
-def _mismatch(kind: str, go: GoPlace, name: str) -> DecodeError:
-    where = f"struct field {go.struct}.{go.stack}" if go.stack else "value"
+def _mismatch(kind: str, place: Place, name: str) -> DecodeError:
+    where = f"struct field {go_place(place)}" if place else "value"
     return DecodeError(f"json: cannot unmarshal {kind} into Go {where} of type {name}")
 
 
