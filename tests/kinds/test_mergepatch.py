@@ -68,7 +68,10 @@ def test_a_patch_is_an_object(patch: Any, message: str) -> None:
 
 
 def test_nulls_in_the_objects_of_a_list_are_left_out() -> None:
-    assert apply({"a": {"b": 1}}, {"a": [{"b": None, "c": [None]}]}) == {"a": [{"c": [None]}]}
+    patch = {"a": [{"b": None, "c": [None]}]}
+    for target in ({}, {"a": None}, {"a": 1}, {"a": [{"b": 1}]}):
+        assert apply(target, patch) == {"a": [{"c": [None]}]}
+    assert apply({"a": {"b": 1}}, patch) == patch
 
 
 def test_a_patch_without_end_is_refused() -> None:

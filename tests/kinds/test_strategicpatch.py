@@ -140,6 +140,11 @@ APPLIED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         {"items": [{"name": "a", "image": "1"}, {"name": "a", "args": ["x"]}]},
         {"items": [{"name": "a", "image": "1", "args": ["x"]}]},
     ),
+    "a null merge key": (
+        {"items": _items("a")},
+        {"items": [{"name": None, "image": "b", "args": None}]},
+        {"items": [{"name": None, "image": "b"}, *_items("a")]},
+    ),
     "replacement of a map": (
         {"labels": {"a": "1"}},
         {"labels": {"$patch": "replace", "b": "1", "c": None}},
@@ -332,6 +337,15 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], type[PatchError], str]]
         {"$setElementOrder/finalizers": [], "finalizers": []},
         Unmergeable,
         "no elements in any of the given slices",
+    ),
+    "a directive after the end of the order": (
+        {"items": _items("a")},
+        {"$setElementOrder/items": [{"name": "b"}], "items": [{"name": "b"}, {"$patch": "replace"}]},
+        Unmergeable,
+        (
+            "The order in patch list:\n[map[name:b] map[$patch:replace]]\n doesn't match $setElementOrder list:\n"
+            "[map[name:b]]\n"
+        ),
     ),
     "strategies that exclude each other": (
         {"odd": {"a": "1"}},

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pilothouse.kinds._gotext import value_text
-from pilothouse.kinds._strategicmerge import (
-    DELETE_FROM,
+from pilothouse.kinds._strategicmerge import DELETE_FROM, RETAIN_KEYS
+from pilothouse.kinds._strategicorder import (
     DIRECTIVE,
-    RETAIN_KEYS,
     SET_ORDER,
     element_type,
     in_order,

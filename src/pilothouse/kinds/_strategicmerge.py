@@ -9,32 +9,28 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pilothouse.kinds._gotext import string_verb, type_name, value_text
+from pilothouse.kinds._strategicorder import (
+    DIRECTIVE,
+    SET_ORDER,
+    arrange,
+    check_order,
+    element_type,
+    needed_key,
+    scalar_key,
+)
 from pilothouse.kinds._strategicplan import FieldPlan, Plan
 from pilothouse.kinds.mergepatch import equal
-from pilothouse.kinds.patcherrors import BadRequest, Invalid, Unmergeable
+from pilothouse.kinds.patcherrors import BadRequest, Unmergeable
 
-__all__ = [
-    "DELETE_FROM",
-    "DIRECTIVE",
-    "RETAIN_KEYS",
-    "SET_ORDER",
-    "element_type",
-    "in_order",
-    "merge_map",
-    "needed_key",
-    "ranks_of",
-    "scalar_key",
-]
+__all__ = ["DELETE_FROM", "RETAIN_KEYS", "merge_map"]
 
-DIRECTIVE: Final = "$patch"
 RETAIN_KEYS: Final = "$retainKeys"
 DELETE_FROM: Final = "$deleteFromPrimitiveList"
-SET_ORDER: Final = "$setElementOrder"
 
 _NOTHING: Final = object()
 
 
-def merge_map(original: dict[str, Any] | None, patch: dict[str, Any], plan: Plan, folding: bool = False) -> Any:
+def merge_map(original: dict[str, Any], patch: dict[str, Any], plan: Plan, *, folding: bool = False) -> dict[str, Any]:
     """Return an object with a patch merged into it.
 
     Raises BadRequest, Invalid or Unmergeable as kube-apiserver does for what it refuses.
@@ -42,7 +38,7 @@ def merge_map(original: dict[str, Any] | None, patch: dict[str, Any], plan: Plan
     directive = patch.get(DIRECTIVE, _NOTHING)
     if directive is not _NOTHING:
         return _replace_or_delete(directive, patch)
-    merged = {} if original is None else dict(original)
+    merged = dict(original)
     if RETAIN_KEYS in patch:
         patch = _retain_keys(merged, patch, folding)
     for key in patch:
@@ -85,7 +81,7 @@ def _merge_field(merged: dict[str, Any], key: str, value: Any, plan: Plan, foldi
     if field.strategy == "replace":
         merged[key] = value if folding else _without_nulls(value)
     else:
-        merged[key] = merge_map(present, value, field.value, folding)
+        merged[key] = merge_map(present, value, field.value, folding=folding)
 
 
 def _replace_or_delete(directive: Any, patch: dict[str, Any]) -> dict[str, Any]:
@@ -115,6 +111,14 @@ def _without_nulls(value: Any) -> Any:
     if type(value) is list:
         return [_without_nulls(item) for item in value]
     return value
+
+
+def _new_element(element: dict[str, Any], key: str) -> dict[str, Any]:
+    """Leave null fields out of an element, save its merge key, by which it is still to be put in order."""
+    cleaned: dict[str, Any] = _without_nulls(element)
+    if key in element and element[key] is None:
+        cleaned[key] = None
+    return cleaned
 
 
 def _retain_keys(merged: dict[str, Any], patch: dict[str, Any], folding: bool) -> dict[str, Any]:
@@ -158,7 +162,7 @@ def _set_orders(merged: dict[str, Any], patch: dict[str, Any], plan: Plan, foldi
         added = _list_or_nothing(rest, key)
         rest.pop(key, None)
         field = plan.list_field(key)
-        _check_order(added or [], order, field.merge_key)
+        check_order(added or [], order, field.merge_key)
         if present is not None or added is not None:
             merged[key] = _ordered_list(present, added, order, field, folding)
     return rest
@@ -182,7 +186,7 @@ def _ordered_list(
     former = present or []
     if present and added and kind is dict and field.strategy == "merge":
         former = _former_order(present, added, field.merge_key)
-    return _arrange(content, order, former, field.merge_key, kind)
+    return arrange(content, order, former, field.merge_key, kind)
 
 
 def _former_order(present: list[Any], added: list[Any], key: str) -> list[Any]:
@@ -214,12 +218,12 @@ def _merge_lists(original: list[Any], patch: list[Any], field: FieldPlan, foldin
         unique = {scalar_key(item): item for item in original}
         for item in patch:
             unique.setdefault(scalar_key(item), item)
-        return _arrange(list(unique.values()), patch, original, key, kind)
+        return arrange(list(unique.values()), patch, original, key, kind)
     if not key:
         raise Unmergeable(f"cannot merge lists without merge key for {field.element.kind}")
     original, patch = _act_on_elements(original, patch, key)
     merged = _merge_elements(original, patch, field, folding)
-    return _arrange(merged, patch, original, key, kind)
+    return arrange(merged, patch, original, key, kind)
 
 
 def _act_on_elements(original: list[Any], patch: list[Any], key: str) -> tuple[list[Any], list[Any]]:
@@ -242,7 +246,7 @@ def _act_on_elements(original: list[Any], patch: list[Any], key: str) -> tuple[l
         else:
             raise Unmergeable(f"unknown patch type: {string_verb(directive)} in map: {value_text(element)}")
     if replacing:
-        return [_without_nulls(element) for element in rest], []
+        return [_new_element(element, key) for element in rest], []
     return [element for element in original if key not in element or scalar_key(element[key]) not in gone], rest
 
 
@@ -259,88 +263,10 @@ def _merge_elements(original: list[Any], patch: list[Any], field: FieldPlan, fol
         found = places.get(identity)
         if found is None:
             places[identity] = len(merged)
-            merged.append(element if folding else _without_nulls(element))
+            merged.append(element if folding else _new_element(element, key))
         else:
-            merged[found] = merge_map(merged[found], element, plan, folding)
+            merged[found] = merge_map(merged[found], element, plan, folding=folding)
     return merged
-
-
-def _arrange(content: list[Any], order: list[Any], former: list[Any], key: str, kind: type) -> list[Any]:
-    """Put a merged list in order: first what the order says, then the former order, both kept as far as they agree."""
-    by_order = ranks_of(order, key, kind)
-    by_former = ranks_of(former, key, kind)
-    named: list[Any] = []
-    others: list[Any] = []
-    for item in content:
-        (named if _identity(item, key, kind) in by_order else others).append(item)
-    named = in_order(named, by_order, key, kind)
-    others = in_order(others, by_former, key, kind)
-    if not others or not named:
-        return named or others
-    arranged: list[Any] = []
-    following = iter(named)
-    upcoming = next(following, _NOTHING)
-    for item in others:
-        rank = by_former.get(_identity(item, key, kind))
-        while upcoming is not _NOTHING:
-            other = by_former.get(_identity(upcoming, key, kind))
-            if rank is not None and other is not None and rank < other:
-                break
-            arranged.append(upcoming)
-            upcoming = next(following, _NOTHING)
-        arranged.append(item)
-    if upcoming is not _NOTHING:
-        arranged.append(upcoming)
-        arranged.extend(following)
-    return arranged
-
-
-def in_order(items: list[Any], ranks: dict[Any, int], key: str, kind: type) -> list[Any]:
-    """Sort a list by ranks; those without one come last, and after these the deletions."""
-    last = len(ranks) + len(items)
-
-    def rank(item: Any) -> int:
-        if kind is dict and item.get(DIRECTIVE) == "delete":
-            return last + 1
-        return ranks.get(_identity(item, key, kind), last)
-
-    return sorted(items, key=rank)
-
-
-def ranks_of(order: list[Any], key: str, kind: type) -> dict[Any, int]:
-    ranks: dict[Any, int] = {}
-    for place, item in enumerate(order):
-        ranks.setdefault(_identity(item, key, kind), place)
-    return ranks
-
-
-def _identity(item: Any, key: str, kind: type) -> Any:
-    return scalar_key(needed_key(item, key) if kind is dict else item)
-
-
-def _check_order(patch: list[Any], order: list[Any], key: str) -> None:
-    """Refuse a patch whose elements are not in the order that it sets."""
-    if not order or not patch:
-        return
-    kind = dict if key else str
-    if key:
-        for element in patch:
-            _check_object(element)
-    wanted = iter(order)
-    for element in patch:
-        if key and DIRECTIVE in element:
-            continue
-        identity = _identity(element, key, kind)
-        if not any(_identity(item, key, kind) == identity for item in wanted):
-            raise Unmergeable(
-                f"The order in patch list:\n{value_text(patch)}\n doesn't match {SET_ORDER} list:\n"
-                f"{value_text(order)}\n"
-            )
-
-
-def _check_object(value: Any) -> None:
-    if type(value) is not dict:
-        raise Unmergeable(f"expected a map[string]interface {{}}, but received a {type_name(value)}")
 
 
 def _list_or_nothing(fields: dict[str, Any], key: str) -> list[Any] | None:
@@ -358,38 +284,3 @@ def _listed_field(directive: str, prefix: str, otherwise: str) -> str:
     if start != prefix or len(start) == len(directive):
         raise BadRequest(otherwise)
     return field
-
-
-def element_type(*lists: list[Any]) -> type:
-    """Return the one type of all elements. Raises Invalid for lists, Unmergeable for several types or no element."""
-    found: type | None = None
-    for items in lists:
-        for item in items:
-            if found is None:
-                found = type(item)
-                if found is list:
-                    raise Invalid("lists of lists are not supported")
-            elif type(item) is not found:
-                texts = " ".join(value_text(items) for items in lists)
-                raise Unmergeable(f"list element types are not identical: [{texts}]")
-    if found is None:
-        raise Unmergeable("no elements in any of the given slices")
-    return found
-
-
-def needed_key(element: Any, key: str) -> Any:
-    """Return the value of an element's merge key. Raises Unmergeable without one."""
-    _check_object(element)
-    if key not in element:
-        raise Unmergeable(f"map: {value_text(element)} does not contain declared merge key: {key}")
-    return element[key]
-
-
-def scalar_key(value: Any) -> Any:
-    """Return what tells scalars apart: 1, 1.0 and true are three. Raises Unmergeable for a list or an object."""
-    kind = type(value)
-    if kind is str:
-        return value
-    if kind is dict or kind is list:
-        raise Unmergeable(f"expected a string, but received a {type_name(value)}")
-    return kind, value

@@ -1,7 +1,8 @@
 """JSON merge patch: an object of what changes, where null removes.
 
 RFC 7386, with kube-apiserver's reading of two things: the patch is an object, and nulls inside the objects of a list
-that the patch sets are left out too. Nothing given is changed; what the patch leaves alone is shared with the result.
+that the patch sets are left out too, unless the list takes the place of an object. Nothing given is changed; what the
+patch leaves alone is shared with the result.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def _merge_objects(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, A
             present = merged.get(key)
             merged[key] = _merge_objects(present, value) if type(present) is dict else _without_nulls(value)
         elif kind is list:
-            merged[key] = _without_nulls(value)
+            merged[key] = value if type(merged.get(key)) is dict else _without_nulls(value)
         else:
             merged[key] = value
     return merged

@@ -37,10 +37,9 @@ def apply(target: dict[str, Any], patch: Any, schema: Schema | None) -> dict[str
             f"json: cannot unmarshal {JSON_NAMES[type(patch)]} into Go value of type map[string]interface {{}}"
         )
     try:
-        result: dict[str, Any] = merge_map(target, patch, plan)
+        return merge_map(target, patch, plan)
     except RecursionError:
         raise BadRequest(_TOO_DEEP) from None
-    return result
 
 
 def create_two_way(original: dict[str, Any], modified: dict[str, Any], schema: Schema | None) -> dict[str, Any]:
@@ -66,10 +65,9 @@ def create_three_way(
     try:
         wanted = diff_maps(current, modified, plan, DiffOptions(deletions=False))
         removed = diff_maps(original, modified, plan, DiffOptions(changes=False))
-        result: dict[str, Any] = merge_map(removed, wanted, plan, folding=True)
+        return merge_map(removed, wanted, plan, folding=True)
     except RecursionError:
         raise BadRequest(_TOO_DEEP) from None
-    return result
 
 
 def _plan(schema: Schema | None) -> Plan:
