@@ -339,3 +339,53 @@ def test_types_beyond_the_compiled_check_go_through_the_full_one() -> None:
     assert compile_fast(schema("CustomResourceDefinition")) is None
     assert compile_fast(Schema("object", preserve_unknown=True)) is None
     assert compile_fast(ANY) is not None
+
+
+def test_zero_values_of_every_kind_of_element() -> None:
+    elements = [
+        ("boolean", "", False),
+        ("integer", "int32", 0),
+        ("number", "double", 0),
+        ("string", "int-or-string", 0),
+        ("string", "date-time", None),
+        ("list", "", None),
+        ("any", "", None),
+    ]
+    for shape, form, zero in elements:
+        element = Schema(shape, format=form, element=Schema("string") if shape == "list" else None)  # type: ignore[arg-type]
+        top = Schema("object", fields_or_thunk={"a": Schema("list", element=element)})
+        assert decode(top, {"a": [None]})[0] == {"a": [zero]}, shape
+
+
+def test_numbers_where_go_has_floats_and_booleans() -> None:
+    top = Schema("object", name="x.v1.T", fields_or_thunk={"a": Schema("number", format="double")})
+    flag = Schema(
+        "object", name="x.v1.U", fields_or_thunk={"a": Schema("boolean"), "b": Schema("string", format="byte")}
+    )
+    for value in (1, 1.5, -3):
+        assert decode(top, {"a": value, "gone": 1}) == ({"a": value}, ['unknown field "gone"'])
+    assert decode(flag, {"a": True, "b": "YQ=="}) == ({"a": True, "b": "YQ=="}, [])
+    with pytest.raises(DecodeError, match=r"cannot unmarshal bool into Go struct field T.a of type float64"):
+        decode(top, {"a": True})
+
+
+def test_a_type_that_keeps_unknown_fields_keeps_them() -> None:
+    top = Schema("object", fields_or_thunk={"a": Schema("string")}, preserve_unknown=True)
+    value = {"a": "x", "b": {"c": None}}
+    assert decode(top, value) == (value, [])
+    assert strict_errors(top, b'{"a":"x","b":1,"b":2}') == []
+
+
+def test_a_value_that_is_no_object_has_no_field_in_its_message() -> None:
+    with pytest.raises(DecodeError, match=r"^json: cannot unmarshal array into Go value of type v1.Pod$"):
+        decode(schema("Pod"), [])
+
+
+@pytest.mark.parametrize(("text", "offset"), [("YWI=x", 4), ("YQ=\n", 4), ("YQ=\nx", 3), ("YQ=\n=", None), ("YW\n", 1)])
+def test_where_base64_breaks(text: str, offset: int | None) -> None:
+    value = {"data": {"a": text}}
+    if offset is None:
+        assert decode(schema("Secret"), value) == (value, [])
+        return
+    with pytest.raises(DecodeError, match=f"^illegal base64 data at input byte {offset}$"):
+        decode(schema("Secret"), value)

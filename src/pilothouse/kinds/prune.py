@@ -49,7 +49,7 @@ def strict_decoding_error(messages: Iterable[str]) -> str:
     return "strict decoding error: " + ", ".join(messages)
 
 
-def decode(schema: Schema, value: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def decode(schema: Schema, value: Any) -> tuple[dict[str, Any], list[str]]:
     """Return the object as its Go type would hold it, and the messages for its unknown fields in document order.
 
     The input is not changed; where nothing needs leaving out it is what comes back. Null is absent in objects and the
@@ -73,9 +73,9 @@ def _fast(schema: Schema) -> Callable[[Any], bool] | None:
     return compile_fast(schema)
 
 
-def _without_null_stamp(schema: Schema, value: dict[str, Any]) -> dict[str, Any]:
+def _without_null_stamp(schema: Schema, value: Any) -> Any:
     """Return the object without the null `creationTimestamp` of many Go clients, so that they stay on the fast way."""
-    metadata = value.get("metadata")
+    metadata = value.get("metadata") if type(value) is dict else None
     if type(metadata) is not dict or metadata.get("creationTimestamp", "") is not None:
         return value
     field = schema.fields.get("metadata")
