@@ -109,6 +109,8 @@ def test_requirements_that_no_text_can_give_are_found_wrong() -> None:
 
 def test_a_selector_is_read_once() -> None:
     assert labels.parse("app=web,tier in (a,b)") is labels.parse("app=web,tier in (a,b)")
+    long = ",".join(f"key{number}=x" for number in range(100))
+    assert labels.parse(long) is not labels.parse(long)
 
 
 def test_labels_of_an_object_are_checked() -> None:

@@ -140,3 +140,8 @@ def test_what_the_server_stores_is_canonical() -> None:
     ]
     assert not ZERO
     assert repr(quantity.parse("1k")) == "Quantity('1k')"
+
+
+def test_long_texts_are_not_remembered() -> None:
+    assert quantity.parse("0" * 60 + "7") is quantity.parse("0" * 60 + "7")
+    assert quantity.parse("0" * 600 + "7") is not quantity.parse("0" * 600 + "7")

@@ -6,7 +6,17 @@ import re
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["HOUR", "MICROSECOND", "MILLISECOND", "MINUTE", "SECOND", "DurationError", "format_duration", "parse"]
+__all__ = [
+    "HOUR",
+    "MICROSECOND",
+    "MILLISECOND",
+    "MINUTE",
+    "SECOND",
+    "DurationError",
+    "format_duration",
+    "go_quote",
+    "parse",
+]
 
 MICROSECOND: Final = 1_000
 MILLISECOND: Final = 1_000_000
@@ -27,6 +37,8 @@ _PART: Final = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^.0-9]*)")
 _LIMIT: Final = 2**63
 _LARGEST_FRACTION: Final = (2**63 - 1) // 10
 _MEMO: Final = 2048
+_MEMO_LENGTH: Final = 64
+"""Characters of the longest text remembered, so that hostile ones do not fill memory."""
 
 
 class DurationError(ValueError):
@@ -67,12 +79,7 @@ def _amount(whole: str, part: str, unit: int) -> int | None:
     return total if total <= _LIMIT else None
 
 
-@lru_cache(maxsize=_MEMO)
-def parse(text: str) -> int:
-    """Read a duration: a sign, then numbers with units (`ns`, `us`, `ms`, `s`, `m`, `h`); gives nanoseconds.
-
-    Raises DurationError as `time.ParseDuration` words it.
-    """
+def _read(text: str) -> int:
     invalid = f"time: invalid duration {go_quote(text)}"
     rest = text[1:] if text.startswith(("-", "+")) else text
     if rest == "0":
@@ -106,6 +113,17 @@ def _sum(rest: str, text: str, invalid: str) -> int:
             raise DurationError(invalid)
         position = found.end()
     return total
+
+
+_remembered: Final = lru_cache(maxsize=_MEMO)(_read)
+
+
+def parse(text: str) -> int:
+    """Read a duration: a sign, then numbers with units (`ns`, `us`, `ms`, `s`, `m`, `h`); gives nanoseconds.
+
+    Raises DurationError as `time.ParseDuration` words it.
+    """
+    return _remembered(text) if len(text) <= _MEMO_LENGTH else _read(text)
 
 
 def _decimal(amount: int, unit: int) -> str:

@@ -24,6 +24,9 @@ __all__ = [
 Read = Callable[[Mapping[str, Any]], str]
 
 _MEMO: Final = 2048
+_MEMO_KINDS: Final = 256
+_MEMO_LENGTH: Final = 512
+"""Characters of the longest text remembered, so that hostile ones do not fill memory."""
 _SPLIT: Final = re.compile(r"(?:[^\\,]|\\.|\\\Z)*", re.DOTALL)
 _TERM: Final = re.compile(r"(.*?)(!=|==|=)(.*)", re.DOTALL).fullmatch
 
@@ -215,7 +218,7 @@ _KINDS: Final[Mapping[tuple[str, str], FieldLabels]] = {
 }
 
 
-@lru_cache(maxsize=_MEMO)
+@lru_cache(maxsize=_MEMO_KINDS)
 def field_labels(group: str, version: str, kind: str) -> FieldLabels:
     """Give the fields by which objects of a kind of Kubernetes can be selected."""
     if (group, kind) == ("resource.k8s.io", "ResourceSlice"):
@@ -292,12 +295,7 @@ class FieldSelector:
         return hash(self.terms)
 
 
-@lru_cache(maxsize=_MEMO)
-def parse(selector: str) -> FieldSelector:
-    r"""Read a selector such as `metadata.name=x,status.phase!=Running`; in values `\`, `,` and `=` are escaped.
-
-    The result is shared, being immutable. Raises FieldSelectorError with the server's message.
-    """
+def _read(selector: str) -> FieldSelector:
     terms: list[Term] = []
     for part in sorted(_terms(selector)):
         if not part:
@@ -309,3 +307,14 @@ def parse(selector: str) -> FieldSelector:
         if found[1] or value:
             terms.append(Term(found[1], "!=" if found[2] == "!=" else "=", value))
     return FieldSelector(terms)
+
+
+_remembered: Final = lru_cache(maxsize=_MEMO)(_read)
+
+
+def parse(selector: str) -> FieldSelector:
+    r"""Read a selector such as `metadata.name=x,status.phase!=Running`; in values `\`, `,` and `=` are escaped.
+
+    The result is shared, being immutable. Raises FieldSelectorError with the server's message.
+    """
+    return _remembered(selector) if len(selector) <= _MEMO_LENGTH else _read(selector)

@@ -48,6 +48,8 @@ _SIGN: Final[Mapping[Operator, str]] = {"gt": ">", "lt": "<"}
 _INTEGER: Final = re.compile("[+-]?[0-9]{1,4000}").fullmatch
 _INT64: Final = range(-(2**63), 2**63)
 _MEMO: Final = 2048
+_MEMO_LENGTH: Final = 512
+"""Characters of the longest text remembered, so that hostile ones do not fill memory."""
 _END: Final = ""
 _NOT: Final = "!"
 _COMMA: Final = ","
@@ -333,13 +335,19 @@ class _Parser:
                 raise SelectorError(f"found '{token}', expected: ',', or identifier")
 
 
-@lru_cache(maxsize=_MEMO)
+def _read(text: str) -> Selector:
+    return Selector(_Parser(text).selector())
+
+
+_remembered: Final = lru_cache(maxsize=_MEMO)(_read)
+
+
 def parse(text: str) -> Selector:
     """Read a selector such as `a=b,c!=d,e in (x,y),!h,x>1`; the result is shared, being immutable.
 
     Raises SelectorError with the server's message. Empty text gives a selector of everything.
     """
-    return Selector(_Parser(text).selector())
+    return _remembered(text) if len(text) <= _MEMO_LENGTH else _read(text)
 
 
 def from_labels(labels: Mapping[str, str]) -> Selector:

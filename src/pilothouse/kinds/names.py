@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from pilothouse.kinds.fielderrors import quote
@@ -51,7 +52,9 @@ GENERATED_SUFFIX_LENGTH: Final = 5
 """Characters that the server adds to `generateName`."""
 _LABEL_LENGTH: Final = 63
 _SUBDOMAIN_LENGTH: Final = 253
+_LONGEST_KEY: Final = _SUBDOMAIN_LENGTH + 1 + _LABEL_LENGTH
 _PORT_NAME_LENGTH: Final = 15
+_MEMO: Final = 4096
 _HEX_DIGITS: Final = 4
 _LAST_PORT: Final = 65535
 _LAST_ID: Final = 2**31 - 1
@@ -251,8 +254,10 @@ def fully_qualified_domain_name(value: str) -> Messages:
 
 def label_key(value: str) -> Messages:
     """Check a qualified name as keys of labels and annotations are: `[subdomain/]name`, the name of 63 at most."""
-    if len(value) <= _LABEL_LENGTH and _is_key_name(value):
-        return ()
+    return _remembered_key(value) if len(value) <= _LONGEST_KEY else _check_key(value)
+
+
+def _check_key(value: str) -> Messages:
     parts = value.split("/")
     if len(parts) > 2:
         prefix_note = " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
@@ -270,6 +275,8 @@ def label_key(value: str) -> Messages:
         found.append(f"name part {_KEY_MESSAGE}")
     return tuple(found)
 
+
+_remembered_key: Final = lru_cache(maxsize=_MEMO)(_check_key)
 
 qualified_name = label_key
 

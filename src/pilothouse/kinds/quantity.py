@@ -30,9 +30,11 @@ _SMALLEST: Final = -(2**63)
 _FAST_DIGITS: Final = 18
 """Digits that Go reads into an int64; longer numbers take its other path, which always rewrites the text."""
 _MEMO: Final = 8192
-_LONGEST: Final = 4096
+_MEMO_LENGTH: Final = 64
+"""Characters of the longest text remembered, so that hostile ones do not fill memory."""
+_LONGEST: Final = 1000
 """Characters of the longest number read: longer ones would cost more than any amount is worth."""
-_LARGEST_SHIFT: Final = 100_000
+_LARGEST_SHIFT: Final = 1000
 """Powers of ten between two numbers that are added or given in full; beyond it the result would fill memory."""
 
 
@@ -50,7 +52,7 @@ def _scale_up(value: int, scale: int, target: int) -> int:
     if scale >= target:
         return int(value * 10 ** (scale - target))
     shift = target - scale
-    if shift > _LONGEST + 2:
+    if shift > value.bit_length():
         return (value > 0) - (value < 0)
     return _divide_up(value, 10**shift)
 
@@ -118,7 +120,7 @@ class Quantity:
         return self.scaled_value(-3)
 
     def exact(self) -> Fraction:
-        """Give the number as a fraction. Raises OverflowError above 10^100000."""
+        """Give the number as a fraction. Raises OverflowError above 10^1000."""
         self._bound(self.scale)
         return Fraction(self.mantissa * 10 ** max(self.scale, 0), 10 ** max(-self.scale, 0))
 
@@ -275,17 +277,18 @@ def _rounded(number: int, scale: int, notation: Format) -> tuple[int, int, Forma
     return number, scale, notation
 
 
-@lru_cache(maxsize=_MEMO)
+_remembered: Final = lru_cache(maxsize=_MEMO)(_read)
+
+
 def parse(text: str) -> Quantity:
     """Read a quantity; the result is shared, being immutable.
 
     Raises QuantityError with Kubernetes' message. Follows `resource.ParseQuantity`: fractions beyond billionths round
     away from zero, binary amounts are capped at 2^63-1.
     """
-    return _read(text)
+    return _remembered(text) if len(text) <= _MEMO_LENGTH else _read(text)
 
 
-@lru_cache(maxsize=_MEMO)
 def canonical(text: str) -> str:
     """Give the text that a server stores for the one a client sent. Raises QuantityError."""
     return str(parse(text.strip()))

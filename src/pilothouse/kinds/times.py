@@ -29,6 +29,8 @@ _COMMON: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]
 _DIGITS: Final = re.compile("[0-9]*")
 _YEAR: Final = re.compile("[0-9]{4}").fullmatch
 _MEMO: Final = 4096
+_MEMO_LENGTH: Final = 64
+"""Characters of the longest text remembered, so that hostile ones do not fill memory."""
 _ZERO: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -137,12 +139,7 @@ class _Reader:
             raise self.out_of_range("day" if year else "year") from None
 
 
-@lru_cache(maxsize=_MEMO)
-def parse(text: str) -> datetime:
-    """Read a moment with or without a fraction and give it in UTC, to the microsecond.
-
-    Raises TimeError as `time.Parse(time.RFC3339, ...)` words it; also for years before 1 and after 9999 in UTC.
-    """
+def _read(text: str) -> datetime:
     if _COMMON(text):
         try:
             return datetime.fromisoformat(text)
@@ -151,7 +148,17 @@ def parse(text: str) -> datetime:
     return _Reader(text, _SECONDS_LAYOUT).read(micros=False)
 
 
-@lru_cache(maxsize=_MEMO)
+_remembered: Final = lru_cache(maxsize=_MEMO)(_read)
+
+
+def parse(text: str) -> datetime:
+    """Read a moment with or without a fraction and give it in UTC, to the microsecond.
+
+    Raises TimeError as `time.Parse(time.RFC3339, ...)` words it; also for years before 1 and after 9999 in UTC.
+    """
+    return _remembered(text) if len(text) <= _MEMO_LENGTH else _read(text)
+
+
 def parse_micros(text: str) -> datetime:
     """Read a moment with six digits after the point, as `MicroTime` wants, and give it in UTC. Raises TimeError."""
     return _Reader(text, _MICROS_LAYOUT).read(micros=True)
@@ -174,7 +181,6 @@ def format_micros(moment: datetime) -> str:
     return _utc(moment).isoformat(timespec="microseconds") + "Z"
 
 
-@lru_cache(maxsize=_MEMO)
 def canonical_seconds(text: str) -> str | None:
     """Give the text that a server stores for a `Time` that a client sent, none for the first moment of year 1.
 
@@ -184,7 +190,6 @@ def canonical_seconds(text: str) -> str | None:
     return None if moment == _ZERO else format_seconds(moment)
 
 
-@lru_cache(maxsize=_MEMO)
 def canonical_micros(text: str) -> str | None:
     """Give the text that a server stores for a `MicroTime` that a client sent, none for the first moment of year 1.
 
