@@ -83,21 +83,21 @@ def _terms(selector: str) -> list[str]:
 
 def _path(*names: str) -> Read:
     """Make a reader of one field: text as it is, others as Go prints them, nothing as empty text."""
+    *outer, last = names
 
     def read(obj: Mapping[str, Any]) -> str:
         found: Any = obj
-        for name in names:
-            if not isinstance(found, Mapping):
-                return ""
+        for name in outer:
             found = found.get(name)
-        return _text(found)
+            if not isinstance(found, dict):
+                return ""
+        value = found.get(last)
+        return value if isinstance(value, str) else _text(value)
 
     return read
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int | float) else ""
@@ -164,6 +164,14 @@ _POD: Final = {
     "status.nominatedNodeName": _path("status", "nominatedNodeName"),
 }
 _REQUEST: Final = {name: _path("spec", name) for name in ("signerName", "podName", "nodeName")}
+
+
+def _all(tests: list[tuple[Read, str, bool]]) -> Callable[[Mapping[str, Any]], bool]:
+    if len(tests) == 1:
+        # a watch of the pods of one node is the common case
+        reader, value, equal = tests[0]
+        return lambda obj: (reader(obj) == value) is equal
+    return lambda obj: all((reader(obj) == value) is equal for reader, value, equal in tests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,10 +277,7 @@ class FieldSelector:
                 raise FieldSelectorError(labels.unsupported(term.field))
             tests.append((reader, term.value, term.operator == "="))
 
-        def match(obj: Mapping[str, Any]) -> bool:
-            return all((reader(obj) == value) is equal for reader, value, equal in tests)
-
-        return match
+        return _all(tests)
 
     def renamed(self, labels: FieldLabels) -> FieldSelector:
         """Give it with the names under which the server keeps the fields. Raises FieldSelectorError as `compile`."""

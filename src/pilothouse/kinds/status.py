@@ -2,14 +2,15 @@
 
     ApiStatus
     ├── BadRequest 400          ├── Conflict 409               ├── RequestEntityTooLarge 413
-    ├── Unauthorized 401        │   └── AlreadyExists          ├── UnsupportedMediaType 415
+    ├── Unauthorized 401        ├── AlreadyExists 409          ├── UnsupportedMediaType 415
     ├── Forbidden 403           ├── Gone 410                   ├── Invalid 422
-    ├── NotFound 404            │   └── Expired                ├── TooManyRequests 429
+    ├── NotFound 404            ├── Expired 410                ├── TooManyRequests 429
     ├── MethodNotAllowed 405    ├── ServerTimeout 500          ├── ServiceUnavailable 503
     ├── NotAcceptable 406       ├── StoreReadError 500         ├── Timeout 504
     └── Unknown                 └── InternalError 500
 
-A program that catches `Conflict` gets AlreadyExists too, as both have the code 409; likewise Gone and Expired.
+AlreadyExists is no Conflict and Expired is not Gone, though they share codes: who tries again after a conflict must
+not do so for an object that is there already.
 """
 
 from __future__ import annotations
@@ -176,7 +177,7 @@ class Conflict(ApiStatus):
     REASON, CODE = "Conflict", 409
 
 
-class AlreadyExists(Conflict):
+class AlreadyExists(ApiStatus):
     """An object of this name is there already."""
 
     REASON, CODE = "AlreadyExists", 409
@@ -188,7 +189,7 @@ class Gone(ApiStatus):
     REASON, CODE = "Gone", 410
 
 
-class Expired(Gone):
+class Expired(ApiStatus):
     """The resource version or continue token is too old; list anew."""
 
     REASON, CODE = "Expired", 410
