@@ -10,6 +10,7 @@ from pilothouse.kinds.validation import (
     access,
     claims,
     configuration,
+    definitions,
     jobs,
     networking,
     other,
@@ -36,6 +37,7 @@ _CREATE: dict[tuple[str, str], _Create] = {
     ("", "ResourceQuota"): configuration.resource_quota,
     ("", "Secret"): configuration.secret,
     ("", "Service"): services.service_create,
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): definitions.definition,
     ("apps", "DaemonSet"): workloads.daemon_set,
     ("apps", "Deployment"): workloads.deployment,
     ("apps", "ReplicaSet"): workloads.replica_set,
@@ -62,6 +64,7 @@ _UPDATE: dict[tuple[str, str], _Update] = {
     ("", "ResourceQuota"): configuration.resource_quota_update,
     ("", "Secret"): configuration.secret_update,
     ("", "Service"): services.service_update,
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): definitions.definition_update,
     ("apps", "DaemonSet"): workloads.daemon_set_update,
     ("apps", "Deployment"): workloads.deployment_update,
     ("apps", "ReplicaSet"): workloads.replica_set_update,
@@ -76,6 +79,24 @@ _UPDATE: dict[tuple[str, str], _Update] = {
 }
 
 
+_REVIEWS = frozenset({"authentication.k8s.io", "authorization.k8s.io"})
+"""Groups whose objects are questions: answered, never stored, and without names."""
+_METADATA_AGAIN = frozenset(
+    {
+        ("", "ConfigMap"),
+        ("", "PersistentVolumeClaim"),
+        ("", "Pod"),
+        ("", "Secret"),
+        ("networking.k8s.io", "Ingress"),
+        (_RBAC, "ClusterRole"),
+        (_RBAC, "ClusterRoleBinding"),
+        (_RBAC, "Role"),
+        (_RBAC, "RoleBinding"),
+    }
+)
+"""Kinds whose rules for updates are those for new objects with their metadata, and more."""
+
+
 def validate_create(obj: dict[str, Any], gvk: tuple[str, str, str]) -> ErrorList:
     """Check a new object of a kind (group, version, kind); the list is empty if it is good.
 
@@ -85,7 +106,8 @@ def validate_create(obj: dict[str, Any], gvk: tuple[str, str, str]) -> ErrorList
     """
     group, _, kind = gvk
     errors = ErrorList()
-    metadata_create(errors, obj, name_rule(group, kind))
+    if group not in _REVIEWS:
+        metadata_create(errors, obj, name_rule(group, kind))
     check = _CREATE.get((group, kind))
     if check is not None:
         check(errors, obj)
@@ -100,6 +122,10 @@ def validate_update(old: dict[str, Any], new: dict[str, Any], gvk: tuple[str, st
     group, _, kind = gvk
     errors = ErrorList()
     metadata_update(errors, new, old)
+    # Kubernetes checks metadata before and within the rules of the kind, and lists what is wrong each time.
+    errors.extend(list(errors))
+    if (group, kind) in _METADATA_AGAIN:
+        metadata_create(errors, new, name_rule(group, kind))
     update = _UPDATE.get((group, kind))
     if update is not None:
         update(errors, new, old)

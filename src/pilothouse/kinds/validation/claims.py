@@ -8,7 +8,7 @@ from pilothouse.kinds.quantity import ZERO, parse
 from pilothouse.kinds.validation import checks
 from pilothouse.kinds.validation.checks import SPEC, Object, items
 from pilothouse.kinds.validation.metadata import label_selector
-from pilothouse.kinds.validation.pods import json_diff
+from pilothouse.kinds.validation.podlayout import spec_difference
 
 __all__ = ["claim", "claim_spec", "claim_update"]
 
@@ -61,7 +61,7 @@ def claim_update(errors: ErrorList, new: Object, old: Object) -> None:
             wanted.pop(field, None)
             previous.pop(field, None)
     if wanted != previous:
-        errors.forbidden(SPEC, _IMMUTABLE + json_diff(previous, wanted))
+        errors.forbidden(SPEC, _IMMUTABLE + spec_difference(previous, wanted, "PersistentVolumeClaimSpec"))
     sizes = [((part.get("resources") or {}).get("requests") or {}).get("storage") or "0" for part in (spec, before)]
     capacity = ((old.get("status") or {}).get("capacity") or {}).get("storage") or "0"
     after, former, given = (parse(str(size)) for size in (*sizes, capacity))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Sequence
 
 from pilothouse.kinds import names
@@ -12,9 +10,10 @@ from pilothouse.kinds.validation import checks
 from pilothouse.kinds.validation.checks import SPEC, Object, items
 from pilothouse.kinds.validation.containers import containers, init_containers
 from pilothouse.kinds.validation.metadata import check_annotations, label_selector, labels
+from pilothouse.kinds.validation.podlayout import spec_difference
 from pilothouse.kinds.validation.volumes import pod_volumes
 
-__all__ = ["json_diff", "pod_create", "pod_spec", "pod_template", "pod_update"]
+__all__ = ["pod_create", "pod_spec", "pod_template", "pod_update"]
 
 _RESTART_POLICIES = ("Always", "OnFailure", "Never")
 _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
@@ -218,7 +217,7 @@ def pod_update(errors: ErrorList, new: Object, old: Object) -> None:
     _gates_update(errors, spec, before)
     wanted = _with_old_parts(spec, before)
     if wanted != before:
-        difference = json_diff(before, wanted)
+        difference = spec_difference(before, wanted, "PodSpec")
         errors.forbidden(SPEC, f"pod updates may not change fields other than {_UPDATABLE}\n{difference}")
 
 
@@ -277,10 +276,3 @@ def _with_old_parts(spec: Object, before: Object) -> Object:
         if field in before:
             wanted[field] = before[field]
     return wanted
-
-
-def json_diff(old: Object, new: Object) -> str:
-    """Give the unified difference of two objects, written as JSON with fields in the order of their names."""
-    before, after = (json.dumps(part, indent=1, sort_keys=True, ensure_ascii=False) for part in (old, new))
-    lines = list(difflib.unified_diff(before.split("\n"), after.split("\n"), n=3, lineterm=""))
-    return "".join(f"{line}\n" for line in lines[2:])
