@@ -1,6 +1,6 @@
-"""What Go's JSON decoder says of scalars that Kubernetes decodes by code: quantities, times, int-or-string, bytes.
+"""What Go's decoder says of scalars that Kubernetes decodes by code, and how Go writes them again: times and bytes.
 
-Each checker takes a decoded JSON value that is not null and returns None or the complaint.
+Each checker returns None or the complaint.
 """
 
 from __future__ import annotations
@@ -8,17 +8,23 @@ from __future__ import annotations
 import base64
 import calendar
 import re
+from datetime import UTC, datetime
 
-__all__ = ["INT32", "INT64", "base64_fault", "in_range", "json_kind", "quantity_fault", "quote", "time_fault"]
+__all__ = [
+    "INT32",
+    "INT64",
+    "base64_fault",
+    "canonical_base64",
+    "canonical_time",
+    "in_range",
+    "json_kind",
+    "quote",
+    "time_fault",
+]
 
 INT32 = (-(2**31), 2**31 - 1)
 INT64 = (-(2**63), 2**63 - 1)
 
-# Possessive, so that a megabyte of digits costs no more than its length.
-_QUANTITY = re.compile(r"[+-]?+[0-9]*+(?:\.[0-9]*+)?+([eEinumkKMGTP]*+[-+]?+[0-9]*+)")
-_SUFFIX = re.compile(r"[numkMGTPE]?|[KMGTPE]i|[eE][+-]?[0-9]+")
-_QUANTITY_FORMAT = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-_QUANTITY_SUFFIX = "unable to parse quantity's suffix"
 _ALPHABET = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 _PAD = ord("=")
 
@@ -46,23 +52,29 @@ def in_range(value: object, bounds: tuple[int, int]) -> bool:
     return type(value) is int and bounds[0] <= value <= bounds[1]
 
 
-def quantity_fault(value: object) -> str | None:
-    """Check a resource quantity, which may also be written as a number."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return None
-    match = _QUANTITY.fullmatch(value.strip()) if isinstance(value, str) else None
-    if not match or not match[0]:
-        return _QUANTITY_FORMAT
-    return None if _SUFFIX.fullmatch(match[1]) else _QUANTITY_SUFFIX
-
-
 def base64_fault(value: str) -> str | None:
     """Check standard base64 with padding; line ends are skipped."""
     try:
-        base64.b64decode(value.replace("\n", "").replace("\r", ""), validate=True)
+        canonical_base64(value)
     except ValueError:
         return f"illegal base64 data at input byte {_bad_byte(value.encode())}"
     return None
+
+
+def canonical_base64(value: str) -> str:
+    """Return base64 as Go writes the bytes that it read: without line ends. Raises ValueError."""
+    plain = value.replace("\n", "").replace("\r", "")
+    return base64.b64encode(base64.b64decode(plain, validate=True)).decode()
+
+
+def canonical_time(text: str, *, micro: bool) -> str:
+    """Return a time without a fault as Go writes it: in UTC, in whole seconds or with six digits of them."""
+    try:
+        moment = datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        # The years around 0 and 10000, which Python does not have.
+        return text
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds" if micro else "seconds") + "Z"
 
 
 def _bad_byte(data: bytes) -> int:

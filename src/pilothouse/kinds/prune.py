@@ -15,8 +15,19 @@ from typing import Any
 import msgspec
 
 from ._fastshape import compile_fast
-from ._goformats import INT32, INT64, base64_fault, in_range, json_kind, quantity_fault, quote, time_fault
+from ._goformats import (
+    INT32,
+    INT64,
+    base64_fault,
+    canonical_base64,
+    canonical_time,
+    in_range,
+    json_kind,
+    quote,
+    time_fault,
+)
 from ._gonames import Place, field_path, go_place, go_type
+from .quantity import QuantityError, parse_json
 from .schema import ANY, Schema
 
 __all__ = [
@@ -52,9 +63,10 @@ def strict_decoding_error(messages: Iterable[str]) -> str:
 def decode(schema: Schema, value: Any) -> tuple[dict[str, Any], list[str]]:
     """Return the object as its Go type would hold it, and the messages for its unknown fields in document order.
 
-    The input is not changed; where nothing needs leaving out it is what comes back. Null is absent in objects and the
-    zero value in lists and maps. At most 100 messages, each once. Raises DecodeError for the first value of a wrong
-    type; what Kubernetes parses by code (quantities, times) comes before other types, as in Go.
+    The input is not changed; where nothing needs to change it is what comes back. Null is absent in objects and the
+    zero value in lists and maps; quantities, times and bytes come back as Go writes them (`0.5` as `500m`). At most 100
+    messages, each once. Raises DecodeError for the first value of a wrong type; what Kubernetes parses by code
+    (quantities, times) comes before other types, as in Go.
     """
     surely_right = _fast(schema)
     if surely_right is not None:
@@ -106,8 +118,7 @@ class _Decoding:
                 return self._list(schema, value, place, depth)
             case "any":
                 return value
-        self._scalar(schema, value, place)
-        return value
+        return self._scalar(schema, value, place)
 
     def _object(self, schema: Schema, value: dict[str, Any], place: Place, depth: int) -> dict[str, Any]:
         if depth >= MAX_DEPTH:
@@ -138,16 +149,17 @@ class _Decoding:
             for index, inner in enumerate(value)
         ]
 
-    def _scalar(self, schema: Schema, value: Any, place: Place) -> None:
-        """Check a value that is no container, or stands where none belongs."""
+    def _scalar(self, schema: Schema, value: Any, place: Place) -> Any:
+        """Return a value that is no container as Go writes it again; refuse what stands where it does not belong."""
         if schema.format in _CODED:
-            if error := _coded_error(schema.format, value, place):
-                raise error
-        elif schema.format == "byte" and isinstance(value, str):
+            return _coded(schema.format, value, place)
+        if schema.format == "byte" and isinstance(value, str):
             if fault := base64_fault(value):
-                self._refuse(DecodeError(fault))
-        elif kind := _wrong_kind(schema, value):
+                return self._refuse(DecodeError(fault))
+            return canonical_base64(value)
+        if kind := _wrong_kind(schema, value):
             self._refuse(_mismatch(kind, place, go_type(schema, place)))
+        return value
 
     def _refuse(self, error: DecodeError) -> None:
         # Go goes on after such a mismatch, since a value parsed by code may still fail and then comes first.
@@ -159,18 +171,21 @@ class _Decoding:
 _CODED = frozenset({"quantity", "date-time", "micro-time", "int-or-string"})
 
 
-def _coded_error(form: str, value: Any, place: Place) -> DecodeError | None:
-    fault = None
+def _coded(form: str, value: Any, place: Place) -> Any:
     if form == "quantity":
-        fault = quantity_fault(value)
-    elif form == "int-or-string":
+        try:
+            return str(parse_json(value))
+        except QuantityError as error:
+            raise DecodeError(str(error)) from None
+    if form == "int-or-string":
         if not isinstance(value, str) and not in_range(value, INT32):
-            return _mismatch(_kind_or_number(value), place, "int32")
-    elif not isinstance(value, str):
-        return _mismatch(json_kind(value), place, "string")
-    else:
-        fault = time_fault(value, micro=form == "micro-time")
-    return DecodeError(fault) if fault else None
+            raise _mismatch(_kind_or_number(value), place, "int32")
+        return value
+    if not isinstance(value, str):
+        raise _mismatch(json_kind(value), place, "string")
+    if fault := time_fault(value, micro=form == "micro-time"):
+        raise DecodeError(fault)
+    return canonical_time(value, micro=form == "micro-time")
 
 
 def _wrong_kind(schema: Schema, value: Any) -> str | None:
@@ -203,7 +218,7 @@ def _zero(schema: Schema) -> Any:
     match schema.shape:
         case "object":
             return {}
-        case "string" if schema.format in {"", "byte"}:
+        case "string" if not schema.format:
             return ""
         case "string" if schema.format == "quantity":
             return "0"
