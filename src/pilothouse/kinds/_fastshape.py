@@ -25,7 +25,7 @@ _DAY = (
 _YEAR = r"^[0-9]{4}-"
 # Quantities that are surely written as Kubernetes writes them; the full check rewrites the others.
 _QUANTITY = (
-    r"^(?:0|[1-9][0-9]{0,2}(?:[numkMGTPE]|[KMGTP]i)?|[1-9][0-9]{0,7}[1-9][numkMGTPE]?"
+    r"^(?:0|[1-9][0-9]{0,2}(?:[numkMGTPE]|[KMGTP]i)?|(?![1-9]000)[1-9][0-9]{3}[numkMGTPE]?"
     r"|(?!1024|2048|3072|4096|5120|6144|7168|8192|9216)[1-9][0-9]{3}[KMG]i)\Z"
 )
 
