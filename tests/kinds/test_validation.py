@@ -333,3 +333,53 @@ def test_two_controllers_are_too_many() -> None:
     assert error.detail == (
         'Only one reference can have Controller set to true. Found "true" in references for Pod/a and Pod/a'
     )
+
+
+def test_webhooks_say_what_they_do() -> None:
+    gvk = ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration")
+    hook = {"name": "a.b", "clientConfig": {}, "rules": [{"operations": ["*", "CREATE"], "apiGroups": [""]}]}
+    obj = default({"metadata": {"name": "w"}, "webhooks": [hook]}, *gvk)
+    assert texts(validate_create(obj, gvk)) == [
+        'webhooks[0].name: Invalid value: "a.b": should be a domain with at least three segments separated by dots',
+        (
+            'webhooks[0].rules[0].operations: Invalid value: ["*","CREATE"]: if \'*\' is present, must not specify '
+            "other operations"
+        ),
+        "webhooks[0].rules[0].apiVersions: Required value",
+        "webhooks[0].rules[0].resources: Required value",
+        "webhooks[0].sideEffects: Required value: must specify one of None, NoneOnDryRun",
+        "webhooks[0].clientConfig: Required value: exactly one of url or service is required",
+        "webhooks[0].admissionReviewVersions: Required value: must specify one of v1, v1beta1",
+    ]
+
+
+def test_policies_want_rules_and_validations() -> None:
+    gvk = ("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy")
+    obj = default({"metadata": {"name": "p"}, "spec": {"matchConstraints": {}}}, *gvk)
+    assert [error.field for error in validate_create(obj, gvk)] == [
+        "spec.matchConstraints.resourceRules",
+        "spec.validations",
+        "spec.auditAnnotations",
+    ]
+
+
+def test_endpoints_are_of_the_type_said() -> None:
+    gvk = ("discovery.k8s.io", "v1", "EndpointSlice")
+    obj = {"metadata": {"name": "e"}, "addressType": "IPv6", "endpoints": [{"addresses": ["10.0.0.1"]}, {}]}
+    assert texts(validate_create(default(obj, *gvk), gvk)) == [
+        'endpoints[0].addresses: Invalid value: "10.0.0.1": must be an IPv6 address',
+        "endpoints[1].addresses: Required value: must contain at least 1 address",
+    ]
+
+
+KINDS = sorted({kind_of(step["response"]) for step in STORED} | {("apps", "v1", "Deployment")})
+
+
+@pytest.mark.parametrize("gvk", KINDS, ids="/".join)
+@pytest.mark.parametrize("obj", [{}, {"metadata": None, "spec": None}, {"metadata": {"name": "a"}, "spec": {}}])
+def test_nothing_given_is_refused_and_breaks_nothing(gvk: tuple[str, str, str], obj: Object) -> None:
+    for filled in (copy.deepcopy(obj), defaulted(obj, gvk)):
+        named = bool((filled.get("metadata") or {}).get("name"))
+        errors = validate_create(filled, gvk)
+        assert named or "metadata.name: Required value: name or generateName is required" in texts(errors)
+        assert validate_update(filled, filled, gvk)

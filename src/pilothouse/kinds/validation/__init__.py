@@ -8,9 +8,11 @@ from typing import Any
 from pilothouse.kinds.fielderrors import ErrorList
 from pilothouse.kinds.validation import (
     access,
+    admission,
     claims,
     configuration,
     definitions,
+    discovery,
     jobs,
     networking,
     other,
@@ -25,6 +27,7 @@ __all__ = ["validate_create", "validate_update"]
 _Create = Callable[[ErrorList, dict[str, Any]], None]
 _Update = Callable[[ErrorList, dict[str, Any], dict[str, Any]], None]
 
+_ADMISSION = "admissionregistration.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 _CREATE: dict[tuple[str, str], _Create] = {
     ("", "ConfigMap"): configuration.config_map,
@@ -37,6 +40,9 @@ _CREATE: dict[tuple[str, str], _Create] = {
     ("", "ResourceQuota"): configuration.resource_quota,
     ("", "Secret"): configuration.secret,
     ("", "Service"): services.service_create,
+    (_ADMISSION, "MutatingWebhookConfiguration"): admission.mutating_webhooks,
+    (_ADMISSION, "ValidatingAdmissionPolicy"): admission.validating_policy,
+    (_ADMISSION, "ValidatingWebhookConfiguration"): admission.validating_webhooks,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): definitions.definition,
     ("apps", "DaemonSet"): workloads.daemon_set,
     ("apps", "Deployment"): workloads.deployment,
@@ -47,6 +53,7 @@ _CREATE: dict[tuple[str, str], _Create] = {
     ("batch", "Job"): jobs.job,
     ("certificates.k8s.io", "CertificateSigningRequest"): other.signing_request,
     ("coordination.k8s.io", "Lease"): other.lease,
+    ("discovery.k8s.io", "EndpointSlice"): discovery.endpoint_slice,
     ("networking.k8s.io", "Ingress"): networking.ingress,
     ("networking.k8s.io", "NetworkPolicy"): networking.network_policy,
     ("policy", "PodDisruptionBudget"): other.disruption_budget,
@@ -71,6 +78,7 @@ _UPDATE: dict[tuple[str, str], _Update] = {
     ("apps", "StatefulSet"): workloads.stateful_set_update,
     ("batch", "CronJob"): jobs.cron_job_update,
     ("batch", "Job"): jobs.job_update,
+    ("discovery.k8s.io", "EndpointSlice"): discovery.endpoint_slice_update,
     ("networking.k8s.io", "Ingress"): networking.ingress_update,
     (_RBAC, "ClusterRoleBinding"): access.cluster_role_binding_update,
     (_RBAC, "RoleBinding"): access.role_binding_update,
