@@ -383,3 +383,19 @@ def test_nothing_given_is_refused_and_breaks_nothing(gvk: tuple[str, str, str], 
         errors = validate_create(filled, gvk)
         assert named or "metadata.name: Required value: name or generateName is required" in texts(errors)
         assert validate_update(filled, filled, gvk)
+
+
+@pytest.mark.parametrize(
+    ("gvk", "name", "good"),
+    [
+        (("", "v1", "ConfigMap"), "a.b", True),
+        (("", "v1", "Namespace"), "a.b", False),
+        (("", "v1", "Service"), "1a", True),
+        (("", "v1", "Event"), "Some_Event", True),
+        (("rbac.authorization.k8s.io", "v1", "ClusterRole"), "system:a", True),
+        (("rbac.authorization.k8s.io", "v1", "ClusterRole"), "a/b", False),
+    ],
+)
+def test_names_by_kind(gvk: tuple[str, str, str], name: str, good: bool) -> None:
+    wrong = [error for error in validate_create({"metadata": {"name": name}}, gvk) if error.field == "metadata.name"]
+    assert (not wrong) == good

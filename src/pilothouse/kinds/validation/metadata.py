@@ -33,9 +33,11 @@ _EXISTENCE_OPERATORS = ("Exists", "DoesNotExist")
 
 _RBAC = "rbac.authorization.k8s.io"
 _NAME_RULES: dict[tuple[str, str], NameRule] = {
+    ("", "Event"): names.path_segment,
     ("", "Namespace"): names.dns1123_label,
     ("", "Service"): names.dns1123_label,
     ("apps", "StatefulSet"): names.dns1123_label,
+    ("events.k8s.io", "Event"): names.path_segment,
     (_RBAC, "Role"): names.path_segment,
     (_RBAC, "ClusterRole"): names.path_segment,
     (_RBAC, "RoleBinding"): names.path_segment,
