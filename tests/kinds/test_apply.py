@@ -413,3 +413,11 @@ def test_kubectl_takes_over_what_it_put_there_by_client_side_apply() -> None:
     with pytest.raises(ApplyConflictError) as refused:
         manager().apply(changed, obj({"replicas": 2, "image": "y"}), "kubectl", NOW)
     assert [cause["field"] for cause in refused.value.causes] == [".spec.replicas"]
+
+
+@pytest.mark.parametrize(
+    ("live", "applied", "merged"),
+    [(5, None, None), ([1], None, None), ({"a": 1}, None, {"a": 1}), ({"a": 5}, {"a": None}, {"a": None})],
+)
+def test_null_replaces_what_is_open_unless_it_is_a_map(live: object, applied: object, merged: object) -> None:
+    assert compile_schema(ANY).merge(live, applied) == merged

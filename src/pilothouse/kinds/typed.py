@@ -59,7 +59,7 @@ class _Container(TypeNode):
 
     def merge(self, live: Any, applied: Any) -> Any:
         if not isinstance(applied, dict) or not isinstance(live, dict):
-            return live if applied is None and live else applied
+            return live if applied is None and isinstance(live, dict) and live else applied
         if not live or not applied:
             return live or applied
         out = dict(live)
