@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
+from hypothesis import settings
+
+# Checks of a change try the same examples each time, so that they judge the change and not the luck of the draw; runs
+# by hand and the long ones draw new ones.
+settings.register_profile("same", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("same")
 
 ETCD_PROGRAMS = ("etcd", "etcdctl")
 
