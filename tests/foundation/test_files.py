@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from pilothouse.foundation.files import Buffer, FileSystem, OsFileSystem
+from pilothouse.foundation.files import Buffer, FileSystem, OsFileSystem, write_all
 from support.faultfs import FaultFileSystem
 
 
@@ -143,7 +143,6 @@ def test_mode_tells_directories_from_files(fs: FileSystem, tmp_path: Path) -> No
     fs.close(fs.open(str(tmp_path / "f"), os.O_CREAT))
     assert fs.mode(str(tmp_path / "d")) == stat.S_IFDIR | 0o700
     assert fs.mode(str(tmp_path / "f")) == stat.S_IFREG | 0o600
-    assert fs.free_bytes(str(tmp_path)) > 0
 
 
 def test_a_lock_is_held_by_one_descriptor(fs: FileSystem, tmp_path: Path) -> None:
@@ -166,3 +165,17 @@ def test_next_data_passes_on_other_errors(tmp_path: Path) -> None:
     finally:
         os.close(read)
         os.close(write)
+
+
+def test_a_write_that_takes_nothing_is_an_error_and_one_that_takes_little_goes_on() -> None:
+    taken: list[bytes] = []
+
+    def write(_fd: int, buffers: Sequence[Buffer], offset: int) -> int:
+        assert offset == len(taken)
+        taken.append(bytes(buffers[0][:1]))
+        return 1
+
+    assert write_all(write, 3, b"abc", 0) == 3
+    assert taken == [b"a", b"b", b"c"]
+    with pytest.raises(OSError, match="took no bytes"):
+        write_all(lambda *_: 0, 3, b"abc", 0)

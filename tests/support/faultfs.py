@@ -347,13 +347,6 @@ class FaultFileSystem:
             _, inode = self._at(fd)
             return self._locks.setdefault(id(inode), fd) == fd
 
-    def free_bytes(self, path: str) -> int:
-        with self._mutex:
-            self._alive()
-            return self._free()
-
-    # Behind it
-
     def _alive(self) -> None:
         if self.crashed:
             raise SimulatedCrash

@@ -10,10 +10,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-__all__ = ["Buffer", "FileSystem", "OsFileSystem"]
+__all__ = ["Buffer", "FileSystem", "OsFileSystem", "write_all"]
 
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
 
@@ -79,9 +79,6 @@ class FileSystem(Protocol):
 
     def lock(self, fd: int) -> bool:
         """Take an exclusive lock on a file without waiting; return False when another process holds it."""
-
-    def free_bytes(self, path: str) -> int:
-        """Return the bytes that may still be written on the file system of `path`."""
 
 
 class OsFileSystem:
@@ -173,6 +170,17 @@ class OsFileSystem:
             return False
         return True
 
-    def free_bytes(self, path: str) -> int:
-        found = os.statvfs(path)
-        return found.f_bavail * found.f_frsize
+
+def write_all(write: Callable[[int, Sequence[Buffer], int], int], fd: int, data: Buffer, offset: int) -> int:
+    """Write all of `data` with a file system's `pwrite` or `pwrite_durable`, however few bytes one call takes.
+
+    Returns the offset behind it; raises `OSError`, EIO where a call takes no bytes at all.
+    """
+    rest = memoryview(data)
+    while rest:
+        count = write(fd, (rest,), offset)
+        if count == 0:
+            raise OSError(errno.EIO, "the write took no bytes")
+        offset += count
+        rest = rest[count:]
+    return offset

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from pilothouse.foundation.files import FileSystem
+from pilothouse.foundation.files import FileSystem, write_all
 from pilothouse.store.errors import DamagedData, NoSpace
 from pilothouse.store.sealed import read_sealed, write_sealed
 from pilothouse.store.tables import TableDecoder, TableEncoder, TableHeader, read_table_file
@@ -297,15 +297,10 @@ class TableFile:
             raise RuntimeError("the table has been committed or aborted")
 
     def _flush(self) -> None:
-        rest = memoryview(b"".join(self._buffer))
+        data = b"".join(self._buffer)
         self._buffer = []
         self._buffered = 0
-        while rest:
-            count = self._fs.pwrite_durable(self._fd, (rest,), self._written)
-            if count == 0:
-                raise OSError(errno.EIO, "the write took no bytes")
-            self._written += count
-            rest = rest[count:]
+        self._written = write_all(self._fs.pwrite_durable, self._fd, data, self._written)
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:

@@ -97,11 +97,6 @@ class Pipeline:
         return self._refusal
 
     @property
-    def waiting(self) -> int:
-        """The number of proposals that are not yet durable."""
-        return len(self._pending)
-
-    @property
     def uncommitted(self) -> int:
         """The number of commands taken by the log thread and not yet applied."""
         return self._taken - self._done

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 from google_crc32c import extend
 
-from pilothouse.foundation.files import FileSystem
+from pilothouse.foundation.files import FileSystem, write_all
 from pilothouse.store.errors import DamagedData, NewerFormat
 
 __all__ = ["read_sealed", "write_sealed"]
@@ -77,9 +77,7 @@ def _seal(version: int, raw: bytes) -> str:
 def _write_whole(fs: FileSystem, path: str, data: bytes) -> None:
     fd = fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
-        written = 0
-        while written < len(data):
-            written += fs.pwrite(fd, (data[written:],), written)
+        write_all(fs.pwrite, fd, data, 0)
         fs.fsync(fd)
     finally:
         fs.close(fd)

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable
 
 from pilothouse import __version__
-from pilothouse.foundation.files import FileSystem
+from pilothouse.foundation.files import FileSystem, write_all
 from pilothouse.store import images
 from pilothouse.store.datadir import DataDir
 from pilothouse.store.machine import StateMachine
@@ -51,11 +51,7 @@ async def _fill(
 
     def append(data: bytes) -> None:
         nonlocal offset
-        rest = memoryview(data)
-        while rest:
-            written = fs.pwrite(fd, (rest,), offset)
-            offset += written
-            rest = rest[written:]
+        offset = write_all(fs.pwrite, fd, data, offset)
 
     def append_all(blocks: Iterable[tuple[int, bytes]]) -> None:
         for kind, payload in blocks:
