@@ -23,6 +23,15 @@ TYPES = {
     },
     f"{META}ObjectMeta": {"fields": {"count": {"type": "integer", "format": "int32", "default": 1}}},
 }
+MESSAGES = {
+    "k8s.io.api.core.v1.Pod": {
+        "2": ["names", "string", "repeated"],
+        "10": ["counts", "map<string,k8s.io.apimachinery.pkg.apis.meta.v1.ObjectMeta>", "map"],
+        "1": ["metadata", "k8s.io.apimachinery.pkg.apis.meta.v1.ObjectMeta", "optional"],
+        "3": ["next", "Pod", "optional"],
+    },
+    "k8s.io.apimachinery.pkg.apis.meta.v1.ObjectMeta": {"1": ["count", "int32", "optional"]},
+}
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -35,6 +44,7 @@ def source(tmp_path: Path) -> Path:
     place = tmp_path / "source"
     place.mkdir()
     (place / "kubernetes-types.json").write_text(json.dumps(TYPES))
+    (place / "kubernetes-protobuf.json").write_text(json.dumps(MESSAGES))
     (place / "kubernetes-resources.json").write_text(json.dumps([{"group": "", "resource": "pods"}]))
     return place
 
@@ -54,6 +64,7 @@ def test_the_committed_tables_are_sound(tmp_path: Path) -> None:
 
 def test_the_tables_are_small() -> None:
     assert (DATA / "types.json").stat().st_size <= 200_000
+    assert (DATA / "protobuf.json").stat().st_size + (DATA / "gowire.json").stat().st_size <= 160_000
 
 
 def test_types_are_written_one_a_line(source: Path, into: Path) -> None:
@@ -64,6 +75,26 @@ def test_types_are_written_one_a_line(source: Path, into: Path) -> None:
     assert json.loads(text)["kinds"] == {"/v1/Pod": "a.core.v1.Pod"}
     assert json.loads((into / "resources.json").read_text())["resources"] == [{"group": "", "resource": "pods"}]
     assert run("--check", "--into", into, source).returncode == 0
+
+
+def test_messages_are_written_one_a_line(source: Path, into: Path) -> None:
+    assert run("--into", into, source).returncode == 0
+    table = json.loads((into / "protobuf.json").read_text())
+    assert table["messages"]["a.core.v1.Pod"] == [
+        "1 metadata @m.apis.meta.v1.ObjectMeta",
+        "2 names []s",
+        "3 next @a.core.v1.Pod",
+        "10 counts {}@m.apis.meta.v1.ObjectMeta",
+    ]
+
+
+def test_a_message_of_a_type_that_is_not_there_is_found(source: Path, into: Path, tmp_path: Path) -> None:
+    only = {name: fields for name, fields in MESSAGES.items() if name.endswith("Pod")}
+    (source / "kubernetes-protobuf.json").write_text(json.dumps(only))
+    run("--into", into, source)
+    done = run("--check", "--into", into, tmp_path / "absent")
+    assert done.returncode == 1
+    assert "protobuf.json: m.apis.meta.v1.ObjectMeta: no such type" in done.stdout
 
 
 def test_a_change_of_the_source_is_told_and_not_written(source: Path, into: Path) -> None:
@@ -115,3 +146,14 @@ def test_a_go_name_for_a_field_that_is_not_there_is_found(into: Path, tmp_path: 
     done = run("--check", "--into", into, tmp_path / "absent")
     assert done.returncode == 1
     assert "a.core.v1.ServicePort.wombat: no such field" in done.stdout
+
+
+def test_a_fact_of_a_message_field_that_is_not_there_is_found(into: Path, tmp_path: Path) -> None:
+    shutil.copytree(DATA, into, dirs_exist_ok=True)
+    place = into / "gowire.json"
+    place.write_text(
+        place.read_text().replace('"a.apps.v1.DeploymentSpec":{"', '"a.apps.v1.DeploymentSpec":{"z":"wombat","')
+    )
+    done = run("--check", "--into", into, tmp_path / "absent")
+    assert done.returncode == 1
+    assert "a.apps.v1.DeploymentSpec.wombat: no such field" in done.stdout
