@@ -1,0 +1,1 @@
+"""The watch cache: every object as its encoded bytes, and the changes of late, in front of whichever store."""

@@ -1,0 +1,1 @@
+"""The verbs: what a request for a resource does, from its body to its answer."""
