@@ -1,0 +1,6 @@
+"""HTTP for the API server: requests from sockets or from this process, to one handler."""
+
+from pilothouse.apiserver.http.limits import HttpLimits
+from pilothouse.apiserver.http.server import HttpServer
+
+__all__ = ["HttpLimits", "HttpServer"]

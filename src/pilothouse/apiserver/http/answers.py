@@ -1,0 +1,85 @@
+"""The heads of answers: status line and headers as bytes, with as much as can be made once made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from email.utils import format_datetime
+from http import HTTPStatus
+from typing import Final
+
+__all__ = ["BODILESS", "CONTINUE", "Dates", "batches", "encode_headers", "head_start", "plain_refusal"]
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+BODILESS: Final = frozenset({204, 304})
+_BATCH_BYTES: Final = 64 << 10
+_STARTS: Final[dict[tuple[int, str], bytes]] = {}
+_MAX_STARTS: Final = 256
+
+
+def head_start(status: int, content_type: str) -> bytes:
+    """Return the status line and `Content-Type`, which is left out where empty."""
+    found = _STARTS.get((status, content_type))
+    if found is None:
+        try:
+            phrase = HTTPStatus(status).phrase
+        except ValueError:
+            phrase = "Unknown"
+        found = f"HTTP/1.1 {status} {phrase}\r\n".encode()
+        if content_type:
+            found += encode_headers([("Content-Type", content_type)])
+        if len(_STARTS) < _MAX_STARTS:
+            _STARTS[status, content_type] = found
+    return found
+
+
+def encode_headers(headers: Sequence[tuple[str, str]]) -> bytes:
+    """Write header lines; line ends and NULs in them become spaces, so that a value cannot become a header."""
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    if text.count("\n") != len(headers) or text.count("\r") != len(headers) or "\0" in text:
+        text = "".join([f"{_clean(name)}: {_clean(value)}\r\n" for name, value in headers])
+    return text.encode("utf-8", "replace")
+
+
+def _clean(text: str) -> str:
+    return text.replace("\r", " ").replace("\n", " ").replace("\0", " ")
+
+
+def batches(pieces: Sequence[bytes]) -> Iterator[bytes]:
+    """Give the pieces in batches that are worth a write each; big ones are not copied."""
+    batch: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if size and size + len(piece) > _BATCH_BYTES:
+            yield batch[0] if len(batch) == 1 else b"".join(batch)
+            batch, size = [], 0
+        batch.append(piece)
+        size += len(piece)
+    if batch:
+        yield batch[0] if len(batch) == 1 else b"".join(batch)
+
+
+def plain_refusal(status: int, text: str) -> bytes:
+    """Return a whole answer to what is no request; the connection ends with it."""
+    body = f"{status} {HTTPStatus(status).phrase}: {text}".encode()
+    start = head_start(status, "text/plain; charset=utf-8")
+    return b"%bContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (start, len(body), body)
+
+
+class Dates:
+    """The `Date` header, made once a second."""
+
+    __slots__ = ("_line", "_now", "_until")
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._until = float("-inf")
+        self._line = b""
+
+    def line(self, monotonic: float) -> bytes:
+        """Return the header line for a monotonic time in seconds."""
+        if monotonic >= self._until:
+            now = self._now()
+            self._line = b"Date: %b\r\n" % format_datetime(now, usegmt=True).encode("ascii")
+            self._until = monotonic + 1 - now.microsecond / 1e6
+        return self._line
