@@ -1,0 +1,140 @@
+"""What the query of exec, attach and log says, and which container of the pod it means; refused as Kubernetes does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from pilothouse.apiserver.model import Request
+from pilothouse.apiserver.ports import Object
+from pilothouse.kinds import times
+from pilothouse.kinds.fielderrors import ErrorList, Path, quote
+from pilothouse.kinds.status import BadRequest, invalid
+
+__all__ = ["ExecOptions", "choose_container", "exec_options", "host_of", "log_options"]
+
+_INTEGER: Final = re.compile(r"[+-]?[0-9]+").fullmatch
+_INT64: Final = range(-(1 << 63), 1 << 63)
+_STREAMS: Final = ("All", "Stderr", "Stdout")
+_MAX_SHOWN: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ExecOptions:
+    """Which streams of which container are wanted; `command` is empty for attach."""
+
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    tty: bool = False
+    container: str = ""
+    command: tuple[str, ...] = ()
+
+
+def _flag(request: Request, name: str) -> bool:
+    values = request.query.get(name)
+    return bool(values and values[0] != "0" and values[0].lower() != "false")
+
+
+def exec_options(request: Request) -> ExecOptions:
+    """Read the options of exec or attach; with a terminal there is no stderr of its own."""
+    tty = _flag(request, "tty")
+    return ExecOptions(
+        stdin=_flag(request, "stdin"),
+        stdout=_flag(request, "stdout"),
+        stderr=_flag(request, "stderr") and not tty,
+        tty=tty,
+        container=request.param("container"),
+        command=tuple(request.query.get("command", ())),
+    )
+
+
+def _names(pod: Object) -> Iterator[str]:
+    spec = pod.get("spec", {})
+    for kind in ("initContainers", "containers", "ephemeralContainers"):
+        for container in spec.get(kind) or ():
+            yield container.get("name", "")
+
+
+def choose_container(pod: Object, wanted: str) -> str:
+    """Return the container meant: the one named, or the pod's only one. Raises BadRequest."""
+    name = pod["metadata"]["name"]
+    if wanted:
+        if wanted not in _names(pod):
+            raise BadRequest(f"container {wanted} is not valid for pod {name}")
+        return wanted
+    containers: list[Object] = pod.get("spec", {}).get("containers") or []
+    if len(containers) == 1:
+        return str(containers[0]["name"])
+    text = f"a container name must be specified for pod {name}"
+    raise BadRequest(f"{text}, choose one of: [{' '.join(_names(pod))}]" if containers else text)
+
+
+def host_of(pod: Object) -> str:
+    """Return the node that the pod runs on. Raises BadRequest where it has none yet."""
+    node = pod.get("spec", {}).get("nodeName", "")
+    if not node:
+        raise BadRequest(f"pod {pod['metadata']['name']} does not have a host assigned")
+    return str(node)
+
+
+def _integer(request: Request, name: str) -> int | None:
+    values = request.query.get(name)
+    if not values:
+        return None
+    text = values[0]
+    if not _INTEGER(text):
+        raise BadRequest(f"strconv.ParseInt: parsing {quote(text[:_MAX_SHOWN])}: invalid syntax")
+    number = int(text) if len(text) < _MAX_SHOWN else 1 << 64
+    if number not in _INT64:
+        raise BadRequest(f"strconv.ParseInt: parsing {quote(text[:_MAX_SHOWN])}: value out of range")
+    return number
+
+
+def _moment(request: Request, name: str) -> datetime | None:
+    text = request.param(name)
+    if not text:
+        return None
+    try:
+        return times.parse(text)
+    except times.TimeError as error:
+        raise BadRequest(str(error)) from error
+
+
+def log_options(request: Request, pod_name: str) -> dict[str, Any]:
+    """Read a PodLogOptions: absent ones are left out, `sinceTime` is an aware datetime. Raises BadRequest, Invalid."""
+    read: dict[str, Any] = {
+        "container": request.param("container") or None,
+        "sinceSeconds": _integer(request, "sinceSeconds"),
+        "sinceTime": _moment(request, "sinceTime"),
+        "tailLines": _integer(request, "tailLines"),
+        "limitBytes": _integer(request, "limitBytes"),
+        "stream": request.param("stream") or "All",
+    }
+    for name in ("follow", "previous", "timestamps", "insecureSkipTLSVerifyBackend"):
+        read[name] = _flag(request, name) or None
+    options = {name: value for name, value in read.items() if value is not None}
+    if errors := _errors(options):
+        raise invalid("", "PodLogOptions", pod_name, errors)
+    return options
+
+
+def _errors(options: dict[str, Any]) -> ErrorList:
+    errors = ErrorList()
+    if options.get("tailLines", 0) < 0:
+        errors.invalid(Path("tailLines"), options["tailLines"], "must be greater than or equal to 0")
+    if options.get("limitBytes", 1) < 1:
+        errors.invalid(Path("limitBytes"), options["limitBytes"], "must be greater than 0")
+    if "sinceSeconds" in options and "sinceTime" in options:
+        errors.forbidden(Path(""), "at most one of `sinceTime` or `sinceSeconds` may be specified")
+    elif options.get("sinceSeconds", 1) < 1:
+        errors.invalid(Path("sinceSeconds"), options["sinceSeconds"], "must be greater than 0")
+    stream = options["stream"]
+    if stream not in _STREAMS:
+        errors.not_supported(Path("stream"), stream, _STREAMS)
+    if stream != "All" and "tailLines" in options:
+        errors.forbidden(Path(""), "`tailLines` and specific `stream` are mutually exclusive for now")
+    return errors
