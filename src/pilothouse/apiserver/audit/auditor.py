@@ -6,7 +6,7 @@ import ipaddress
 from functools import lru_cache
 from typing import Any, Final
 
-from pilothouse.apiserver.audit.event import Body, Event, EventSink, status_of, user_info
+from pilothouse.apiserver.audit.event import Body, Event, EventSink, status_of
 from pilothouse.apiserver.audit.policy import AuditLevel, AuditPolicy, Config
 from pilothouse.apiserver.model import Request, RequestInfo
 from pilothouse.apiserver.ports import Object
@@ -14,7 +14,6 @@ from pilothouse.foundation.clock import Clock
 from pilothouse.foundation.ids import Ids
 from pilothouse.foundation.metrics import PROGRAM, Metrics
 from pilothouse.kinds.status import internal_error
-from pilothouse.kinds.times import format_micros
 
 __all__ = ["AUDIT_ID", "AuditLevel", "AuditRecord", "Auditor", "source_ips"]
 
@@ -105,7 +104,7 @@ class AuditRecord:
         self._done = False
         self._request_body: Body = None
         self._response_body: Body = None
-        received = format_micros(auditor._clock.now())
+        received = auditor._clock.now()
         info = request.info or _NOWHERE
         self._base: dict[str, Any] = {
             "kind": "Event",
@@ -192,13 +191,13 @@ class AuditRecord:
         fields = {
             **self._base,
             "stage": stage,
-            "user": user_info(real) if real is not None else {},
+            "user": real if real is not None else {},
             "responseStatus": self.status,
-            "stageTimestamp": received if stage == "RequestReceived" else format_micros(auditor._clock.now()),
+            "stageTimestamp": received if stage == "RequestReceived" else auditor._clock.now(),
             "annotations": dict(request.annotations) or None,
         }
         if request.impersonator is not None and request.user is not None:
-            fields["impersonatedUser"] = user_info(request.user)
+            fields["impersonatedUser"] = request.user
         event = Event(fields, self._request_body, self._response_body, self._config.omit_managed_fields)
         return auditor._write(event)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
 
 from pilothouse.apiserver.model import User
+from pilothouse.kinds.times import format_micros
 
-__all__ = ["Event", "EventSink", "status_of", "user_info"]
+__all__ = ["Event", "EventSink", "status_of"]
 
 _SPACE = b" \t\r\n"
 _BODIES = ("requestObject", "responseObject")
@@ -49,7 +51,7 @@ class EventSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event. `fields` hold all but the bodies; nothing in it changes later."""
+    """One event. `fields` hold all but the bodies, users and moments as such; nothing in it changes later."""
 
     fields: dict[str, Any]
     request: Body = None
@@ -67,13 +69,22 @@ class Event:
             name: _body(body, strip=self.omit_managed_fields)
             for name, body in zip(_BODIES, (self.request, self.response), strict=True)
         }
-        told = {**self.fields, **bodies}
+        told = {**self._rendered(), **bodies}
         data = msgspec.json.encode({name: told[name] for name in _ORDER if told.get(name) is not None})
         return data if len(data) <= limit else self._truncated()
 
+    def _rendered(self) -> dict[str, Any]:
+        told = dict(self.fields)
+        for name, value in self.fields.items():
+            if isinstance(value, User):
+                told[name] = _user_info(value)
+            elif isinstance(value, datetime):
+                told[name] = format_micros(value)
+        return told
+
     def _truncated(self) -> bytes:
         annotations = {**(self.fields.get("annotations") or {}), _TRUNCATED: "true"}
-        told = {**self.fields, "annotations": annotations}
+        told = {**self._rendered(), "annotations": annotations}
         return msgspec.json.encode({name: told[name] for name in _ORDER if told.get(name) is not None})
 
 
@@ -120,7 +131,7 @@ def _get(value: Any, field: str) -> Any:
     return value.get(field) if isinstance(value, dict) else None
 
 
-def user_info(user: User) -> dict[str, Any]:
+def _user_info(user: User) -> dict[str, Any]:
     """Return a user as events name one."""
     told: dict[str, Any] = {"username": user.name, "uid": user.uid, "groups": list(user.groups)}
     told["extra"] = {name: list(values) for name, values in user.extra.items()}
