@@ -24,7 +24,7 @@ from pilothouse.apiserver.streams.negotiation import (
 )
 from pilothouse.apiserver.streams.podoptions import host_of
 from pilothouse.apiserver.streams.remotecommand import no_nodes
-from pilothouse.apiserver.streams.session import linger
+from pilothouse.apiserver.streams.session import linger, stop
 from pilothouse.apiserver.streams.spdypeer import SpdyPeer, SpdyStream
 from pilothouse.foundation.clock import Clock, SystemClock, Timer
 from pilothouse.foundation.logs import get_logger
@@ -155,7 +155,7 @@ class _Forward:
                 await linger(pump, self._clock)
         finally:
             watched.stop()
-            pump.cancel()
+            await stop(pump)
             done.cancel()
             await asyncio.gather(*connections, return_exceptions=True)
 

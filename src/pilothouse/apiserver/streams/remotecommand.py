@@ -21,7 +21,7 @@ from pilothouse.apiserver.streams.negotiation import (
     websocket_handshake,
 )
 from pilothouse.apiserver.streams.podoptions import ExecOptions, choose_container, exec_options, host_of
-from pilothouse.apiserver.streams.session import Session, finish, linger, status_bytes, until_either
+from pilothouse.apiserver.streams.session import Session, finish, linger, status_bytes, stop, until_either
 from pilothouse.apiserver.streams.spdypeer import SpdyPeer, SpdyStream
 from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.logs import get_logger
@@ -132,7 +132,7 @@ class _Run:
                 await linger(pump, self._clock)
         finally:
             watched.stop()
-            pump.cancel()
+            await stop(pump)
 
     async def over_spdy(self, duplex: Duplex, protocol: str) -> None:
         """Carry the streams on streams of SPDY, which the client opens."""
@@ -156,7 +156,7 @@ class _Run:
                 peer.go_away()
         finally:
             watched.stop()
-            pump.cancel()
+            await stop(pump)
 
 
 class _Streams:

@@ -17,7 +17,7 @@ from pilothouse.foundation.clock import Clock
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.status import ApiStatus, internal_error
 
-__all__ = ["LINGER_SECONDS", "Session", "finish", "linger", "status_bytes", "until_either"]
+__all__ = ["LINGER_SECONDS", "Session", "finish", "linger", "status_bytes", "stop", "until_either"]
 
 LINGER_SECONDS: Final = 10.0
 """How long a client may take to read the end before its connection is closed."""
@@ -137,4 +137,9 @@ async def linger(pump: asyncio.Task[None], clock: Clock) -> None:
         await asyncio.wait({pump})
     finally:
         timer.cancel()
-        pump.cancel()
+
+
+async def stop(pump: asyncio.Task[None]) -> None:
+    """Read no more of a connection; what went wrong with it no longer matters."""
+    pump.cancel()
+    await asyncio.gather(pump, return_exceptions=True)
