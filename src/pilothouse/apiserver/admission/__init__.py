@@ -1,0 +1,1 @@
+"""Admission: what changes and refuses writes between authorization and validation."""
