@@ -1,0 +1,249 @@
+"""The rows of what runs pods: deployments, jobs and their like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from pilothouse.apiserver.tables.ages import Ages, human_duration
+from pilothouse.apiserver.tables.cells import (
+    NONE,
+    UNSET,
+    Object,
+    Printer,
+    age,
+    containers,
+    format_labels,
+    format_selector,
+    quantity,
+    selector_text,
+    true_condition,
+)
+from pilothouse.apiserver.tables.pods import pod
+from pilothouse.kinds import intstr
+from pilothouse.kinds.times import parse
+
+__all__ = ["PRINTERS"]
+
+_EMPTY: Final[Mapping[str, Any]] = {}
+_SHOWN_METRICS: Final = 2
+_UNKNOWN: Final = "<unknown>"
+_SOURCES: Final = {
+    "External": "external",
+    "Pods": "pods",
+    "Object": "object",
+    "Resource": "resource",
+    "ContainerResource": "containerResource",
+}
+
+
+def _parts(obj: Object) -> tuple[str, Mapping[str, Any], Mapping[str, Any]]:
+    return obj["metadata"].get("name", ""), obj.get("spec") or _EMPTY, obj.get("status") or _EMPTY
+
+
+def _deployment(obj: Object, ages: Ages) -> list[Any]:
+    name, spec, status = _parts(obj)
+    ready = f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 0)}"
+    updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
+    selector = selector_text(spec.get("selector"), "<invalid>")
+    return [name, ready, updated, available, age(obj, ages), *containers(spec.get("template")), selector]
+
+
+def _replicas(obj: Object, ages: Ages) -> list[Any]:
+    name, spec, status = _parts(obj)
+    counts = spec.get("replicas", 0), status.get("replicas", 0), status.get("readyReplicas", 0)
+    return [name, *counts, age(obj, ages), *containers(spec.get("template"))]
+
+
+def _replica_set(obj: Object, ages: Ages) -> list[Any]:
+    return [*_replicas(obj, ages), format_selector((obj.get("spec") or _EMPTY).get("selector"))]
+
+
+def _replication_controller(obj: Object, ages: Ages) -> list[Any]:
+    return [*_replicas(obj, ages), format_labels((obj.get("spec") or _EMPTY).get("selector"))]
+
+
+def _stateful_set(obj: Object, ages: Ages) -> list[Any]:
+    name, spec, status = _parts(obj)
+    ready = f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 0)}"
+    return [name, ready, age(obj, ages), *containers(spec.get("template"))]
+
+
+def _daemon_set(obj: Object, ages: Ages) -> list[Any]:
+    name, spec, status = _parts(obj)
+    fields = (
+        "desiredNumberScheduled",
+        "currentNumberScheduled",
+        "numberReady",
+        "updatedNumberScheduled",
+        "numberAvailable",
+    )
+    template = spec.get("template") or _EMPTY
+    nodes = format_labels((template.get("spec") or _EMPTY).get("nodeSelector"))
+    selector = format_selector(spec.get("selector"))
+    counts = [status.get(field, 0) for field in fields]
+    return [name, *counts, nodes, age(obj, ages), *containers(template), selector]
+
+
+def _job_status(obj: Object, status: Object) -> str:
+    for kind in ("Complete", "Failed"):
+        if true_condition(status, kind):
+            return kind
+    if obj["metadata"].get("deletionTimestamp"):
+        return "Terminating"
+    for kind in ("Suspended", "FailureTarget"):
+        if true_condition(status, kind):
+            return kind
+    return "Running"
+
+
+def _between(start: str, end: str) -> str:
+    moments: list[datetime] = [parse(start), parse(end)]
+    return human_duration((moments[1] - moments[0]).total_seconds())
+
+
+def _job(obj: Object, ages: Ages) -> list[Any]:
+    name, spec, status = _parts(obj)
+    succeeded, parallelism = status.get("succeeded", 0), spec.get("parallelism") or 0
+    if spec.get("completions") is not None:
+        completions = f"{succeeded}/{spec['completions']}"
+    else:
+        completions = f"{succeeded}/1 of {parallelism}" if parallelism > 1 else f"{succeeded}/1"
+    start, end = status.get("startTime"), status.get("completionTime")
+    lasted = "" if not start else _between(start, end) if end else ages.since(start)
+    selector = format_selector(spec.get("selector"))
+    state = _job_status(obj, status)
+    return [name, state, completions, lasted, age(obj, ages), *containers(spec.get("template")), selector]
+
+
+def _cron_job(obj: Object, ages: Ages) -> list[Any]:
+    name, spec, status = _parts(obj)
+    suspend = spec.get("suspend")
+    job = (spec.get("jobTemplate") or _EMPTY).get("spec") or _EMPTY
+    last = status.get("lastScheduleTime")
+    return [
+        name,
+        spec.get("schedule", ""),
+        NONE if spec.get("timeZone") is None else spec["timeZone"],
+        UNSET if suspend is None else "True" if suspend else "False",
+        len(status.get("active") or ()),
+        ages.since(last) if last else NONE,
+        age(obj, ages),
+        *containers(job.get("template")),
+        format_selector(job.get("selector")),
+    ]
+
+
+def _pod_template(obj: Object, ages: Ages) -> list[Any]:
+    template = obj.get("template") or _EMPTY
+    labels = (template.get("metadata") or _EMPTY).get("labels")
+    return [obj["metadata"].get("name", ""), *containers(template), format_labels(labels)]
+
+
+def _controller_revision(obj: Object, ages: Ages) -> list[Any]:
+    metadata = obj["metadata"]
+    controller = NONE
+    for owner in metadata.get("ownerReferences") or ():
+        if owner.get("controller"):
+            group, slash, _ = owner.get("apiVersion", "").partition("/")
+            kind = f"{owner.get('kind', '')}.{group}" if slash else owner.get("kind", "")
+            controller = f"{kind.lower()}/{owner.get('name', '')}" if kind else owner.get("name", "")
+            break
+    return [metadata.get("name", ""), controller, obj.get("revision", 0), age(obj, ages)]
+
+
+def _disruption_budget(obj: Object, ages: Ages) -> list[Any]:
+    name, spec, status = _parts(obj)
+    bounds = [spec.get(field) for field in ("minAvailable", "maxUnavailable")]
+    told = ["N/A" if bound is None else intstr.text(bound) for bound in bounds]
+    return [name, *told, status.get("disruptionsAllowed", 0), age(obj, ages)]
+
+
+def _amount(value: Any) -> str:
+    return "<nil>" if value is None else quantity(value)
+
+
+def _percent(value: Any, missing: str) -> str:
+    return missing if value is None else f"{value}%"
+
+
+def _metric(spec: Object, status: Object | None) -> str:
+    kind = spec.get("type", "")
+    if kind not in _SOURCES:
+        return "<unknown type>"
+    source = spec.get(_SOURCES[kind]) or _EMPTY
+    target = source.get("target") or _EMPTY
+    found = (status or _EMPTY).get(_SOURCES[kind])
+    current = None if found is None else found.get("current") or _EMPTY
+    average = target.get("averageValue")
+    if kind == "Pods":
+        return f"{_UNKNOWN if current is None else _amount(current.get('averageValue'))}/{_amount(average)}"
+    if kind in ("Resource", "ContainerResource"):
+        name = source.get("name", "")
+        if average is not None:
+            told = _UNKNOWN if current is None else _amount(current.get("averageValue"))
+            return f"{name}: {told}/{_amount(average)}"
+        told = _percent((current or _EMPTY).get("averageUtilization"), _UNKNOWN)
+        return f"{name}: {told}/{_percent(target.get('averageUtilization'), '<auto>')}"
+    if average is not None:
+        held = (current or _EMPTY).get("averageValue")
+        return f"{_UNKNOWN if held is None else _amount(held)}/{_amount(average)} (avg)"
+    return f"{_UNKNOWN if current is None else _amount(current.get('value'))}/{_amount(target.get('value'))}"
+
+
+def _metrics(specs: Sequence[Object], statuses: Sequence[Object]) -> str:
+    if not specs:
+        return NONE
+    told = [
+        _metric(spec, statuses[place] if place < len(statuses) else None)
+        for place, spec in enumerate(specs[:_SHOWN_METRICS])
+    ]
+    text = ", ".join(told)
+    return text if len(specs) <= _SHOWN_METRICS else f"{text} + {len(specs) - _SHOWN_METRICS} more..."
+
+
+def _processor(utilization: str, value: Any) -> list[Object]:
+    """Give the one metric of version 1 in the terms of version 2."""
+    if value is None:
+        return []
+    return [{"type": "Resource", "resource": {"name": "cpu", utilization: {"averageUtilization": value}}}]
+
+
+def _autoscaler(obj: Object, ages: Ages) -> list[Any]:
+    name, spec, status = _parts(obj)
+    specs = spec.get("metrics") or _processor("target", spec.get("targetCPUUtilizationPercentage"))
+    statuses = status.get("currentMetrics") or _processor("current", status.get("currentCPUUtilizationPercentage"))
+    target = spec.get("scaleTargetRef") or _EMPTY
+    least = spec.get("minReplicas")
+    return [
+        name,
+        f"{target.get('kind', '')}/{target.get('name', '')}",
+        _metrics(specs, statuses),
+        UNSET if least is None else str(least),
+        spec.get("maxReplicas", 0),
+        status.get("currentReplicas", 0),
+        age(obj, ages),
+    ]
+
+
+def _scale(obj: Object, ages: Ages) -> list[Any]:
+    name, spec, status = _parts(obj)
+    return [name, spec.get("replicas", 0), status.get("replicas", 0), age(obj, ages)]
+
+
+PRINTERS: Final[Mapping[tuple[str, str], Printer]] = {
+    ("", "Pod"): pod,
+    ("", "PodTemplate"): _pod_template,
+    ("", "ReplicationController"): _replication_controller,
+    ("apps", "ControllerRevision"): _controller_revision,
+    ("apps", "DaemonSet"): _daemon_set,
+    ("apps", "Deployment"): _deployment,
+    ("apps", "ReplicaSet"): _replica_set,
+    ("apps", "StatefulSet"): _stateful_set,
+    ("autoscaling", "HorizontalPodAutoscaler"): _autoscaler,
+    ("autoscaling", "Scale"): _scale,
+    ("batch", "CronJob"): _cron_job,
+    ("batch", "Job"): _job,
+    ("policy", "PodDisruptionBudget"): _disruption_budget,
+}
