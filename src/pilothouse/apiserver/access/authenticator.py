@@ -12,7 +12,7 @@ from pilothouse.apiserver.access.certificates import CertificateError, Certifica
 from pilothouse.apiserver.access.frontproxy import FrontProxy
 from pilothouse.apiserver.access.tokens import Dependency, TokenAnswer, TokenAuthenticator, TokenError
 from pilothouse.apiserver.access.users import with_authenticated
-from pilothouse.apiserver.access.websockettoken import WEBSOCKET_PROTOCOL, WebSocketTokenError, websocket_token
+from pilothouse.apiserver.access.websockettoken import WebSocketTokenError, websocket_token
 from pilothouse.apiserver.model import ANONYMOUS, Request, User
 from pilothouse.apiserver.ports import Object, View
 from pilothouse.foundation.clock import Clock, SystemClock
@@ -103,7 +103,7 @@ class RequestAuthenticator:
             token = _bearer(header, request)
             if token:
                 return self._by_token(token)
-        if "sec-websocket-protocol" in headers and WEBSOCKET_PROTOCOL in headers["sec-websocket-protocol"]:
+        if "sec-websocket-protocol" in headers:
             try:
                 token = websocket_token(request)
             except WebSocketTokenError as error:

@@ -8,9 +8,9 @@ from typing import Final
 
 from pilothouse.apiserver.model import Request
 
-__all__ = ["WEBSOCKET_PROTOCOL", "WebSocketTokenError", "websocket_token"]
+__all__ = ["WebSocketTokenError", "websocket_token"]
 
-WEBSOCKET_PROTOCOL: Final = "base64url.bearer.authorization.k8s.io."
+_PREFIX: Final = "base64url.bearer.authorization.k8s.io."
 _HEADER: Final = "sec-websocket-protocol"
 
 
@@ -28,13 +28,13 @@ def websocket_token(request: Request) -> str:
         return ""
     lists = request.all_headers(_HEADER) or [headers[_HEADER]]
     protocols = [protocol.strip() for text in lists for protocol in text.split(",")]
-    carriers = [protocol for protocol in protocols if protocol.startswith(WEBSOCKET_PROTOCOL)]
-    others = [protocol for protocol in protocols if not protocol.startswith(WEBSOCKET_PROTOCOL)]
+    carriers = [protocol for protocol in protocols if protocol.startswith(_PREFIX)]
+    others = [protocol for protocol in protocols if not protocol.startswith(_PREFIX)]
     if not carriers:
         return ""
     if len(carriers) > 1:
         raise WebSocketTokenError("multiple base64.bearer.authorization tokens specified")
-    token = _decoded(carriers[0][len(WEBSOCKET_PROTOCOL) :])
+    token = _decoded(carriers[0][len(_PREFIX) :])
     if token and not others:
         raise WebSocketTokenError("missing additional subprotocol")
     headers[_HEADER] = ",".join(others)
