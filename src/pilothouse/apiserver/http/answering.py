@@ -23,9 +23,9 @@ from pilothouse.apiserver.model import (
 )
 from pilothouse.foundation.clock import Clock
 from pilothouse.foundation.logs import get_logger
-from pilothouse.kinds.status import ApiStatus, internal_error
+from pilothouse.kinds.status import ApiStatus, BadRequest, internal_error
 
-__all__ = ["Answering", "Phase", "Shared"]
+__all__ = ["Answering", "Phase", "Shared", "failed"]
 
 _log = get_logger(__name__)
 
@@ -130,7 +130,7 @@ class Answering:
         try:
             answer = self._shared.handler(request)
         except Exception as error:  # noqa: BLE001  # whatever it is, the peer gets an answer
-            answer = _failed(head, error)
+            answer = failed(head.method, head.path, error)
         if type(answer) is Response:
             self._respond(head, answer)
         elif isinstance(answer, Response | StreamingResponse | UpgradeResponse):
@@ -145,9 +145,9 @@ class Answering:
         except asyncio.CancelledError:
             if self._phase == Phase.GONE:
                 raise
-            answer = _failed(head, RuntimeError("cancelled"))
+            answer = failed(head.method, head.path, RuntimeError("cancelled"))
         except Exception as error:  # noqa: BLE001  # as above
-            answer = _failed(head, error)
+            answer = failed(head.method, head.path, error)
         self._task = None
         if self._phase == Phase.GONE or self._transport.is_closing():
             return
@@ -162,7 +162,7 @@ class Answering:
         elif head.minor:
             self._upgrade(head, answer)
         else:
-            self._respond(head, refusal(internal_error("HTTP/1.0 connections cannot be upgraded")))
+            self._respond(head, refusal(BadRequest("a connection of HTTP/1.0 cannot be upgraded")))
 
     def _respond(self, head: Head, answer: Response) -> None:
         """Write a whole answer; a big one as fast as the peer takes it."""
@@ -312,9 +312,9 @@ class Answering:
         duplex.close()
 
 
-def _failed(head: Head, error: Exception) -> Response:
+def failed(method: str, path: str, error: Exception) -> Response:
     """Return the answer to a request that the handler failed at; its query may hold secrets and is not logged."""
     if isinstance(error, ApiStatus):
         return refusal(error)
-    _log.error("request failed", method=head.method, path=head.path, exc_info=error)
+    _log.error("request failed", method=method, path=path, exc_info=error)
     return refusal(internal_error("the request failed; the server's log says why"))

@@ -13,6 +13,7 @@ __all__ = ["BODILESS", "CONTINUE", "Dates", "batches", "encode_headers", "head_s
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 BODILESS: Final = frozenset({204, 304})
 _BATCH_BYTES: Final = 64 << 10
+_PART_BYTES: Final = 256 << 10
 _STARTS: Final[dict[tuple[int, str], bytes]] = {}
 _MAX_STARTS: Final = 256
 
@@ -45,14 +46,18 @@ def _clean(text: str) -> str:
     return text.replace("\r", " ").replace("\n", " ").replace("\0", " ")
 
 
-def batches(pieces: Sequence[bytes]) -> Iterator[bytes]:
-    """Give the pieces in batches that are worth a write each; big ones are not copied."""
+def batches(pieces: Sequence[bytes]) -> Iterator[bytes | memoryview]:
+    """Give the pieces in batches that are worth a write each; big ones in parts, which are not copied."""
     batch: list[bytes] = []
     size = 0
     for piece in pieces:
         if size and size + len(piece) > _BATCH_BYTES:
             yield batch[0] if len(batch) == 1 else b"".join(batch)
             batch, size = [], 0
+        if len(piece) > _PART_BYTES:
+            view = memoryview(piece)
+            yield from (view[start : start + _PART_BYTES] for start in range(0, len(piece), _PART_BYTES))
+            continue
         batch.append(piece)
         size += len(piece)
     if batch:

@@ -29,6 +29,8 @@ class HttpConnection(Answering, asyncio.Protocol):
         super().__init__(shared)
         self._scanned = 0
         """Bytes of the buffer in which no head ends."""
+        self._begun = False
+        """Whether the time for the present head runs."""
         self._stopped = False
         """Whether reading is paused."""
         self._head: Head | None = None
@@ -128,7 +130,7 @@ class HttpConnection(Answering, asyncio.Protocol):
         if end < 0 or end > shared.limits.max_head_bytes:
             self._partial(buffer, end)
             return False
-        self._scanned = 0
+        self._scanned, self._begun = 0, False
         try:
             head = shared.heads.read(buffer[:end])
         except Malformed as error:
@@ -149,7 +151,8 @@ class HttpConnection(Answering, asyncio.Protocol):
         elif _BARE_FEED.search(buffer, self._scanned):
             self._refuse(plain_refusal(400, "bare line feed"))
         else:
-            if not self._scanned:
+            if not self._begun:
+                self._begun = True
                 self.deadline = self._shared.monotonic() + limits.head_seconds
             self._scanned = max(len(buffer) - 3, 0)
 
