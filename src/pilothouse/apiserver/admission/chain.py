@@ -33,7 +33,7 @@ class Admission:
         self.plugins: Final = tuple(plugins)
         # A plain `revision` of the class never changes; only what has its own is looked at before each write.
         self._changing = tuple(plugin for plugin in self.plugins if not _fixed(plugin))
-        self._revisions: list[int] = []
+        self._revisions = [(plugin, -1) for plugin in self._changing]
         self._steps: dict[tuple[str, Gvr, str], tuple[Steps, Steps]] = {}
 
     def admit(self, request: AdmissionRequest) -> Awaitable[None] | None:
@@ -42,6 +42,8 @@ class Admission:
         Where a step asks for it, all steps that changed or may change the object run once more.
         """
         steps = self._find(request.operation, request.resource, request.subresource)[0]
+        if not steps:
+            return None
         for position, step in enumerate(steps):
             pending = step(request)
             if pending is not None:
@@ -84,10 +86,11 @@ class Admission:
         return self._finish(_nothing(), steps, 0, request, once_more=False)
 
     def _find(self, operation: Operation, resource: Gvr, subresource: str) -> tuple[Steps, Steps]:
-        revisions = [plugin.revision for plugin in self._changing]
-        if revisions != self._revisions:
-            self._steps.clear()
-            self._revisions = revisions
+        for plugin, seen in self._revisions:
+            if plugin.revision != seen:
+                self._steps.clear()
+                self._revisions = [(one, one.revision) for one in self._changing]
+                break
         key = (operation, resource, subresource)
         found = self._steps.get(key)
         if found is None:
