@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import os
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
@@ -244,7 +248,12 @@ class Answering:
         sink.write_raw(start)
         self._task = shared.loop.create_task(self._run_stream(head, answer, sink))
         if self._ending:
-            self._task.cancel()
+            self._cancel()
+
+    def _cancel(self) -> None:
+        """Cancel the present task, once it has begun: one that has not would leave undone what it does at its end."""
+        if self._task is not None:
+            self._shared.loop.call_soon(self._task.cancel)
 
     async def _run_stream(self, head: Head, answer: StreamingResponse, sink: HttpSink) -> None:
         try:
@@ -269,15 +278,14 @@ class Answering:
 
     def _cut(self, sink: HttpSink) -> None:
         """End a stream so that the peer sees that something is missing."""
-        chunked = sink.chunked
         sink.flush()
         sink.drop()
         self._phase = Phase.CLOSING
         self.deadline = self._shared.monotonic() + self._shared.limits.linger_seconds
-        if chunked:
+        if sink.chunked:
             self._transport.close()
         else:
-            self._transport.abort()
+            _reset(self._transport)
 
     def _upgrade(self, head: Head, answer: UpgradeResponse) -> None:
         """Switch protocols and hand the connection over."""
@@ -310,6 +318,13 @@ class Answering:
                 self._phase = Phase.CLOSING
                 self.deadline = self._shared.monotonic() + self._shared.limits.idle_seconds
         duplex.close()
+
+
+def _reset(transport: Transport) -> None:
+    """Abort a connection so that its peer takes it for no proper end."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def failed(method: str, path: str, error: Exception) -> Response:

@@ -59,8 +59,7 @@ class HttpConnection(Answering, asyncio.Protocol):
         self._gate.leave()
         if self._duplex is not None:
             self._duplex.feed_eof()
-        if self._task is not None:
-            self._task.cancel()
+        self._cancel()
 
     def eof_received(self) -> bool:
         if self._phase == Phase.UPGRADED and self._duplex is not None:
@@ -231,8 +230,8 @@ class HttpConnection(Answering, asyncio.Protocol):
         if self._phase == Phase.HEAD:
             self._phase = Phase.CLOSING
             self._transport.close()
-        elif self._phase == Phase.BUSY and self._sink is not None and self._task is not None:
-            self._task.cancel()
+        elif self._phase == Phase.BUSY and self._sink is not None:
+            self._cancel()
 
     def abort(self) -> None:
         """Close at once."""

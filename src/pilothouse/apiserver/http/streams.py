@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from pilothouse.apiserver.model import Piece
 
@@ -26,6 +26,7 @@ class Transport(Protocol):
     def resume_reading(self) -> None: ...
     def can_write_eof(self) -> bool: ...
     def write_eof(self) -> None: ...
+    def get_extra_info(self, name: str, default: Any = None, /) -> Any: ...
 
 
 class Gate:
@@ -139,7 +140,7 @@ class HttpSink:
             self._transport.write(pending[0] if len(pending) == 1 else b"".join(pending))
 
     async def drain(self) -> None:
-        if self._pending_bytes >= self._high:
+        if self.buffered >= self._high:
             self.flush()
         if self._gate.paused:
             await self._gate.wait()
