@@ -38,7 +38,10 @@ def json_line(form: Form | None = None) -> Encode:
 class Change:
     """One change: `entry` is the object after it, or as it last was where it was deleted; `old` the one before."""
 
-    __slots__ = ("_pieces", "deleted", "entry", "old", "rv")
+    __slots__ = ("_matched", "_pieces", "deleted", "entry", "old", "rv")
+
+    LEFT = "LEFT"
+    """The type of the event for those whose selection the object left by it; they see it as deleted."""
 
     def __init__(self, entry: Entry, old: Entry | None, *, deleted: bool) -> None:
         self.rv = entry.rv
@@ -46,6 +49,7 @@ class Change:
         self.old = old
         self.deleted = deleted
         self._pieces: dict[Any, Piece] = {}
+        self._matched: dict[Any, bool] | None = None
 
     @property
     def kind(self) -> str:
@@ -58,5 +62,20 @@ class Change:
         """Return the event as one piece of a stream; made once for each type and encoder."""
         found = self._pieces.get((kind, encode))
         if found is None:
-            found = self._pieces[kind, encode] = Piece(encode(kind, self.entry))
+            if kind is self.LEFT and self.old is not None:
+                made = encode(DELETED, Entry(self.old.key, self.old.value, self.rv, self.old.form))
+            else:
+                made = encode(kind, self.entry)
+            found = self._pieces[kind, encode] = Piece(made)
+        return found
+
+    def matched(self, matches: Callable[[Entry], bool], entry: Entry) -> bool:
+        """Return whether a selection takes one of the two objects; asked once for all who select alike."""
+        known = self._matched
+        if known is None:
+            known = self._matched = {}
+        key = (matches, entry is self.entry)
+        found = known.get(key)
+        if found is None:
+            found = known[key] = matches(entry)
         return found

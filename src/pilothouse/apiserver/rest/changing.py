@@ -1,0 +1,304 @@
+"""PUT and PATCH: from what is there and what was sent to the object in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pilothouse.apiserver.cache.cacher import key_of
+from pilothouse.apiserver.cache.entries import Entry, encode
+from pilothouse.apiserver.ports import AdmissionRequest, Object
+from pilothouse.apiserver.rest.bodies import read_body
+from pilothouse.apiserver.rest.creating import Creating, UnknownReason, check_type, unnamed
+from pilothouse.apiserver.rest.engine import Call, Engine, check_names, check_namespace, require_version
+from pilothouse.apiserver.rest.options import WriteOptions, write_options
+from pilothouse.apiserver.rest.patching import APPLY, Patch
+from pilothouse.apiserver.storing import ChangedError
+from pilothouse.apiserver.strategies.base import Context
+from pilothouse.kinds.apply import ApplyConflictError, ApplyRefusedError
+from pilothouse.kinds.managedfields import ManagedFieldsError, keep_times
+from pilothouse.kinds.status import ApiStatus, BadRequest, Conflict, apply_conflict, conflict, server_timeout
+from pilothouse.kinds.typed import TypedError
+
+__all__ = ["Changing", "Made"]
+
+_ATTEMPTS = 100
+"""Times a write without resource version is tried anew when others write meanwhile."""
+_PATCH_ATTEMPTS = 6
+_SERVER_KEEPS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
+
+
+class Made:
+    """What a write brought: the object as stored, and whether it is new."""
+
+    __slots__ = ("created", "entry")
+
+    def __init__(self, entry: Entry, *, created: bool = False) -> None:
+        self.entry = entry
+        self.created = created
+
+
+class Changing:
+    """Replaces and patches objects."""
+
+    def __init__(self, engine: Engine, creating: Creating) -> None:
+        self._engine = engine
+        self._creating = creating
+
+    def current(self, call: Call) -> Entry | None:
+        """Return the object of the path as it is now."""
+        return call.served.cache.get(
+            key_of(call.info.namespace if call.served.resource.namespaced else "", call.info.name)
+        )
+
+    async def update(self, call: Call) -> Made:
+        """Do what a PUT asks for. Raises ApiStatus."""
+        served = call.served
+        options = write_options(call.request, "UpdateOptions")
+        body = read_body(call.request, served.resource.kind)
+        new = self._creating.decoded(body, call, options)
+        check_names(new, call.info, named=True)
+        check_namespace(new, call.info, namespaced=served.resource.namespaced)
+        version = new["metadata"].get("resourceVersion") or ""
+        call.options, call.dry_run, call.manager = options.raw, options.dry_run, options.manager
+        again = False
+        for _ in range(_ATTEMPTS):
+            if again:
+                new = self._creating.decoded(read_body(call.request, served.resource.kind), call, options)
+                check_namespace(new, call.info, namespaced=served.resource.namespaced)
+            entry = self.current(call)
+            if entry is None:
+                return await self._create_by_update(call, new, options)
+            if version and version != "0" and version != str(entry.rv):
+                self._check_uid(call, new, entry, version)
+                raise self._conflict(call)
+            self._check_uid(call, new, entry, version)
+            if not version and not served.strategy.unconditional:
+                raise call.refuse(call.info.name, require_version(version))
+            try:
+                return Made(await self.replace(call, entry, new, options, self._owned))
+            except ChangedError:
+                if version and version != "0":
+                    raise self._conflict(call) from None
+                again = True
+        raise self._busy(call)
+
+    async def _create_by_update(self, call: Call, new: Object, options: WriteOptions) -> Made:
+        if not call.served.strategy.creates_on_update or call.info.subresource:
+            raise self._creating.missing(call)
+        new["metadata"].pop("resourceVersion", None)
+        return Made(await self._creating.create_object(call, new, options), created=True)
+
+    def _check_uid(self, call: Call, new: Object, entry: Entry, version: str) -> None:
+        uid = new["metadata"].get("uid")
+        own = entry.metadata.uid
+        if uid and uid != own:
+            prefix = call.served.cache.prefix.decode()
+            why = (
+                f"StorageError: invalid object, Code: 4, Key: {prefix}{entry.key}, ResourceVersion: 0, "
+                f"AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {own}"
+            )
+            resource = call.served.resource
+            raise conflict(resource.group, resource.resource, call.info.name, why)
+
+    def _conflict(self, call: Call) -> Conflict:
+        resource = call.served.resource
+        return conflict(resource.group, resource.resource, call.info.name)
+
+    def _busy(self, call: Call) -> ApiStatus:
+        resource = call.served.resource
+        return server_timeout(resource.group, resource.resource, call.info.verb, 1)
+
+    def _owned(self, call: Call, live: Object, new: Object, context: Context) -> Object:
+        """Return the new object with its owners: who updates owns what changed."""
+        return call.served.manager(call.info.subresource).update(live, new, call.manager, context.moment)
+
+    async def replace(
+        self,
+        call: Call,
+        entry: Entry,
+        new: Object,
+        options: WriteOptions,
+        owned: Callable[[Call, Object, Object, Context], Object],
+        live: Object | None = None,
+    ) -> Entry:
+        """Put an object in the place of another; return what is stored then. Raises ChangedError and ApiStatus."""
+        served, engine = call.served, self._engine
+        if live is None:
+            live = await served.load(entry)
+        context = engine.context()
+        self._keep_system_fields(new, live)
+        new = owned(call, live, new, context)
+        admitted = engine.admission_request(call, "UPDATE", call.info.name, new, live)
+        new = await engine.mutate(admitted)
+        self._prepare(call, new, live, context)
+        subresource = call.info.subresource
+        errors = served.validate_update(live, new, subresource)
+        if errors:
+            raise call.refuse(call.info.name, errors)
+        admitted.object = new
+        await engine.validate(admitted)
+        if not subresource:
+            engine.hooks.check_grant(served, new, live, call)
+        return await self._store(call, entry, live, new, admitted)
+
+    def _keep_system_fields(self, new: Object, live: Object) -> None:
+        metadata, before = unnamed(new), live["metadata"]
+        for name in _SERVER_KEEPS:
+            if not metadata.get(name) and name in before:
+                metadata[name] = before[name]
+        metadata.setdefault("resourceVersion", before.get("resourceVersion"))
+        if not metadata["resourceVersion"] or metadata["resourceVersion"] == "0":
+            metadata["resourceVersion"] = before.get("resourceVersion")
+
+    def _prepare(self, call: Call, new: Object, live: Object, context: Context) -> None:
+        strategy = call.served.strategy
+        if call.info.subresource == "status":
+            strategy.prepare_status(new, live, context)
+        else:
+            strategy.prepare_update(new, live, context)
+
+    async def _store(self, call: Call, entry: Entry, live: Object, new: Object, admitted: AdmissionRequest) -> Entry:
+        served, engine = call.served, self._engine
+        if keep_times(live, new) is not new and entry.form is served.stored_form:
+            return entry
+        if self._is_finished(new, live):
+            return await self._remove(call, entry, new)
+        undo = await engine.hooks.before_update(served, new, live, call)
+        if call.dry_run:
+            if undo is not None:
+                undo()
+            return Entry(entry.key, encode(await served.to_stored(new)), entry.rv, served.stored_form)
+        try:
+            return await engine.storage.replace(served.cache, entry, await served.to_stored(new), served.stored_form)
+        except (ChangedError, ApiStatus):
+            if undo is not None:
+                undo()
+            raise
+
+    def _is_finished(self, new: Object, live: Object) -> bool:
+        """Whether an object that is being deleted has lost its last finalizer by this write."""
+        metadata = new["metadata"]
+        if not metadata.get("deletionTimestamp") or metadata.get("finalizers"):
+            return False
+        if (new.get("spec") or {}).get("finalizers") and new.get("kind") == "Namespace":
+            return False
+        return bool(live["metadata"].get("finalizers")) and not metadata.get("deletionGracePeriodSeconds")
+
+    async def _remove(self, call: Call, entry: Entry, new: Object) -> Entry:
+        served, engine = call.served, self._engine
+        value = encode(await served.to_stored(new))
+        if call.dry_run:
+            return Entry(entry.key, value, entry.rv, served.stored_form)
+        revision = await engine.storage.delete(served.cache, entry)
+        engine.hooks.after_delete(served, new)
+        return Entry(entry.key, value, revision, served.stored_form)
+
+    # PATCH
+
+    async def patch(self, call: Call) -> Made:
+        """Do what a PATCH asks for. Raises ApiStatus."""
+        patch = Patch.read(call.request, call.served)
+        options = write_options(call.request, "PatchOptions", apply=patch.media == APPLY)
+        call.options, call.dry_run, call.manager = options.raw, options.dry_run, options.manager
+        if patch.media == APPLY:
+            return await self._apply(call, patch, options)
+        for _ in range(_PATCH_ATTEMPTS):
+            entry = self.current(call)
+            if entry is None:
+                raise self._creating.missing(call)
+            live = await call.served.load(entry)
+            new, wanted = self._patched(call, patch, live, options)
+            if wanted and wanted != str(entry.rv):
+                raise self._conflict(call)
+            try:
+                return Made(await self.replace(call, entry, new, options, self._owned, live))
+            except ChangedError:
+                if wanted:
+                    raise self._conflict(call) from None
+        raise self._conflict(call)
+
+    def _patched(self, call: Call, patch: Patch, live: Object, options: WriteOptions) -> tuple[Object, str]:
+        """Return the object with the patch applied, and the resource version that the patch asks for, if any."""
+        served = call.served
+        changed = patch.applied(live)
+        check_type(changed, call)
+        new = patch.decoded(changed, options.validation, call.request.warnings.append)
+        if new is live:
+            new = dict(live)
+        new["metadata"] = dict(unnamed(new))
+        check_namespace(new, call.info, namespaced=served.resource.namespaced)
+        new = served.default(_own(new))
+        version = new["metadata"].get("resourceVersion") or ""
+        return new, version if version != live["metadata"]["resourceVersion"] else ""
+
+    async def _apply(self, call: Call, patch: Patch, options: WriteOptions) -> Made:
+        served = call.served
+        applied = patch.content
+        check_type(applied, call)
+        check_names(applied, call.info, named=True)
+        check_namespace(applied, call.info, namespaced=served.resource.namespaced)
+        wanted = applied["metadata"].get("resourceVersion") or ""
+        for _ in range(_PATCH_ATTEMPTS):
+            entry = self.current(call)
+            try:
+                if entry is None:
+                    return await self._apply_new(call, applied, options)
+                if wanted and wanted != str(entry.rv):
+                    raise self._conflict(call)
+                if (uid := applied["metadata"].get("uid")) and uid != entry.metadata.uid:
+                    self._check_uid(call, applied, entry, wanted)
+                live = await served.load(entry)
+                new = self._merged(call, live, applied, options)
+                if new is live:
+                    return Made(entry)
+                return Made(await self.replace(call, entry, new, options, _as_it_is, live))
+            except ChangedError:
+                if wanted:
+                    raise self._conflict(call) from None
+        raise self._conflict(call)
+
+    async def _apply_new(self, call: Call, applied: Object, options: WriteOptions) -> Made:
+        if uid := applied["metadata"].get("uid"):
+            resource = call.served.resource
+            why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            raise conflict(resource.group, resource.resource, call.info.name, why)
+        if call.info.subresource:
+            raise self._creating.missing(call)
+        new = self._merged(call, None, applied, options)
+        new["metadata"].pop("resourceVersion", None)
+        return Made(await self._creating.create_object(call, new, options, owned=True), created=True)
+
+    def _merged(self, call: Call, live: Object | None, applied: Object, options: WriteOptions) -> Object:
+        served = call.served
+        manager, now = served.manager(call.info.subresource), self._engine.clock.now()
+        try:
+            new = manager.apply(live, applied, options.manager, now, force=options.force)
+        except ApplyConflictError as error:
+            raise apply_conflict(error.causes, str(error)) from None
+        except ApplyRefusedError as error:
+            raise BadRequest(str(error)) from None
+        except (TypedError, ManagedFieldsError) as error:
+            raise self._untyped(call, error) from None
+        if live is not None and new == live:
+            return live
+        return served.default(_own(new))
+
+    def _untyped(self, call: Call, error: Exception) -> ApiStatus:
+        resource, info = call.served.resource, call.info
+        name = f"{info.namespace}/{info.name}" if info.namespace else f"/{info.name}"
+        where = f"{name}; {resource.api_version}, Kind={resource.kind}"
+        return UnknownReason(f"failed to create typed patch object ({where}): {error}")
+
+
+def _as_it_is(call: Call, live: Object, new: Object, context: Context) -> Object:
+    return new
+
+
+def _own(value: Any) -> Any:
+    """Return containers that nobody shares, so that defaults can be filled in."""
+    if isinstance(value, dict):
+        return {name: _own(inner) if isinstance(inner, dict | list) else inner for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_own(inner) if isinstance(inner, dict | list) else inner for inner in value]
+    return value

@@ -1,0 +1,1 @@
+"""What the server itself sets and keeps in objects of each kind, before they are validated and stored."""
