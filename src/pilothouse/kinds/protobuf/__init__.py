@@ -8,12 +8,13 @@ to the data; objects lie at most 100 deep.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from ._decode import read_envelope, read_kind
 from ._encode import message_bytes
 from ._envelope import frame, wrap
-from ._facts import message_of
+from ._facts import fields_of, message_of
 from ._readers import Budget
 from ._wire import LENGTH, field, size, tag
 from .errors import ProtobufError, UnknownKind
@@ -41,6 +42,7 @@ Gvk: TypeAlias = tuple[str, str, str]
 """A group, version and kind; the core group is the empty string."""
 
 _ITEM: Final = tag(2, LENGTH)
+_TOO_DEEP: Final = "too many messages lie within each other for the stack that is left"
 
 
 def supported(gvk: Gvk) -> bool:
@@ -54,12 +56,18 @@ def decode(data: bytes, default: Gvk = ("", "", "")) -> dict[str, Any]:
     `default` is what the object is where its envelope does not say so. An object in JSON within an envelope that says
     so is read too. Raises UnknownKind, and ProtobufError for what is no message.
     """
-    return read_envelope(data, 0, len(data), Budget(len(data)), default)
+    try:
+        return read_envelope(data, 0, len(data), Budget(len(data)), default)
+    except RecursionError:
+        raise ProtobufError(_TOO_DEEP) from None
 
 
 def decode_message(data: bytes, group: str, version: str, kind: str) -> dict[str, Any]:
     """Read an object without an envelope, and put its `apiVersion` and `kind` first. Raises as `decode` does."""
-    return read_kind(data, 0, len(data), (group, version, kind), Budget(len(data)))
+    try:
+        return read_kind(data, 0, len(data), (group, version, kind), Budget(len(data)))
+    except RecursionError:
+        raise ProtobufError(_TOO_DEEP) from None
 
 
 def encode_message(obj: Mapping[str, Any], group: str, version: str, kind: str) -> bytes:
@@ -84,13 +92,24 @@ def encode(obj: Mapping[str, Any], group: str, version: str, kind: str) -> bytes
     return envelop(encode_message(obj, group, version, kind), group, version, kind)
 
 
+@lru_cache(1024)
+def _holds_messages(gvk: Gvk) -> bool:
+    message = message_of(*gvk)
+    if message is None:
+        raise UnknownKind(*gvk)
+    shape = [(one.number, one.name, one.label) for one in fields_of(message)]
+    return shape == [(1, "metadata", ""), (2, "items", "[]")] and gvk[2] != "List"
+
+
 def encode_list(metadata: Mapping[str, Any], items: Iterable[bytes], gvk: Gvk) -> bytes:
     """Write a list in its envelope from items that `encode_message` gave, so that they can be kept as written.
 
-    `metadata` is that of the list, `gvk` the list's own kind. Raises ProtobufError.
+    `metadata` is that of the list, `gvk` the list's own kind. Raises UnknownKind, and ProtobufError where
+    that is not a list of one kind.
     """
-    if not (gvk[2].endswith("List") and supported(gvk)):
-        raise UnknownKind(*gvk)
+    if not _holds_messages(gvk):
+        msg = f"{gvk[2]} is no list of objects of one kind; write it with encode"
+        raise ProtobufError(msg)
     pieces = [field(1, message_bytes("m.apis.meta.v1.ListMeta", metadata, gvk[2]))]
     length = len(pieces[0])
     for item in items:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from . import _envelope
 from ._facts import Field, fields_of, message_of
-from ._readers import Budget, Reader, entries, packed, scalar, several, single, take_bytes, take_text, text
+from ._readers import Budget, Reader, binary, entries, packed, scalar, several, single, take_bytes, take_text, text
 from ._values import REMEMBERED, VALUES, Value, read_json
 from ._wire import ENDS_EARLY, LENGTH, VARINT, fields, read_varint, skip
 from .errors import ProtobufError, UnknownKind
@@ -137,7 +137,7 @@ def _add(plan: Plan, field: Field) -> None:
     if field.label == "{}":
         readers[wire | LENGTH] = entries(field.name, _take(field.word), _default(field.word))
     elif field.word in {"s", "y"} and not field.label:
-        readers[wire | LENGTH] = text(field.name, field.word, always)
+        readers[wire | LENGTH] = (text if field.word == "s" else binary)(field.name, always)
     elif field.word in _ZEROS and field.word not in {"s", "y"}:
         readers[wire | (VARINT if field.word != "d" else 1)] = scalar(field.name, field.word, field.label, always)
         if field.label:

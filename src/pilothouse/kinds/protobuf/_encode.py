@@ -24,6 +24,8 @@ __all__ = ["message_bytes"]
 Writer: TypeAlias = Callable[[Any], bytes]
 
 _RAW: Final = "m.runtime.RawExtension"
+_VERBS: Final = "@m.apis.meta.v1.Verbs"
+"""A message in protobuf that is a list in Go, and like a list left out where there is none."""
 _SCHEMA: Final = "e.apiextensions.v1.JSONSchemaProps"
 _CHOICES: Final = {
     "e.apiextensions.v1.JSONSchemaPropsOrArray",
@@ -31,6 +33,14 @@ _CHOICES: Final = {
     "e.apiextensions.v1.JSONSchemaPropsOrStringArray",
 }
 _FAULTS: Final = (AttributeError, TypeError, ValueError, KeyError, struct.error, OverflowError)
+_JSON_NAMES: Final = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+}
 _LIMITS: Final = {"i32": range(-(2**31), 2**31), "i64": range(-(2**63), 2**63)}
 
 
@@ -60,12 +70,18 @@ def content(plan: Plan, value: Mapping[str, Any]) -> bytes:
     except ProtobufError as error:
         raise error.within(key) from None
     except _FAULTS as error:
-        msg = f"cannot be written: {error}"
-        raise ProtobufError(msg).within(key) from None
+        raise _fault(error, value[key] if key else value).within(key) from None
     for index, mark, inner in plan.inline:
         raw = content(inner, value)
         parts[index] = mark + size(len(raw)) + raw
     return b"".join(parts)
+
+
+def _fault(error: Exception, value: Any) -> ProtobufError:
+    """Say why a value cannot be written, but not the value, which may be secret."""
+    if isinstance(error, ValueError):
+        return ProtobufError(f"cannot be written: {error}")
+    return ProtobufError(f"cannot be written: {_JSON_NAMES.get(type(value), 'this')} is not what the field holds")
 
 
 @cache
@@ -85,7 +101,7 @@ def plan_of(message: str) -> Plan:
 
 def _nothing(field: Field) -> bytes:
     """Say what Go writes of a field that is not in the object."""
-    if field.label or field.pointer or field.word == "y":
+    if field.label or field.pointer or field.word in {"y", _VERBS}:
         return b""
     if field.word in {"i32", "i64", "b"}:
         return tag(field.number, VARINT) + b"\0"
@@ -171,13 +187,17 @@ def _several(mark: bytes, word: str) -> Writer:
 
     def write(value: Iterable[Any]) -> bytes:
         pieces: list[bytes] = []
-        number = 0
+        number, one = 0, value
+        if not isinstance(value, list | tuple):
+            raise TypeError
         try:
             for number, one in enumerate(value):  # noqa: B007 - the error names it
                 raw = inner(one) if one is not None else nothing()
                 pieces += (mark, size(len(raw)), raw)
         except ProtobufError as error:
             raise error.within(f"[{number}]") from None
+        except _FAULTS as error:
+            raise _fault(error, one).within(f"[{number}]" if one is not value else "") from None
         return b"".join(pieces)
 
     return write
@@ -188,15 +208,18 @@ def _entries(mark: bytes, word: str) -> Writer:
 
     def write(value: Mapping[str, Any]) -> bytes:
         pieces: list[bytes] = []
-        key = ""
+        key, item = "", value
         try:
             for key in sorted(value):
-                raw, item = key.encode(), value[key]
+                item = value[key]
+                raw = key.encode()
                 second = inner(item) if item is not None else nothing()
                 entry = b"".join((b"\x0a", size(len(raw)), raw, b"\x12", size(len(second)), second))
                 pieces += (mark, size(len(entry)), entry)
         except ProtobufError as error:
             raise error.within(f"[{key[:64]}]") from None
+        except _FAULTS as error:
+            raise _fault(error, item).within(f"[{key[:64]}]" if item is not value else "") from None
         return b"".join(pieces)
 
     return write

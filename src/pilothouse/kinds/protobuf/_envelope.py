@@ -18,6 +18,7 @@ PREFIX: Final = b"k8s\0"
 _TYPE_META, _RAW, _ENCODING, _TYPE = 1, 2, 3, 4
 _API_VERSION, _KIND = 1, 2
 _LENGTH_OF_FRAME: Final = 4
+_MEMO_LENGTH: Final = 128
 _END: Final = field(_ENCODING, b"") + field(_TYPE, b"")
 
 
@@ -45,7 +46,7 @@ def open_envelope(data: bytes, at: int, end: int) -> Envelope:
     if at == end:
         msg = "the data end after k8s and a zero byte: there is no object"
         raise ProtobufError(msg)
-    meta = {_API_VERSION: "", _KIND: ""}
+    api_version = kind = ""
     texts = {_ENCODING: "", _TYPE: ""}
     raw = (end, end)
     for mark, start, stop in fields(data, at, end):
@@ -58,18 +59,28 @@ def open_envelope(data: bytes, at: int, end: int) -> Envelope:
         if number == _RAW:
             raw = (start, stop)
         elif number == _TYPE_META:
-            meta |= _type_meta(data, start, stop)
+            read = _remembered if stop - start <= _MEMO_LENGTH else _read_type_meta
+            api_version, kind = read(data[start:stop])
         else:
             texts[number] = text_of(data[start:stop])
     if encoding := texts[_ENCODING]:
         msg = f"the object is encoded as {encoding[:64]!r}; send it without an encoding"
         raise ProtobufError(msg)
-    return Envelope(meta[_API_VERSION], meta[_KIND], texts[_TYPE], *raw)
+    return Envelope(api_version, kind, texts[_TYPE], *raw)
 
 
-def _type_meta(data: bytes, at: int, end: int) -> dict[int, str]:
-    wanted = {_API_VERSION << 3 | LENGTH, _KIND << 3 | LENGTH}
-    return {mark >> 3: text_of(data[start:stop]) for mark, start, stop in fields(data, at, end) if mark in wanted}
+def _read_type_meta(content: bytes) -> tuple[str, str]:
+    texts = {_API_VERSION: "", _KIND: ""}
+    for mark, start, stop in fields(content, 0, len(content)):
+        if mark >> 3 in texts:
+            if mark & 7 != LENGTH:
+                msg = f"field {mark >> 3} of the type in the envelope was sent as wire type {mark & 7}"
+                raise ProtobufError(msg)
+            texts[mark >> 3] = text_of(content[start:stop])
+    return texts[_API_VERSION], texts[_KIND]
+
+
+_remembered: Final = lru_cache(1024)(_read_type_meta)
 
 
 @lru_cache(1024)

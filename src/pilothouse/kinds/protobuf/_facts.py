@@ -16,7 +16,7 @@ import msgspec
 
 from pilothouse.kinds import table
 
-__all__ = ["Field", "fields_of", "message_of"]
+__all__ = ["Field", "fields_of", "kinds_with_messages", "message_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,11 @@ def _kinds() -> Mapping[tuple[str, str, str], str]:
         group, version, kind = text.split("/")
         found[group, version, kind] = short
     return found
+
+
+def kinds_with_messages() -> Mapping[tuple[str, str, str], str]:
+    """Return the short name of the message of each kind, by group, version and kind; `*` stands for every one."""
+    return _kinds()
 
 
 def message_of(group: str, version: str, kind: str) -> str | None:

@@ -11,13 +11,14 @@ from binascii import b2a_base64
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from ._wire import ENDS_EARLY, bounded, read_varint, skip
+from ._wire import AS_GO, ENDS_EARLY, bounded, read_varint, skip
 from .errors import ProtobufError
 
 __all__ = [
     "DEPTH",
     "Budget",
     "Reader",
+    "binary",
     "entries",
     "packed",
     "scalar",
@@ -60,7 +61,7 @@ _Take: TypeAlias = Callable[[bytes, int, int, Budget], Any]
 
 def take_text(data: bytes, at: int, stop: int, budget: Budget) -> str:
     """Read a text as Go shows it in JSON: what is no UTF-8 is replaced."""
-    return data[at:stop].decode("utf-8", "replace")
+    return data[at:stop].decode("utf-8", AS_GO)
 
 
 def take_bytes(data: bytes, at: int, stop: int, budget: Budget) -> str:
@@ -68,9 +69,8 @@ def take_bytes(data: bytes, at: int, stop: int, budget: Budget) -> str:
     return b2a_base64(data[at:stop], newline=False).decode("ascii")
 
 
-def text(name: str, word: str, always: bool) -> Reader:
-    """Read a text (`s`) or bytes (`y`)."""
-    is_text = word == "s"
+def text(name: str, always: bool) -> Reader:
+    """Read a text."""
 
     def read(data: bytes, at: int, end: int, made: dict[str, Any], budget: Budget) -> int:
         length = data[at]
@@ -81,12 +81,24 @@ def text(name: str, word: str, always: bool) -> Reader:
         if stop > end:
             raise ProtobufError(ENDS_EARLY).within(name)
         if length or always:
-            made[name] = data[at:stop].decode("utf-8", "replace") if is_text else take_bytes(data, at, stop, budget)
+            made[name] = data[at:stop].decode("utf-8", AS_GO)
         else:
             made.pop(name, None)
         return stop
 
     return read
+
+
+def binary(name: str, always: bool) -> Reader:
+    """Read bytes."""
+
+    def read(data: bytes, at: int, stop: int, made: dict[str, Any], budget: Budget) -> None:
+        if stop > at or always:
+            made[name] = take_bytes(data, at, stop, budget)
+        else:
+            made.pop(name, None)
+
+    return single(read)
 
 
 def _integer(half: int) -> Callable[[int], int]:
@@ -226,7 +238,7 @@ def entries(name: str, take: _Take, default: Callable[[], Any]) -> Reader:
             if at + length > stop:
                 raise ProtobufError(ENDS_EARLY).within(name)
             if mark == 0x0A:
-                key = data[at : at + length].decode("utf-8", "replace")
+                key = data[at : at + length].decode("utf-8", AS_GO)
             else:
                 value, is_set = _value_of(name, key, take, data, at, at + length, budget), True
             at += length

@@ -12,7 +12,7 @@ import msgspec
 
 from pilothouse.kinds import durations, quantity, times
 
-from ._wire import LENGTH, VARINT, field, fields, read_varint, tag, varint
+from ._wire import AS_GO, LENGTH, VARINT, field, fields, read_varint, tag, varint
 from .errors import ProtobufError
 
 __all__ = ["REMEMBERED", "VALUES", "Value", "read_json", "text_of"]
@@ -51,7 +51,7 @@ def _value(read: Callable[[bytes], Any], write: Callable[[Any], bytes], empty: A
 
 def text_of(content: bytes) -> str:
     """Read a text as Go shows it in JSON: what is no UTF-8 is replaced."""
-    return content.decode("utf-8", "replace")
+    return content.decode("utf-8", AS_GO)
 
 
 def read_json(content: bytes) -> Any:

@@ -5,12 +5,27 @@ Follows https://protobuf.dev/programming-guides/encoding/ and is as strict as th
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from typing import Final
 
 from .errors import ProtobufError
 
-__all__ = ["LENGTH", "SIZES", "VARINT", "bounded", "field", "fields", "read_varint", "size", "skip", "tag", "varint"]
+__all__ = [
+    "AS_GO",
+    "ENDS_EARLY",
+    "LENGTH",
+    "SIZES",
+    "VARINT",
+    "bounded",
+    "field",
+    "fields",
+    "read_varint",
+    "size",
+    "skip",
+    "tag",
+    "varint",
+]
 
 VARINT: Final = 0
 LENGTH: Final = 2
@@ -23,6 +38,10 @@ _MASK: Final = (1 << 64) - 1
 _LONGEST: Final = 10
 """Bytes of the longest number."""
 _MANY: Final = 2048
+
+AS_GO: Final = "pilothouse-as-go"
+"""The name of how texts that are no UTF-8 are read: each byte that is none becomes U+FFFD, as in Go's JSON."""
+codecs.register_error(AS_GO, lambda error: ("\ufffd" * (error.end - error.start), error.end))  # type: ignore[attr-defined]
 
 ENDS_EARLY: Final = "the data end within a field"
 
