@@ -151,7 +151,7 @@ async def test_a_stream_ends_with_its_reader(how: str) -> None:
         await answer.aclose()
         assert ended.is_set()
     elif how == "cancel":
-        reading = asyncio.ensure_future(anext(answer.stream))  # type: ignore[arg-type]
+        reading = asyncio.ensure_future(anext(answer.stream))
         await asyncio.sleep(0)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):

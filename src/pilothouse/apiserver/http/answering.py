@@ -172,27 +172,27 @@ class Answering:
         """Write a whole answer; a big one as fast as the peer takes it."""
         body = answer.body
         now = self._shared.monotonic()
-        size = len(body) if type(body) is bytes else sum(map(len, body))  # type: ignore[arg-type]  # bytes are above
+        pieces = (body,) if isinstance(body, bytes) else body
+        size = sum(map(len, pieces))
         start = self._start(head, answer, size, now)
         if head.method == "HEAD" or answer.status in BODILESS:
-            self._transport.write(start)
+            self._transport.write(b"".join(start))
         elif size <= _JOINED_BYTES:
-            self._transport.write(start + body if type(body) is bytes else b"".join((start, *body)))
+            self._transport.write(b"".join((*start, *pieces)))
         else:
-            self._rest = batches((start, body) if isinstance(body, bytes) else (start, *body))
+            self._rest = batches((*start, *pieces))
             self._pump(self._rest)
             return
         self._answered(now)
 
-    def _start(self, head: Head, answer: Response, size: int, now: float) -> bytes:
-        """Return the head of a whole answer."""
+    def _start(self, head: Head, answer: Response, size: int, now: float) -> tuple[bytes, ...]:
+        """Return the head of a whole answer, in parts."""
         headers = answer.headers
-        return b"%b%b%bContent-Length: %d\r\n%b\r\n" % (
+        return (
             head_start(answer.status, answer.content_type),
             self._shared.dates.line(now),
             encode_headers(headers) if headers else b"",
-            size,
-            self._connection_header(head),
+            b"Content-Length: %d\r\n%b\r\n" % (size, self._connection_header(head)),
         )
 
     def _connection_header(self, head: Head) -> bytes:
@@ -290,7 +290,8 @@ class Answering:
     def _upgrade(self, head: Head, answer: UpgradeResponse) -> None:
         """Switch protocols and hand the connection over."""
         shared = self._shared
-        start = head_start(101, "") + shared.dates.line(shared.monotonic()) + encode_headers(answer.headers) + b"\r\n"
+        start = head_start(101, "") + shared.dates.line(shared.monotonic())
+        start += (encode_headers(answer.headers) if answer.headers else b"") + b"\r\n"
         out = HttpSink(self._transport, shared.flusher, self._gate, shared.limits.write_high_bytes, chunked=False)
         out.write_raw(start)
         self._phase = Phase.UPGRADED

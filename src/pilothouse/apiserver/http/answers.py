@@ -35,11 +35,12 @@ def head_start(status: int, content_type: str) -> bytes:
 
 
 def encode_headers(headers: Sequence[tuple[str, str]]) -> bytes:
-    """Write header lines; line ends and NULs in them become spaces, so that a value cannot become a header."""
-    text = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    if text.count("\n") != len(headers) or text.count("\r") != len(headers) or "\0" in text:
-        text = "".join([f"{_clean(name)}: {_clean(value)}\r\n" for name, value in headers])
-    return text.encode("utf-8", "replace")
+    """Write the lines of at least one header. Line ends and NULs in one become spaces: a value is never a header."""
+    text = "\r\n".join(map(": ".join, headers))
+    breaks = len(headers) - 1
+    if text.count("\n") != breaks or text.count("\r") != breaks or "\0" in text:
+        text = "\r\n".join([f"{_clean(name)}: {_clean(value)}" for name, value in headers])
+    return text.encode("utf-8", "replace") + b"\r\n"
 
 
 def _clean(text: str) -> str:

@@ -198,7 +198,7 @@ class HttpConnection(Answering, asyncio.Protocol):
         answer = refusal(too_large(f"limit is {limit}"))
         body = bytes(answer.body)  # type: ignore[arg-type]  # a refusal's is bytes
         start = self._start(head._replace(persistent=False), answer, len(body), self._shared.monotonic())
-        self._refuse(start + body)
+        self._refuse(b"".join((*start, body)))
 
     def _refuse(self, answer: bytes) -> None:
         """Answer what is no request, and close."""

@@ -25,6 +25,7 @@ _VERSIONS: Final = {"HTTP/1.1": 1, "HTTP/1.0": 0}
 
 _CACHED_BYTES: Final = 4096
 _CACHED_BLOCKS: Final = 512
+_CACHED_HEADS: Final = 256
 
 
 class Malformed(Exception):
@@ -181,20 +182,33 @@ def _origin(method: str, target: str) -> str:
 
 
 class HeadReader:
-    """Reads heads, and remembers the header blocks it saw: a client's differ seldom from request to request.
+    """Reads heads, and remembers those it saw and their header blocks, which differ seldom in a client's requests.
 
-    At most 1,024 blocks of up to 4 KiB are kept.
+    At most 1,024 blocks and 512 heads of up to 4 KiB are kept.
     """
 
-    __slots__ = ("_max_target_bytes", "_older", "_recent")
+    __slots__ = ("_heads", "_max_target_bytes", "_older", "_older_heads", "_recent")
 
     def __init__(self, max_target_bytes: int) -> None:
         self._max_target_bytes = max_target_bytes
         self._recent: dict[bytes, Fields] = {}
         self._older: dict[bytes, Fields] = {}
+        self._heads: dict[bytes, Head] = {}
+        self._older_heads: dict[bytes, Head] = {}
 
     def read(self, head: bytes) -> Head:
         """Read a head without the empty line that ends it. Raises Malformed."""
+        return self._heads.get(head) or self._known(head)
+
+    def _known(self, head: bytes) -> Head:
+        found = self._older_heads.get(head) or self._read(head)
+        if len(head) <= _CACHED_BYTES:
+            if len(self._heads) >= _CACHED_HEADS:
+                self._older_heads, self._heads = self._heads, {}
+            self._heads[head] = found
+        return found
+
+    def _read(self, head: bytes) -> Head:
         line, _, block = head.partition(b"\r\n")
         fields = self._recent.get(block) or self._fields(block)
         method, target, path, query, minor = read_line(line, self._max_target_bytes)
