@@ -8,6 +8,7 @@ from typing import Any
 
 from pilothouse.apiserver.model import Peer, Request, User
 from pilothouse.apiserver.ports import Attributes, Object
+from pilothouse.kinds.status import AlreadyExists, ApiStatus
 
 RBAC = "rbac.authorization.k8s.io"
 Changed = Callable[[Object | None, Object | None], None]
@@ -156,3 +157,34 @@ def request(
 
 def bearer(token: str) -> Request:
     return request(("Authorization", f"Bearer {token}"))
+
+
+class MemoryLocal:
+    """Writes into a view as the API server would, and notes what was asked."""
+
+    def __init__(self, view: MemoryView) -> None:
+        self.view = view
+        self.calls: list[tuple[str, str]] = []
+        self.refuse: ApiStatus | None = None
+
+    async def call(
+        self, method: str, path: str, body: Object | None = None, *, content_type: str = "application/json"
+    ) -> Object:
+        self.calls.append((method, path))
+        if self.refuse is not None:
+            raise self.refuse
+        parts = path.strip("/").split("/")[3:]
+        namespace = parts[1] if parts[0] == "namespaces" else ""
+        plural, *name = parts[2:] if namespace else parts
+        resource = f"{plural}.{RBAC}"
+        if method == "DELETE":
+            self.view.remove(resource, namespace, name[0])
+            return {}
+        assert body is not None
+        assert content_type == "application/json"
+        key = (namespace, body["metadata"]["name"])
+        if method == "POST" and key in self.view.objects.get(resource, {}):
+            raise AlreadyExists("there")
+        assert method == "POST" or key in self.view.objects[resource]
+        self.view.put(resource, body)
+        return body

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-import jwt
 import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -87,8 +86,10 @@ class KeyRing:
         """Return a signed token with these claims. Raises SigningKeyError where there is no private key."""
         if self._private is None:
             raise SigningKeyError("service-account keys: no private key to sign with")
+        from jwt import api_jws  # noqa: PLC0415  # a tenth of the start's time, and not needed before the first token
+
         payload = msgspec.json.encode(claims)
-        return jwt.api_jws.encode(
+        return api_jws.encode(
             payload, self._private, self._first.algorithm, headers={"kid": self._first.kid, "typ": None}
         )
 
@@ -97,9 +98,11 @@ class KeyRing:
 
         Raises ValueError with Kubernetes' text.
         """
+        from jwt import PyJWTError, api_jws, get_unverified_header  # noqa: PLC0415  # as above
+
         try:
-            header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError as error:
+            header = get_unverified_header(token)
+        except PyJWTError as error:
             raise ValueError("invalid bearer token") from error
         kid = header.get("kid")
         candidates = [self._keys[kid]] if kid in self._keys else [] if kid else list(self._keys.values())
@@ -108,9 +111,9 @@ class KeyRing:
         for key in candidates:
             try:
                 # the algorithm is the key's, whatever the token says: no `none`, no HMAC with a public key
-                payload = jwt.api_jws.decode(token, key.key, algorithms=[key.algorithm])
+                payload = api_jws.decode(token, key.key, algorithms=[key.algorithm])
                 return _claims(payload)
-            except jwt.PyJWTError:
+            except PyJWTError:
                 continue
         raise ValueError("go-jose/go-jose: error in cryptographic primitive")
 
