@@ -139,7 +139,8 @@ async def test_head_and_bodiless_answers() -> None:
         await client.send(b"HEAD /200 HTTP/1.1\r\nHost: x\r\n\r\n")
         status, headers, body = await client.answer("HEAD")
         assert (status, headers["content-length"], body) == (200, "3", b"")
-        assert (await client.get("/204"))[0] == 204
+        status, headers, _ = await client.get("/204")
+        assert (status, "content-length" in headers) == (204, False)
         assert (await client.get("/304"))[0] == 304
         assert (await client.get("/200"))[2] == b"abc"
         await client.close()
@@ -373,6 +374,63 @@ async def test_an_exception_of_the_handler_is_answered_and_logged_without_the_qu
     assert "/bad" in logged
     assert "ValueError" in logged
     assert "hidden" not in logged
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_an_answer_that_cannot_be_sent_ends_the_connection(
+    late: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad: Any = Response(200, b"", [("X-A", None)])  # type: ignore[list-item]
+
+    async def failing(_: Request) -> Answer:
+        return bad  # type: ignore[no-any-return]
+
+    async with serving(failing if late else lambda _: bad) as (server, port):
+        client = await Client.connect(port)
+        await client.send(GET)
+        assert await client.rest() == b""
+        assert server.connection_count == 0
+        await client.close()
+    assert "cannot be sent" in "".join(capsys.readouterr())
+
+
+async def test_no_answer_at_all_is_a_failure() -> None:
+    nothing: Any = lambda _: None  # noqa: E731
+    async with serving(nothing) as (_, port):
+        client = await Client.connect(port)
+        assert (await client.get())[0] == 500
+        await client.close()
+
+
+async def test_heads_longer_than_what_may_be_pipelined() -> None:
+    async with serving(Recorder(), limits=HttpLimits(max_pipelined_bytes=100)) as (_, port):
+        client = await Client.connect(port)
+        head = b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 5000
+        await client.send(GET * 100 + head)
+        for _ in range(100):
+            await client.answer()
+        await client.send(b"\r\n\r\n" + GET)
+        for _ in range(2):
+            assert (await client.answer())[0] == 200
+        await client.close()
+
+
+async def test_a_peer_that_pipelines_leaves_others_their_turn() -> None:
+    order: list[str] = []
+
+    def handler(request: Request) -> Answer:
+        order.append(request.path)
+        return Response(200, b"")
+
+    async with serving(handler) as (_, port):
+        first, second = await Client.connect(port), await Client.connect(port)
+        await first.send(b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        await second.get("/second")
+        assert order.index("/second") < 900
+        for _ in range(1000):
+            await first.answer()
+        await first.close()
+        await second.close()
 
 
 async def test_statuses_that_are_raised_are_answered() -> None:

@@ -135,9 +135,7 @@ class Answering:
             answer = self._shared.handler(request)
         except Exception as error:  # noqa: BLE001  # whatever it is, the peer gets an answer
             answer = failed(head.method, head.path, error)
-        if type(answer) is Response:
-            self._respond(head, answer)
-        elif isinstance(answer, Response | StreamingResponse | UpgradeResponse):
+        if isinstance(answer, Response | StreamingResponse | UpgradeResponse):
             self._deliver(head, answer)
         else:
             self._task = self._shared.loop.create_task(self._await(head, answer))
@@ -159,14 +157,18 @@ class Answering:
         self._advance()
 
     def _deliver(self, head: Head, answer: Answer) -> None:
-        if isinstance(answer, Response):
-            self._respond(head, answer)
-        elif isinstance(answer, StreamingResponse):
-            self._stream(head, answer)
-        elif head.minor:
-            self._upgrade(head, answer)
-        else:
-            self._respond(head, refusal(BadRequest("a connection of HTTP/1.0 cannot be upgraded")))
+        try:
+            if isinstance(answer, Response):
+                self._respond(head, answer)
+            elif isinstance(answer, StreamingResponse):
+                self._stream(head, answer)
+            elif head.minor:
+                self._upgrade(head, answer)
+            else:
+                self._respond(head, refusal(BadRequest("a connection of HTTP/1.0 cannot be upgraded")))
+        except Exception:  # noqa: BLE001  # a header that is no text, say: nobody would ever end this request
+            _log.exception("answer cannot be sent", method=head.method, path=head.path)
+            self._transport.abort()
 
     def _respond(self, head: Head, answer: Response) -> None:
         """Write a whole answer; a big one as fast as the peer takes it."""
@@ -187,12 +189,14 @@ class Answering:
 
     def _start(self, head: Head, answer: Response, size: int, now: float) -> tuple[bytes, ...]:
         """Return the head of a whole answer, in parts."""
-        headers = answer.headers
+        headers, connection = answer.headers, self._connection_header(head)
         return (
             head_start(answer.status, answer.content_type),
             self._shared.dates.line(now),
             encode_headers(headers) if headers else b"",
-            b"Content-Length: %d\r\n%b\r\n" % (size, self._connection_header(head)),
+            b"%b\r\n" % connection
+            if answer.status in BODILESS
+            else b"Content-Length: %d\r\n%b\r\n" % (size, connection),
         )
 
     def _connection_header(self, head: Head) -> bytes:

@@ -20,6 +20,8 @@ __all__ = ["HttpConnection"]
 _END: Final = b"\r\n\r\n"
 _BARE_FEED: Final = re.compile(rb"(?<!\r)\n")
 _MAX_DISCARDED: Final = 64 << 20
+_REQUESTS_A_TURN: Final = 16
+"""After which other connections have theirs."""
 
 
 class HttpConnection(Answering, asyncio.Protocol):
@@ -110,12 +112,19 @@ class HttpConnection(Answering, asyncio.Protocol):
 
     def _advance(self) -> None:
         """Begin requests as long as those before them are answered and the peer takes the answers."""
+        turns = 0
         while self._phase == Phase.HEAD and self._buffer and not self._gate.paused:
+            if turns == _REQUESTS_A_TURN:
+                self._stop_reading()
+                self._shared.loop.call_soon(self._advance)
+                return
+            turns += 1
             if not self._next():
-                break
+                self._resume_reading()
+                return
         if self._phase == Phase.HEAD and self._gate.paused:
             self._stop_reading()
-        elif self._stopped and len(self._buffer) <= self._shared.limits.max_pipelined_bytes:
+        elif len(self._buffer) <= self._shared.limits.max_pipelined_bytes:
             self._resume_reading()
 
     def _next(self) -> bool:
@@ -227,7 +236,7 @@ class HttpConnection(Answering, asyncio.Protocol):
     def shut_down(self) -> None:
         """Close as soon as what is begun is answered; streams end now."""
         self._ending = True
-        if self._phase == Phase.HEAD:
+        if self._phase in {Phase.HEAD, Phase.REFUSED}:
             self._phase = Phase.CLOSING
             self._transport.close()
         elif self._phase == Phase.BUSY and self._sink is not None:

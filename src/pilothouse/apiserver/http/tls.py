@@ -17,6 +17,8 @@ from pilothouse.apiserver.http.connection import HttpConnection
 __all__ = ["TlsConnection"]
 
 _RECORD_BYTES: Final = 16 << 10
+_PART_BYTES: Final = 32 << 10
+"""What goes through OpenSSL's buffers at once: they keep the size they once had, for as long as the connection."""
 
 
 class TlsConnection(asyncio.Protocol):
@@ -47,10 +49,19 @@ class TlsConnection(asyncio.Protocol):
             self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._incoming.write(data)
-        if self._inner is None and not self._shake_hands():
+        if len(data) <= _PART_BYTES:
+            self._take(data)
             return
-        self._receive()
+        view = memoryview(data)
+        for start in range(0, len(data), _PART_BYTES):
+            self._take(view[start : start + _PART_BYTES])
+
+    def _take(self, data: bytes | memoryview) -> None:
+        if self._closing:
+            return
+        self._incoming.write(data)
+        if self._inner is not None or self._shake_hands():
+            self._receive()
 
     def _shake_hands(self) -> bool:
         """Go on with the handshake; return whether it is done."""
@@ -123,8 +134,14 @@ class TlsConnection(asyncio.Protocol):
         """Encrypt and send."""
         if self._closing or self._raw.is_closing():
             return
-        self._tls.write(data)
-        self._raw.write(self._outgoing.read())
+        if len(data) <= _PART_BYTES:
+            self._tls.write(data)
+            self._raw.write(self._outgoing.read())
+            return
+        view = memoryview(data)
+        for start in range(0, len(data), _PART_BYTES):
+            self._tls.write(view[start : start + _PART_BYTES])
+            self._raw.write(self._outgoing.read())
 
     def close(self) -> None:
         """Say goodbye, send what is buffered and close."""
