@@ -8,7 +8,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pilothouse.kinds import protobuf
@@ -282,6 +282,7 @@ def test_anything_is_read_or_refused(data: bytes) -> None:
             assert str(error)  # noqa: PT017
 
 
+@settings(deadline=None)  # objects may be large, and the machine busy
 @given(st.integers(0, 2**32), st.sampled_from(kinds()), st.data())
 def test_any_part_of_an_object_is_read_or_refused(seed: int, gvk: protobuf.Gvk, data: st.DataObject) -> None:
     message = message_of(*gvk)
@@ -298,6 +299,7 @@ def test_any_part_of_an_object_is_read_or_refused(seed: int, gvk: protobuf.Gvk, 
         assert protobuf.decode_message(protobuf.encode_message(made, *gvk), *gvk) == made
 
 
+@settings(deadline=None)  # objects may be large, and the machine busy
 @given(st.integers(0, 2**32), st.sampled_from(kinds()))
 def test_what_is_written_is_read_as_it_is_shown(seed: int, gvk: protobuf.Gvk) -> None:
     message = message_of(*gvk)

@@ -82,20 +82,19 @@ def test_what_is_damaged_is_refused_or_read_as_there(go: Path) -> None:
         message = protobuf.encode_message(sample(gvk, _message(gvk), chance), *gvk)
         wires.append(protobuf.envelop(_damage(message, chance), *gvk))
     answers = convert(go, [{"protobuf": base64.b64encode(wire).decode()} for wire in wires])
-    same = 0
+    same = stricter = 0
     for wire, answer in zip(wires, answers, strict=True):
-        if "error" in answer:
-            with pytest.raises(protobuf.ProtobufError):
-                protobuf.decode(wire)
-            continue
         try:
             read = protobuf.decode(wire)
-        except protobuf.ProtobufError as error:
-            assert "more objects" in str(error) or "JSON" in str(error), answer  # noqa: PT017
+        except protobuf.ProtobufError:
+            # there an entry of a map may run into what follows it
+            stricter += "error" not in answer
             continue
-        same += 1
+        assert "error" not in answer, answer
         assert read == answer["json"]
-    assert same > len(wires) / 20
+        same += 1
+    assert same > len(wires) / 10
+    assert stricter < len(wires) / 100
 
 
 def test_the_facts_of_the_go_types_are_those_there(go: Path) -> None:

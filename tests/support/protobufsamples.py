@@ -97,7 +97,7 @@ def _choice(kind: str, chance: random.Random, density: float, depth: int) -> Any
     schema = (
         {"type": "object"}
         if depth < 4
-        else _object("e.apiextensions.v1.JSONSchemaProps", chance, density / 3, depth - 2)
+        else _object("e.apiextensions.v1.JSONSchemaProps", chance, density / 6, depth - 2)
     )
     return chance.choice((schema, {"Bool": True, "Array": [schema, {}], "StringArray": ["a", ""]}[kind], schema))
 

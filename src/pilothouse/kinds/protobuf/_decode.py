@@ -14,7 +14,7 @@ from . import _envelope
 from ._facts import Field, fields_of, message_of
 from ._readers import Budget, Reader, binary, entries, packed, scalar, several, single, take_bytes, take_text, text
 from ._values import REMEMBERED, VALUES, Value, read_json
-from ._wire import ENDS_EARLY, LENGTH, VARINT, fields, read_varint, skip
+from ._wire import ENDS_EARLY, LENGTH, VARINT, fields, read_tag, read_varint, skip
 from .errors import ProtobufError, UnknownKind
 
 __all__ = ["read_envelope", "read_kind"]
@@ -66,7 +66,7 @@ def fill(plan: Plan, data: bytes, at: int, end: int, made: dict[str, Any], budge
             mark = data[at]
             at += 1
             if mark > 0x7F:
-                mark, at = read_varint(data, at - 1)
+                mark, at = read_tag(data, at - 1)
             reader = readers.get(mark)
             at = reader(data, at, end, made, budget) if reader else _stranger(plan, data, at, end, mark)
     except IndexError:

@@ -11,7 +11,7 @@ from binascii import b2a_base64
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from ._wire import AS_GO, ENDS_EARLY, bounded, read_varint, skip
+from ._wire import AS_GO, ENDS_EARLY, bounded, read_tag, read_varint, skip
 from .errors import ProtobufError
 
 __all__ = [
@@ -261,5 +261,5 @@ def _value_of(name: str, key: str, take: _Take, data: bytes, at: int, stop: int,
 
 def _other(data: bytes, at: int, stop: int, mark: int) -> int:
     if mark > 0x7F:
-        mark, at = read_varint(data, at - 1)
+        mark, at = read_tag(data, at - 1)
     return skip(data, at, stop, mark)

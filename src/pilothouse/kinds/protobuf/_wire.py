@@ -20,6 +20,7 @@ __all__ = [
     "bounded",
     "field",
     "fields",
+    "read_tag",
     "read_varint",
     "size",
     "skip",
@@ -34,6 +35,9 @@ _GROUP: Final = 3
 _END_GROUP: Final = 4
 _FIXED32: Final = 5
 _WIDTHS: Final = {_FIXED64: 8, _FIXED32: 4}
+_TAG_MASK: Final = (1 << 35) - 1
+_FIRST_TAG: Final = 8
+_LAST_TAG: Final = (1 << 34) - 1
 _MASK: Final = (1 << 64) - 1
 _LONGEST: Final = 10
 """Bytes of the longest number."""
@@ -93,6 +97,12 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise ProtobufError(msg)
 
 
+def read_tag(data: bytes, at: int) -> tuple[int, int]:
+    """Read a tag: like Go, only the low 32 bits of the number of the field. Raises as `read_varint` does."""
+    mark, at = read_varint(data, at)
+    return mark & _TAG_MASK, at
+
+
 def bounded(at: int, length: int, end: int) -> int:
     """Give where something of `length` bytes ends. Raises ProtobufError where that is past the end."""
     stop = at + length
@@ -105,8 +115,9 @@ def skip(data: bytes, at: int, end: int, mark: int) -> int:
     """Pass over the value of a field whose tag is `mark`. Raises IndexError, ProtobufError."""
     depth = 0
     while True:
-        number, wire = mark >> 3, mark & 7
-        if number == 0 or wire > _FIXED32:
+        wire = mark & 7
+        # within a group Go does not look at the numbers of fields
+        if wire > _FIXED32 or not (depth or _FIRST_TAG <= mark <= _LAST_TAG):
             msg = f"tag {mark} at byte {at} is of no field"
             raise ProtobufError(msg)
         if wire == VARINT:
@@ -135,8 +146,8 @@ def fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """
     try:
         while at < end:
-            mark, at = read_varint(data, at)
-            if mark & 7 == LENGTH and mark >> 3:
+            mark, at = read_tag(data, at)
+            if mark & 7 == LENGTH and _FIRST_TAG <= mark <= _LAST_TAG:
                 length, at = read_varint(data, at)
                 stop = bounded(at, length, end)
             else:
