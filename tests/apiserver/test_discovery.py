@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pilothouse.apiserver.discovery import AggregatedVersion, Discovery, version_info
+from pilothouse.apiserver.discovery import AggregatedVersion, Discovery, fetched, version_info
 from pilothouse.apiserver.model import Request, Response
 from pilothouse.kinds.registry import Resource, Subresource, builtin
 
@@ -199,3 +199,17 @@ def test_documents_are_built_once_for_a_registry() -> None:
     for registry in others:
         assert discovery.documents(registry) is not first
     assert discovery.documents(REGISTRY) is not first
+
+
+def test_resources_that_another_server_told() -> None:
+    old = body(ask("/apis/golden.example/v1"))
+    new = body(ask("/apis", V2))
+    (told,) = fetched(new, "golden.example", "v1") or ()
+    (converted,) = fetched(old, "golden.example", "v1") or ()
+    assert converted["responseKind"] == {"group": "", "version": "", "kind": "Widget"}
+    for made in (converted, *converted["subresources"], told, *told["subresources"]):
+        made.pop("responseKind")
+    assert converted == told
+    assert fetched(new, "golden.example", "v2") is None
+    assert fetched(old, "other.example", "v1") is None
+    assert fetched({"kind": "Status"}, "golden.example", "v1") is None

@@ -146,6 +146,17 @@ def test_scale() -> None:
     assert made["rows"][0]["object"]["kind"] == "Scale"
 
 
+def test_other_kinds() -> None:
+    pods = builtin().find("pods")
+    assert pods is not None
+    status = {"metadata": {}, "status": "Failure", "reason": "Gone", "message": "no"}
+    made = to_table([status], pods, now=NOW, kind="Status")
+    assert [column["name"] for column in made["columnDefinitions"]] == ["Status", "Reason", "Message"]
+    assert made["rows"][0]["cells"] == ["Failure", "Gone", "no"]
+    made = to_table([{"metadata": meta()}], pods, now=NOW, kind="Binding")
+    assert made["rows"][0]["cells"] == ["a", ago(300)]
+
+
 def test_partial_of_the_wrong_shape() -> None:
     check_partial("PartialObjectMetadata", is_list=False)
     check_partial("PartialObjectMetadataList", is_list=True)

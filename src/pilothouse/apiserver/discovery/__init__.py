@@ -1,6 +1,6 @@
 """What the server tells about itself: versions, groups, resources and paths."""
 
-from pilothouse.apiserver.discovery.aggregated import AGGREGATED_KINDS
+from pilothouse.apiserver.discovery.aggregated import AGGREGATED_KINDS, fetched
 from pilothouse.apiserver.discovery.legacy import AggregatedVersion, Group, group_priority, groups
 from pilothouse.apiserver.discovery.serving import Discovery, Documents
 from pilothouse.apiserver.discovery.version import version_info
@@ -11,6 +11,7 @@ __all__ = [
     "Discovery",
     "Documents",
     "Group",
+    "fetched",
     "group_priority",
     "groups",
     "version_info",

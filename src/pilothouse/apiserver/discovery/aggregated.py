@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pilothouse.apiserver.discovery.legacy import Group, subresources_of, verbs_of
 from pilothouse.kinds.registry import Registry, Resource, Subresource
 
-__all__ = ["AGGREGATED_KINDS", "GROUP", "LIST_KIND", "aggregated_core", "aggregated_groups", "media_type"]
+__all__ = ["AGGREGATED_KINDS", "GROUP", "LIST_KIND", "aggregated_core", "aggregated_groups", "fetched", "media_type"]
 
 GROUP: Final = "apidiscovery.k8s.io"
 LIST_KIND: Final = "APIGroupDiscoveryList"
@@ -83,3 +83,40 @@ def _kind(resource: Resource, group: str, version: str, kind: str) -> dict[str, 
     if not resource.custom and (group, version) == (resource.group, resource.version):
         group = version = ""
     return {"group": group, "version": version, "kind": kind}
+
+
+def fetched(document: Mapping[str, Any], group: str, version: str) -> tuple[dict[str, Any], ...] | None:
+    """Return the resources of a group and version in a document that another server told.
+
+    document: an APIGroupDiscoveryList, or the APIResourceList of that group and version. None where it is neither or
+    has nothing about them.
+    """
+    if document.get("kind") == LIST_KIND:
+        for item in document.get("items") or ():
+            if (item.get("metadata") or {}).get("name") == group:
+                for one in item.get("versions") or ():
+                    if one.get("version") == version:
+                        return tuple(one.get("resources") or ())
+        return None
+    if document.get("kind") != "APIResourceList" or document.get("groupVersion") != f"{group}/{version}":
+        return None
+    found: dict[str, dict[str, Any]] = {}
+    for told in document.get("resources") or ():
+        name, slash, sub = str(told.get("name", "")).partition("/")
+        kind = {"group": told.get("group", ""), "version": told.get("version", ""), "kind": told.get("kind", "")}
+        if not slash:
+            found[name] = {**_from_legacy(told), "responseKind": kind}
+        elif name in found:
+            made = {"subresource": sub, "responseKind": kind, "verbs": list(told.get("verbs") or ())}
+            found[name].setdefault("subresources", []).append(made)
+    return tuple(found.values())
+
+
+def _from_legacy(told: Mapping[str, Any]) -> dict[str, Any]:
+    made = {
+        "resource": told["name"],
+        "scope": "Namespaced" if told.get("namespaced") else "Cluster",
+        "singularResource": told.get("singularName", ""),
+        "verbs": list(told.get("verbs") or ()),
+    }
+    return made | {name: list(told[name]) for name in ("shortNames", "categories") if told.get(name)}

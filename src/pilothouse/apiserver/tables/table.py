@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, cast
@@ -39,6 +39,7 @@ _SCALE: Final = (
     Column("Available", "integer"),
     Column("Age", "string"),
 )
+_STATUS: Final = (Column("Status", "string"), Column("Reason", "string"), Column("Message", "string"))
 _DESCRIPTIONS: Final = {
     "Name": _NAME.description,
     "Age": _CREATED.description,
@@ -50,6 +51,7 @@ _DESCRIPTIONS: Final = {
     "Status": "What state it is in",
     "Restarts": "How often its containers were restarted, and when last",
 }
+_POD: Final = ("", "v1", "Pod")
 _ZERO: Final = "0001-01-01T00:00:00Z"
 _MEMO: Final = 512
 
@@ -70,21 +72,19 @@ def include_object(text: str) -> IncludeObject:
 def columns(resource: Resource, kind: str = "") -> tuple[Column, ...]:
     """Return the columns of a resource, those of custom resources with the name before them.
 
-    kind: of the objects where they are not of the resource's own (`Scale`).
+    kind: of the objects where they are not of the resource's own (`Scale`, `Status`, `TokenRequest`, ...).
     """
-    if kind == "Scale":
-        found: Sequence[Column] = _SCALE
-    elif resource.custom:
-        found = (_NAME, *custom_columns(resource.columns))
-    else:
-        found = resource.columns or _DEFAULT
-    return tuple(found)
+    if kind and kind != resource.kind:
+        return _FOREIGN[kind][0] if kind in _FOREIGN else _DEFAULT
+    if resource.custom:
+        return (_NAME, *custom_columns(resource.columns))
+    return resource.columns or _DEFAULT
 
 
 def printer(resource: Resource, kind: str = "") -> Printer:
     """Return what gives the cells of a resource's objects, as many as `columns` has."""
-    if kind == "Scale":
-        return _PRINTERS["autoscaling", "Scale"]
+    if kind and kind != resource.kind:
+        return _FOREIGN[kind][1] if kind in _FOREIGN else _created_at
     if resource.custom:
         return custom_printer(custom_columns(resource.columns))
     return _PRINTERS.get((resource.group, resource.kind), _created_at)
@@ -93,6 +93,17 @@ def printer(resource: Resource, kind: str = "") -> Printer:
 def _created_at(obj: Object, ages: Ages) -> list[Any]:
     metadata = obj.get("metadata") or {}
     return [metadata.get("name", ""), metadata.get("creationTimestamp") or _ZERO]
+
+
+def _status(obj: Object, ages: Ages) -> list[Any]:
+    return [obj.get("status", ""), obj.get("reason", ""), obj.get("message", "")]
+
+
+_FOREIGN: Final[Mapping[str, tuple[tuple[Column, ...], Printer]]] = {
+    "Scale": (_SCALE, _PRINTERS["autoscaling", "Scale"]),
+    "Status": (_STATUS, _status),
+}
+"""Kinds that requests about other resources are answered with."""
 
 
 def _definitions(resource: Resource, kind: str) -> list[dict[str, Any]]:
@@ -138,8 +149,8 @@ def to_table(  # noqa: PLR0913 - each one is an option of a request
         objects = sorted(objects, key=_precedence)
     cells, ages = printer(resource, kind), Ages(now)
     rows: list[dict[str, Any]] = []
-    with_conditions = resource.kind == "Pod" and not resource.group and not kind
-    api_version, own_kind = resource.api_version, kind or resource.kind
+    with_conditions = resource.gvk == _POD and kind in ("", "Pod")
+    own = {"kind": kind or resource.kind, "apiVersion": resource.api_version}
     for obj in objects:
         row: dict[str, Any] = {"cells": cells(obj, ages)}
         if with_conditions and (conditions := pod_conditions(obj)):
@@ -147,7 +158,7 @@ def to_table(  # noqa: PLR0913 - each one is an option of a request
         if include_object == "Metadata":
             row["object"] = to_partial(obj, version)
         elif include_object == "Object":
-            row["object"] = {"kind": own_kind, "apiVersion": api_version, **obj}
+            row["object"] = {**own, **obj}
         else:
             row["object"] = None
         rows.append(row)
