@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import logging
+from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol
 
 from pilothouse.apiserver.cache.cacher import Cacher
@@ -32,6 +33,8 @@ from pilothouse.store import (
 from pilothouse.store import errors as store_errors
 
 __all__ = ["ChangedError", "Encrypt", "Storage", "store_status"]
+
+_log = logging.getLogger(__name__)
 
 _RETRY = 1
 _LEASE_REUSE = 60.0
@@ -75,6 +78,7 @@ class Storage:
         self._clock = clock
         self._encrypts = dict(encrypts or {})
         self._submit: Any = getattr(store, "submit", None)
+        self._tasks: set[asyncio.Task[None]] = set()
         self._leases: dict[int, tuple[int, float]] = {}
 
     async def create(
@@ -120,6 +124,24 @@ class Storage:
         if revision > self.cacher.revision:
             await self.cacher.wait(revision)
         return revision
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let a write be done that nobody waits for; what becomes of it is logged where it fails."""
+
+        async def run() -> None:
+            try:
+                await work
+            except (StoreError, ApiStatus):
+                _log.warning("a write in the background failed", exc_info=True)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Wait for the writes in the background."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _lease(self, seconds: int) -> int:
         """Return a lease that ends in about so many seconds; one serves all objects of a minute."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pilothouse.apiserver.cache.cacher import key_of
 from pilothouse.apiserver.cache.entries import Entry, encode
-from pilothouse.apiserver.ports import AdmissionRequest, Object
+from pilothouse.apiserver.ports import Object
 from pilothouse.apiserver.rest.bodies import read_body
 from pilothouse.apiserver.rest.creating import Creating, UnknownReason, check_type, unnamed
 from pilothouse.apiserver.rest.engine import Call, Engine, check_names, check_namespace, require_version
@@ -15,12 +15,16 @@ from pilothouse.apiserver.rest.options import WriteOptions, write_options
 from pilothouse.apiserver.rest.patching import APPLY, Patch
 from pilothouse.apiserver.storing import ChangedError
 from pilothouse.apiserver.strategies.base import Context
+from pilothouse.apiserver.strategies.parts import PARTS
 from pilothouse.kinds.apply import ApplyConflictError, ApplyRefusedError
 from pilothouse.kinds.managedfields import ManagedFieldsError, keep_times
 from pilothouse.kinds.status import ApiStatus, BadRequest, Conflict, apply_conflict, conflict, server_timeout
 from pilothouse.kinds.typed import TypedError
 
-__all__ = ["Changing", "Made"]
+__all__ = ["Changing", "Made", "Owned", "as_it_is"]
+
+Owned = Callable[[Call, Object, Object, Context], Object]
+"""Gives the new object its owners of fields."""
 
 _ATTEMPTS = 100
 """Times a write without resource version is tried anew when others write meanwhile."""
@@ -119,10 +123,15 @@ class Changing:
         entry: Entry,
         new: Object,
         options: WriteOptions,
-        owned: Callable[[Call, Object, Object, Context], Object],
+        owned: Owned,
         live: Object | None = None,
+        *,
+        screened: bool = False,
     ) -> Entry:
-        """Put an object in the place of another; return what is stored then. Raises ChangedError and ApiStatus."""
+        """Put an object in the place of another; return what is stored then. Raises ChangedError and ApiStatus.
+
+        live: the object that is there, decoded, if the caller has it. screened: admission has been asked already.
+        """
         served, engine = call.served, self._engine
         if live is None:
             live = await served.load(entry)
@@ -130,17 +139,19 @@ class Changing:
         self._keep_system_fields(new, live)
         new = owned(call, live, new, context)
         admitted = engine.admission_request(call, "UPDATE", call.info.name, new, live)
-        new = await engine.mutate(admitted)
+        if not screened:
+            new = await engine.mutate(admitted)
         self._prepare(call, new, live, context)
         subresource = call.info.subresource
         errors = served.validate_update(live, new, subresource)
         if errors:
             raise call.refuse(call.info.name, errors)
-        admitted.object = new
-        await engine.validate(admitted)
+        if not screened:
+            admitted.object = new
+            await engine.validate(admitted)
         if not subresource:
             engine.hooks.check_grant(served, new, live, call)
-        return await self._store(call, entry, live, new, admitted)
+        return await self._store(call, entry, live, new)
 
     def _keep_system_fields(self, new: Object, live: Object) -> None:
         metadata, before = unnamed(new), live["metadata"]
@@ -152,13 +163,17 @@ class Changing:
             metadata["resourceVersion"] = before.get("resourceVersion")
 
     def _prepare(self, call: Call, new: Object, live: Object, context: Context) -> None:
-        strategy = call.served.strategy
-        if call.info.subresource == "status":
+        strategy, subresource = call.served.strategy, call.info.subresource
+        if subresource == "status":
             strategy.prepare_status(new, live, context)
-        else:
-            strategy.prepare_update(new, live, context)
+            return
+        if (keep := PARTS.get(subresource)) is not None:
+            keep(new, live)
+            if subresource == "approval":
+                return
+        strategy.prepare_update(new, live, context)
 
-    async def _store(self, call: Call, entry: Entry, live: Object, new: Object, admitted: AdmissionRequest) -> Entry:
+    async def _store(self, call: Call, entry: Entry, live: Object, new: Object) -> Entry:
         served, engine = call.served, self._engine
         if keep_times(live, new) is not new and entry.form is served.stored_form:
             return entry
@@ -252,7 +267,7 @@ class Changing:
                 new = self._merged(call, live, applied, options)
                 if new is live:
                     return Made(entry)
-                return Made(await self.replace(call, entry, new, options, _as_it_is, live))
+                return Made(await self.replace(call, entry, new, options, as_it_is, live))
             except ChangedError:
                 if wanted:
                     raise self._conflict(call) from None
@@ -291,7 +306,8 @@ class Changing:
         return UnknownReason(f"failed to create typed patch object ({where}): {error}")
 
 
-def _as_it_is(call: Call, live: Object, new: Object, context: Context) -> Object:
+def as_it_is(call: Call, live: Object, new: Object, context: Context) -> Object:
+    """Keep the owners that the new object has."""
     return new
 
 

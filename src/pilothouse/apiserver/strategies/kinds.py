@@ -7,6 +7,7 @@ from typing import Any
 from pilothouse.apiserver.ports import Object
 from pilothouse.apiserver.strategies.base import Context, Strategy
 from pilothouse.apiserver.strategies.pods import POD
+from pilothouse.apiserver.strategies.services import SERVICE
 
 __all__ = ["strategy_for"]
 
@@ -143,7 +144,7 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("", "PodTemplate"): _generated("template"),
     ("", "ReplicationController"): _with_status({"replicas": 0}, wanted=_SPEC, orphans_by_default=True),
     ("", "ResourceQuota"): _with_status(),
-    ("", "Service"): _with_status(_BALANCED, creates_on_update=True),
+    ("", "Service"): SERVICE,
     (_ADMISSION, "MutatingAdmissionPolicy"): _generated(unconditional=False),
     (_ADMISSION, "MutatingAdmissionPolicyBinding"): _generated(unconditional=False),
     (_ADMISSION, "MutatingWebhookConfiguration"): _generated("webhooks", unconditional=False),

@@ -1,0 +1,247 @@
+"""Subresources with rules of their own: binding, eviction, approval, finalize, ephemeral containers, resize."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pilothouse.apiserver.cache.entries import Entry
+from pilothouse.apiserver.ports import Object, View
+from pilothouse.apiserver.rest.bodies import check_fields, read_body
+from pilothouse.apiserver.rest.changing import Changing
+from pilothouse.apiserver.rest.creating import Creating, unnamed
+from pilothouse.apiserver.rest.deleting import Deleting
+from pilothouse.apiserver.rest.engine import Call, Engine, check_names, check_namespace
+from pilothouse.apiserver.rest.options import DeleteOptions, WriteOptions, write_options
+from pilothouse.apiserver.storing import ChangedError
+from pilothouse.kinds import labels
+from pilothouse.kinds.fielderrors import ErrorList, Path, quote
+from pilothouse.kinds.schema import ANY
+from pilothouse.kinds.status import BadRequest, Details, TooManyRequests, conflict, internal_error, invalid, success
+from pilothouse.kinds.table import schema_for
+
+__all__ = ["Special"]
+
+_ATTEMPTS = 100
+_CREATED = 201
+_BUDGETS = "poddisruptionbudgets.policy"
+
+
+class Special:
+    """Answers writes of these subresources."""
+
+    def __init__(self, engine: Engine, creating: Creating, changing: Changing, deleting: Deleting, view: View) -> None:
+        self._engine = engine
+        self._creating = creating
+        self._changing = changing
+        self._deleting = deleting
+        self._view = view
+
+    def _body(self, call: Call, group: str, version: str, kind: str) -> tuple[Object, WriteOptions]:
+        """Return the object of a body that is of another kind than the path's resource."""
+        options = write_options(call.request, "CreateOptions")
+        call.options, call.dry_run, call.manager = options.raw, options.dry_run, options.manager
+        body = read_body(call.request, kind)
+        if body.obj.setdefault("kind", kind) != kind:
+            raise BadRequest(f"the kind of the object ({body.obj['kind']}) is not {kind}")
+        schema = schema_for(group, version, kind) or ANY
+        obj = check_fields(body, schema, kind, version, options.validation, call.request.warnings.append)
+        unnamed(obj)
+        return obj, options
+
+    # Binding
+
+    async def bind(self, call: Call) -> Object:
+        """Put a pod on a node, as a scheduler asks; return a Status."""
+        binding, options = self._body(call, "", "v1", "Binding")
+        check_namespace(binding, call.info, namespaced=True)
+        if call.info.name:
+            check_names(binding, call.info, named=True)
+        name = binding["metadata"].get("name") or ""
+        target: Object = binding.get("target") or {}
+        self._check_target(name, target)
+        admitted = self._engine.admission_request(call, "CREATE", name, binding, None)
+        admitted.kind = ("", "v1", "Binding")
+        await self._engine.mutate(admitted)
+        await self._engine.validate(admitted)
+        for _ in range(_ATTEMPTS):
+            entry = call.served.cache.get(f"{call.info.namespace}/{name}")
+            if entry is None:
+                raise self._creating.missing(call)
+            pod = entry.decoded()
+            bound = self._bound(pod, binding, name)
+            if options.dry_run:
+                return success(code=_CREATED)
+            try:
+                await self._engine.storage.replace(call.served.cache, entry, bound, call.served.stored_form)
+            except ChangedError:
+                continue
+            return success(code=_CREATED)
+        raise conflict("", "pods/binding", name)
+
+    def _check_target(self, name: str, target: Object) -> None:
+        errors = ErrorList()
+        kind = target.get("kind") or ""
+        if kind not in {"", "Node"}:
+            errors.not_supported(Path("target.kind"), kind, ("Node", "<empty>"))
+        if not target.get("name"):
+            errors.required(Path("target.name"))
+        if errors:
+            raise invalid("", "Binding", name, errors)
+
+    def _bound(self, pod: Object, binding: Object, name: str) -> Object:
+        metadata, spec = pod["metadata"], pod["spec"]
+        uid = binding["metadata"].get("uid")
+        if uid and uid != metadata["uid"]:
+            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {metadata['uid']}"
+            raise conflict("", "pods/binding", name, why)
+        if metadata.get("deletionTimestamp"):
+            raise conflict("", "pods/binding", name, f"pod {name} is being deleted, cannot be assigned to a host")
+        if spec.get("nodeName"):
+            why = f"pod {name} is already assigned to node {quote(spec['nodeName'])}"
+            raise conflict("", "pods/binding", name, why)
+        if spec.get("schedulingGates"):
+            raise conflict("", "pods/binding", name, f"pod {name} has non-empty .spec.schedulingGates")
+        spec["nodeName"] = binding["target"]["name"]
+        for field in ("annotations", "labels"):
+            if given := binding["metadata"].get(field):
+                metadata[field] = {**(metadata.get(field) or {}), **given}
+        self._set_scheduled(pod)
+        return pod
+
+    def _set_scheduled(self, pod: Object) -> None:
+        status = pod.setdefault("status", {})
+        conditions = [each for each in status.get("conditions") or () if each.get("type") != "PodScheduled"]
+        now = self._engine.context().now
+        conditions.append({"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now})
+        status["conditions"] = conditions
+
+    # Eviction
+
+    async def evict(self, call: Call) -> Object:
+        """Delete a pod unless a disruption budget forbids it now; return a Status."""
+        eviction, options = self._body(call, "policy", "v1", "Eviction")
+        check_names(eviction, call.info, named=True)
+        check_namespace(eviction, call.info, namespaced=True)
+        given = eviction.get("deleteOptions") or {}
+        preconditions = given.get("preconditions") or {}
+        entry = self._changing.current(call)
+        if entry is None:
+            raise self._creating.missing(call)
+        pod = entry.object
+        admitted = self._engine.admission_request(call, "CREATE", call.info.name, eviction, None)
+        admitted.kind = ("policy", "v1", "Eviction")
+        await self._engine.mutate(admitted)
+        await self._engine.validate(admitted)
+        dry_run = options.dry_run or bool(given.get("dryRun"))
+        if _counts(pod):
+            await self._take_from_budget(call, pod, dry_run=dry_run)
+        deletion = DeleteOptions(
+            given.get("gracePeriodSeconds"),
+            given.get("propagationPolicy"),
+            uid=preconditions.get("uid"),
+            resource_version=preconditions.get("resourceVersion"),
+            dry_run=dry_run,
+            raw={"kind": "DeleteOptions", "apiVersion": "v1", **given},
+        )
+        call.dry_run = dry_run
+        await self._deleting.delete_named(call, deletion)
+        return success(code=_CREATED)
+
+    def _budgets(self, pod: Object) -> list[Object]:
+        metadata = pod["metadata"]
+        found = []
+        for budget in self._view.list(_BUDGETS, metadata["namespace"]):
+            selector = (budget.get("spec") or {}).get("selector")
+            if selector is not None and labels.from_label_selector(selector).matches(metadata.get("labels") or {}):
+                found.append(budget)
+        return found
+
+    async def _take_from_budget(self, call: Call, pod: Object, *, dry_run: bool) -> None:
+        budgets = self._budgets(pod)
+        if not budgets:
+            return
+        if len(budgets) > 1:
+            why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+            raise internal_error(why)
+        budget = budgets[0]
+        spec, status = budget.get("spec") or {}, budget.get("status") or {}
+        ready = _is_ready(pod)
+        policy = spec.get("unhealthyPodEvictionPolicy")
+        healthy = status.get("currentHealthy", 0) >= status.get("desiredHealthy", 0) > 0
+        if not ready and (policy == "AlwaysAllow" or healthy):
+            return
+        if status.get("observedGeneration", 0) < budget["metadata"].get("generation", 0):
+            raise _disrupted(budget, "The disruption budget {} is still being processed by the server.", 10)
+        if status.get("disruptionsAllowed", 0) <= 0:
+            why = "The disruption budget {} needs " + f"{status.get('desiredHealthy', 0)} healthy pods and has "
+            raise _disrupted(budget, why + f"{status.get('currentHealthy', 0)} currently", 0)
+        if not dry_run:
+            await self._disrupt(call, budget, pod)
+
+    async def _disrupt(self, call: Call, budget: Object, pod: Object) -> None:
+        cache = self._engine.storage.cacher.named(_BUDGETS)
+        metadata = budget["metadata"]
+        entry = cache.get(f"{metadata['namespace']}/{metadata['name']}") if cache is not None else None
+        if cache is None or entry is None:
+            return
+        obj = entry.decoded()
+        status = obj.setdefault("status", {})
+        status["disruptionsAllowed"] = status.get("disruptionsAllowed", 0) - 1
+        disrupted = status.setdefault("disruptedPods", {})
+        disrupted[pod["metadata"]["name"]] = self._engine.context().now
+        try:
+            await self._engine.storage.replace(cache, entry, obj, entry.form)
+        except ChangedError:
+            raise TooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.") from None
+
+    # Namespaces
+
+    async def finalize_namespace(self, call: Call) -> Entry:
+        """Set the finalizers of a namespace's spec; the last one gone, a deleted namespace goes."""
+        options = write_options(call.request, "UpdateOptions")
+        call.options, call.dry_run, call.manager = options.raw, options.dry_run, options.manager
+        body = read_body(call.request, "Namespace")
+        sent = self._creating.decoded(body, call, options)
+        check_names(sent, call.info, named=True)
+        for _ in range(_ATTEMPTS):
+            entry = self._changing.current(call)
+            if entry is None:
+                raise self._creating.missing(call)
+            version = sent["metadata"].get("resourceVersion")
+            if version and version != str(entry.rv):
+                raise conflict("", "namespaces", call.info.name)
+            made = entry.decoded()
+            finalizers = (sent.get("spec") or {}).get("finalizers") or []
+            made["spec"] = {"finalizers": finalizers} if finalizers else {}
+            try:
+                return await self._finalized(call, entry, made)
+            except ChangedError:
+                continue
+        raise conflict("", "namespaces", call.info.name)
+
+    async def _finalized(self, call: Call, entry: Entry, made: Object) -> Entry:
+        served, storage = call.served, self._engine.storage
+        metadata = made["metadata"]
+        gone = metadata.get("deletionTimestamp") and not made["spec"] and not metadata.get("finalizers")
+        stored = await storage.replace(served.cache, entry, made, served.stored_form)
+        if gone:
+            await storage.delete(served.cache, stored)
+        return stored
+
+
+def _counts(pod: Object) -> bool:
+    """Whether a pod counts for disruption budgets: it is neither over nor waiting nor being deleted already."""
+    phase = (pod.get("status") or {}).get("phase")
+    return phase not in {"Succeeded", "Failed", "Pending"} and not pod["metadata"].get("deletionTimestamp")
+
+
+def _is_ready(pod: Object) -> bool:
+    conditions: list[Any] = (pod.get("status") or {}).get("conditions") or []
+    return any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
+
+
+def _disrupted(budget: Object, why: str, seconds: int) -> TooManyRequests:
+    name = budget["metadata"]["name"]
+    cause = {"reason": "DisruptionBudget", "message": why.format(name)}
+    details = Details(causes=[cause], retry_after_seconds=seconds)
+    return TooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", details)

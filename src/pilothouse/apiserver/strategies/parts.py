@@ -1,0 +1,69 @@
+"""Subresources through which a part of an object is written: all else stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pilothouse.apiserver.ports import Object
+
+__all__ = ["PARTS"]
+
+
+def _approval(new: Object, old: Object) -> None:
+    """Of a signing request take the conditions."""
+    conditions = (new.get("status") or {}).get("conditions")
+    status = dict(old.get("status") or {})
+    if conditions is None:
+        status.pop("conditions", None)
+    else:
+        status["conditions"] = conditions
+    new["spec"], new["status"] = old["spec"], status
+
+
+def _ephemeral_containers(new: Object, old: Object) -> None:
+    """Of a pod take the ephemeral containers."""
+    given = (new.get("spec") or {}).get("ephemeralContainers")
+    spec = dict(old["spec"])
+    if given:
+        spec["ephemeralContainers"] = given
+    new["spec"] = spec
+    _keep_status(new, old)
+
+
+def _resize(new: Object, old: Object) -> None:
+    """Of a pod take the resources of its containers."""
+    spec = dict(old["spec"])
+    sent = new.get("spec") or {}
+    for part in ("containers", "initContainers"):
+        wanted = {each.get("name"): each for each in sent.get(part) or ()}
+        if part in spec:
+            spec[part] = [_resized(each, wanted.get(each.get("name"))) for each in spec[part]]
+    if "resources" in sent:
+        spec["resources"] = sent["resources"]
+    new["spec"] = spec
+    _keep_status(new, old)
+
+
+def _resized(container: Object, wanted: Object | None) -> Object:
+    if wanted is None:
+        return container
+    made = dict(container)
+    for name in ("resources", "resizePolicy"):
+        if name in wanted:
+            made[name] = wanted[name]
+    return made
+
+
+def _keep_status(new: Object, old: Object) -> None:
+    if "status" in old:
+        new["status"] = old["status"]
+    else:
+        new.pop("status", None)
+
+
+PARTS: dict[str, Callable[[Object, Object], None]] = {
+    "approval": _approval,
+    "ephemeralcontainers": _ephemeral_containers,
+    "resize": _resize,
+}
+"""By subresource: makes the new object differ from the old one in its part only, in place."""
