@@ -77,6 +77,8 @@ class Attributes:
     namespace: str = ""
     name: str = ""
     path: str = ""
+    field_selector: str = ""
+    """Of a list, watch or deletecollection, as sent: what it narrows down may be allowed where all is not."""
 
 
 @dataclass(frozen=True, slots=True)
