@@ -175,6 +175,7 @@ def test_pod_schema(openapi: OpenApi) -> None:
     policy = container["properties"]["imagePullPolicy"]
     assert policy["enum"] == ["Always", "IfNotPresent", "Never"]
     assert policy["description"] == "Image pull policy. One of Always, IfNotPresent, Never."
+    assert pod["properties"]["apiVersion"]["description"] == "API version."
     quantity = schemas["io.k8s.apimachinery.pkg.api.resource.Quantity"]
     assert quantity["oneOf"] == [{"type": "string"}, {"type": "number"}]
 

@@ -31,6 +31,11 @@ _OBJECTS: Final = frozenset(
 )
 """Types without fields in the tables that are objects all the same."""
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])s?|[A-Z]?[a-z0-9]+|[0-9]+")
+_INITIALS: Final = frozenset(
+    ("api", "cidr", "cpu", "csi", "dns", "gid", "http", "id", "ip", "tls", "uid", "uri", "url")
+)
+    ["api", "cidr", "cpu", "csi", "dns", "gid", "http", "id", "ip", "tls", "uid", "uri", "url"]
+)
 _DROPPED: Final = frozenset(("anyOf", "allOf", "oneOf", "not", "nullable", "x-kubernetes-validations"))
 """Keywords of structural schemas that OpenAPI 2 does not have."""
 
@@ -80,6 +85,7 @@ def _referred(schema: Schema) -> Iterable[str]:
 def _words(name: str) -> str:
     """Write a name in camel case as words, abbreviations as they are."""
     words = [word if word.isupper() and len(word) > 1 else word.lower() for word in _WORD.findall(name)]
+    words = [word.upper() if word in _INITIALS else word for word in words]
     text = " ".join(words) or name
     return text[0].upper() + text[1:]
 
