@@ -34,8 +34,6 @@ _WORD: Final = re.compile(r"[A-Z]+(?![a-z])s?|[A-Z]?[a-z0-9]+|[0-9]+")
 _INITIALS: Final = frozenset(
     ("api", "cidr", "cpu", "csi", "dns", "gid", "http", "id", "ip", "tls", "uid", "uri", "url")
 )
-    ["api", "cidr", "cpu", "csi", "dns", "gid", "http", "id", "ip", "tls", "uid", "uri", "url"]
-)
 _DROPPED: Final = frozenset(("anyOf", "allOf", "oneOf", "not", "nullable", "x-kubernetes-validations"))
 """Keywords of structural schemas that OpenAPI 2 does not have."""
 
