@@ -86,6 +86,23 @@ def request_value(request: AdmissionRequest, match: Match) -> Object:
     return {name: found for name, found in value.items() if found != ""}
 
 
+class _Activation(dict[str, Any]):
+    """Variables, of which `request` is made when first asked for."""
+
+    __slots__ = ("_match", "_request")
+
+    def __init__(self, request: AdmissionRequest, match: Match) -> None:
+        super().__init__()
+        self._request = request
+        self._match = match
+
+    def __missing__(self, name: str) -> Any:
+        if name != "request":
+            raise KeyError(name)
+        value = self["request"] = request_value(self._request, self._match)
+        return value
+
+
 def activation(
     request: AdmissionRequest,
     match: Match,
@@ -97,7 +114,8 @@ def activation(
     from pilothouse.apiserver.cel import Authorizer as Asking  # noqa: PLC0415 - only where there are expressions
     from pilothouse.apiserver.cel import ResourceCheck  # noqa: PLC0415
 
-    values: dict[str, Any] = {"object": item, "oldObject": old, "request": lambda: request_value(request, match)}
+    values = _Activation(request, match)
+    values["object"], values["oldObject"] = item, old
     if authorizer is not None:
         asking = Asking(request.user, authorizer.authorize)
         group, version, plural = request.resource

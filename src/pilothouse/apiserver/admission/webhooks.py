@@ -188,11 +188,13 @@ class MutatingWebhooks(_Webhooks):
             memory.output = fingerprint(request.object)
 
     async def _one(self, hook: Hook, position: int, request: AdmissionRequest, memory: _Memory, *, again: bool) -> None:
+        if again and hook.key not in memory.again:
+            return
         match = hook.criteria.match(request, self._view)
         if match is None:
             return
         objects = await _in_version(request, match)
-        if not self._holds(hook, request, match, objects) or (again and hook.key not in memory.again):
+        if not self._holds(hook, request, match, objects):
             return
         place = f"round_{int(again)}_index_{position}"
         changed = False
