@@ -128,7 +128,7 @@ async def test_input_and_size_reach_the_node(kubelet: tuple[KubeletStreams, Kube
 
 
 async def test_what_goes_wrong_on_the_node_is_told(kubelet: tuple[KubeletStreams, Kubelet], nodes: FakeNodes) -> None:
-    streams, served = kubelet
+    streams, _ = kubelet
     with pytest.raises(ApiStatus, match="container is not running") as caught:
         await streams.exec(make_pod(), "app", ["fail"], Screen(BOTH).session)
     assert caught.value.code == 400

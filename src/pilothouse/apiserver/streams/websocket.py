@@ -17,6 +17,7 @@ __all__ = ["Part", "WebSocket", "WebSocketTunnel"]
 
 MAX_MESSAGE: Final = 32 << 20
 """Bytes of the longest message that is read, as Kubernetes has it."""
+_MAX_REASON: Final = 100
 MAX_SENT: Final = 1 << 18
 """Bytes of the longest message that `send` makes of one piece of a tunnel."""
 
@@ -73,8 +74,7 @@ class WebSocket:
                 if not isinstance(event, Pong):
                     yield event
         except (RemoteProtocolError, LocalProtocolError) as error:
-            self.close(CloseReason.PROTOCOL_ERROR, str(error)[:100])
-            yield CloseConnection(CloseReason.PROTOCOL_ERROR)
+            yield CloseConnection(CloseReason.PROTOCOL_ERROR, str(error))
 
     def send(self, data: bytes, *, text: bool = False) -> None:
         """Send one message. After a close it does nothing."""
@@ -89,7 +89,10 @@ class WebSocket:
         self._send(CloseConnection(code, reason))
 
     def _answer_close(self, event: CloseConnection) -> None:
-        if self._connection.state is ConnectionState.REMOTE_CLOSING:
+        # wsproto gives a close of its own making where the peer broke the protocol.
+        if self._connection.state is ConnectionState.OPEN:
+            self.close(event.code, (event.reason or "")[:_MAX_REASON])
+        else:
             self._send(event.response())
 
     def _send(self, event: Event) -> None:
