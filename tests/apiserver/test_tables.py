@@ -550,6 +550,26 @@ SELECTOR = {"matchLabels": {"b": "2", "a": "1"}}
             ["a", "/", "cpu: <unknown>/50%", "<unset>", 9, 0, "5m"],
         ),
         (
+            "hpa.v1.autoscaling",
+            {
+                "metadata": meta(
+                    annotations={
+                        "autoscaling.alpha.kubernetes.io/metrics": json.dumps(
+                            [
+                                {"type": "Resource", "resource": {"name": "memory", "targetAverageUtilization": 70}},
+                                {"type": "Pods", "pods": {"target": {"averageValue": "5"}}},
+                            ]
+                        ),
+                        "autoscaling.alpha.kubernetes.io/current-metrics": json.dumps(
+                            [{"type": "Resource", "resource": {"name": "memory", "currentAverageUtilization": 20}}]
+                        ),
+                    }
+                ),
+                "spec": {"maxReplicas": 9},
+            },
+            ["a", "/", "memory: 20%/70%, <unknown>/5", "<unset>", 9, 0, "5m"],
+        ),
+        (
             "pdb",
             {"spec": {"minAvailable": "50%"}, "status": {"disruptionsAllowed": 1}},
             ["a", "50%", "N/A", 1, "5m"],

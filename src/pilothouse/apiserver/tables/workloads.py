@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from pilothouse.apiserver.tables.ages import Ages, human_duration
+from pilothouse.apiserver.tables.autoscalers import autoscaler
 from pilothouse.apiserver.tables.cells import (
     NONE,
     UNSET,
@@ -16,7 +17,6 @@ from pilothouse.apiserver.tables.cells import (
     containers,
     format_labels,
     format_selector,
-    quantity,
     selector_text,
     true_condition,
 )
@@ -27,15 +27,6 @@ from pilothouse.kinds.times import parse
 __all__ = ["PRINTERS"]
 
 _EMPTY: Final[Mapping[str, Any]] = {}
-_SHOWN_METRICS: Final = 2
-_UNKNOWN: Final = "<unknown>"
-_SOURCES: Final = {
-    "External": "external",
-    "Pods": "pods",
-    "Object": "object",
-    "Resource": "resource",
-    "ContainerResource": "containerResource",
-}
 
 
 def _parts(obj: Object) -> tuple[str, Mapping[str, Any], Mapping[str, Any]]:
@@ -160,73 +151,6 @@ def _disruption_budget(obj: Object, ages: Ages) -> list[Any]:
     return [name, *told, status.get("disruptionsAllowed", 0), age(obj, ages)]
 
 
-def _amount(value: Any) -> str:
-    return "<nil>" if value is None else quantity(value)
-
-
-def _percent(value: Any, missing: str) -> str:
-    return missing if value is None else f"{value}%"
-
-
-def _metric(spec: Object, status: Object | None) -> str:
-    kind = spec.get("type", "")
-    if kind not in _SOURCES:
-        return "<unknown type>"
-    source = spec.get(_SOURCES[kind]) or _EMPTY
-    target = source.get("target") or _EMPTY
-    found = (status or _EMPTY).get(_SOURCES[kind])
-    current = None if found is None else found.get("current") or _EMPTY
-    average = target.get("averageValue")
-    if kind == "Pods":
-        return f"{_UNKNOWN if current is None else _amount(current.get('averageValue'))}/{_amount(average)}"
-    if kind in ("Resource", "ContainerResource"):
-        name = source.get("name", "")
-        if average is not None:
-            told = _UNKNOWN if current is None else _amount(current.get("averageValue"))
-            return f"{name}: {told}/{_amount(average)}"
-        told = _percent((current or _EMPTY).get("averageUtilization"), _UNKNOWN)
-        return f"{name}: {told}/{_percent(target.get('averageUtilization'), '<auto>')}"
-    if average is not None:
-        held = (current or _EMPTY).get("averageValue")
-        return f"{_UNKNOWN if held is None else _amount(held)}/{_amount(average)} (avg)"
-    return f"{_UNKNOWN if current is None else _amount(current.get('value'))}/{_amount(target.get('value'))}"
-
-
-def _metrics(specs: Sequence[Object], statuses: Sequence[Object]) -> str:
-    if not specs:
-        return NONE
-    told = [
-        _metric(spec, statuses[place] if place < len(statuses) else None)
-        for place, spec in enumerate(specs[:_SHOWN_METRICS])
-    ]
-    text = ", ".join(told)
-    return text if len(specs) <= _SHOWN_METRICS else f"{text} + {len(specs) - _SHOWN_METRICS} more..."
-
-
-def _processor(utilization: str, value: Any) -> list[Object]:
-    """Give the one metric of version 1 in the terms of version 2."""
-    if value is None:
-        return []
-    return [{"type": "Resource", "resource": {"name": "cpu", utilization: {"averageUtilization": value}}}]
-
-
-def _autoscaler(obj: Object, ages: Ages) -> list[Any]:
-    name, spec, status = _parts(obj)
-    specs = spec.get("metrics") or _processor("target", spec.get("targetCPUUtilizationPercentage"))
-    statuses = status.get("currentMetrics") or _processor("current", status.get("currentCPUUtilizationPercentage"))
-    target = spec.get("scaleTargetRef") or _EMPTY
-    least = spec.get("minReplicas")
-    return [
-        name,
-        f"{target.get('kind', '')}/{target.get('name', '')}",
-        _metrics(specs, statuses),
-        UNSET if least is None else str(least),
-        spec.get("maxReplicas", 0),
-        status.get("currentReplicas", 0),
-        age(obj, ages),
-    ]
-
-
 def _scale(obj: Object, ages: Ages) -> list[Any]:
     name, spec, status = _parts(obj)
     return [name, spec.get("replicas", 0), status.get("replicas", 0), age(obj, ages)]
@@ -241,7 +165,7 @@ PRINTERS: Final[Mapping[tuple[str, str], Printer]] = {
     ("apps", "Deployment"): _deployment,
     ("apps", "ReplicaSet"): _replica_set,
     ("apps", "StatefulSet"): _stateful_set,
-    ("autoscaling", "HorizontalPodAutoscaler"): _autoscaler,
+    ("autoscaling", "HorizontalPodAutoscaler"): autoscaler,
     ("autoscaling", "Scale"): _scale,
     ("batch", "CronJob"): _cron_job,
     ("batch", "Job"): _job,
