@@ -455,3 +455,23 @@ def test_documents_are_built_once() -> None:
         document(openapi, "apis/golden.example/v1")
     # once for the hash, once for the document
     assert calls == ["Widget"] * 2
+
+
+def test_requests_at_once_build_a_document_once() -> None:
+    calls: list[str] = []
+
+    def schemas(resource: Resource) -> dict[str, Any]:
+        calls.append(resource.kind)
+        return {"type": "object"}
+
+    openapi = OpenApi(FakeClock(), schemas, version="v1")
+    path = "/openapi/v3/apis/golden.example/v1"
+
+    async def many() -> list[Response]:
+        answers = [openapi.answer(Request("GET", path, path, "", {}), REGISTRY) for _ in range(8)]
+        return list(await asyncio.gather(*[one for one in answers if inspect.isawaitable(one)]))
+
+    answers = asyncio.run(many())
+    assert len(answers) == 8
+    assert len({body(one) for one in answers}) == 1
+    assert calls == ["Widget"] * 2

@@ -76,6 +76,8 @@ class OpenApi:
         self._indexes: dict[tuple[int, int], _Index] = {}
         self._facts: dict[tuple[str, str], tuple[list[Resource], list[Mapping[str, Any] | None], str]] = {}
         self._building: Final = threading.Lock()
+        self._guard: Final = threading.Lock()
+        """Held for moments only, while the documents are looked at; the other one while one is built."""
 
     def answer(self, request: Request, registry: Registry, revision: int = 0) -> Response | Awaitable[Response] | None:
         """Answer a request for OpenAPI; None where it asks for something else or for what there is not.
@@ -139,9 +141,8 @@ class OpenApi:
         build: Callable[[], bytes],
         headers: list[tuple[str, str]],
     ) -> Response | Awaitable[Response]:
-        kept = self._documents.get(key)
+        kept = self._kept(key)
         if kept is not None:
-            self._documents.move_to_end(key)
             return _cached(request, kept, key[1], kind, headers)
         if _unchanged(request, key[1]):
             return _cached(request, b"", key[1], kind, headers)
@@ -152,17 +153,28 @@ class OpenApi:
 
         return built()
 
-    def _build(self, key: tuple[str, str], build: Callable[[], bytes]) -> bytes:
-        """Build a document, each only once and one at a time."""
-        with self._building:
+    def _kept(self, key: tuple[str, str]) -> bytes | None:
+        with self._guard:
             found = self._documents.get(key)
+            if found is not None:
+                self._documents.move_to_end(key)
+            return found
+
+    def _keep(self, key: tuple[str, str], data: bytes) -> None:
+        with self._guard:
+            for old in [other for other in self._documents if other[0] == key[0]]:
+                del self._documents[old]
+            while len(self._documents) >= _KEPT:
+                self._documents.popitem(last=False)
+            self._documents[key] = data
+
+    def _build(self, key: tuple[str, str], build: Callable[[], bytes]) -> bytes:
+        """Build a document, each only once and one at a time. Runs in a thread."""
+        with self._building:
+            found = self._kept(key)
             if found is None:
                 found = gzip.compress(build(), _LEVEL, mtime=0)
-                for old in [other for other in self._documents if other[0] == key[0]]:
-                    del self._documents[old]
-                while len(self._documents) >= _KEPT:
-                    self._documents.popitem(last=False)
-                self._documents[key] = found
+                self._keep(key, found)
             return found
 
     def _index(self, registry: Registry, revision: int) -> _Index:
