@@ -213,3 +213,21 @@ def test_resources_that_another_server_told() -> None:
     assert fetched(new, "golden.example", "v2") is None
     assert fetched(old, "other.example", "v1") is None
     assert fetched({"kind": "Status"}, "golden.example", "v1") is None
+
+
+def test_aggregated_groups_go_by_priority() -> None:
+    early = AggregatedVersion("early.example", "v1", 18000, 10)
+    both = [AggregatedVersion("many.example", version, 2000, rank) for version, rank in (("v1", 5), ("v2", 9))]
+    names = [group["name"] for group in body(ask("/apis", "", early, METRICS, *both))["groups"]]
+    assert names[:3] == ["apiregistration.k8s.io", "early.example", "apps"]
+    assert names[-3:] == ["many.example", "golden.example", "metrics.k8s.io"]
+    versions = body(ask("/apis/many.example", "", *both))["versions"]
+    assert [one["version"] for one in versions] == ["v2", "v1"]
+
+
+def test_a_version_served_here_hides_one_elsewhere() -> None:
+    hidden = AggregatedVersion("golden.example", "v1", 5000, 100, available=False)
+    added = AggregatedVersion("golden.example", "v2", 5000, 100, resources=())
+    assert body(ask("/apis/golden.example", "", hidden)) == body(ask("/apis/golden.example"))
+    versions = body(ask("/apis/golden.example", "", hidden, added))["versions"]
+    assert [one["version"] for one in versions] == ["v1", "v2"]

@@ -19,7 +19,6 @@ __all__ = [
     "group_priority",
     "groups",
     "resource_list",
-    "resource_names",
 ]
 
 CUSTOM_VERBS: Final = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
@@ -189,11 +188,3 @@ def _subresource(resource: Resource, one: Subresource) -> dict[str, Any]:
     if (one.group, one.version) != (resource.group, resource.version):
         made |= {"group": one.group, "version": one.version}
     return made | {"kind": one.kind, "verbs": list(one.verbs)}
-
-
-def resource_names(registry: Registry) -> Iterable[str]:
-    """Give the full name of every resource and subresource (`pods`, `pods/log`, `deployments.apps/scale`)."""
-    for resource in registry:
-        yield resource.full_name
-        for one in resource.subresources:
-            yield f"{resource.full_name}/{one.name}"
