@@ -23,7 +23,7 @@ EXPORTS = {
     "pilothouse": {"__version__"},
     "pilothouse.cli": {"COMMANDS", "LazyCommand", "LazyGroup", "main"},
     "pilothouse.foundation.clock": {"Clock", "FakeClock", "SystemClock", "Timer"},
-    "pilothouse.foundation.files": {"Buffer", "FileSystem", "OsFileSystem", "write_all"},
+    "pilothouse.foundation.files": {"Buffer", "FileSystem", "OsFileSystem", "write_all", "write_whole"},
     "pilothouse.foundation.ids": {"NAME_ALPHABET", "Ids", "SeededIds", "SystemIds"},
     "pilothouse.foundation.logs": {"Level", "configure", "get_logger", "is_secret_name", "redact"},
     "pilothouse.foundation.metrics": {

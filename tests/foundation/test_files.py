@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from pilothouse.foundation.files import Buffer, FileSystem, OsFileSystem, write_all
+from pilothouse.foundation.files import Buffer, FileSystem, OsFileSystem, write_all, write_whole
 from support.faultfs import FaultFileSystem
 
 
@@ -179,3 +179,23 @@ def test_a_write_that_takes_nothing_is_an_error_and_one_that_takes_little_goes_o
     assert taken == [b"a", b"b", b"c"]
     with pytest.raises(OSError, match="took no bytes"):
         write_all(lambda *_: 0, 3, b"abc", 0)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(fs: FileSystem, tmp_path: Path) -> None:
+    path = str(tmp_path / "a")
+    write_whole(fs, path, b"first", 0o600)
+    write_whole(fs, path, b"second", 0o640)
+    fd = fs.open(path, os.O_RDONLY)
+    assert fs.pread(fd, 100, 0) == b"second"
+    fs.close(fd)
+    assert fs.listdir(str(tmp_path)) == ["a"]
+    with pytest.raises(OSError, match="No such file"):
+        write_whole(fs, str(tmp_path / "gone" / "a"), b"x", 0o600)
+
+
+def test_the_mode_of_a_replaced_file_is_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"open")
+    os.chmod(path, 0o666)
+    write_whole(OsFileSystem(), str(path), b"secret", 0o600)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600

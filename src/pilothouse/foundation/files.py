@@ -7,13 +7,14 @@ system call does; callers run them off the event loop.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-__all__ = ["Buffer", "FileSystem", "OsFileSystem", "write_all"]
+__all__ = ["Buffer", "FileSystem", "OsFileSystem", "write_all", "write_whole"]
 
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
 
@@ -184,3 +185,27 @@ def write_all(write: Callable[[int, Sequence[Buffer], int], int], fd: int, data:
         offset += count
         rest = rest[count:]
     return offset
+
+
+def write_whole(files: FileSystem, path: str, data: Buffer, mode: int) -> None:
+    """Put a file of these bytes and this mode in the place of `path`, durably: whole, or what was there stays.
+
+    Raises `OSError`.
+    """
+    target = os.path.abspath(path)
+    temporary = f"{target}.{os.getpid()}.tmp"
+    with contextlib.suppress(OSError):
+        files.unlink(temporary)  # of an earlier process with our id that was killed
+    try:
+        fd = files.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            write_all(files.pwrite, fd, data, 0)
+            files.fsync(fd)
+        finally:
+            files.close(fd)
+        files.rename(temporary, target)
+        files.sync_directory(os.path.dirname(target))
+    except OSError:
+        with contextlib.suppress(OSError):
+            files.unlink(temporary)
+        raise

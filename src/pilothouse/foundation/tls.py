@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 import ssl
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pilothouse.foundation.clock import Clock, SystemClock
-from pilothouse.foundation.files import FileSystem, OsFileSystem
+from pilothouse.foundation.files import FileSystem, OsFileSystem, write_whole
 from pilothouse.foundation.ids import Ids, SystemIds
 
 __all__ = [
@@ -323,22 +322,7 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write_whole(files: FileSystem, path: str, data: bytes, mode: int) -> None:
-    target = os.path.abspath(path)
-    temporary = f"{target}.{os.getpid()}.tmp"
-    with contextlib.suppress(OSError):
-        files.unlink(temporary)  # of an earlier process with our id that was killed
     try:
-        fd = files.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        try:
-            written = 0
-            while written < len(data):
-                written += files.pwrite(fd, [memoryview(data)[written:]], written)
-            files.fsync(fd)
-        finally:
-            files.close(fd)
-        files.rename(temporary, target)
-        files.sync_directory(os.path.dirname(target))
+        write_whole(files, path, data, mode)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            files.unlink(temporary)
         raise TlsError(f"file {path}: cannot be written: {error.strerror}") from error
