@@ -8,7 +8,7 @@ from email.utils import format_datetime
 from http import HTTPStatus
 from typing import Final
 
-__all__ = ["BODILESS", "CONTINUE", "Dates", "batches", "encode_headers", "head_start", "plain_refusal"]
+__all__ = ["BODILESS", "CONTINUE", "Dates", "batches", "clean", "encode_headers", "head_start", "plain_refusal"]
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 BODILESS: Final = frozenset({204, 304})
@@ -39,11 +39,12 @@ def encode_headers(headers: Sequence[tuple[str, str]]) -> bytes:
     text = "\r\n".join(map(": ".join, headers))
     breaks = len(headers) - 1
     if text.count("\n") != breaks or text.count("\r") != breaks or "\0" in text:
-        text = "\r\n".join([f"{_clean(name)}: {_clean(value)}" for name, value in headers])
+        text = "\r\n".join([f"{clean(name)}: {clean(value)}" for name, value in headers])
     return text.encode("utf-8", "replace") + b"\r\n"
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Return a header's text without what would end it."""
     return text.replace("\r", " ").replace("\n", " ").replace("\0", " ")
 
 

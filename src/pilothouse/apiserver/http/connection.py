@@ -15,7 +15,7 @@ from pilothouse.apiserver.http.streams import Transport
 from pilothouse.apiserver.model import Peer, refusal
 from pilothouse.kinds.status import too_large
 
-__all__ = ["HttpConnection"]
+__all__ = ["HttpConnection", "peer_of"]
 
 _END: Final = b"\r\n\r\n"
 _BARE_FEED: Final = re.compile(rb"(?<!\r)\n")
@@ -47,7 +47,7 @@ class HttpConnection(Answering, asyncio.Protocol):
             self._transport.abort()
             return
         cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=shared.limits.write_high_bytes)
-        self._peer = _peer(transport)
+        self._peer = peer_of(transport)
         self.deadline = shared.monotonic() + shared.limits.head_seconds
         shared.connections.add(self)
 
@@ -247,7 +247,8 @@ class HttpConnection(Answering, asyncio.Protocol):
         self._transport.abort()
 
 
-def _peer(transport: asyncio.BaseTransport) -> Peer:
+def peer_of(transport: asyncio.BaseTransport) -> Peer:
+    """Return who is at the other end, with the certificate shown."""
     name = transport.get_extra_info("peername")
     address = name[0] if isinstance(name, tuple) else ""
     tls: ssl.SSLObject | Any = transport.get_extra_info("ssl_object")

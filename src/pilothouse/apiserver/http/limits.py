@@ -11,6 +11,8 @@ __all__ = ["HttpLimits"]
 class HttpLimits:
     """Bounds of one server; sizes in bytes, times in seconds. Times are kept to within a second."""
 
+    http2: bool = False
+    """Whether HTTP/2 is offered to peers that speak TLS."""
     max_connections: int = 10_000
     """Those over it are closed as soon as they come."""
     max_head_bytes: int = 64 << 10

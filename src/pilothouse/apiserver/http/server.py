@@ -63,7 +63,7 @@ class HttpServer:
             self._sweep(self._shared)
         shared, tls = self._shared, self._tls
         if tls is not None:
-            tls.set_alpn_protocols(["http/1.1"])
+            tls.set_alpn_protocols(["h2", "http/1.1"] if self._limits.http2 else ["http/1.1"])
 
         def connection() -> asyncio.Protocol:
             return HttpConnection(shared) if tls is None else TlsConnection(shared, tls)

@@ -12,7 +12,7 @@ import ssl
 from typing import Any, Final, cast
 
 from pilothouse.apiserver.http.answering import Shared
-from pilothouse.apiserver.http.connection import HttpConnection
+from pilothouse.apiserver.http.connection import HttpConnection, peer_of
 
 __all__ = ["TlsConnection"]
 
@@ -29,7 +29,7 @@ class TlsConnection(asyncio.Protocol):
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._raw: Any = None
-        self._inner: HttpConnection | None = None
+        self._inner: asyncio.Protocol | None = None
         self._closing = False
         self.deadline = 0.0
 
@@ -78,6 +78,12 @@ class TlsConnection(asyncio.Protocol):
         self._send()
         shared = self._shared
         shared.connections.discard(self)  # its place is the HttpConnection's from now on
+        if self._tls.selected_alpn_protocol() == "h2":
+            from pilothouse.apiserver.http.h2 import Http2Connection  # noqa: PLC0415  # only where it is spoken
+
+            self._inner = inner = Http2Connection(shared)
+            inner.begin(self, peer_of(cast("asyncio.Transport", self)))
+            return True
         self._inner = HttpConnection(shared)
         self._inner.connection_made(cast("asyncio.Transport", self))
         return True
