@@ -8,28 +8,66 @@ from typing import Any
 from pilothouse.kinds.fielderrors import ErrorList
 from pilothouse.kinds.validation import (
     access,
+    addresses,
     admission,
+    allocation,
+    certificates,
     claims,
     configuration,
     definitions,
     discovery,
+    events,
+    flowcontrol,
     jobs,
     networking,
+    nodes,
     other,
+    podparts,
     pods,
+    policies,
     services,
+    small,
+    statuses,
+    storage,
     workloads,
 )
 from pilothouse.kinds.validation.metadata import metadata_create, metadata_update, name_rule
 
-__all__ = ["validate_create", "validate_update"]
+__all__ = ["validate_create", "validate_status_update", "validate_subresource_update", "validate_update"]
 
 _Create = Callable[[ErrorList, dict[str, Any]], None]
 _Update = Callable[[ErrorList, dict[str, Any], dict[str, Any]], None]
 
 _ADMISSION = "admissionregistration.k8s.io"
+_APPS, _CERTIFICATES, _RESOURCE = "apps", "certificates.k8s.io", "resource.k8s.io"
+_FLOW, _NETWORKING, _STORAGE = "flowcontrol.apiserver.k8s.io", "networking.k8s.io", "storage.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 _CREATE: dict[tuple[str, str], _Create] = {
+    ("", "Binding"): small.binding,
+    ("", "Endpoints"): addresses.endpoints,
+    ("", "Event"): events.core_event,
+    ("", "Node"): nodes.node,
+    ("", "PersistentVolume"): storage.volume,
+    ("apiregistration.k8s.io", "APIService"): small.api_service,
+    ("apps", "ControllerRevision"): small.revision,
+    ("authentication.k8s.io", "TokenRequest"): small.token_request,
+    ("autoscaling", "Scale"): small.scale,
+    ("events.k8s.io", "Event"): events.event,
+    (_FLOW, "FlowSchema"): flowcontrol.flow_schema,
+    (_FLOW, "PriorityLevelConfiguration"): flowcontrol.priority_level,
+    (_NETWORKING, "IPAddress"): addresses.ip_address,
+    (_NETWORKING, "IngressClass"): addresses.ingress_class,
+    (_NETWORKING, "ServiceCIDR"): addresses.service_network,
+    ("node.k8s.io", "RuntimeClass"): nodes.runtime_class,
+    (_RESOURCE, "DeviceClass"): allocation.device_class,
+    (_RESOURCE, "ResourceClaim"): allocation.claim,
+    (_RESOURCE, "ResourceClaimTemplate"): allocation.claim_template,
+    (_RESOURCE, "ResourceSlice"): allocation.resource_slice,
+    (_STORAGE, "CSIDriver"): storage.csi_driver,
+    (_STORAGE, "CSINode"): storage.csi_node,
+    (_STORAGE, "CSIStorageCapacity"): storage.capacity,
+    (_STORAGE, "VolumeAttachment"): storage.attachment,
+    (_STORAGE, "VolumeAttributesClass"): storage.volume_attributes,
     ("", "ConfigMap"): configuration.config_map,
     ("", "LimitRange"): configuration.limit_range,
     ("", "Namespace"): configuration.namespace,
@@ -41,7 +79,10 @@ _CREATE: dict[tuple[str, str], _Create] = {
     ("", "Secret"): configuration.secret,
     ("", "Service"): services.service_create,
     (_ADMISSION, "MutatingWebhookConfiguration"): admission.mutating_webhooks,
-    (_ADMISSION, "ValidatingAdmissionPolicy"): admission.validating_policy,
+    (_ADMISSION, "MutatingAdmissionPolicy"): policies.mutating_policy,
+    (_ADMISSION, "MutatingAdmissionPolicyBinding"): policies.mutating_binding,
+    (_ADMISSION, "ValidatingAdmissionPolicy"): policies.validating_policy,
+    (_ADMISSION, "ValidatingAdmissionPolicyBinding"): policies.validating_binding,
     (_ADMISSION, "ValidatingWebhookConfiguration"): admission.validating_webhooks,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): definitions.definition,
     ("apps", "DaemonSet"): workloads.daemon_set,
@@ -51,7 +92,8 @@ _CREATE: dict[tuple[str, str], _Create] = {
     ("autoscaling", "HorizontalPodAutoscaler"): other.autoscaler,
     ("batch", "CronJob"): jobs.cron_job,
     ("batch", "Job"): jobs.job,
-    ("certificates.k8s.io", "CertificateSigningRequest"): other.signing_request,
+    (_CERTIFICATES, "CertificateSigningRequest"): certificates.signing_request,
+    (_CERTIFICATES, "ClusterTrustBundle"): small.trust_bundle,
     ("coordination.k8s.io", "Lease"): other.lease,
     ("discovery.k8s.io", "EndpointSlice"): discovery.endpoint_slice,
     ("networking.k8s.io", "Ingress"): networking.ingress,
@@ -65,6 +107,26 @@ _CREATE: dict[tuple[str, str], _Create] = {
     ("storage.k8s.io", "StorageClass"): other.storage_class,
 }
 _UPDATE: dict[tuple[str, str], _Update] = {
+    ("", "Event"): events.core_event_update,
+    ("", "Namespace"): lambda _errors, _new, _old: None,
+    ("", "Node"): nodes.node_update,
+    ("", "PersistentVolume"): storage.volume_update,
+    ("apps", "ControllerRevision"): small.revision_update,
+    (_CERTIFICATES, "CertificateSigningRequest"): certificates.signing_request_update,
+    (_CERTIFICATES, "ClusterTrustBundle"): small.trust_bundle_update,
+    ("events.k8s.io", "Event"): events.event_update,
+    (_NETWORKING, "IPAddress"): addresses.ip_address_update,
+    (_NETWORKING, "IngressClass"): addresses.ingress_class_update,
+    (_NETWORKING, "ServiceCIDR"): addresses.service_network_update,
+    ("node.k8s.io", "RuntimeClass"): nodes.runtime_class_update,
+    (_RESOURCE, "ResourceClaim"): allocation.claim_update,
+    (_RESOURCE, "ResourceClaimTemplate"): allocation.claim_template_update,
+    (_RESOURCE, "ResourceSlice"): allocation.resource_slice_update,
+    (_STORAGE, "CSIDriver"): storage.csi_driver_update,
+    (_STORAGE, "CSINode"): storage.csi_node_update,
+    (_STORAGE, "CSIStorageCapacity"): storage.capacity_update,
+    (_STORAGE, "VolumeAttachment"): storage.attachment_update,
+    (_STORAGE, "VolumeAttributesClass"): storage.volume_attributes_update,
     ("", "ConfigMap"): configuration.config_map_update,
     ("", "PersistentVolumeClaim"): claims.claim_update,
     ("", "Pod"): pods.pod_update,
@@ -87,14 +149,50 @@ _UPDATE: dict[tuple[str, str], _Update] = {
 }
 
 
+_STATUS: dict[tuple[str, str], _Update] = {
+    ("", "Namespace"): statuses.namespace,
+    ("", "Node"): nodes.node_update,
+    ("", "PersistentVolumeClaim"): statuses.claim,
+    ("", "Pod"): podparts.pod_status,
+    ("", "ReplicationController"): statuses.replica_set,
+    ("", "ResourceQuota"): statuses.resource_quota,
+    ("", "Service"): statuses.service,
+    (_ADMISSION, "ValidatingAdmissionPolicy"): policies.validating_policy_status,
+    ("apiregistration.k8s.io", "APIService"): statuses.api_service,
+    (_APPS, "DaemonSet"): statuses.daemon_set,
+    (_APPS, "Deployment"): statuses.deployment,
+    (_APPS, "ReplicaSet"): statuses.replica_set,
+    (_APPS, "StatefulSet"): statuses.stateful_set,
+    ("autoscaling", "HorizontalPodAutoscaler"): statuses.autoscaler,
+    ("batch", "Job"): statuses.job,
+    (_CERTIFICATES, "CertificateSigningRequest"): certificates.signing_request_status,
+    (_FLOW, "FlowSchema"): flowcontrol.flow_schema_status,
+    (_FLOW, "PriorityLevelConfiguration"): flowcontrol.flow_schema_status,
+    (_NETWORKING, "Ingress"): statuses.ingress,
+    ("policy", "PodDisruptionBudget"): statuses.disruption_budget,
+    (_RESOURCE, "ResourceClaim"): allocation.claim_status,
+}
+_SUBRESOURCE: dict[tuple[str, str, str], _Update] = {
+    ("", "Namespace", "finalize"): small.finalize,
+    ("", "Pod", "ephemeralcontainers"): podparts.pod_debug_containers,
+    ("", "Pod", "resize"): podparts.pod_resize,
+    (_CERTIFICATES, "CertificateSigningRequest", "approval"): certificates.signing_request_approval,
+}
+_NAMELESS = frozenset({("", "Binding"), ("policy", "Eviction")})
+"""Kinds that are sent to an object, whose name the path has; their own metadata is not looked at."""
+
 _REVIEWS = frozenset({"authentication.k8s.io", "authorization.k8s.io"})
 """Groups whose objects are questions: answered, never stored, and without names."""
 _METADATA_AGAIN = frozenset(
     {
         ("", "ConfigMap"),
+        ("", "Endpoints"),
+        ("", "PersistentVolume"),
         ("", "PersistentVolumeClaim"),
         ("", "Pod"),
         ("", "Secret"),
+        ("", "ServiceAccount"),
+        ("networking.k8s.io", "IngressClass"),
         ("networking.k8s.io", "Ingress"),
         (_RBAC, "ClusterRole"),
         (_RBAC, "ClusterRoleBinding"),
@@ -114,7 +212,7 @@ def validate_create(obj: dict[str, Any], gvk: tuple[str, str, str]) -> ErrorList
     """
     group, _, kind = gvk
     errors = ErrorList()
-    if group not in _REVIEWS:
+    if group not in _REVIEWS and (group, kind) not in _NAMELESS:
         metadata_create(errors, obj, name_rule(group, kind))
     check = _CREATE.get((group, kind))
     if check is not None:
@@ -139,4 +237,34 @@ def validate_update(old: dict[str, Any], new: dict[str, Any], gvk: tuple[str, st
         update(errors, new, old)
     elif (check := _CREATE.get((group, kind))) is not None:
         check(errors, new)
+    return errors
+
+
+def validate_status_update(old: dict[str, Any], new: dict[str, Any], gvk: tuple[str, str, str]) -> ErrorList:
+    """Check an object that replaces another through its `status` subresource; only metadata and status may differ.
+
+    For kinds without rules for their status the metadata alone is checked.
+    """
+    return _validate_part(old, new, _STATUS.get((gvk[0], gvk[2])))
+
+
+def validate_subresource_update(
+    old: dict[str, Any], new: dict[str, Any], gvk: tuple[str, str, str], subresource: str
+) -> ErrorList:
+    """Check an object that replaces another through a subresource: `status`, `finalize`, `approval`, `resize`, ...
+
+    What is sent to a subresource as an object of its own kind (a Scale, Binding, Eviction or TokenRequest) is for
+    `validate_create` with that kind.
+    """
+    if subresource == "status":
+        return validate_status_update(old, new, gvk)
+    return _validate_part(old, new, _SUBRESOURCE.get((gvk[0], gvk[2], subresource)))
+
+
+def _validate_part(old: dict[str, Any], new: dict[str, Any], check: _Update | None) -> ErrorList:
+    errors = ErrorList()
+    metadata_update(errors, new, old)
+    errors.extend(list(errors))
+    if check is not None:
+        check(errors, new, old)
     return errors

@@ -1,14 +1,16 @@
-"""Validation of admission webhook configurations and admission policies; expressions are compiled elsewhere."""
+"""Validation of admission webhook configurations, and of what webhooks and policies match."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from pilothouse.kinds import names
 from pilothouse.kinds.fielderrors import ErrorList, Path
 from pilothouse.kinds.validation import checks
-from pilothouse.kinds.validation.checks import SPEC, Object, items
+from pilothouse.kinds.validation.checks import Object, items
 from pilothouse.kinds.validation.metadata import label_selector
 
-__all__ = ["mutating_webhooks", "validating_policy", "validating_webhooks"]
+__all__ = ["match_resources", "mutating_webhooks", "validating_webhooks"]
 
 _FAILURES = ("Fail", "Ignore")
 _MATCHES = ("Equivalent", "Exact")
@@ -94,9 +96,36 @@ def _rule(errors: ErrorList, at: Path, rule: Object) -> None:
             errors.required(at.child(field))
         if len(values) > 1 and "*" in values:
             errors.invalid(at.child(field), values, f"if '*' is present, must not specify other {noun}")
-    if not rule.get("resources"):
-        errors.required(at.child("resources"))
+    for position, version in enumerate(items(rule, "apiVersions")):
+        if not version:
+            errors.required(at.child("apiVersions").index(position))
+    _resources(errors, at.child("resources"), list(items(rule, "resources")))
     _choice(errors, at, rule, "scope", _SCOPES)
+
+
+def _resources(errors: ErrorList, at: Path, given: list[str]) -> None:
+    if not given:
+        errors.required(at)
+    every, everywhere, plain = set(), set(), False
+    for position, text in enumerate(given):
+        resource, slash, subresource = text.partition("/")
+        if not text:
+            errors.required(at.index(position))
+        elif not slash:
+            plain = text != "*"
+        else:
+            if resource in every:
+                text_of = f"if '{resource}/*' is present, must not specify {text}"
+                errors.invalid(at.index(position), text, text_of)
+            if subresource in everywhere:
+                text_of = f"if '*/{subresource}' is present, must not specify {text}"
+                errors.invalid(at.index(position), text, text_of)
+            every |= {resource} if subresource == "*" else set()
+            everywhere |= {subresource} if resource == "*" else set()
+    if len(given) > 1 and "*/*" in given:
+        errors.invalid(at, given, "if '*/*' is present, must not specify other resources")
+    if "*" in given and plain:
+        errors.invalid(at, given, "if '*' is present, must not specify other resources without subresources")
 
 
 def _review_versions(errors: ErrorList, at: Path, versions: list[str]) -> None:
@@ -113,32 +142,24 @@ def _review_versions(errors: ErrorList, at: Path, versions: list[str]) -> None:
         errors.invalid(at, versions, f"must include at least one of {listed}")
 
 
-def validating_policy(errors: ErrorList, obj: Object) -> None:
-    """Check a ValidatingAdmissionPolicy, its metadata and expressions apart."""
-    spec: Object = obj.get("spec") or {}
-    if spec.get("failurePolicy") is None:
-        errors.required(SPEC.child("failurePolicy"))
-    _choice(errors, SPEC, spec, "failurePolicy", _FAILURES)
-    match = spec.get("matchConstraints")
-    if match is None:
-        errors.required(SPEC.child("matchConstraints"))
-    else:
-        _match(errors, SPEC.child("matchConstraints"), match)
-    if not spec.get("validations") and not spec.get("auditAnnotations"):
-        for field in ("validations", "auditAnnotations"):
-            errors.required(SPEC.child(field), "validations or auditAnnotations must contain at least one item")
-    for position, rule in enumerate(items(spec, "validations")):
-        if not (rule.get("expression") or "").strip():
-            errors.required(
-                SPEC.child("validations").index(position).child("expression"), "expression is not specified"
-            )
-
-
-def _match(errors: ErrorList, at: Path, match: Object) -> None:
+def match_resources(errors: ErrorList, at: Path, match: Object) -> None:
+    """Check what a policy or binding matches; defaults must have been filled in."""
+    if match.get("matchPolicy") is None:
+        errors.required(at.child("matchPolicy"))
+    _choice(errors, at, match, "matchPolicy", _MATCHES)
+    for field in ("namespaceSelector", "objectSelector"):
+        if match.get(field) is None:
+            errors.required(at.child(field))
+        label_selector(errors, at.child(field), match.get(field))
     for field in ("resourceRules", "excludeResourceRules"):
         for position, rule in enumerate(items(match, field)):
-            _rule(errors, at.child(field).index(position), rule)
-    for field in ("namespaceSelector", "objectSelector"):
-        label_selector(errors, at.child(field), match.get(field))
-    if not match.get("resourceRules"):
-        errors.required(at.child("resourceRules"))
+            place = at.child(field).index(position)
+            _names(errors, place.child("resourceNames"), items(rule, "resourceNames"))
+            _rule(errors, place, rule)
+
+
+def _names(errors: ErrorList, at: Path, given: Sequence[str]) -> None:
+    for position, name in enumerate(given):
+        checks.name(errors, at.index(position), name, names.path_segment)
+        if name in given[:position]:
+            errors.duplicate(at.index(position), name)

@@ -24,6 +24,7 @@ __all__ = [
     "port",
     "positive",
     "required",
+    "token_lifetime",
 ]
 
 Object = dict[str, Any]
@@ -31,6 +32,7 @@ NameRule = Callable[[str], Sequence[str]]
 
 SPEC = Path("spec")
 IMMUTABLE = "field is immutable"
+_TOKEN_MINIMUM, _TOKEN_MAXIMUM = 600, 1 << 32
 
 
 def items(part: Object, field: str) -> Sequence[Any]:
@@ -113,3 +115,11 @@ def immutable(errors: ErrorList, at: Path, new: Any, old: Any, shown: Any = None
     """Want a value that did not change; `shown` is what the error shows in place of the new value."""
     if new != old:
         errors.invalid(at, new if shown is None else shown, IMMUTABLE)
+
+
+def token_lifetime(errors: ErrorList, at: Path, seconds: int | None) -> None:
+    """Want how long a token lives: ten minutes at least and 2^32 seconds at most, where it is given."""
+    if seconds is not None and seconds < _TOKEN_MINIMUM:
+        errors.invalid(at, seconds, "may not specify a duration less than 10 minutes")
+    if seconds is not None and seconds > _TOKEN_MAXIMUM:
+        errors.invalid(at, seconds, "may not specify a duration larger than 2^32 seconds")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pilothouse.kinds import names
 from pilothouse.kinds.fielderrors import ErrorList, Path
 from pilothouse.kinds.validation import checks
+from pilothouse.kinds.validation.addresses import no_special_ip
 from pilothouse.kinds.validation.checks import Object, items
 
 __all__ = ["endpoint_slice", "endpoint_slice_update"]
@@ -67,6 +68,8 @@ def _endpoint(errors: ErrorList, at: Path, endpoint: Object, kind: str) -> None:
             errors.invalid_each(place.index(position), address, messages)
         elif ipaddress.ip_address(address).version != int(kind[-1]):
             errors.invalid(place, address, f"must be an {kind} address")
+        else:
+            no_special_ip(errors, place.index(position), address)
     if endpoint.get("nodeName") is not None:
         checks.name(errors, at.child("nodeName"), endpoint["nodeName"], names.dns1123_subdomain)
     if endpoint.get("hostname") is not None:

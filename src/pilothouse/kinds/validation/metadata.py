@@ -42,7 +42,10 @@ _NAME_RULES: dict[tuple[str, str], NameRule] = {
     (_RBAC, "ClusterRole"): names.path_segment,
     (_RBAC, "RoleBinding"): names.path_segment,
     (_RBAC, "ClusterRoleBinding"): names.path_segment,
+    ("apiregistration.k8s.io", "APIService"): names.path_segment,
     ("certificates.k8s.io", "CertificateSigningRequest"): lambda _: (),
+    ("certificates.k8s.io", "ClusterTrustBundle"): names.path_segment,
+    ("networking.k8s.io", "IPAddress"): names.ip,
 }
 
 

@@ -1,9 +1,6 @@
-"""Validation of autoscalers, disruption budgets, storage and priority classes, leases and signing requests."""
+"""Validation of autoscalers, disruption budgets, storage and priority classes, and leases."""
 
 from __future__ import annotations
-
-import base64
-import binascii
 
 from pilothouse.kinds import names
 from pilothouse.kinds.fielderrors import ErrorList, Path, Struct
@@ -18,7 +15,6 @@ __all__ = [
     "lease",
     "priority_class",
     "priority_class_update",
-    "signing_request",
     "storage_class",
     "storage_class_update",
 ]
@@ -36,7 +32,6 @@ _RECLAIM = ("Delete", "Retain")
 _BINDING = ("Immediate", "WaitForFirstConsumer")
 _PREEMPTION = ("Never", "PreemptLowerPriority")
 _PRIORITY_MAXIMUM = 1_000_000_000
-_PEM_BEGIN, _PEM_TYPE = b"-----BEGIN ", b"CERTIFICATE REQUEST"
 
 
 def autoscaler(errors: ErrorList, obj: Object) -> None:
@@ -174,19 +169,3 @@ def lease(errors: ErrorList, obj: Object) -> None:
     if spec.get("leaseDurationSeconds") is not None:
         checks.positive(errors, SPEC.child("leaseDurationSeconds"), spec["leaseDurationSeconds"])
     checks.non_negative(errors, SPEC, spec, "leaseTransitions")
-
-
-def signing_request(errors: ErrorList, obj: Object) -> None:
-    """Check a CertificateSigningRequest, its metadata apart: that it holds a request, not what is in it."""
-    spec: Object = obj.get("spec") or {}
-    request = spec.get("request") or ""
-    try:
-        content = base64.b64decode(request)
-    except (binascii.Error, ValueError):
-        content = b""
-    if not content.lstrip().startswith(_PEM_BEGIN + _PEM_TYPE + b"-----"):
-        errors.invalid(SPEC.child("request"), request, "PEM block type must be CERTIFICATE REQUEST")
-    if not spec.get("usages"):
-        errors.required(SPEC.child("usages"))
-    if not spec.get("signerName"):
-        errors.required(SPEC.child("signerName"))

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pilothouse.kinds import names
 from pilothouse.kinds.fielderrors import ErrorList, Path
 from pilothouse.kinds.validation import checks
+from pilothouse.kinds.validation.affinity import affinity
 from pilothouse.kinds.validation.checks import SPEC, Object, items
 from pilothouse.kinds.validation.containers import containers, init_containers
 from pilothouse.kinds.validation.metadata import check_annotations, label_selector, labels
 from pilothouse.kinds.validation.podlayout import spec_difference
 from pilothouse.kinds.validation.volumes import pod_volumes
 
-__all__ = ["pod_create", "pod_spec", "pod_template", "pod_update"]
+__all__ = ["pod_create", "pod_spec", "pod_template", "pod_update", "tolerations"]
 
 _RESTART_POLICIES = ("Always", "OnFailure", "Never")
 _DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
@@ -106,8 +107,10 @@ def _scheduling(errors: ErrorList, at: Path, spec: Object) -> None:
         checks.name(errors, place, gate.get("name") or "", names.qualified_name)
     if constraints := spec.get("topologySpreadConstraints"):
         _spread(errors, at.child("topologySpreadConstraints"), constraints)
-    if tolerations := spec.get("tolerations"):
-        _tolerations(errors, at.child("tolerations"), tolerations)
+    if found := spec.get("affinity"):
+        affinity(errors, at.child("affinity"), found)
+    if given := spec.get("tolerations"):
+        tolerations(errors, at.child("tolerations"), given)
 
 
 def _host_network(errors: ErrorList, at: Path, spec: Object, *, is_pod: bool) -> None:
@@ -173,8 +176,9 @@ def _spread(errors: ErrorList, at: Path, constraints: Sequence[Object]) -> None:
         label_selector(errors, place.child("labelSelector"), constraint.get("labelSelector"))
 
 
-def _tolerations(errors: ErrorList, at: Path, tolerations: Sequence[Object]) -> None:
-    for position, toleration in enumerate(tolerations):
+def tolerations(errors: ErrorList, at: Path, given: Sequence[Object]) -> None:
+    """Check tolerations of taints."""
+    for position, toleration in enumerate(given):
         key, operator = toleration.get("key") or "", toleration.get("operator") or ""
         effect, value = toleration.get("effect") or "", toleration.get("value") or ""
         place = at.index(position)

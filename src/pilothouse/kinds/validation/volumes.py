@@ -10,7 +10,7 @@ from pilothouse.kinds.quantity import ZERO, parse
 from pilothouse.kinds.validation import checks
 from pilothouse.kinds.validation.checks import Object, items
 
-__all__ = ["pod_volumes"]
+__all__ = ["host_path", "nfs", "pod_volumes"]
 
 _MODE_MESSAGE = "must be a number between 0 and 0777 (octal), both inclusive"
 _HOST_PATH_TYPES = (
@@ -68,7 +68,8 @@ def _empty_dir(errors: ErrorList, at: Path, source: Object) -> None:
         errors.forbidden(at.child("sizeLimit"), "SizeLimit field must be a valid resource quantity")
 
 
-def _host_path(errors: ErrorList, at: Path, source: Object) -> None:
+def host_path(errors: ErrorList, at: Path, source: Object) -> None:
+    """Check a path of the host."""
     if not checks.required(errors, at, source, "path"):
         return
     checks.no_backsteps(errors, at.child("path"), source["path"])
@@ -116,7 +117,8 @@ def _claim(errors: ErrorList, at: Path, source: Object) -> None:
     checks.required(errors, at, source, "claimName")
 
 
-def _nfs(errors: ErrorList, at: Path, source: Object) -> None:
+def nfs(errors: ErrorList, at: Path, source: Object) -> None:
+    """Check an export of a file server."""
     checks.required(errors, at, source, "server")
     path = source.get("path") or ""
     if not path:
@@ -178,14 +180,7 @@ def _named_projection(errors: ErrorList, at: Path, source: Object) -> None:
 
 
 def _token(errors: ErrorList, at: Path, source: Object) -> None:
-    seconds = source.get("expirationSeconds")
-    if seconds is not None:
-        if seconds < 600:
-            errors.invalid(at.child("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes")
-        if seconds > 1 << 32:
-            errors.invalid(
-                at.child("expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds"
-            )
+    checks.token_lifetime(errors, at.child("expirationSeconds"), source.get("expirationSeconds"))
     checks.required(errors, at, source, "path")
 
 
@@ -216,9 +211,9 @@ _CHECKS: dict[str, _Check] = {
     "downwardAPI": _downward,
     "emptyDir": _empty_dir,
     "ephemeral": _ephemeral,
-    "hostPath": _host_path,
+    "hostPath": host_path,
     "image": _image,
-    "nfs": _nfs,
+    "nfs": nfs,
     "persistentVolumeClaim": _claim,
     "projected": _projected,
     "secret": _secret,
