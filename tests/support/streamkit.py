@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from pilothouse.apiserver.http.pipes import MemoryDuplex
 from pilothouse.apiserver.http.server import HttpServer
@@ -239,3 +241,38 @@ async def upgraded(answer: Answer) -> AsyncIterator[tuple[MemoryDuplex, asyncio.
         near.abort()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+class Socket:
+    """A WebSocket client that sorts what it gets by channel."""
+
+    def __init__(self, duplex: MemoryDuplex) -> None:
+        self._duplex = duplex
+        self._connection = Connection(ConnectionType.CLIENT)
+        self.messages: list[bytes] = []
+        self.close_code = 0
+
+    def send(self, data: bytes | str) -> None:
+        event = TextMessage(data) if isinstance(data, str) else BytesMessage(data)
+        self._duplex.write(self._connection.send(event))
+
+    async def read(self, count: int = -1) -> None:
+        """Read to the end, or until there are so many messages."""
+        held = b""
+        while not self.close_code and (count < 0 or len(self.messages) < count):
+            data = await asyncio.wait_for(self._duplex.read(), 5)
+            if not data:
+                return
+            self._connection.receive_data(data)
+            for event in self._connection.events():
+                if isinstance(event, CloseConnection):
+                    self.close_code = int(event.code)
+                    self._duplex.write(self._connection.send(event.response()))
+                elif isinstance(event, BytesMessage | TextMessage):
+                    held += event.data.encode() if isinstance(event.data, str) else bytes(event.data)
+                    if event.message_finished:
+                        self.messages.append(held)
+                        held = b""
+
+    def channel(self, number: int) -> bytes:
+        return b"".join(message[1:] for message in self.messages if message[0] == number)

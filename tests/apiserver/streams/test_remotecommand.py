@@ -10,8 +10,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from wsproto.connection import Connection, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from pilothouse.apiserver.http.pipes import MemoryDuplex
 from pilothouse.apiserver.model import Answer, Request, Response
@@ -24,6 +22,7 @@ from pilothouse.foundation.clock import FakeClock
 from support.streamkit import (
     LINE,
     FakeNodes,
+    Socket,
     make_pod,
     make_request,
     spdy_request,
@@ -40,41 +39,6 @@ EXIT_3 = {
     "details": {"causes": [{"reason": "ExitCode", "message": "3"}]},
 }
 V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
-
-
-class Socket:
-    """A WebSocket client that sorts what it gets by channel."""
-
-    def __init__(self, duplex: MemoryDuplex) -> None:
-        self._duplex = duplex
-        self._connection = Connection(ConnectionType.CLIENT)
-        self.messages: list[bytes] = []
-        self.close_code = 0
-
-    def send(self, data: bytes | str) -> None:
-        event = TextMessage(data) if isinstance(data, str) else BytesMessage(data)
-        self._duplex.write(self._connection.send(event))
-
-    async def read(self, count: int = -1) -> None:
-        """Read to the end, or until there are so many messages."""
-        held = b""
-        while not self.close_code and (count < 0 or len(self.messages) < count):
-            data = await asyncio.wait_for(self._duplex.read(), 5)
-            if not data:
-                return
-            self._connection.receive_data(data)
-            for event in self._connection.events():
-                if isinstance(event, CloseConnection):
-                    self.close_code = int(event.code)
-                    self._duplex.write(self._connection.send(event.response()))
-                elif isinstance(event, BytesMessage | TextMessage):
-                    held += event.data.encode() if isinstance(event.data, str) else bytes(event.data)
-                    if event.message_finished:
-                        self.messages.append(held)
-                        held = b""
-
-    def channel(self, number: int) -> bytes:
-        return b"".join(message[1:] for message in self.messages if message[0] == number)
 
 
 @asynccontextmanager

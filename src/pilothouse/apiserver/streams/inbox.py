@@ -32,8 +32,8 @@ class Inbox:
 
     @property
     def full(self) -> bool:
-        """Whether as much waits as may."""
-        return self._size >= self._limit
+        """Whether more waits than may; a peer that keeps to its window never gets there."""
+        return self._size > self._limit
 
     def feed(self, data: bytes) -> None:
         """Add bytes; after the end, or where nobody reads, they are let go."""

@@ -37,6 +37,8 @@ STREAM_ALREADY_CLOSED: Final = 9
 INITIAL_WINDOW: Final = 1 << 16
 _MAX_WINDOW: Final = (1 << 31) - 1
 _SETTINGS_INITIAL_WINDOW: Final = 7
+RECEIVE_WINDOW: Final = 1 << 18
+"""Bytes of a stream that a peer which keeps to windows may send before some are acknowledged."""
 MAX_FRAME: Final = 1 << 16
 """Bytes of the longest DATA frame that is sent."""
 MAX_STREAMS: Final = 256
@@ -252,6 +254,10 @@ class SpdyConnection:
         data = b"".join(self._out)
         self._out.clear()
         return data
+
+    def announce(self) -> None:
+        """Tell the peer our windows, and by that, that we know them; moby/spdystream lets this pass."""
+        self._out.append(self._writer.settings({_SETTINGS_INITIAL_WINDOW: RECEIVE_WINDOW}))
 
     def open(self, headers: Mapping[str, str], *, fin: bool = False) -> int:
         """Open a stream and return its number. Raises SpdyError where the peer takes none or there are too many."""

@@ -87,6 +87,8 @@ class SpdyPeer:
 
     async def run(self) -> None:
         """Read until the peer goes away or breaks the protocol; then all streams end."""
+        self._connection.announce()
+        self._send_out()
         try:
             while data := await self._duplex.read():
                 for event in self._connection.receive(data):
