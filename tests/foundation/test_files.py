@@ -189,8 +189,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(fs: FileSystem, tmp_path: Path) 
     assert fs.pread(fd, 100, 0) == b"second"
     fs.close(fd)
     assert fs.listdir(str(tmp_path)) == ["a"]
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
-        write_whole(fs, str(tmp_path / "gone" / "a"), b"x", 0o600)
+        write_whole(OsFileSystem(), str(tmp_path / "gone" / "a"), b"x", 0o600)
 
 
 def test_the_mode_of_a_replaced_file_is_the_new_one(tmp_path: Path) -> None:
