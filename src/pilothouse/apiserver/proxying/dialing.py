@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-import httptools
-
 from pilothouse.apiserver.model import Answer, Duplex, Response, UpgradeResponse
 from pilothouse.kinds.status import ServiceUnavailable, Unknown
 
@@ -96,6 +94,8 @@ async def request_upgrade(dialed: Dialed, method: str, path: str, headers: Seque
         raise Unknown(
             f"error dialing backend: no answer to the upgrade: {str(error) or 'timeout'}", code=500
         ) from error
+    import httptools  # noqa: PLC0415 - idle servers parse no answers
+
     collected = _Collected()
     parser = httptools.HttpResponseParser(collected)
     try:
@@ -124,6 +124,8 @@ async def send_upgrade(dialed: Dialed, method: str, path: str, headers: Sequence
 
 async def read_refusal(dialed: Dialed) -> Response:
     """Read the rest of an answer that refuses the upgrade; one that is long is cut."""
+    import httptools  # noqa: PLC0415 - idle servers parse no answers
+
     collected = _Collected()
     parser = httptools.HttpResponseParser(collected)
     try:

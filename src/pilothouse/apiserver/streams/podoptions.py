@@ -14,7 +14,7 @@ from pilothouse.kinds import times
 from pilothouse.kinds.fielderrors import ErrorList, Path, quote
 from pilothouse.kinds.status import BadRequest, invalid
 
-__all__ = ["ExecOptions", "choose_container", "exec_options", "host_of", "log_options"]
+__all__ = ["ExecOptions", "choose_container", "connect_options", "exec_options", "host_of", "log_options"]
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+").fullmatch
 _INT64: Final = range(-(1 << 63), 1 << 63)
@@ -50,6 +50,31 @@ def exec_options(request: Request) -> ExecOptions:
         container=request.param("container"),
         command=tuple(request.query.get("command", ())),
     )
+
+
+def connect_options(request: Request, resource: str, subresource: str, rest: str = "") -> Object:
+    """Return the options of a CONNECT as admission sees them: PodExecOptions and its like, with defaults.
+
+    rest: what follows a `proxy` subresource. Raises ValueError for a query that cannot be read.
+    """
+    if subresource == "proxy":
+        kind = {"pods": "PodProxyOptions", "services": "ServiceProxyOptions"}.get(resource, "NodeProxyOptions")
+        return {"kind": kind, "apiVersion": "v1", **({"path": rest} if rest else {})}
+    if subresource == "portforward":
+        ports = [
+            int(port)
+            for value in request.query.get("ports", ())
+            for port in value.split(",")[:_MAX_SHOWN]
+            if port.isascii() and port.isdigit() and len(port) < 6
+        ]
+        return {"kind": "PodPortForwardOptions", "apiVersion": "v1", **({"ports": ports} if ports else {})}
+    options: Object = {"kind": "PodExecOptions" if subresource == "exec" else "PodAttachOptions", "apiVersion": "v1"}
+    options |= {name: True for name in ("stdin", "stdout", "stderr", "tty") if _flag(request, name)}
+    if container := request.param("container"):
+        options["container"] = container
+    if subresource == "exec":
+        options["command"] = list(request.query.get("command", ())) or None
+    return options
 
 
 def _names(pod: Object) -> Iterator[str]:
