@@ -46,17 +46,10 @@ def _parse(method: str, path: str, query: str) -> RequestInfo:
     else:
         return _plain(method, path)
     verb = _VERBS.get(method, method.lower())
-    if rest[0] in {"watch", "proxy"}:
-        # The forms of Kubernetes before 1.2; only the watch is still served.
-        if len(rest) == 1 or rest[0] == "proxy":
-            return _plain(method, path)
+    if rest[0] == "watch" and len(rest) > 1:
+        # The form of Kubernetes before 1.2, which some clients still use.
         verb, rest = "watch", rest[1:]
-    namespace = ""
-    if rest[0] == "namespaces":
-        if len(rest) > 1:
-            namespace = rest[1]
-            if len(rest) > 2 and rest[2] not in _NAMESPACE_SUBRESOURCES:
-                rest = rest[2:]
+    namespace, rest = _namespace(rest)
     resource, name, subresource = [*rest, "", ""][:3]
     tail = ""
     if subresource == "proxy":
@@ -67,6 +60,15 @@ def _parse(method: str, path: str, query: str) -> RequestInfo:
     if not name:
         verb, name = _collection(verb, query)
     return RequestInfo(True, verb, path, group, version, namespace, resource, subresource, name, tail)
+
+
+def _namespace(parts: list[str]) -> tuple[str, list[str]]:
+    """Split what comes before the resource: `namespaces/x`, unless the namespace itself is meant."""
+    if parts[0] != "namespaces" or len(parts) == 1:
+        return "", parts
+    if len(parts) == 2 or parts[2] in _NAMESPACE_SUBRESOURCES:
+        return parts[1], parts
+    return parts[1], parts[2:]
 
 
 _remembered = lru_cache(maxsize=_MEMO)(_parse)

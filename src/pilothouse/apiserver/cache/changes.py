@@ -25,6 +25,9 @@ def json_line(form: Form | None = None) -> Encode:
 
     def line(kind: str, entry: Entry) -> bytes:
         own = entry.form
+        if not entry.key:
+            # A bookmark: whole as it is, for there may be nothing in its metadata but the version.
+            return b'{"type":"%b","object":%b}\n' % (kind.encode(), entry.value)
         return b'{"type":"%b","object":%b%d",%b}\n' % (
             kind.encode(),
             (form or own).full,

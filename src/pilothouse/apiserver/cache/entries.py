@@ -50,8 +50,8 @@ class _Reference(msgspec.Struct, frozen=True, gc=False):
     uid: str = ""
     kind: str = ""
     name: str = ""
-    apiVersion: str = ""  # noqa: N815  # as JSON has it
-    blockOwnerDeletion: bool = False  # noqa: N815
+    apiVersion: str = ""  # as JSON has it
+    blockOwnerDeletion: bool = False
     controller: bool = False
 
 
@@ -63,9 +63,9 @@ class Metadata(msgspec.Struct, frozen=True):
     uid: str = ""
     generation: int = 0
     labels: dict[str, str] = {}
-    deletionTimestamp: str | None = None  # noqa: N815
+    deletionTimestamp: str | None = None
     finalizers: list[str] = []
-    ownerReferences: list[_Reference] = []  # noqa: N815
+    ownerReferences: list[_Reference] = []
 
 
 class _Outer(msgspec.Struct):

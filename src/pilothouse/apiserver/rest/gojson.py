@@ -28,8 +28,6 @@ def _char(byte: int) -> str:
     if 0x20 <= byte < 0x7F:
         return f"'{text}'" if text != "\\" else r"'\\'"
     named = {7: r"\a", 8: r"\b", 9: r"\t", 10: r"\n", 11: r"\v", 12: r"\f", 13: r"\r"}
-    if byte >= 0x80:
-        return f"'{text}'"
     return f"'{named.get(byte) or chr(0x5C) + f'x{byte:02x}'}'"
 
 

@@ -54,7 +54,7 @@ class Renderer:
     async def one(self, request: Request, served: Served, entry: Entry, status: int = 200) -> Response:
         """Return the answer that has one object."""
         form = negotiated(request)
-        if self.is_direct(served, entry) and form is None:
+        if form is None and entry.rv and self.is_direct(served, entry):
             response = self.direct(served, entry, status)
         elif form is None:
             response = Response(status, _encode(_with_version(await served.load(entry), entry)))
@@ -163,11 +163,11 @@ class Renderer:
     def bookmark(self, served: Served, version: int, *, initial: bool) -> Entry:
         """Return the object that a bookmark carries."""
         form = served.form
-        metadata: Object = {"creationTimestamp": None}
+        metadata: Object = {"resourceVersion": str(version)}
         if initial:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
         parts = {} if served.custom is not None else empty_object(form.api_version, form.kind)
-        obj = {"kind": form.kind, "apiVersion": form.api_version, "metadata": metadata, **parts}
+        obj = {**parts, "kind": form.kind, "apiVersion": form.api_version, "metadata": metadata}
         return Entry("", _encode(obj), version, form)
 
 

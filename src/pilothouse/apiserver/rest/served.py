@@ -16,7 +16,8 @@ from pilothouse.apiserver.strategies.base import Context, Strategy
 from pilothouse.apiserver.strategies.kinds import strategy_for
 from pilothouse.kinds import fields
 from pilothouse.kinds.apply import FieldManager
-from pilothouse.kinds.defaults import default
+from pilothouse.kinds.completion import complete, complete_status
+from pilothouse.kinds.defaults import default, has_defaults
 from pilothouse.kinds.emptyobjects import empty_object
 from pilothouse.kinds.fielderrors import ErrorList
 from pilothouse.kinds.fieldset import FieldSet, of_paths
@@ -175,7 +176,10 @@ class Served:
         """Fill in the defaults."""
         if self.custom is not None:
             return self.custom.default(obj)
-        return default(obj, *self.resource.gvk)
+        made = default(obj, *self.resource.gvk)
+        if not has_defaults(*self.resource.gvk):
+            complete(made, *self.resource.gvk)
+        return complete_status(made, *self.resource.gvk) if made.get("status") else made
 
     def validate_create(self, obj: Object) -> ErrorList:
         """Check a new object."""

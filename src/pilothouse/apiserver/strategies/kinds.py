@@ -8,6 +8,7 @@ from pilothouse.apiserver.ports import Object
 from pilothouse.apiserver.strategies.base import Context, Strategy
 from pilothouse.apiserver.strategies.pods import POD
 from pilothouse.apiserver.strategies.services import SERVICE
+from pilothouse.kinds.emptyobjects import empty_object
 
 __all__ = ["strategy_for"]
 
@@ -72,7 +73,7 @@ def _job_labels(new: Object, context: Context) -> None:
 
 def _daemon_set(new: Object, context: Context) -> None:
     annotations = new["metadata"].setdefault("annotations", {})
-    annotations.setdefault(_TEMPLATE_GENERATION, "1")
+    annotations[_TEMPLATE_GENERATION] = "1"
 
 
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
@@ -83,6 +84,12 @@ def _daemon_set_update(new: Object, old: Object, context: Context) -> None:
     if (new.get("spec") or {}).get("template") != (old.get("spec") or {}).get("template"):
         before += 1
     new["metadata"].setdefault("annotations", {})[_TEMPLATE_GENERATION] = str(before)
+
+
+def _node(new: Object, context: Context) -> None:
+    status = new.setdefault("status", {})
+    for name, value in empty_object("v1", "Node")["status"].items():
+        status.setdefault(name, value)
 
 
 def _volume(new: Object, context: Context) -> None:
@@ -135,7 +142,7 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("events.k8s.io", "Event"): Strategy(creates_on_update=True, ttl=3600),
     ("", "LimitRange"): Strategy(creates_on_update=True),
     ("", "Namespace"): _with_status({"phase": "Active"}, finish_create=_namespace, finish_update=_namespace_update),
-    ("", "Node"): Strategy(status_subresource=True, keeps_status=True),
+    ("", "Node"): Strategy(status_subresource=True, keeps_status=True, finish_create=_node),
     ("", "PersistentVolume"): Strategy(
         status_subresource=True, keeps_status=True, finish_create=_volume, finish_status=_volume_status
     ),

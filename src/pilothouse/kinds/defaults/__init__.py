@@ -7,7 +7,7 @@ from typing import Any
 
 from pilothouse.kinds.defaults import apps, batch, core, networking, other
 
-__all__ = ["default"]
+__all__ = ["default", "has_defaults"]
 
 _Defaulter = Callable[[dict[str, Any]], None]
 
@@ -32,6 +32,11 @@ _GROUPS: dict[tuple[str, str], Mapping[str, _Defaulter]] = {
     ("storage.k8s.io", "v1"): other.STORAGE,
 }
 _DEFAULTERS = {(*group, kind): run for group, kinds in _GROUPS.items() for kind, run in kinds.items()}
+
+
+def has_defaults(group: str, version: str, kind: str) -> bool:
+    """Whether a kind has defaults."""
+    return (group, version, kind) in _DEFAULTERS
 
 
 def default(obj: dict[str, Any], group: str, version: str, kind: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pilothouse.kinds.defaults.pods import pod_template
 
 __all__ = ["DEFAULTERS"]
 
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 _DEPLOYMENT: Table = (("replicas", 1), ("revisionHistoryLimit", 10), ("progressDeadlineSeconds", 600))
 _STATEFUL_SET: Table = (("replicas", 1), ("revisionHistoryLimit", 10), ("serviceName", ""))
 _RETENTION: Table = (("whenDeleted", "Retain"), ("whenScaled", "Retain"))
@@ -28,6 +29,7 @@ def _deployment(obj: Object) -> None:
 
 
 def _daemon_set(obj: Object) -> None:
+    child(obj, "metadata").setdefault("annotations", {}).setdefault(_TEMPLATE_GENERATION, "0")
     spec = child(obj, "spec")
     fill_missing(spec, (("revisionHistoryLimit", 10), ("selector", None)))
     _rolling(child(spec, "updateStrategy"), (("maxUnavailable", 1), ("maxSurge", 0)))

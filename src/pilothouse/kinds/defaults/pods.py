@@ -25,6 +25,7 @@ _HUGE_PAGES = "hugepages-"
 
 def pod(obj: Object) -> None:
     """Default a Pod: its spec, and what only pods get (requests from limits, service links, host ports)."""
+    _addresses(obj.get("status"))
     spec = child(obj, "spec")
     pod_spec(spec)
     for name in ("containers", "initContainers"):
@@ -39,6 +40,12 @@ def pod(obj: Object) -> None:
         _pod_level_resources(spec)
     if spec.get("hostNetwork"):
         _host_ports(spec)
+
+
+def _addresses(status: Object | None) -> None:
+    """Let the one address of a pod be among its many, for those who know only one."""
+    if status and status.get("podIP") and not status.get("podIPs"):
+        status["podIPs"] = [{"ip": status["podIP"]}]
 
 
 def pod_template(holder: Object, name: str = "template") -> Object:

@@ -1,0 +1,89 @@
+"""Subresources that others answer: nodes run commands and give logs, pods and services behind proxies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pilothouse.apiserver.model import Answer
+from pilothouse.apiserver.ports import AdmissionRequest, NodeStreams, Object, View
+from pilothouse.apiserver.rest.engine import Call, Engine
+from pilothouse.foundation.clock import Clock
+from pilothouse.kinds.status import generic, not_found
+
+if TYPE_CHECKING:
+    from pilothouse.apiserver.proxying.resolve import Resolver
+    from pilothouse.apiserver.proxying.reverse import ReverseProxy
+
+__all__ = ["Backends"]
+
+_OPTIONS = {
+    "exec": "PodExecOptions",
+    "attach": "PodAttachOptions",
+    "portforward": "PodPortForwardOptions",
+}
+_NOT_ALLOWED = 405
+
+
+class Backends:
+    """Implements `routing.Streams`. Imports what carries the streams when it is first needed."""
+
+    def __init__(self, engine: Engine, view: View, nodes: NodeStreams | None, clock: Clock) -> None:
+        self._engine = engine
+        self._view = view
+        self.nodes = nodes
+        """What runs the pods; None until a node agent has come."""
+        self._clock = clock
+        self._proxies: tuple[Resolver, ReverseProxy] | None = None
+
+    async def answer(self, call: Call) -> Answer:
+        """Answer exec, attach, port-forward, log or proxy. Raises ApiStatus."""
+        name, info = call.info.subresource, call.info
+        if name == "proxy":
+            await self._admit(call, _proxy_options(info.resource))
+            return await self._proxy(call)
+        found = call.served.resource.subresource(name)
+        if found is None or info.verb not in found.verbs:
+            raise generic(_NOT_ALLOWED)
+        pod = self._view.get("pods", info.namespace, info.name)
+        if pod is None:
+            raise not_found("", "pods", info.name)
+        if name == "log":
+            from pilothouse.apiserver.streams.logs import logs  # noqa: PLC0415  # few requests need it
+
+            return await logs(call.request, pod, self.nodes, clock=self._clock)
+        await self._admit(call, _OPTIONS[name])
+        if name == "portforward":
+            from pilothouse.apiserver.streams.portforward import connect_port_forward  # noqa: PLC0415
+
+            return await connect_port_forward(call.request, pod, self.nodes, clock=self._clock)
+        from pilothouse.apiserver.streams.remotecommand import connect_exec  # noqa: PLC0415
+
+        return await connect_exec(call.request, pod, self.nodes, attach=name == "attach", clock=self._clock)
+
+    async def _admit(self, call: Call, kind: str) -> None:
+        options: Object = {"kind": kind, "apiVersion": "v1"}
+        for name, values in call.request.query.items():
+            options[name] = values if name == "command" else values[0]
+        admitted: AdmissionRequest = self._engine.admission_request(call, "CONNECT", call.info.name, options, None)
+        admitted.kind = ("", "v1", kind)
+        await self._engine.mutate(admitted)
+        await self._engine.validate(admitted)
+
+    async def _proxy(self, call: Call) -> Answer:
+        from pilothouse.apiserver.proxying.resolve import Resolver  # noqa: PLC0415
+        from pilothouse.apiserver.proxying.reverse import ReverseProxy  # noqa: PLC0415
+        from pilothouse.apiserver.proxying.subresources import connect_proxy  # noqa: PLC0415
+
+        if self._proxies is None:
+            self._proxies = (Resolver(self._view), ReverseProxy())
+        resolver, proxy = self._proxies
+        return await connect_proxy(call.request, resolver, proxy)
+
+    async def close(self) -> None:
+        """Close the connections of proxies."""
+        if self._proxies is not None:
+            await self._proxies[1].close()
+
+
+def _proxy_options(resource: str) -> str:
+    return {"pods": "PodProxyOptions", "services": "ServiceProxyOptions"}.get(resource, "NodeProxyOptions")

@@ -1,0 +1,141 @@
+"""What the server does by itself: objects that every cluster has, roles that gather, compaction, repair."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from pilothouse.apiserver.access.aggregation import ClusterRoleAggregation
+from pilothouse.apiserver.access.default_roles import reconcile
+from pilothouse.apiserver.flow import ensure_defaults
+from pilothouse.foundation.logs import get_logger
+from pilothouse.kinds.status import AlreadyExists, ApiStatus
+from pilothouse.store import StoreError
+from pilothouse.store.errors import Compacted
+
+if TYPE_CHECKING:
+    from pilothouse.apiserver.server import ApiServer
+
+__all__ = ["Background"]
+
+_log = get_logger(__name__)
+
+_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_REPAIR_SECONDS = 180.0
+_RETRY_SECONDS = 5.0
+_PRIORITIES = (
+    ("system-node-critical", 2_000_001_000),
+    ("system-cluster-critical", 2_000_000_000),
+)
+_ABOUT = "Used for system critical pods that must {}run in the cluster."
+
+
+class Background:
+    """The server's own tasks, started once it has loaded and stopped before it closes."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+        self._tasks: list[asyncio.Task[None]] = []
+        self.pending: set[str] = set()
+        """Steps of the start that are not done yet, by the names of their checks."""
+
+    async def start(self) -> None:
+        """Create the namespaces that everything needs, and begin with the rest."""
+        clock = self._server.options.clock
+        self.pending = {"rbac/bootstrap-roles", "priority-and-fairness-config-producer", "system-namespaces"}
+        await self._once("system-namespaces", self._namespaces)
+        aggregation = ClusterRoleAggregation(self._server.view, self._server.local, clock=clock)
+        self._spawn(self._begin(), "start")
+        self._spawn(aggregation.run(), "cluster roles")
+        self._spawn(self._every(_REPAIR_SECONDS, self._repair), "repair")
+        if self._server.options.compact_seconds:
+            self._spawn(self._compact(self._server.options.compact_seconds), "compaction")
+
+    async def close(self) -> None:
+        """Stop all tasks."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
+
+    async def _begin(self) -> None:
+        await self._once("rbac/bootstrap-roles", self._roles)
+        await self._once("priority-and-fairness-config-producer", self._flows)
+
+    async def _once(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
+        """Do a step of the start; a store that refuses for a while delays it and stops nothing else."""
+        while True:
+            try:
+                await step()
+            except (ApiStatus, StoreError) as error:
+                _log.warning("a step of the start failed and is tried again", step=name, error=str(error))
+                await self._server.options.clock.sleep(_RETRY_SECONDS)
+            else:
+                self.pending.discard(name)
+                return
+
+    async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await self._server.options.clock.sleep(seconds)
+            try:
+                await step()
+            except (ApiStatus, StoreError) as error:
+                _log.warning("upkeep failed and is tried again", error=str(error))
+
+    async def _create(self, path: str, obj: dict[str, Any]) -> None:
+        try:
+            await self._server.local.call("POST", path, obj)
+        except AlreadyExists:
+            return
+
+    async def _namespaces(self) -> None:
+        missing = [name for name in _NAMESPACES if self._server.view.get("namespaces", "", name) is None]
+        await asyncio.gather(
+            *(
+                self._create(
+                    "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+                )
+                for name in missing
+            )
+        )
+
+    async def _roles(self) -> None:
+        await reconcile(self._server.view, self._server.local)
+
+    async def _flows(self) -> None:
+        await ensure_defaults(self._server.local, self._server.view)
+        for name, value in _PRIORITIES:
+            if self._server.view.get("priorityclasses.scheduling.k8s.io", "", name) is None:
+                text = _ABOUT.format("not be moved from their node, but " if "node" in name else "")
+                made = {
+                    "apiVersion": "scheduling.k8s.io/v1",
+                    "kind": "PriorityClass",
+                    "metadata": {"name": name},
+                    "value": value,
+                    "description": text,
+                }
+                await self._create("/apis/scheduling.k8s.io/v1/priorityclasses", made)
+
+    async def _repair(self) -> None:
+        for line in await self._server.allocator.repair():
+            _log.warning("an allocation was put right", what=line)
+
+    async def _compact(self, seconds: float) -> None:
+        """Let the store forget what is older than one interval, as kube-apiserver does with etcd."""
+        before = 0
+        while True:
+            await self._server.options.clock.sleep(seconds)
+            now = self._server.cacher.revision
+            if before:
+                try:
+                    await self._server.store.compact(before)
+                except Compacted:
+                    pass  # another server on the same store was first
+                except StoreError as error:
+                    _log.warning("the store could not be compacted; tried again later", error=str(error))
+                    continue
+                self._server.cacher.compacted(before)
+            before = now

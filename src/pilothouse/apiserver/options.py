@@ -1,0 +1,44 @@
+"""How an API server is set up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pilothouse.apiserver.allocation import AllocationOptions
+from pilothouse.apiserver.audit import AuditPolicy
+from pilothouse.apiserver.flow import Limits
+from pilothouse.apiserver.model import User
+from pilothouse.foundation.clock import Clock, SystemClock
+from pilothouse.foundation.ids import Ids, SystemIds
+from pilothouse.foundation.metrics import PROGRAM, Metrics
+
+__all__ = ["ServerOptions"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerOptions:
+    """Settings of an `ApiServer`; the defaults are kube-apiserver's where it has the setting.
+
+    tokens: users by their static token. issuers: of service-account tokens, the first signs. audiences: whom tokens
+    are for. anonymous: whether requests without credentials are `system:anonymous` (who may see health and version).
+    lifecycle: whether garbage collection, namespace deletion and default service accounts run here.
+    compact_seconds: between compactions of the store; 0 for none. enable_admission, disable_admission: plugins by name.
+    advertise: host and port that clients reach.
+    """
+
+    tokens: dict[str, User] = field(default_factory=dict)
+    issuers: tuple[str, ...] = ("https://kubernetes.default.svc",)
+    audiences: tuple[str, ...] = ()
+    anonymous: bool = True
+    lifecycle: bool = False
+    compact_seconds: float = 300.0
+    enable_admission: tuple[str, ...] = ()
+    disable_admission: tuple[str, ...] = ()
+    advertise: str = ""
+    allocation: AllocationOptions = field(default_factory=AllocationOptions)
+    limits: Limits = field(default_factory=Limits)
+    audit_policy: AuditPolicy | None = None
+    audit_log: str = ""
+    clock: Clock = field(default_factory=SystemClock)
+    ids: Ids = field(default_factory=SystemIds)
+    metrics: Metrics = PROGRAM
