@@ -15,7 +15,7 @@ from pilothouse.apiserver.model import Answer, Handler, Request, Response
 from pilothouse.foundation.clock import Clock
 from pilothouse.foundation.tls import issue, make_ca, server_context, write
 
-__all__ = ["Authority", "Client", "Recorder", "serving"]
+__all__ = ["Authority", "Client", "Recorder", "Wire", "serving"]
 
 
 @dataclass
@@ -120,3 +120,38 @@ class Authority:
     def context(self) -> ssl.SSLContext:
         """Return a server's context that takes client certificates where they are shown."""
         return server_context(*self.server, client_ca=self.ca_path, client_required=False)
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def can_write_eof(self) -> bool:
+        return False

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import ngh2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pilothouse.apiserver.http import HttpLimits, HttpServer
 from pilothouse.apiserver.model import (
@@ -22,7 +25,7 @@ from pilothouse.apiserver.model import (
 )
 from pilothouse.foundation.clock import Clock, FakeClock
 from pilothouse.foundation.tls import client_context
-from support.httpkit import Authority, Recorder, serving
+from support.httpkit import Authority, Recorder, Wire, serving
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -399,3 +402,68 @@ async def test_graceful_close(authority: Authority) -> None:
         await asyncio.wait_for(closing, 3)
         await asyncio.wait_for(peer.lost.wait(), 5)
         assert set(peer.goaways) == {ngh2.ErrorCode.NO_ERROR}
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+REQUEST = b"\x82\x87\x84\x41\x01x"
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+FRAMES = st.one_of(
+    st.builds(frame, st.integers(0, 10), st.integers(0, 255), st.integers(0, 9), st.binary(max_size=20)),
+    st.builds(frame, st.just(1), st.sampled_from([4, 5]), st.sampled_from([1, 3, 5, 7]), st.just(REQUEST)),
+    st.builds(frame, st.just(0), st.sampled_from([0, 1]), st.sampled_from([1, 3, 5, 7]), st.binary(max_size=20)),
+    st.builds(frame, st.just(3), st.just(0), st.sampled_from([1, 3, 5, 7]), st.just(bytes(4))),
+    st.binary(max_size=30),
+)
+
+
+@given(st.lists(FRAMES, max_size=12), st.lists(st.integers(0, 1000), max_size=8))
+def test_hostile_frames_are_answered_or_end_the_connection(frames: list[bytes], cuts: list[int]) -> None:
+    from pilothouse.apiserver.http.answering import Shared
+    from pilothouse.apiserver.http.h2 import Http2Connection
+
+    problems: list[dict[str, Any]] = []
+
+    async def run(sink: Sink) -> None:
+        sink.write(b"abc")
+        await sink.drain()
+        await asyncio.sleep(0)
+        sink.write(b"abc")
+
+    async def late() -> Answer:
+        await asyncio.sleep(0)
+        return Response(200, b"late")
+
+    count = 0
+
+    def handler(_: Request) -> Answer | Awaitable[Answer]:
+        nonlocal count
+        count += 1
+        return late() if count % 3 == 0 else (Response(200, b"abc"), StreamingResponse(run))[count % 3 - 1]
+
+    async def feed() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: problems.append(context))
+        shared = Shared(handler, HttpLimits(max_body_bytes=30), FakeClock(), loop)
+        connection, wire = Http2Connection(shared), Wire()
+        connection.begin(wire, None)  # type: ignore[arg-type]
+        data = PREFACE + b"".join(frames)
+        places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
+        for start, end in itertools.pairwise(places):
+            if not wire.closed and end > start:
+                connection.data_received(data[start:end])
+                await asyncio.sleep(0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not shared.connections
+        assert connection._bodies == 0
+
+    asyncio.run(feed())
+    assert not problems

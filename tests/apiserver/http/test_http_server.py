@@ -17,7 +17,7 @@ from pilothouse.apiserver.http import HttpLimits
 from pilothouse.apiserver.model import Answer, Request, Response, refusal
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.kinds.status import not_found
-from support.httpkit import Client, Recorder, serving
+from support.httpkit import Client, Recorder, Wire, serving
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -231,41 +231,6 @@ VALID = [
     b"PUT /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n\r\n\r\r\n2;a\r\nbc\r\n0\r\nT: u\r\n\r\n",
     b"HEAD /d HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
 ]
-
-
-class Wire(asyncio.Transport):
-    """A transport that keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = bytearray()
-        self.closed = False
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        self.closed = True
-
-    abort = close
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-    def can_write_eof(self) -> bool:
-        return False
 
 
 def fed(pieces: list[bytes]) -> tuple[list[tuple[str, str, bytes]], bytes, bool]:

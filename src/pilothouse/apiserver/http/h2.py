@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable
 from typing import Any, Final
 
 from ngh2 import (
@@ -27,19 +25,17 @@ from ngh2 import (
 )
 
 from pilothouse.apiserver.http.answering import Shared, failed
-from pilothouse.apiserver.http.answers import BODILESS, batches, clean
+from pilothouse.apiserver.http.h2answering import Http2Answering, Stream
 from pilothouse.apiserver.http.heads import Malformed, split_target
 from pilothouse.apiserver.model import (
-    Answer,
     Peer,
-    Piece,
     Request,
     Response,
     StreamingResponse,
     UpgradeResponse,
     refusal,
 )
-from pilothouse.foundation.grpc.connection import Http2Protocol, RateLimit
+from pilothouse.foundation.grpc.connection import RateLimit
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.status import BadRequest, too_large
 
@@ -52,10 +48,6 @@ _CONNECTION_WINDOW: Final = 4 << 20
 _MAX_STREAMS: Final = 250
 _MAX_BODIES_BYTES: Final = 32 << 20
 """Of bodies that are not whole yet, over all requests of a connection."""
-_AT_ONCE_BYTES: Final = 256 << 10
-"""An answer over it is written as the peer takes it."""
-_KEEPALIVE_SECONDS, _KEEPALIVE_TIMEOUT = 60.0, 20.0
-_HOP_BY_HOP: Final = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection"})
 
 
 def _engine(max_head_bytes: int) -> Connection:
@@ -78,62 +70,13 @@ def _engine(max_head_bytes: int) -> Connection:
     return engine
 
 
-class _Stream:
-    """One request and its answer."""
-
-    __slots__ = ("body", "deadline", "ended", "request", "sink", "size", "task")
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.body: list[bytes] = []
-        self.size = 0
-        self.ended = False
-        """Whether the request is whole, or nothing more of it is wanted."""
-        self.deadline = math.inf
-        self.task: asyncio.Task[None] | None = None
-        self.sink: _Sink | None = None
-
-
-class _Sink:
-    """A `Sink` over one stream."""
-
-    __slots__ = ("_connection", "_id", "closed")
-
-    def __init__(self, connection: Http2Connection, stream_id: int) -> None:
-        self._connection = connection
-        self._id = stream_id
-        self.closed = False
-
-    @property
-    def buffered(self) -> int:
-        return 0 if self.closed else self._connection.buffered(self._id)
-
-    def write(self, data: bytes) -> None:
-        if data and not self.closed and not self._connection.send(self._id, data):
-            self.closed = True
-
-    def write_piece(self, piece: Piece) -> None:
-        self.write(piece.data)
-
-    async def drain(self) -> None:
-        if not self.closed:
-            await self._connection.drain(self._id)
-
-
-class Http2Connection(Http2Protocol):
+class Http2Connection(Http2Answering):
     """Answer the requests of one peer."""
 
     def __init__(self, shared: Shared) -> None:
         limits = shared.limits
-        super().__init__(
-            _engine(limits.max_head_bytes),
-            keepalive_seconds=_KEEPALIVE_SECONDS,
-            keepalive_timeout=_KEEPALIVE_TIMEOUT,
-        )
-        self._shared = shared
-        self._streams: dict[int, _Stream] = {}
+        super().__init__(shared, _engine(limits.max_head_bytes))
         self._bodies = 0
-        self._ending = False
         self._peer: Peer | None = None
         self.deadline = shared.monotonic() + limits.idle_seconds
         self._resets = RateLimit(_MAX_STREAMS, 100.0, shared.monotonic)
@@ -167,9 +110,6 @@ class Http2Connection(Http2Protocol):
         transport, engine = self.transport, self.engine
         if transport is not None and not self.paused and not engine.want_read and not engine.want_write:
             transport.close()  # either side said goodbye, or the peer broke the protocol and was told
-
-    def is_open(self, stream_id: int) -> bool:
-        return stream_id in self._streams
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -230,13 +170,13 @@ class Http2Connection(Http2Protocol):
         try:
             path, query_text = _split(method, target, self._shared.limits.max_target_bytes)
         except Malformed as error:
-            self._streams[stream_id] = stream = _Stream(Request(method, "/", "/", "", {}))
+            self._streams[stream_id] = stream = Stream(Request(method, "/", "/", "", {}))
             stream.ended = event.end_stream
             self._deliver(stream_id, stream, refusal(BadRequest(str(error), code=error.status)))
             return
         headers = dict(reversed(pairs))
         request = Request(method, target, path, query_text, headers, b"", self._peer, pairs)
-        self._streams[stream_id] = stream = _Stream(request)
+        self._streams[stream_id] = stream = Stream(request)
         if event.end_stream:
             self._on_end(stream_id)
             return
@@ -262,13 +202,13 @@ class Http2Connection(Http2Protocol):
         elif self._bodies > _MAX_BODIES_BYTES:
             self._reset(stream_id, ErrorCode.ENHANCE_YOUR_CALM)
 
-    def _drop_body(self, stream: _Stream) -> bytes:
+    def _drop_body(self, stream: Stream) -> bytes:
         body = b"".join(stream.body)
         self._bodies -= stream.size
         stream.body, stream.size = [], 0
         return body
 
-    def _refuse_body(self, stream_id: int, stream: _Stream) -> None:
+    def _refuse_body(self, stream_id: int, stream: Stream) -> None:
         self._drop_body(stream)
         stream.ended = True
         self._deliver(stream_id, stream, refusal(too_large(f"limit is {self._shared.limits.max_body_bytes}")))
@@ -299,136 +239,12 @@ class Http2Connection(Http2Protocol):
         if self._ending and not self._streams:
             self.loop.call_soon(self._terminate)
 
-    def _forget(self, stream: _Stream) -> None:
+    def _forget(self, stream: Stream) -> None:
         self._drop_body(stream)
         if stream.sink is not None:
             stream.sink.closed = True
         if stream.task is not None and not stream.task.done():
             self.loop.call_soon(stream.task.cancel)  # once it has begun
-
-    # Answers
-
-    async def _await(self, stream_id: int, stream: _Stream, coming: Awaitable[Answer]) -> None:
-        request = stream.request
-        try:
-            answer = await coming
-        except asyncio.CancelledError:
-            if stream_id not in self._streams:
-                raise
-            answer = failed(request.method, request.path, RuntimeError("cancelled"))
-        except Exception as error:  # noqa: BLE001  # as above
-            answer = failed(request.method, request.path, error)
-        stream.task = None
-        if stream_id in self._streams:
-            self._deliver(stream_id, stream, answer)
-
-    def _deliver(self, stream_id: int, stream: _Stream, answer: Answer) -> None:
-        try:
-            if isinstance(answer, Response):
-                self._respond(stream_id, stream, answer)
-            elif isinstance(answer, StreamingResponse):
-                self._stream(stream_id, stream, answer)
-            else:
-                answer = refusal(BadRequest("HTTP/2 has no upgrades: ask in HTTP/1.1"))
-                self._respond(stream_id, stream, answer)
-        except Exception:  # noqa: BLE001  # a header that is no text, say
-            _log.exception("answer cannot be sent", method=stream.request.method, path=stream.request.path)
-            self._reset(stream_id, ErrorCode.INTERNAL_ERROR)
-        self.schedule_flush()
-
-    def _head(self, answer: Response | StreamingResponse) -> list[tuple[bytes, bytes]]:
-        date = self._shared.dates.line(self._shared.monotonic())[6:-2]
-        fields = [(b":status", b"%d" % answer.status)]
-        if answer.content_type:
-            fields.append((b"content-type", clean(answer.content_type).encode()))
-        fields.append((b"date", date))
-        for name, value in answer.headers:
-            lower = name.lower()
-            if lower not in _HOP_BY_HOP:
-                fields.append((lower.encode(), clean(value).strip().encode("utf-8", "replace")))
-        return fields
-
-    def _respond(self, stream_id: int, stream: _Stream, answer: Response) -> None:
-        body = answer.body
-        pieces = (body,) if isinstance(body, bytes) else body
-        size = sum(map(len, pieces))
-        fields = self._head(answer)
-        bodiless = answer.status in BODILESS
-        if not bodiless:
-            fields.append((b"content-length", b"%d" % size))
-        empty = bodiless or not size or stream.request.method == "HEAD"
-        self.engine.send_response(stream_id, fields, end_stream=empty)
-        if empty:
-            return
-        if size <= _AT_ONCE_BYTES:
-            data = body if isinstance(body, bytes) else b"".join(body)
-            self.engine.send_data(stream_id, data, end_stream=True)
-        else:
-            stream.task = self.loop.create_task(self._pump(stream_id, pieces))
-
-    async def _pump(self, stream_id: int, pieces: Any) -> None:
-        """Write a big answer as the peer takes it."""
-        for batch in batches(pieces):
-            if not self.send(stream_id, batch):
-                return
-            await self.drain(stream_id)
-        self._end(stream_id)
-
-    def _stream(self, stream_id: int, stream: _Stream, answer: StreamingResponse) -> None:
-        silent = stream.request.method == "HEAD" or answer.status in BODILESS
-        self.engine.send_response(stream_id, self._head(answer), end_stream=silent)
-        if silent:
-            return
-        stream.sink = sink = _Sink(self, stream_id)
-        stream.task = self.loop.create_task(self._run(stream_id, stream, answer, sink))
-        if self._ending:
-            self.loop.call_soon(stream.task.cancel)
-
-    async def _run(self, stream_id: int, stream: _Stream, answer: StreamingResponse, sink: _Sink) -> None:
-        try:
-            await answer.run(sink)
-        except asyncio.CancelledError:
-            if stream_id not in self._streams:
-                raise
-            if not self._ending:
-                self._reset(stream_id, ErrorCode.INTERNAL_ERROR)
-                return
-        except Exception:  # noqa: BLE001  # whatever it is, the peer gets to know
-            _log.exception("stream failed", method=stream.request.method, path=stream.request.path)
-            self._reset(stream_id, ErrorCode.INTERNAL_ERROR)
-            return
-        finally:
-            sink.closed = True
-            stream.task = None
-        self._end(stream_id)
-
-    def send(self, stream_id: int, data: bytes | memoryview) -> bool:
-        """Queue bytes of an answer; return whether there is anybody to take them."""
-        if self.transport is None or stream_id not in self._streams:
-            return False
-        try:
-            self.engine.send_data(stream_id, data)
-        except NGH2Error:
-            return False
-        self.schedule_flush()
-        return True
-
-    def buffered(self, stream_id: int) -> int:
-        """Return bytes of a stream that are not taken, and those of the connection that the socket has not."""
-        if self.transport is None or stream_id not in self._streams:
-            return 0
-        return self.engine.queued_body_size(stream_id) + self.transport.get_write_buffer_size()
-
-    def _end(self, stream_id: int) -> None:
-        if self.transport is not None and stream_id in self._streams:
-            with contextlib.suppress(NGH2Error):
-                self.engine.end_stream(stream_id)
-            self.schedule_flush()
-
-    def _reset(self, stream_id: int, code: ErrorCode) -> None:
-        with contextlib.suppress(NGH2Error):
-            self.engine.reset_stream(stream_id, code)
-        self.schedule_flush()
 
     # What the server asks
 
