@@ -283,7 +283,10 @@ RESPONSES = [
     ({"allowed": True, "patchType": "JSONPatch"}, "webhook returned response.patchType but not response.patch"),
     ({"allowed": True, "patch": "bm8=", "patchType": "JSONPatch"}, "received undecodable patch in webhook response"),
     ({"allowed": True, **patch_of({"op": "add"}), "patchType": "Other"}, 'unsupported patch type "Other"'),
-    ({"allowed": True, **patch_of({"op": "remove", "path": "/none"})}, "Internal error occurred: error in remove for path: '/none': Unable"),
+    (
+        {"allowed": True, **patch_of({"op": "remove", "path": "/none"})},
+        "Internal error occurred: error in remove for path: '/none': Unable",
+    ),
     ({"allowed": True, **patch_of({"op": "add", "path": "/spec/containers", "value": 5})}, "cannot unmarshal number"),
 ]
 

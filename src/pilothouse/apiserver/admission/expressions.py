@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pilothouse.apiserver.admission.matching import Match
 from pilothouse.apiserver.ports import AdmissionRequest, Authorizer, Gvk, Gvr, Object
 
 if TYPE_CHECKING:
-    from pilothouse.apiserver.cel import Program
+    from pilothouse.apiserver.cel import Budget, Environment, Program
+    from pilothouse.apiserver.cel.program import Result
 
 __all__ = [
     "CONDITION_BUDGET",
     "Conditions",
     "ConditionsFailed",
+    "EvaluationFailed",
+    "OutOfBudget",
     "activation",
-    "failed",
+    "compiled",
+    "evaluate",
     "options_of",
-    "out_of_budget",
     "request_value",
     "user_info",
 ]
@@ -27,17 +31,41 @@ CONDITION_BUDGET: Final = 2_500_000
 """What the conditions of one webhook or policy may cost."""
 
 _OPTIONS: Final = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}
-_EXHAUSTED: Final = "validation failed due to running out of cost budget, no further validation rules will be run"
 
 
-def failed(expression: str, error: Exception) -> str:
-    """Word an evaluation that failed."""
-    return f"expression '{expression}' resulted in error: {error}"
+class EvaluationFailed(Exception):
+    """An expression does not compile or could not be evaluated; the message is Kubernetes'."""
 
 
-def out_of_budget() -> str:
-    """Word evaluations that cost too much together."""
-    return _EXHAUSTED
+class OutOfBudget(EvaluationFailed):
+    """The expressions of one policy cost too much together."""
+
+    def __init__(self) -> None:
+        super().__init__("validation failed due to running out of cost budget, no further validation rules will be run")
+
+
+def compiled(environment: Environment, text: str, result: Result) -> Program | str:
+    """Compile an expression; return why it does not compile instead where it does not."""
+    from pilothouse.apiserver.cel import CelCompileError  # noqa: PLC0415
+
+    try:
+        return environment.compile(text, result=result)
+    except CelCompileError as error:
+        return str(error)
+
+
+def evaluate(program: Program | str, text: str, values: Mapping[str, Any], budget: Budget) -> Any:
+    """Evaluate an expression. Raises EvaluationFailed, OutOfBudget where the budget does not suffice."""
+    from pilothouse.apiserver.cel import CelError  # noqa: PLC0415
+
+    if isinstance(program, str):
+        raise EvaluationFailed(f"compilation error: {program}")
+    try:
+        return program.evaluate(values, budget=budget)
+    except CelError as error:
+        if budget.exhausted:
+            raise OutOfBudget from None
+        raise EvaluationFailed(f"expression '{text}' resulted in error: {error}") from None
 
 
 def user_info(request: AdmissionRequest) -> Object:
@@ -133,13 +161,18 @@ class ConditionsFailed(Exception):
 class Conditions:
     """The `matchConditions` of a webhook or policy, compiled when first needed.
 
-    names: the variables that they may use beside `object`, `oldObject`, `request` and the authorizer's.
+    environment: where they are compiled; by default with `object`, `oldObject`, `request` and the authorizer's.
     """
 
-    def __init__(self, found: Sequence[Mapping[str, Any]], failure_policy: str, names: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        found: Sequence[Mapping[str, Any]],
+        failure_policy: str,
+        environment: Callable[[], Environment] | None = None,
+    ) -> None:
         self._texts = tuple(str(one.get("expression") or "") for one in found)
         self._ignores = failure_policy == "Ignore"
-        self._names = tuple(names)
+        self._environment = environment or _plain_environment
         self._programs: list[Program | str] | None = None
 
     def __bool__(self) -> bool:
@@ -147,39 +180,31 @@ class Conditions:
 
     def hold(self, values: Mapping[str, Any]) -> bool:
         """Whether all conditions hold. One that is false decides; else raises ConditionsFailed for one that failed."""
-        from pilothouse.apiserver.cel import Budget, CelError  # noqa: PLC0415
+        from pilothouse.apiserver.cel import Budget  # noqa: PLC0415
 
+        if self._programs is None:
+            environment = self._environment()
+            self._programs = [compiled(environment, text, "bool") for text in self._texts]
         budget = Budget(CONDITION_BUDGET)
         errors: list[str] = []
-        for text, program in zip(self._texts, self._compiled(), strict=True):
-            if isinstance(program, str):
-                errors.append(f"compilation error: {program}")
-                continue
+        for text, program in zip(self._texts, self._programs, strict=True):
             try:
-                if program.evaluate(values, budget=budget) is False:
+                if evaluate(program, text, values, budget) is False:
                     return False
-            except CelError as error:
-                if budget.exhausted:
-                    errors = [out_of_budget()]
-                    break
-                errors.append(failed(text, error))
+            except OutOfBudget as error:
+                errors = [str(error)]
+                break
+            except EvaluationFailed as error:
+                errors.append(str(error))
         if not errors:
             return True
         if self._ignores:
             return False
         raise ConditionsFailed(errors[0] if len(errors) == 1 else f"[{', '.join(dict.fromkeys(errors))}]")
 
-    def _compiled(self) -> list[Program | str]:
-        from pilothouse.apiserver.cel import CelCompileError, Environment  # noqa: PLC0415
 
-        if self._programs is None:
-            names = ["object", "oldObject", "request", "authorizer", "authorizer.requestResource", *self._names]
-            environment = Environment(names)
-            made: list[Program | str] = []
-            for text in self._texts:
-                try:
-                    made.append(environment.compile(text, result="bool"))
-                except CelCompileError as error:
-                    made.append(str(error))
-            self._programs = made
-        return self._programs
+@cache
+def _plain_environment() -> Environment:
+    from pilothouse.apiserver.cel import Environment  # noqa: PLC0415
+
+    return Environment(["object", "oldObject", "request", "authorizer", "authorizer.requestResource"])

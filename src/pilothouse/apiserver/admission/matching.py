@@ -37,6 +37,8 @@ VIRTUAL: Final = frozenset({
 
 _ANY: Final = "*"
 _NAMESPACES: Final = "namespaces"
+_COHABITING: Final = frozenset({"events"})
+"""Resources that two groups serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,14 @@ class Rule:
             self.takes_plural(operation, resource[2], subresource)
             and (_ANY in self.groups or resource[0] in self.groups)
             and (_ANY in self.versions or resource[1] in self.versions)
+        )
+
+    def may_take(self, operation: str, resource: Gvr, subresource: str) -> bool:
+        """Whether the rule may hold for the same resource in another version, or another group where it has one."""
+        group, _, plural = resource
+        named = plural in _COHABITING or any(one == plural for one, _ in self.resources)
+        return self.takes_plural(operation, plural, subresource) and (
+            named or _ANY in self.groups or group in self.groups
         )
 
     def takes_plural(self, operation: str, plural: str, subresource: str) -> bool:
@@ -152,7 +162,7 @@ class Criteria:
         if self._everything:
             return True
         if self._equivalent:
-            return any(rule.takes_plural(operation, resource[2], subresource) for rule in self._rules)
+            return any(rule.may_take(operation, resource, subresource) for rule in self._rules)
         return any(rule.takes(operation, resource, subresource) for rule in self._rules)
 
     def match(self, request: AdmissionRequest, view: View) -> Match | None:
