@@ -20,6 +20,7 @@ class FakeView:
         names = {"slices": "endpointslices.discovery.k8s.io", "api_services": "apiservices.apiregistration.k8s.io"}
         self.objects = {names.get(name, name): list(found) for name, found in objects.items()}
         self.versions = 0
+        self.subscribers: dict[str, list[Callable[[Object | None, Object | None], None]]] = {}
 
     def get(self, resource: str, namespace: str, name: str) -> Object | None:
         for found in self.list(resource, namespace):
@@ -38,7 +39,30 @@ class FakeView:
         return self.versions
 
     def subscribe(self, resource: str, changed: Callable[[Object | None, Object | None], None]) -> Callable[[], None]:
-        return lambda: None
+        self.subscribers.setdefault(resource, []).append(changed)
+
+        def stop() -> None:
+            self.subscribers[resource].remove(changed)
+            if not self.subscribers[resource]:
+                del self.subscribers[resource]
+
+        return stop
+
+    def put(self, resource: str, new: Object) -> None:
+        """Add or replace an object and tell the subscribers."""
+        old = self.get(resource, new["metadata"].get("namespace", ""), new["metadata"]["name"])
+        self._replace(resource, old, new)
+
+    def remove(self, resource: str, name: str) -> None:
+        """Remove an object and tell the subscribers."""
+        self._replace(resource, self.get(resource, "", name), None)
+
+    def _replace(self, resource: str, old: Object | None, new: Object | None) -> None:
+        kept = [found for found in self.objects.get(resource, ()) if found is not old]
+        self.objects[resource] = kept if new is None else [*kept, new]
+        self.versions += 1
+        for changed in list(self.subscribers.get(resource, ())):
+            changed(old, new)
 
 
 def make_service(name: str, ports: Sequence[Object], kind: str = "ClusterIP") -> Object:
