@@ -571,6 +571,20 @@ async def test_closing_lets_requests_in_flight_be_answered() -> None:
         await busy.close()
 
 
+async def test_closing_lets_a_big_answer_be_taken() -> None:
+    body = bytes(20 << 20)
+    async with serving(lambda _: Response(200, body)) as (server, port):
+        client = await Client.connect(port)
+        await client.send(GET * 2)
+        await client.head()
+        closing = asyncio.ensure_future(server.close(10))
+        await turns(5)
+        assert not closing.done()
+        assert len(await client.rest()) == len(body)
+        await asyncio.wait_for(closing, 5)
+        await client.close()
+
+
 async def test_closing_aborts_after_its_grace() -> None:
     clock, begun = FakeClock(), asyncio.Event()
 

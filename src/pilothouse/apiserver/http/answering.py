@@ -224,7 +224,7 @@ class Answering:
         if self._phase == Phase.GONE:
             return
         self.deadline = now + self._shared.limits.idle_seconds
-        if self._persistent:
+        if self._persistent and not self._ending:
             self._phase = Phase.HEAD
         else:
             self._phase = Phase.CLOSING
