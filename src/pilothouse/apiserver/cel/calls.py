@@ -9,7 +9,7 @@ from typing import Any
 from pilothouse.apiserver.cel.declarations import Overload, accepts
 from pilothouse.apiserver.cel.errors import CelError
 from pilothouse.apiserver.cel.optionals import optional_index
-from pilothouse.apiserver.cel.regex import PatternError, compile_pattern
+from pilothouse.apiserver.cel.regex import PatternError, compile_pattern, found
 from pilothouse.apiserver.cel.standard import index
 from pilothouse.apiserver.cel.syntax import Call, Const, ListOf, Node
 from pilothouse.apiserver.cel.values import Optional
@@ -118,15 +118,16 @@ def _constant_pattern(node: Call, left: Run) -> Run | None:
     if not isinstance(pattern, Const) or node.arguments[0].type.kind != "string":
         return None
     try:
-        search = compile_pattern(pattern.value).search
+        compile_pattern(pattern.value)
     except PatternError:
         return None
-    weight = -(-len(pattern.value) // 4)
+    wanted = pattern.value
+    weight = -(-len(wanted) // 4)
 
     def match(frame: list[Any]) -> bool:
         text = left(frame)
         frame[0].spend(-(-(1 + len(text)) // 10) * weight)
-        return search(text) is not None
+        return found(wanted, text)
 
     return match
 

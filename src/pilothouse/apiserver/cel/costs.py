@@ -1,7 +1,7 @@
 """Estimates what an expression may cost at most, from the sizes that its types allow.
 
-The rules are those by which Kubernetes decides whether a rule may stand in a definition, so that a definition it takes is
-taken here and one it refuses is refused.
+The rules are those by which Kubernetes decides whether a rule may stand in a definition, so that a definition it takes
+is taken here and one it refuses is refused.
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ import re
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["PatternError", "compile_pattern"]
+__all__ = ["PatternError", "compile_pattern", "found"]
 
 _KEPT = 1024
+_REMEMBERED = 128
 _MAX_MEMORY = 4 << 20
 
 # What RE2 says, and what Go says for the same.
@@ -45,6 +46,18 @@ def compile_pattern(pattern: str) -> Any:
         return re2.compile(pattern, options)
     except re2.error as error:
         raise PatternError(_go_text(error, pattern)) from None
+
+
+def found(pattern: str, text: str) -> bool:
+    """Whether a pattern matches anywhere in a text; short texts are remembered. Raises PatternError."""
+    if len(text) <= _REMEMBERED:
+        return _found(pattern, text)
+    return compile_pattern(pattern).search(text) is not None
+
+
+@lru_cache(maxsize=4096)
+def _found(pattern: str, text: str) -> bool:
+    return compile_pattern(pattern).search(text) is not None
 
 
 def _go_text(error: Exception, pattern: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pilothouse.apiserver.cel.declarations import Functions
 from pilothouse.apiserver.cel.errors import CelError
-from pilothouse.apiserver.cel.regex import PatternError, compile_pattern
+from pilothouse.apiserver.cel.regex import PatternError, found
 from pilothouse.apiserver.cel.sizes import pair_cost, regex_cost, text_cost, texts_cost
 from pilothouse.apiserver.cel.times import parse_duration, parse_timestamp
 from pilothouse.apiserver.cel.values import (
@@ -169,7 +169,7 @@ def _sizes() -> None:
 def matches(text: str, pattern: str) -> bool:
     """Whether a pattern matches anywhere in a text. Raises CelError for a bad pattern."""
     try:
-        return compile_pattern(pattern).search(text) is not None
+        return found(pattern, text)
     except PatternError as error:
         raise CelError(str(error)) from None
 

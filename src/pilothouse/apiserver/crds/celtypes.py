@@ -1,4 +1,4 @@
-"""The types that rules see: of a schema, with the names that expressions can use, and values in the form they have there."""
+"""The types that rules see, with the names that expressions can use, and values in the form they have there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pilothouse.apiserver.cel import types
@@ -176,8 +177,7 @@ def _list_converter(node: Node, inner: Convert | None, *, lists: bool) -> Conver
     if lists and node.list_type == "set":
         wrap = SetList
     elif lists and node.list_type == "map":
-        keys = node.list_keys
-        wrap = lambda value: MapList(value, keys)
+        wrap = partial(MapList, keys=node.list_keys)
     if inner is None and wrap is None:
         return None
 

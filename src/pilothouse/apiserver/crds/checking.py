@@ -6,9 +6,10 @@ This is the careful way, taken only for values that the quick one (`quick`) does
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from pilothouse.apiserver.cel.regex import PatternError, compile_pattern
+from pilothouse.apiserver.cel.regex import PatternError, found
 from pilothouse.apiserver.crds.correlation import Correlated
 from pilothouse.apiserver.crds.formats import string_format
 from pilothouse.apiserver.crds.openapi_errors import Result, go_number
@@ -40,28 +41,28 @@ def check(node: Node, value: Any, path: str = "", correlated: Correlated | None 
 
 def _type(node: Node, value: Any, path: str, result: Result, _: Correlated | None = None) -> None:
     result.matched += 1
-    found, wanted = json_type(value), ",".join(node.types)
+    kind, wanted = json_type(value), ",".join(node.types)
     if value is None:
         if node.types and not node.nullable:
             result.type(path, wanted, "null")
         return
-    fits = _fits(node, value, found)
-    if node.format and found not in {"string", "array"} and not fits:
-        result.type(path, node.format, {"integer": "int64", "number": "float64"}.get(found, ""))
+    fits = _fits(node, value, kind)
+    if node.format and kind not in {"string", "array"} and not fits:
+        result.type(path, node.format, {"integer": "int64", "number": "float64"}.get(kind, ""))
         return
     numeric = "number" in node.types or "integer" in node.types
-    if not numeric and node.format and found in {"string", "array"}:
+    if not numeric and node.format and kind in {"string", "array"}:
         return
     if not fits:
-        result.type(path, wanted, found)
+        result.type(path, wanted, kind)
 
 
-def _fits(node: Node, value: Any, found: str) -> bool:
-    if found in node.types:
+def _fits(node: Node, value: Any, kind: str) -> bool:
+    if kind in node.types:
         return True
-    if found == "integer":
+    if kind == "integer":
         return "number" in node.types
-    return found == "number" and "integer" in node.types and is_whole(value)
+    return kind == "number" and "integer" in node.types and is_whole(value)
 
 
 def _enum(node: Node, value: Any, path: str, result: Result, _: Correlated | None = None) -> None:
@@ -128,7 +129,7 @@ def _string(node: Node, value: str, path: str, result: Result, _: Correlated | N
         result.invalid(path, value, f"should be at least {least} chars long")
     elif pattern:
         try:
-            if compile_pattern(pattern).search(value) is None:
+            if not found(pattern, value):
                 result.invalid(path, value, f"should match '{pattern}'")
         except PatternError as error:
             result.invalid(path, value, f"should match '{pattern}, but pattern is invalid: {error}'")
@@ -203,15 +204,7 @@ def _object(node: Node, value: dict[str, Any], path: str, result: Result, correl
         result.invalid(path, len(value), f"should have at least {least} properties")
     if most is not None and len(value) > most:
         result.too_many(path, len(value), most)
-    if node.additional is False:
-        for name in value:
-            if name not in node.properties:
-                result.forbidden_property(path, name)
-    elif isinstance(node.additional, Node):
-        for name, item in value.items():
-            if name not in node.properties:
-                inner = _inner(path, name, correlated)
-                result.merge(check(node.additional, item, f"{path}.{name}", inner))
+    _further(node, value, path, result, correlated)
     for name, part in node.properties.items():
         if name in value:
             place = f"{path}.{name}" if path else name
@@ -221,6 +214,19 @@ def _object(node: Node, value: dict[str, Any], path: str, result: Result, correl
             result.required(f"{path}.{name}")
 
 
+def _further(node: Node, value: dict[str, Any], path: str, result: Result, correlated: Correlated | None) -> None:
+    """Check properties that the schema does not name."""
+    if node.additional is None or node.additional is True:
+        return
+    for name, item in value.items():
+        if name in node.properties:
+            continue
+        if isinstance(node.additional, Node):
+            result.merge(check(node.additional, item, f"{path}.{name}", _inner(path, name, correlated)))
+        else:
+            result.forbidden_property(path, name)
+
+
 def _inner(path: str, name: str, correlated: Correlated | None) -> Correlated | None:
     # Both objects are converted to one version, so that changes of these two cannot be seen.
     if correlated is None or (not path and name in {"apiVersion", "kind"}):
@@ -228,7 +234,9 @@ def _inner(path: str, name: str, correlated: Correlated | None) -> Correlated | 
     return correlated.key(name)
 
 
-_STEPS = (
+_Applies = Callable[[Node, Any], bool]
+_Run = Callable[[Node, Any, str, Result, Correlated | None], None]
+_STEPS: tuple[tuple[_Applies, _Run], ...] = (
     (lambda node, value: bool(node.types or node.format), _type),
     (lambda node, value: True, _junctors),
     (lambda node, value: type(value) is str, _string),

@@ -1,4 +1,4 @@
-"""Converts custom resources from one version to another: by changing the name of the version, or by asking a webhook."""
+"""Converts custom resources between versions: by changing the name of the version, or by asking a webhook."""
 
 from __future__ import annotations
 
@@ -145,17 +145,22 @@ def _metadata(before: Object, after: Any, invalid: str) -> Object:
             continue
         if not isinstance(values, dict):
             raise ConversionError(f"{invalid}invalid metadata.{field} of type {go_type(values)} in converted object")
-        for name, value in values.items():
-            if not isinstance(value, str):
-                text = f"metadata.{field}[{name}] must be a string, but is {go_type(value)} in converted object"
-                raise ConversionError(invalid + text)
-        errors = ErrorList()
-        if values != before.get(field):
-            if field == "labels":
-                labels.validate_labels(values, Path("metadata.labels"), errors)
-            else:
-                check_annotations(errors, Path("metadata.annotation"), values)
-        if errors:
-            raise ConversionError(invalid + errors.message())
+        _check_values(field, values, invalid, unchanged=values == before.get(field))
         made[field] = values
     return made
+
+
+def _check_values(field: str, values: Object, invalid: str, *, unchanged: bool) -> None:
+    for name, value in values.items():
+        if not isinstance(value, str):
+            text = f"metadata.{field}[{name}] must be a string, but is {go_type(value)} in converted object"
+            raise ConversionError(invalid + text)
+    errors = ErrorList()
+    if unchanged:
+        return
+    if field == "labels":
+        labels.validate_labels(values, Path("metadata.labels"), errors)
+    else:
+        check_annotations(errors, Path("metadata.annotation"), values)
+    if errors:
+        raise ConversionError(invalid + errors.message())

@@ -66,8 +66,8 @@ def _check_metadata(metadata: Any, at: Path, errors: ErrorList) -> None:
         errors.invalid(at, metadata, str(error))
         return
     found = ErrorList()
-    meta = decoded if isinstance(decoded, dict) else {}
-    metadata_create(found, {"metadata": {**meta, "name": meta.get("name") or "fakename"}}, names.path_segment)
-    for error in found:
-        field = f"{at}{error.field.removeprefix('metadata')}"
-        errors.append(FieldError(error.reason, field, error.value, error.detail))
+    named = {**(decoded or {}), "name": (decoded or {}).get("name") or "fakename"}
+    metadata_create(found, {"metadata": named}, names.path_segment)
+    for each in found:
+        field = f"{at}{each.field.removeprefix('metadata')}"
+        errors.append(FieldError(each.reason, field, each.value, each.detail))

@@ -42,20 +42,20 @@ def resolve(path: str, node: Node, *, brackets: bool = True) -> tuple[str, Node]
         return str(tokens[place - 1])
 
     while place < len(tokens):
-        token = take()
-        if token == "[":
+        part = take()
+        if part == "[":
             if not brackets:
                 raise FieldPathError("array notation is not allowed")
             quoted = take()
             if len(quoted) < 2 or quoted[0] != "'" or quoted[-1] != "'":
                 raise FieldPathError(f"expected single quoted string but got {quoted}")
             name = _unquoted(quoted[1:-1])
-        elif token == ".":
+        elif part == ".":
             name = take()
         else:
-            raise FieldPathError(f"expected [ or . but got: {token}")
+            raise FieldPathError(f"expected [ or . but got: {part}")
         shown, node = _step(shown, node, name)
-        if token == "[" and (closing := take()) != "]":
+        if part == "[" and (closing := take()) != "]":
             raise FieldPathError(f"expected ] but got {closing}")
     return shown, node
 

@@ -23,24 +23,27 @@ def has_list_types(node: Node | None) -> bool:
 def check_list_types(node: Node, value: Any, at: Path, errors: ErrorList) -> None:
     """Say what stands twice in sets and maps of a value and below."""
     if type(value) is dict:
-        additional = node.additional if isinstance(node.additional, Node) else None
         for name, item in value.items():
             if type(item) is not dict and type(item) is not list:
                 continue
-            if additional is not None:
-                check_list_types(additional, item, at.key(name), errors)
+            if isinstance(node.additional, Node):
+                check_list_types(node.additional, item, at.key(name), errors)
             elif name in node.properties:
                 check_list_types(node.properties[name], item, at.child(name), errors)
     elif type(value) is list:
-        if node.list_type == "set":
-            for position in _repeated(value):
-                errors.duplicate(at.index(position), value[position])
-        elif node.list_type == "map":
-            _check_map(node, value, at, errors)
-        if node.items is not None:
-            for position, item in enumerate(value):
-                if type(item) is dict or type(item) is list:
-                    check_list_types(node.items, item, at.index(position), errors)
+        _check_list(node, value, at, errors)
+
+
+def _check_list(node: Node, value: list[Any], at: Path, errors: ErrorList) -> None:
+    if node.list_type == "set":
+        for position in _repeated(value):
+            errors.duplicate(at.index(position), value[position])
+    elif node.list_type == "map":
+        _check_map(node, value, at, errors)
+    if node.items is not None:
+        for position, item in enumerate(value):
+            if type(item) is dict or type(item) is list:
+                check_list_types(node.items, item, at.index(position), errors)
 
 
 def _check_map(node: Node, value: list[Any], at: Path, errors: ErrorList) -> None:

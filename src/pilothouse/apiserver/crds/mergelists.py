@@ -23,7 +23,7 @@ class SetList(list[Any]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, list) and self.equals_list(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def plus(self, other: Iterable[Any]) -> list[Any]:
         """Return the elements of both."""
@@ -56,7 +56,7 @@ class MapList(list[Any]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, list) and self.equals_list(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def plus(self, other: Iterable[Any]) -> list[Any]:
         """Return the items of both, those of the other where both have one of a key."""

@@ -98,7 +98,7 @@ def _set(found: list[Any], condition: dict[str, Any], now: str) -> list[Any]:
 def _accept(
     wanted: Mapping[str, Any], accepted: Mapping[str, Any], taken: TakenNames
 ) -> tuple[dict[str, Any], str, str]:
-    """Return the names accepted now, and why not all of those wanted are: the reason and message of the last conflict."""
+    """Return the names accepted now, and reason and message of the last conflict that keeps others from being so."""
     got = {name: value for name, value in accepted.items() if value}
     reason = message = ""
 

@@ -14,8 +14,8 @@ _CONVENTIONS = "https://git.k8s.io/community/contributors/devel/sig-architecture
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 _TYPE_META = {
     "apiVersion": {
-        "description": "APIVersion defines the versioned schema of this representation of an object. Servers should convert"
-        " recognized schemas to the latest internal value, and may reject unrecognized values. More info:"
+        "description": "APIVersion defines the versioned schema of this representation of an object. Servers should"
+        " convert recognized schemas to the latest internal value, and may reject unrecognized values. More info:"
         f" {_CONVENTIONS}#resources",
         "type": "string",
     },
@@ -55,7 +55,7 @@ def openapi_v3(crd: Mapping[str, Any], version: str) -> dict[str, Schema]:
 
 
 def openapi_v2(crd: Mapping[str, Any], version: str) -> dict[str, Schema]:
-    """Return the same for OpenAPI v2, without what kubectl cannot take: nullable, conditions, fields beside unknown ones."""
+    """Return the same for OpenAPI v2, without what kubectl cannot take: nullable, conditions, fields beside unknown."""
     return _schemas(crd, version, "#/definitions/", v2=True)
 
 
@@ -114,14 +114,11 @@ def _downgrade(schema: Schema) -> None:
     for name in _V2_DROPPED:
         schema.pop(name, None)
     nullable = [name for name, part in (schema.get("properties") or {}).items() if part.get("nullable")]
-    if schema.pop("nullable", False):
-        for name in ("type", "items", "properties"):
-            schema.pop(name, None)
+    dropped = ["type", "items", "properties"] if schema.pop("nullable", False) else []
     if schema.get(_PRESERVE):
-        schema.pop("items", None)
-        schema.pop("properties", None)
-        if schema.get("type") == "object":
-            del schema["type"]
+        dropped += ["items", "properties", *(["type"] if schema.get("type") == "object" else [])]
+    for name in dropped:
+        schema.pop(name, None)
     if schema.get("type") == "array" and "items" not in schema:
         del schema["type"]
     additional = schema.get("additionalProperties")

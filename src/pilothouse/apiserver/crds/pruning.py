@@ -9,7 +9,7 @@ from pilothouse.apiserver.crds.structural import META_FIELDS, Node
 from pilothouse.kinds import prune as decoding
 from pilothouse.kinds.fielderrors import ErrorList, Path
 from pilothouse.kinds.schema import Schema
-from pilothouse.kinds.table import schema_for
+from pilothouse.kinds.table import schema_named
 
 __all__ = ["coerce", "object_meta", "prune"]
 
@@ -19,7 +19,7 @@ MAX_REPORTED = 100
 @cache
 def object_meta() -> Schema:
     """Return the schema of `metadata`."""
-    return schema_for("", "v1", "Pod").fields["metadata"]
+    return schema_named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
 
 
 def prune(node: Node, obj: Any) -> list[str]:
@@ -63,24 +63,18 @@ def _prune_map(node: Node | None, value: dict[str, Any], path: str, paths: list[
         value.clear()
         return
     unknown: list[str] = []
-    embedded, additional = node.embedded, node.additional
+    embedded = node.embedded
     for name, inner in value.items():
         if embedded and name in META_FIELDS:
             continue
-        found = node.properties.get(name)
-        if found is not None:
-            if type(inner) is dict or type(inner) is list:
-                _prune(found, inner, _join(path, name), paths)
-        elif isinstance(additional, Node):
-            if type(inner) is dict or type(inner) is list:
-                _prune(additional, inner, _join(path, name), paths)
-        elif additional is True:
+        found = node.child(name)
+        if found is None and node.additional is not True:
             if not node.preserve:
-                _prune(None, inner, _join(path, name), paths)
-        elif not node.preserve:
-            if path or name not in META_FIELDS:
-                _record(paths, _join(path, name))
-            unknown.append(name)
+                if path or name not in META_FIELDS:
+                    _record(paths, _join(path, name))
+                unknown.append(name)
+        elif (type(inner) is dict or type(inner) is list) and not (found is None and node.preserve):
+            _prune(found, inner, _join(path, name), paths)
     for name in unknown:
         del value[name]
 
@@ -101,8 +95,8 @@ def _skip(node: Node | None, value: Any, path: str, paths: list[str]) -> None:
 def coerce(node: Node, obj: Any) -> list[str]:
     """Bring the metadata of a resource and of those embedded in it into form, in place.
 
-    Returns the paths of unknown metadata fields, sorted. Raises DecodeError for metadata that cannot be decoded, and for
-    an apiVersion or kind that is no string.
+    Returns the paths of unknown metadata fields, sorted. Raises DecodeError for metadata that cannot be decoded, and
+    for an apiVersion or kind that is no string.
     """
     paths: list[str] = []
     _coerce(node, obj, "", paths)

@@ -177,7 +177,7 @@ def _compares(compiled: CompiledRule) -> bool:
 
 
 def _compares_in(node: Syntax) -> bool:
-    if isinstance(node, Call) and node.function in _COMPARING:
-        if any(arg.type.kind in _AGGREGATES for arg in node.arguments):
-            return True
+    compares = isinstance(node, Call) and node.function in _COMPARING
+    if compares and any(part.type.kind in _AGGREGATES for part in children(node)):
+        return True
     return any(map(_compares_in, children(node)))

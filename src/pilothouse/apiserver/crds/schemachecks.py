@@ -111,6 +111,11 @@ def _keywords(errors: ErrorList, node: Node, place: _Place) -> None:
         errors.forbidden(at.child("type"), "type cannot be set to null, use nullable as an alternative")
     if isinstance(raw.get("items"), list):
         errors.forbidden(at.child("items"), "items must be a schema object and not an array")
+    _extensions(errors, node, place)
+
+
+def _extensions(errors: ErrorList, node: Node, place: _Place) -> None:
+    raw, at = node.raw, place.at
     if place.inside_meta and node.embedded:
         errors.forbidden(at.child("x-kubernetes-embedded-resource"), "must not be used inside of resource meta")
     if raw.get("uniqueItems"):
@@ -257,8 +262,11 @@ def _rule_form(errors: ErrorList, node: Node, rule: Rule, at: Path) -> None:
         errors.required(at.child("messageExpression"), "messageExpression must be non-empty if specified")
     if rule.reason and rule.reason not in _REASONS:
         errors.not_supported(at.child("reason"), rule.reason, _REASONS)
-    if not rule.field_path:
-        return
+    if rule.field_path:
+        _rule_path(errors, node, rule, at)
+
+
+def _rule_path(errors: ErrorList, node: Node, rule: Rule, at: Path) -> None:
     if not rule.field_path.strip():
         errors.invalid(at.child("fieldPath"), rule.field_path, "must be non-empty if specified")
     if _LINES.search(rule.field_path):

@@ -77,7 +77,7 @@ def read(schema: Mapping[str, Any] | None, depth: int = 0) -> Node:
         raise ValueError(f"the schema nests deeper than {MAX_DEPTH} levels")
     raw: Mapping[str, Any] = schema or {}
     if not isinstance(raw, Mapping):
-        raise ValueError(f"a schema must be an object, not {type(raw).__name__}")
+        raise ValueError(f"a schema must be an object, not {type(raw).__name__}")  # noqa: TRY004 - what users wrote
     int_or_string = bool(raw.get("x-kubernetes-int-or-string"))
     kind = raw.get("type")
     return Node(
@@ -108,14 +108,14 @@ def read(schema: Mapping[str, Any] | None, depth: int = 0) -> Node:
 def _mapping(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = raw.get(name) or {}
     if not isinstance(found, Mapping):
-        raise ValueError(f"{name} of a schema must be an object")
+        raise ValueError(f"{name} of a schema must be an object")  # noqa: TRY004
     return found
 
 
 def _sequence(raw: Mapping[str, Any], name: str) -> Sequence[Any]:
     found = raw.get(name) or ()
     if not isinstance(found, (list, tuple)):
-        raise ValueError(f"{name} of a schema must be a list")
+        raise ValueError(f"{name} of a schema must be a list")  # noqa: TRY004
     return found
 
 

@@ -130,16 +130,19 @@ class CompiledVersion:
         self._type_meta(obj, errors)
         if errors and any(error.field in {"kind", "apiVersion"} for error in errors):
             return errors, []
-        if status:
+        passed = self._quick(obj)
+        if passed:
+            pass
+        elif status:
             self._status_schema(obj, old, errors)
-        elif not self._quick(obj):
+        else:
             correlated = None if old is None else Correlated(obj, old)
             errors.extend(check(self.node, obj, "", correlated).errors)
         if self.scale is not None:
             self.scale.check(obj, errors, spec=not status)
         if self._embedded:
             check_embedded(self.node, obj, Path(), errors)
-        if self._lists:
+        if self._lists and not passed:
             self._list_types(obj, old, errors)
         warnings: list[str] = []
         if self._rules:
