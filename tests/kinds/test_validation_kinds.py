@@ -394,6 +394,49 @@ def test_core_events_may_change() -> None:
     assert validate_update(old, new, split("v1/Event")) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("FlowSchema", {"matchingPrecedence": 10_000, "priorityLevelConfiguration": {"name": "system"}}),
+        ("PriorityLevelConfiguration", {"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}}),
+    ],
+)
+def test_mandatory_objects_stay_as_they_are(kind: str, spec: Object) -> None:
+    obj = {"metadata": {"name": "catch-all"}, "spec": spec}
+    errors = [str(error) for error in validate_create(obj, ("flowcontrol.apiserver.k8s.io", "v1", kind))]
+    assert any(error.endswith("spec of 'catch-all' must equal the fixed value") for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ({"dataSource": {"kind": "PersistentVolumeClaim", "name": "a"}}, ""),
+        ({"dataSource": {"kind": "VolumeSnapshot", "name": "a"}}, "spec.dataSource: Invalid value: \"VolumeSnapshot\": must be 'PersistentVolumeClaim' when referencing the default apiGroup"),
+        ({"dataSourceRef": {"kind": "PersistentVolumeClaim"}}, "spec.dataSourceRef.name: Required value"),
+        ({"dataSource": {"kind": "PersistentVolumeClaim", "name": "a"}, "dataSourceRef": {"kind": "PersistentVolumeClaim", "name": "b"}}, "spec: Invalid value: spec.dataSource: must match dataSourceRef"),
+        ({"volumeAttributesClassName": "A"}, "spec.volumeAttributesClassName: Invalid value"),
+    ],
+)  # fmt: skip  # one fault a line
+def test_where_the_data_of_a_claim_comes_from(parts: Object, text: str) -> None:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, **parts}
+    errors = validate_create({"metadata": {"name": "a"}, "spec": spec}, ("", "v1", "PersistentVolumeClaim"))
+    assert [str(error) for error in errors] == [] if not text else any(text in str(error) for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "text"),
+    [
+        ("a", {}, 'spec.trustBundle: Invalid value: "<value omitted>": at least one trust anchor must be provided'),
+        ("a", {"signerName": "example.com/s"}, 'metadata.name: Invalid value: "a": ClusterTrustBundle for signerName example.com/s must be named with prefix example.com:s:'),
+        ("a:b", {}, 'must not have ":" in its name'),
+    ],
+)  # fmt: skip  # one fault a line
+def test_trust_bundles_are_named_after_their_signer(name: str, spec: Object, text: str) -> None:
+    obj = {"metadata": {"name": name}, "spec": spec}
+    errors = validate_create(obj, ("certificates.k8s.io", "v1beta1", "ClusterTrustBundle"))
+    assert any(text in str(error) for error in errors), [str(error) for error in errors]
+
+
 def test_a_mandatory_level_is_exempt() -> None:
     kind = "flowcontrol.apiserver.k8s.io/v1/PriorityLevelConfiguration"
     level: Object = {

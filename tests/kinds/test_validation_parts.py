@@ -188,8 +188,8 @@ def test_what_ended_stays_so(policy: str, code: int, refused: bool) -> None:
             {"podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]},
             [
                 (
-                    'status.podIPs: Invalid value: [{"IP":"10.0.0.1"},{"IP":"10.0.0.2"}]: may specify no more than one IP '
-                    "for each IP family"
+                    'status.podIPs: Invalid value: [{"IP":"10.0.0.1"},{"IP":"10.0.0.2"}]: may specify no more than one '
+                    "IP for each IP family"
                 )
             ],
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilothouse.kinds import names
-from pilothouse.kinds.fielderrors import ErrorList, Path
+from pilothouse.kinds.fielderrors import ErrorList, Path, Raw
 from pilothouse.kinds.quantity import ZERO, parse
 from pilothouse.kinds.validation import checks
 from pilothouse.kinds.validation.checks import SPEC, Object, items
@@ -46,6 +46,35 @@ def claim_spec(errors: ErrorList, at: Path, spec: Object) -> None:
     mode = spec.get("volumeMode")
     if mode is not None and mode not in _VOLUME_MODES:
         errors.not_supported(at.child("volumeMode"), mode, _VOLUME_MODES)
+    _data_sources(errors, at, spec)
+    if class_name := spec.get("volumeAttributesClassName"):
+        checks.name(errors, at.child("volumeAttributesClassName"), class_name, names.dns1123_subdomain)
+
+
+def _data_sources(errors: ErrorList, at: Path, spec: Object) -> None:
+    source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
+    for field, found in (("dataSource", source), ("dataSourceRef", reference)):
+        if found is not None:
+            _data_source(errors, at.child(field), found)
+    if source is None or reference is None:
+        return
+    shown = Raw(str(at.child("dataSource")))
+    if reference.get("namespace"):
+        errors.invalid(at, shown, "may not be specified when dataSourceRef.namespace is specified")
+    elif any((source.get(field) or "") != (reference.get(field) or "") for field in ("apiGroup", "kind", "name")):
+        errors.invalid(at, shown, "must match dataSourceRef")
+
+
+def _data_source(errors: ErrorList, at: Path, source: Object) -> None:
+    for field in ("name", "kind"):
+        checks.required(errors, at, source, field)
+    group, kind = source.get("apiGroup") or "", source.get("kind") or ""
+    if not group and kind != "PersistentVolumeClaim":
+        errors.invalid(at, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup")
+    if group:
+        checks.name(errors, at.child("apiGroup"), group, names.dns1123_subdomain)
+    if namespace := source.get("namespace"):
+        checks.name(errors, at.child("namespace"), namespace, names.dns1123_label)
 
 
 def claim_update(errors: ErrorList, new: Object, old: Object) -> None:

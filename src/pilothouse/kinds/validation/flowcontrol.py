@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
+from typing import Any
 
 from pilothouse.kinds import names
 from pilothouse.kinds.fielderrors import ErrorList, Path, Struct
@@ -22,7 +22,37 @@ _LEVEL_TYPES = ("Exempt", "Limited")
 _PRECEDENCE_MAXIMUM = 10_000
 _QUEUES_MAXIMUM = 10_000_000
 _HASH_BITS = 60
-_NUMBER = re.compile(r"\d+")
+_ANYTHING = {
+    "resourceRules": [
+        {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": True, "namespaces": ["*"]}
+    ],
+    "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+}
+_FIXED_SCHEMAS: dict[str, Object] = {
+    _EXEMPT: {
+        "priorityLevelConfiguration": {"name": _EXEMPT},
+        "matchingPrecedence": 1,
+        "rules": [{"subjects": [{"kind": "Group", "group": {"name": "system:masters"}}], **_ANYTHING}],
+    },
+    _CATCH_ALL: {
+        "priorityLevelConfiguration": {"name": _CATCH_ALL},
+        "matchingPrecedence": 10_000,
+        "distinguisherMethod": {"type": "ByUser"},
+        "rules": [
+            {
+                "subjects": [
+                    {"kind": "Group", "group": {"name": f"system:{who}"}}
+                    for who in ("unauthenticated", "authenticated")
+                ],
+                **_ANYTHING,
+            }
+        ],
+    },
+}
+_FIXED_LEVEL: Object = {
+    "type": "Limited",
+    "limited": {"nominalConcurrencyShares": 5, "limitResponse": {"type": "Reject"}, "lendablePercent": 0},
+}
 
 
 def flow_schema(errors: ErrorList, obj: Object) -> None:
@@ -46,7 +76,21 @@ def flow_schema(errors: ErrorList, obj: Object) -> None:
         errors.required(place.child("name"), "must reference a priority level")
     for position, rule in enumerate(items(spec, "rules")):
         _rule(errors, SPEC.child("rules").index(position), rule)
+    _fixed(errors, name, spec, _FIXED_SCHEMAS.get(name))
     status_conditions(errors, obj)
+
+
+def _fixed(errors: ErrorList, name: str, spec: Object, wanted: Object | None) -> None:
+    """Want that a mandatory object is as every server knows it."""
+    if wanted is not None and _filled(spec) != _filled(wanted):
+        errors.invalid(SPEC, spec, f"spec of '{name}' must equal the fixed value")
+
+
+def _filled(part: Any) -> Any:
+    """Give a value without what is empty, which means the same as missing."""
+    if isinstance(part, dict):
+        return {key: found for key, value in part.items() if (found := _filled(value)) not in ({}, [], None, False, "")}
+    return [_filled(each) for each in part] if isinstance(part, list) else part
 
 
 def _rule(errors: ErrorList, at: Path, rule: Object) -> None:
@@ -170,6 +214,7 @@ def priority_level(errors: ErrorList, obj: Object) -> None:
             _limited(errors, SPEC.child("limited"), limited)
     else:
         errors.not_supported(SPEC.child("type"), kind, _LEVEL_TYPES)
+    _fixed(errors, name, spec, _FIXED_LEVEL if name == _CATCH_ALL else None)
     status_conditions(errors, obj)
 
 
