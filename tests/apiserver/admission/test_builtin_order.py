@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from pilothouse.apiserver.admission import assemble
 from pilothouse.apiserver.admission.builtins import DEFAULT_OFF, ORDER, UnknownPlugin, standard
 from pilothouse.apiserver.admission.chain import Admission
+from pilothouse.apiserver.admission.expression_checks import ExpressionChecks
 from pilothouse.apiserver.admission.plugin import Plugin
 from pilothouse.apiserver.ports import AdmissionPlugin, Object
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.foundation.ids import SeededIds
+from pilothouse.kinds import status
 from support.dictview import DictLocal, DictView, Rules, write
 
 
@@ -50,3 +53,56 @@ def test_a_pod_goes_through_all() -> None:
         "tolerations",
         "volumes",
     }
+
+
+class TestExpressionChecks:
+    def refused(self, resource: str, item: Object) -> str:
+        request = write("CREATE", f"{resource}.admissionregistration.k8s.io", {"metadata": {"name": "x"}, **item})
+        step = ExpressionChecks()
+        assert step.handles(request.operation, request.resource, "")
+        with pytest.raises(status.Invalid) as caught:
+            step.validate(request)
+        step.validate(write("UPDATE", f"{resource}.admissionregistration.k8s.io", request.object, old=request.object))
+        return caught.value.message
+
+    def test_policies(self) -> None:
+        spec = {
+            "variables": [{"name": "a", "expression": "1 +"}],
+            "validations": [{"expression": "1", "messageExpression": "2"}, {"expression": "true"}],
+            "matchConditions": [{"name": "c", "expression": "params.x"}],
+            "auditAnnotations": [{"key": "k", "valueExpression": "[1]"}],
+        }
+        told = self.refused("validatingadmissionpolicies", {"spec": spec})
+        assert told.startswith('ValidatingAdmissionPolicy.admissionregistration.k8s.io "x" is invalid: [')
+        for part in (
+            'spec.variables[0].expression: Invalid value: "1 +": compilation failed: ERROR: <input>:1:',
+            'spec.validations[0].expression: Invalid value: "1": must evaluate to bool',
+            'spec.validations[0].messageExpression: Invalid value: "2": must evaluate to string',
+            "undeclared reference to 'params'",
+            'spec.auditAnnotations[0].valueExpression: Invalid value: "[1]": must evaluate to one of [string null_type]',
+        ):
+            assert part in told
+
+    def test_mutations_and_webhooks(self) -> None:
+        mutation = {"patchType": "JSONPatch", "jsonPatch": {"expression": "1"}}
+        told = self.refused("mutatingadmissionpolicies", {"spec": {"mutations": [mutation]}})
+        assert 'spec.mutations[0].jsonPatch.expression: Invalid value: "1": must evaluate to list(JSONPatch)' in told
+        hook = {"name": "h", "matchConditions": [{"name": "c", "expression": "object.x +"}]}
+        told = self.refused("validatingwebhookconfigurations", {"webhooks": [hook]})
+        assert 'webhooks[0].matchConditions[0].expression: Invalid value: "object.x +": compilation failed' in told
+
+
+async def test_assembled() -> None:
+    view = DictView()
+    made = assemble(view, Rules(), DictLocal(view), SeededIds(1), FakeClock(), find=lambda version, kind: None)
+    names = [one.name for one in made.chain.plugins]
+    assert names == [one for one in ORDER if one in names]
+    assert names[-6:] == [
+        "MutatingAdmissionPolicy",
+        "MutatingAdmissionWebhook",
+        "ExpressionChecks",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionWebhook",
+        "ResourceQuota",
+    ]
+    await made.close()

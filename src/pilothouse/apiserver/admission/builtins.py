@@ -11,6 +11,7 @@ from pilothouse.apiserver.admission.certificates import (
     CertificateSubjectRestriction,
     ClusterTrustBundleAttest,
 )
+from pilothouse.apiserver.admission.expression_checks import ExpressionChecks
 from pilothouse.apiserver.admission.lifecycle import NamespaceLifecycle
 from pilothouse.apiserver.admission.limitranger import LimitRanger
 from pilothouse.apiserver.admission.nodes import NodeRestriction, TaintNodesByCondition
@@ -60,6 +61,7 @@ ORDER: Final = (
     "CertificateSubjectRestriction",
     "DefaultIngressClass",
     "PodTopologyLabels",
+    "ExpressionChecks",
     "MutatingAdmissionPolicy",
     "MutatingAdmissionWebhook",
     "ValidatingAdmissionPolicy",
@@ -122,6 +124,7 @@ def standard(  # noqa: PLR0913 - made in one place
         "CertificateSubjectRestriction": CertificateSubjectRestriction,
         "DefaultIngressClass": lambda: DefaultIngressClass(view),
         "PodTopologyLabels": lambda: PodTopologyLabels(view),
+        "ExpressionChecks": ExpressionChecks,
         "ResourceQuota": lambda: ResourceQuota(view, local, clock),
     }
     made = {one.name: one for one in dynamic} | dict(settings or {})

@@ -23,6 +23,7 @@ __all__ = [
     "compiled",
     "evaluate",
     "options_of",
+    "plain_environment",
     "request_value",
     "user_info",
 ]
@@ -172,7 +173,7 @@ class Conditions:
     ) -> None:
         self._texts = tuple(str(one.get("expression") or "") for one in found)
         self._ignores = failure_policy == "Ignore"
-        self._environment = environment or _plain_environment
+        self._environment = environment or plain_environment
         self._programs: list[Program | str] | None = None
 
     def __bool__(self) -> bool:
@@ -204,7 +205,8 @@ class Conditions:
 
 
 @cache
-def _plain_environment() -> Environment:
+def plain_environment() -> Environment:
+    """Return the environment of webhooks' conditions."""
     from pilothouse.apiserver.cel import Environment  # noqa: PLC0415
 
     return Environment(["object", "oldObject", "request", "authorizer", "authorizer.requestResource"])

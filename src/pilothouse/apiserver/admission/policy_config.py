@@ -57,11 +57,12 @@ class Scope:
         """Without the authorizer, for messages."""
         asking = Environment(["authorizer", "authorizer.requestResource"]).variables
         self.full: Final = self.silent.extended(asking)
-        self._variables = []
+        self.variables: list[tuple[str, Any]] = []
+        """Names and programs, or why one does not compile."""
         for one in spec.get("variables") or ():
             name, text = str(one.get("name") or ""), str(one.get("expression") or "")
             program = compiled(self.full, text, "any")
-            self._variables.append((name, program))
+            self.variables.append((name, program))
             fields[name] = Field(DYN if isinstance(program, str) else program.type, name)
 
     def values(
@@ -71,7 +72,7 @@ class Scope:
         from pilothouse.apiserver.cel import LazyMap  # noqa: PLC0415
 
         values["params"], values["namespaceObject"] = params, namespace
-        makers = {name: _maker(name, program, values, budget) for name, program in self._variables}
+        makers = {name: _maker(name, program, values, budget) for name, program in self.variables}
         values["variables"] = LazyMap(makers)
         return values
 

@@ -29,14 +29,19 @@ class Mutation:
 
     def __init__(self, found: Mapping[str, Any], scope: Any) -> None:
         self._applies = found.get("patchType") == "ApplyConfiguration"
-        told = found.get("applyConfiguration" if self._applies else "jsonPatch") or {}
-        self._text = str(told.get("expression") or "")
-        self._program = compiled(scope.full, self._text, "any")
+        self.field = "applyConfiguration" if self._applies else "jsonPatch"
+        self.text = str((found.get(self.field) or {}).get("expression") or "")
+        self._program = compiled(scope.full, self.text, "any")
         if not isinstance(self._program, str):
             self._program = self._wrong_type(self._program.type) or self._program
         self._mismatch = ""
         if not isinstance(self._program, str):
             self._mismatch = next(mismatches(self._program.root, ""), "")
+
+    @property
+    def problem(self) -> str:
+        """Why the expression does not compile; empty where it does."""
+        return self._program if isinstance(self._program, str) else ""
 
     def apply(self, item: Object, kind: Gvk, values: Mapping[str, Any], tools: tuple[FindSchema, Settle]) -> Object:
         """Return the object changed. Raises EvaluationFailed and PatchFailed."""
@@ -44,7 +49,7 @@ class Mutation:
 
         if isinstance(self._program, str):
             raise PatchFailed(self._program)
-        made = evaluate(self._program, self._text, values, Budget())
+        made = evaluate(self._program, self.text, values, Budget())
         if self._mismatch:
             raise PatchFailed(f"type mismatch: {self._mismatch}")
         find, settle = tools
