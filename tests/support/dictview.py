@@ -39,6 +39,13 @@ class DictView:
         watchers.append(changed)
         return lambda: watchers.remove(changed)
 
+    def notify(self, resource: str, changed: Callable[[str, str], None]) -> Callable[[], None]:
+        def told(old: Object | None, new: Object | None) -> None:
+            metadata = (new or old or {})["metadata"]
+            changed(metadata.get("namespace", ""), metadata["name"])
+
+        return self.subscribe(resource, told)
+
     def put(self, resource: str, item: Object) -> Object:
         """Keep an object, with the next resource version."""
         metadata = item.setdefault("metadata", {})
