@@ -48,6 +48,13 @@ class FakeView:
 
         return stop
 
+    def notify(self, resource: str, changed: Callable[[str, str], None]) -> Callable[[], None]:
+        def told(old: Object | None, new: Object | None) -> None:
+            metadata = (new or old or {})["metadata"]
+            changed(metadata.get("namespace", ""), metadata["name"])
+
+        return self.subscribe(resource, told)
+
     def put(self, resource: str, new: Object) -> None:
         """Add or replace an object and tell the subscribers."""
         old = self.get(resource, new["metadata"].get("namespace", ""), new["metadata"]["name"])

@@ -20,7 +20,7 @@ from pilothouse.apiserver.streams.portforward import connect_port_forward
 from pilothouse.apiserver.streams.remotecommand import connect_exec
 from pilothouse.apiserver.streams.session import Session, finish
 from pilothouse.foundation import tls
-from pilothouse.kinds.status import ApiStatus, BadRequest
+from pilothouse.kinds.status import ApiStatus, BadRequest, not_found
 from support.proxykit import Authority, FakeView, http_server
 from support.streamkit import LINE, FakeNodes, make_pod, make_request
 
@@ -184,6 +184,13 @@ async def test_logs_come_from_the_node(kubelet: tuple[KubeletStreams, Kubelet], 
     assert isinstance(refused.body, bytes)
     assert refused.status == 400
     assert "is waiting to start" in json.loads(refused.body)["message"]
+    nodes.log_error = not_found("", "pods", "web")
+    unknown = await logs(make_request("/x", "container=app"), make_pod(), streams)
+    assert isinstance(unknown, Response)
+    assert isinstance(unknown.body, bytes)
+    told = json.loads(unknown.body)
+    assert told["message"] == "the server could not find the requested resource ( pods/log web)"
+    assert (told["code"], told["reason"]) == (404, "NotFound")
 
 
 async def test_logs_unchecked_are_refused_without_settings_for_them(kubelet: tuple[KubeletStreams, Kubelet]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import Mapping
@@ -18,9 +19,12 @@ from pilothouse.apiserver.model import Answer, Response, Sink, StreamingResponse
 from pilothouse.apiserver.ports import Object
 from pilothouse.apiserver.streams.logs import logs
 from pilothouse.apiserver.streams.podoptions import log_options
+from pilothouse.apiserver.streams.portforward import connect_port_forward
+from pilothouse.apiserver.streams.remotecommand import connect_exec
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.kinds.status import BadRequest, Invalid
-from support.streamkit import LINE, FakeNodes, make_pod, make_request
+from support.proxykit import FakeView
+from support.streamkit import LINE, FakeNodes, Socket, make_pod, make_request, upgraded, websocket_request
 
 
 def refused(answer: Answer) -> tuple[int, str]:
@@ -37,17 +41,17 @@ def refused(answer: Answer) -> tuple[int, str]:
         ("sinceSeconds=0", "sinceSeconds: Invalid value: 0: must be greater than 0"),
         (
             "sinceSeconds=5&sinceTime=2026-01-01T00:00:00Z",
-            "<nil>: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
+            "[]: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
         ),
         ("stream=Other", 'stream: Unsupported value: "Other": supported values: "All", "Stderr", "Stdout"'),
         (
             "stream=Stdout&tailLines=1",
-            "<nil>: Forbidden: `tailLines` and specific `stream` are mutually exclusive for now",
+            "[]: Forbidden: `tailLines` and specific `stream` are mutually exclusive for now",
         ),
     ],
 )
 async def test_wrong_options_are_invalid(query: str, message: str) -> None:
-    answer = await logs(make_request("/", query), make_pod(), FakeNodes())
+    answer = await logs(make_request("/", query), make_pod(), FakeNodes(), split_streams=True)
     code, text = refused(answer)
     assert code == 422
     assert text == f'PodLogOptions "web" is invalid: {message}'
@@ -66,6 +70,14 @@ async def test_options_that_cannot_be_read_are_bad(query: str, message: str) -> 
     assert refused(await logs(make_request("/", query), make_pod(), FakeNodes())) == (400, message)
 
 
+async def test_one_stream_alone_is_behind_a_gate_that_is_off() -> None:
+    answer = await logs(make_request("/", "stream=Stdout"), make_pod(), FakeNodes())
+    assert refused(answer) == (422, 'PodLogOptions "web" is invalid: stream: Forbidden: may not be specified')
+    nodes = FakeNodes()
+    await logs(make_request("/", "stream=Stderr"), make_pod(), nodes, split_streams=True)
+    assert nodes.log_options["stream"] == "Stderr"
+
+
 @given(st.text(max_size=200), st.sampled_from(["tailLines", "sinceTime", "limitBytes", "stream", "follow"]))
 def test_any_option_is_read_or_refused(value: str, name: str) -> None:
     with contextlib.suppress(BadRequest, Invalid):
@@ -79,20 +91,71 @@ def test_options_are_decoded() -> None:
         "sinceSeconds": 3,
         "tailLines": 5,
         "limitBytes": 10,
-        "stream": "All",
         "follow": True,
         "previous": True,
         "timestamps": True,
     }
-    assert log_options(make_request("/", "follow=0&previous=False"), "web") == {"stream": "All"}
+    assert log_options(make_request("/", "follow=0&previous=False"), "web") == {}
+    assert log_options(make_request("/"), "web", split_streams=True) == {"stream": "All"}
 
 
 async def test_a_pod_without_a_node_has_no_log() -> None:
     answer = await logs(make_request("/"), make_pod(node=""), FakeNodes())
     assert isinstance(answer, Response)
     assert answer.status == 204
-    code, message = refused(await logs(make_request("/"), make_pod(), None))
-    assert (code, message.startswith("error dialing backend")) == (500, True)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "code", "message"),
+    [
+        ([], 404, 'nodes "n1" not found'),
+        ([{"metadata": {"name": "n1"}}], 500, "no preferred addresses found; known addresses: []"),
+        (
+            [{"metadata": {"name": "n1"}, "status": {"addresses": [{"type": "Hostname", "address": "h"}]}}],
+            500,
+            "error dialing backend: nothing that runs pods is connected for node n1",
+        ),
+    ],
+)
+async def test_a_node_that_cannot_be_reached_is_told(nodes: list[Object], code: int, message: str) -> None:
+    view = FakeView(nodes=nodes)
+    assert refused(await logs(make_request("/"), make_pod(), None, view=view)) == (code, message)
+    assert refused(await connect_exec(make_request("/"), make_pod(), None, view=view)) == (code, message)
+    assert refused(await connect_port_forward(make_request("/"), make_pod(), None, view=view)) == (code, message)
+
+
+async def test_connections_have_no_dry_run() -> None:
+    request, nodes = make_request("/", "dryRun=All"), FakeNodes()
+    expected = (400, "dryRun is not supported")
+    assert refused(await connect_exec(request, make_pod(), nodes)) == expected
+    assert refused(await connect_port_forward(request, make_pod(), nodes)) == expected
+
+
+@pytest.mark.parametrize("protocol", ["", "binary.k8s.io", "base64.binary.k8s.io"])
+async def test_browsers_get_a_log_in_messages(protocol: str) -> None:
+    nodes = FakeNodes()
+    answer = await logs(websocket_request("follow=1", *([protocol] if protocol else [])), make_pod(), nodes)
+    async with upgraded(answer) as (duplex, task):
+        client = Socket(duplex)
+        await client.read(2)
+        nodes.more_log.set()
+        await client.read()
+        await asyncio.wait_for(asyncio.wait({task}), 5)
+    lines = [base64.b64decode(line) if "64" in protocol else line for line in client.messages]
+    assert lines == [b"", b"first line\n", b"second line\n"]
+    assert client.close_code == 1000
+
+
+async def test_a_browser_that_goes_stops_the_node() -> None:
+    nodes = Wordy()
+    answer = await logs(websocket_request("follow=1"), make_pod(), nodes)
+    async with upgraded(answer) as (duplex, task):
+        duplex.close()
+        await asyncio.wait_for(nodes.stopped.wait(), 5)
+        await asyncio.wait_for(asyncio.wait({task}), 5)
+    wrong = await logs(websocket_request("", "v9"), make_pod(), nodes)
+    assert isinstance(wrong, Response)
+    assert wrong.status == 403
 
 
 async def test_the_nodes_refusal_is_the_answer() -> None:

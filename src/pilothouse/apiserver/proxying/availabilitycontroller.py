@@ -19,7 +19,6 @@ _RESYNC_SECONDS: Final = 30.0
 _FIRST_RETRY: Final = 1.0
 _AT_ONCE: Final = 8
 _SLICES: Final = "endpointslices.discovery.k8s.io"
-_SERVICE_LABEL: Final = "kubernetes.io/service-name"
 _PATH: Final = "/apis/apiregistration.k8s.io/v1/apiservices"
 
 _log = get_logger(__name__)
@@ -62,9 +61,9 @@ class AvailabilityController:
     def _subscribe(self) -> list[Callable[[], None]]:
         return [
             self._view.subscribe(API_SERVICES, self._changed),
-            self._view.subscribe("services", lambda old, new: self._service_changed(new or old, by_label=False)),
-            self._view.subscribe("endpoints", lambda old, new: self._service_changed(new or old, by_label=False)),
-            self._view.subscribe(_SLICES, lambda old, new: self._service_changed(new or old, by_label=True)),
+            self._view.notify("services", self._service_changed),
+            self._view.notify("endpoints", self._service_changed),
+            self._view.notify(_SLICES, lambda namespace, _: self._service_changed(namespace)),
         ]
 
     def _resync(self) -> list[Timer]:
@@ -90,13 +89,10 @@ class AvailabilityController:
         if old is None or old.get("spec") != new.get("spec") or not (new.get("status") or {}).get("conditions"):
             self._add(new["metadata"]["name"])
 
-    def _service_changed(self, changed: Object | None, *, by_label: bool) -> None:
-        if changed is None:
-            return
-        metadata = changed["metadata"]
-        name = (metadata.get("labels") or {}).get(_SERVICE_LABEL) if by_label else metadata["name"]
+    def _service_changed(self, namespace: str, name: str = "") -> None:
+        """Put those up for a check whose service this is; without a name, those of all services of the namespace."""
         for route in self._aggregator.routes().values():
-            if (route.service_namespace, route.service_name) == (metadata.get("namespace"), name):
+            if route.service_namespace == namespace and name in {"", route.service_name}:
                 self._add(route.name)
 
     async def _check_all(self, names: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from pilothouse.apiserver.model import Answer, Request, refusal
 from pilothouse.apiserver.proxying.resolve import Backend, Resolver
 from pilothouse.apiserver.proxying.reverse import ReverseProxy, Target, proxied_path, proxy_upgrade_aware
-from pilothouse.kinds.status import ApiStatus
+from pilothouse.kinds.status import ApiStatus, BadRequest
 
 __all__ = ["PROXY_METHODS", "connect_proxy", "unverified_tls"]
 
@@ -34,9 +34,11 @@ async def connect_proxy(
     if info is None:
         raise ValueError("request.info is not set; parse the path before proxying")
     try:
+        if "dryRun" in request.query:
+            raise BadRequest("dryRun is not supported")
         backend = _resolve(resolver, info.resource, info.namespace, info.name)
-    except ApiStatus as error:
-        return refusal(error)
+    except (ApiStatus, ValueError) as error:
+        return refusal(error if isinstance(error, ApiStatus) else BadRequest(str(error)))
     prefix, path = proxied_path(request)
     tls = None
     if backend.scheme == "https":

@@ -21,7 +21,17 @@ from pilothouse.apiserver.streams.podoptions import host_of
 from pilothouse.apiserver.streams.spdy import SpdyError
 from pilothouse.apiserver.streams.spdypeer import SpdyPeer, SpdyStream
 from pilothouse.kinds import times
-from pilothouse.kinds.status import ApiStatus, InternalError, Unknown, from_dict, generic, not_found
+from pilothouse.kinds.status import (
+    ApiStatus,
+    BadRequest,
+    Details,
+    InternalError,
+    Unknown,
+    from_dict,
+    generic,
+    internal_error,
+    not_found,
+)
 
 __all__ = ["KubeletStreams"]
 
@@ -159,7 +169,7 @@ class KubeletStreams:
                     told = b""
                     async for data in response.content.iter_any():
                         told = (told + data)[:_MAX_REFUSAL]
-                    raise _refusal(response.status, told)
+                    raise _log_refusal(response.status, told, pod["metadata"]["name"])
                 async for data in response.content.iter_any():
                     sink.write(data)
                     await sink.drain()
@@ -188,6 +198,17 @@ def _refusal(status: int, body: bytes) -> ApiStatus:
         return from_dict(told, code=status)
     text = body.decode("utf-8", "replace").strip()
     return Unknown(text, code=status) if text else generic(status)
+
+
+def _log_refusal(status: int, body: bytes, name: str) -> ApiStatus:
+    """Say what a node said instead of a log, in the words of Kubernetes."""
+    text = body.decode("utf-8", "replace")
+    if status == 400:
+        return BadRequest(text)
+    if status == 500:
+        return internal_error(text)
+    error = generic(status, text, Details(name, kind="pods/log"))
+    return type(error)(f"{error.message} ( pods/log {name})", error.details, code=status)
 
 
 class _SocketDuplex:

@@ -9,17 +9,29 @@ from datetime import datetime
 from typing import Any, Final
 
 from pilothouse.apiserver.model import Request
-from pilothouse.apiserver.ports import Object
+from pilothouse.apiserver.ports import Object, View
+from pilothouse.apiserver.proxying.resolve import node_address
 from pilothouse.kinds import times
 from pilothouse.kinds.fielderrors import ErrorList, Path, quote
-from pilothouse.kinds.status import BadRequest, invalid
+from pilothouse.kinds.status import ApiStatus, BadRequest, Unknown, invalid, not_found
 
-__all__ = ["ExecOptions", "choose_container", "connect_options", "exec_options", "host_of", "log_options"]
+__all__ = [
+    "ExecOptions",
+    "choose_container",
+    "connect_options",
+    "exec_options",
+    "host_of",
+    "log_options",
+    "no_nodes",
+    "refuse_dry_run",
+]
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+").fullmatch
 _INT64: Final = range(-(1 << 63), 1 << 63)
 _STREAMS: Final = ("All", "Stderr", "Stdout")
 _MAX_SHOWN: Final = 128
+_NOWHERE: Final = Path("[]")
+"""How Go shows a path without a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +118,25 @@ def host_of(pod: Object) -> str:
     return str(node)
 
 
+def no_nodes(node: str, view: View | None) -> ApiStatus:
+    """Say why a node cannot be dialed where nothing is there that runs pods: as Kubernetes does, as far as it goes."""
+    found = view.get("nodes", "", node) if view is not None else None
+    if view is not None and found is None:
+        return not_found("", "nodes", node)
+    if found is not None:
+        try:
+            node_address(found)
+        except ApiStatus as error:
+            return error
+    return Unknown(f"error dialing backend: nothing that runs pods is connected for node {node}", code=500)
+
+
+def refuse_dry_run(request: Request) -> None:
+    """Raise BadRequest where a connection is asked for as a dry run."""
+    if "dryRun" in request.query:
+        raise BadRequest("dryRun is not supported")
+
+
 def _integer(request: Request, name: str) -> int | None:
     values = request.query.get(name)
     if not values:
@@ -129,37 +160,44 @@ def _moment(request: Request, name: str) -> datetime | None:
         raise BadRequest(str(error)) from error
 
 
-def log_options(request: Request, pod_name: str) -> dict[str, Any]:
-    """Read a PodLogOptions: absent ones are left out, `sinceTime` is an aware datetime. Raises BadRequest, Invalid."""
+def log_options(request: Request, pod_name: str, *, split_streams: bool = False) -> dict[str, Any]:
+    """Read a PodLogOptions: absent ones are left out, `sinceTime` is an aware datetime. Raises BadRequest, Invalid.
+
+    split_streams: allow `stream`, as Kubernetes' feature gate PodLogsQuerySplitStreams does, which is off by default.
+    """
     read: dict[str, Any] = {
         "container": request.param("container") or None,
         "sinceSeconds": _integer(request, "sinceSeconds"),
         "sinceTime": _moment(request, "sinceTime"),
         "tailLines": _integer(request, "tailLines"),
         "limitBytes": _integer(request, "limitBytes"),
-        "stream": request.param("stream") or "All",
+        "stream": request.param("stream") or ("All" if split_streams else None),
     }
     for name in ("follow", "previous", "timestamps", "insecureSkipTLSVerifyBackend"):
         read[name] = _flag(request, name) or None
     options = {name: value for name, value in read.items() if value is not None}
-    if errors := _errors(options):
+    if errors := _errors(options, split_streams=split_streams):
         raise invalid("", "PodLogOptions", pod_name, errors)
     return options
 
 
-def _errors(options: dict[str, Any]) -> ErrorList:
+def _errors(options: dict[str, Any], *, split_streams: bool) -> ErrorList:
     errors = ErrorList()
     if options.get("tailLines", 0) < 0:
         errors.invalid(Path("tailLines"), options["tailLines"], "must be greater than or equal to 0")
     if options.get("limitBytes", 1) < 1:
         errors.invalid(Path("limitBytes"), options["limitBytes"], "must be greater than 0")
     if "sinceSeconds" in options and "sinceTime" in options:
-        errors.forbidden(Path(""), "at most one of `sinceTime` or `sinceSeconds` may be specified")
+        errors.forbidden(_NOWHERE, "at most one of `sinceTime` or `sinceSeconds` may be specified")
     elif options.get("sinceSeconds", 1) < 1:
         errors.invalid(Path("sinceSeconds"), options["sinceSeconds"], "must be greater than 0")
-    stream = options["stream"]
+    stream = options.get("stream", "All")
+    if not split_streams:
+        if "stream" in options:
+            errors.forbidden(Path("stream"), "may not be specified")
+        return errors
     if stream not in _STREAMS:
         errors.not_supported(Path("stream"), stream, _STREAMS)
     if stream != "All" and "tailLines" in options:
-        errors.forbidden(Path(""), "`tailLines` and specific `stream` are mutually exclusive for now")
+        errors.forbidden(_NOWHERE, "`tailLines` and specific `stream` are mutually exclusive for now")
     return errors

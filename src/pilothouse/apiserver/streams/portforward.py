@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pilothouse.apiserver.model import Answer, Duplex, Request, UpgradeResponse, refusal
-from pilothouse.apiserver.ports import NodeStreams, Object
+from pilothouse.apiserver.ports import NodeStreams, Object, View
 from pilothouse.apiserver.streams.idle import Watched
 from pilothouse.apiserver.streams.inbox import Inbox
 from pilothouse.apiserver.streams.negotiation import (
@@ -22,8 +22,7 @@ from pilothouse.apiserver.streams.negotiation import (
     spdy_handshake,
     websocket_handshake,
 )
-from pilothouse.apiserver.streams.podoptions import host_of
-from pilothouse.apiserver.streams.remotecommand import no_nodes
+from pilothouse.apiserver.streams.podoptions import host_of, no_nodes, refuse_dry_run
 from pilothouse.apiserver.streams.session import linger, stop
 from pilothouse.apiserver.streams.spdypeer import SpdyPeer, SpdyStream
 from pilothouse.foundation.clock import Clock, SystemClock, Timer
@@ -49,17 +48,23 @@ _log = get_logger(__name__)
 
 
 async def connect_port_forward(
-    request: Request, pod: Object, nodes: NodeStreams | None, *, clock: Clock | None = None
+    request: Request,
+    pod: Object,
+    nodes: NodeStreams | None,
+    *,
+    view: View | None = None,
+    clock: Clock | None = None,
 ) -> Answer:
-    """Answer `pods/NAME/portforward`."""
+    """Answer `pods/NAME/portforward`. view: says whether the pod's node is there, where `nodes` is None."""
     try:
+        refuse_dry_run(request)
         node = host_of(pod)
         if nodes is None:
-            raise no_nodes(node)
+            raise no_nodes(node, view)
         if not is_upgrade(request):
             raise BadRequest("Upgrade request required")
-    except ApiStatus as error:
-        return refusal(error)
+    except (ApiStatus, ValueError) as error:
+        return refusal(error if isinstance(error, ApiStatus) else BadRequest(str(error)))
     forward = _Forward(pod, nodes, clock or SystemClock())
     if not is_websocket(request):
         return _agreed(spdy_handshake(request, (_PROTOCOL,)), lambda _, duplex: forward.over_spdy(duplex))

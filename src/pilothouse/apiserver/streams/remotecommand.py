@@ -10,7 +10,7 @@ import asyncio
 from typing import Final
 
 from pilothouse.apiserver.model import Answer, Duplex, Request, UpgradeResponse, refusal
-from pilothouse.apiserver.ports import NodeStreams, Object
+from pilothouse.apiserver.ports import NodeStreams, Object, View
 from pilothouse.apiserver.streams.idle import Watched
 from pilothouse.apiserver.streams.negotiation import (
     Handshake,
@@ -20,12 +20,19 @@ from pilothouse.apiserver.streams.negotiation import (
     spdy_handshake,
     websocket_handshake,
 )
-from pilothouse.apiserver.streams.podoptions import ExecOptions, choose_container, exec_options, host_of
+from pilothouse.apiserver.streams.podoptions import (
+    ExecOptions,
+    choose_container,
+    exec_options,
+    host_of,
+    no_nodes,
+    refuse_dry_run,
+)
 from pilothouse.apiserver.streams.session import Session, finish, linger, status_bytes, stop, until_either
 from pilothouse.apiserver.streams.spdypeer import SpdyPeer, SpdyStream
 from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.logs import get_logger
-from pilothouse.kinds.status import ApiStatus, BadRequest, Unknown
+from pilothouse.kinds.status import ApiStatus, BadRequest
 
 __all__ = ["connect_exec"]
 
@@ -52,15 +59,25 @@ _log = get_logger(__name__)
 
 
 async def connect_exec(
-    request: Request, pod: Object, nodes: NodeStreams | None, *, attach: bool = False, clock: Clock | None = None
+    request: Request,
+    pod: Object,
+    nodes: NodeStreams | None,
+    *,
+    attach: bool = False,
+    view: View | None = None,
+    clock: Clock | None = None,
 ) -> Answer:
-    """Answer `pods/NAME/exec` or `attach`. The refusals are those of Kubernetes, the node's in plain text."""
+    """Answer `pods/NAME/exec` or `attach`. The refusals are those of Kubernetes, the node's in plain text.
+
+    view: says whether the pod's node is there, where `nodes` is None.
+    """
     try:
+        refuse_dry_run(request)
         options = exec_options(request)
         container = choose_container(pod, options.container)
         node = host_of(pod)
         if nodes is None:
-            raise no_nodes(node)
+            raise no_nodes(node, view)
         if not is_upgrade(request):
             raise BadRequest("Upgrade request required")
     except (ApiStatus, ValueError) as error:
@@ -79,11 +96,6 @@ async def connect_exec(
     run = _Run(pod, container, options, nodes, clock or SystemClock(), attach=attach)
     carrier = run.over_websocket if is_websocket(request) else run.over_spdy
     return UpgradeResponse(lambda duplex: carrier(duplex, handshake.protocol), handshake.headers)
-
-
-def no_nodes(node: str) -> ApiStatus:
-    """Say that nothing here reaches the node, as Kubernetes says that it cannot dial one."""
-    return Unknown(f"error dialing backend: nothing that runs pods is connected for node {node}", code=500)
 
 
 class _Run:
