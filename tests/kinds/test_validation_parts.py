@@ -393,3 +393,96 @@ def test_an_allocation_stays_until_it_is_taken_away() -> None:
     assert status_errors(gvk, reserved, old) == [
         "status.reservedFor: Forbidden: may not be specified when `allocated` is not set"
     ]
+
+
+JOB: Kind = ("batch", "v1", "Job")
+STARTED, ENDED = "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z"
+DONE: Object = {
+    "startTime": STARTED,
+    "completionTime": ENDED,
+    "succeeded": 1,
+    "conditions": [{"type": "SuccessCriteriaMet", "status": "True"}, {"type": "Complete", "status": "True"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({"startTime": STARTED, "active": 1}, DONE, []),
+        (
+            {},
+            {**DONE, "conditions": DONE["conditions"][1:]},
+            [
+                (
+                    "status.conditions: Invalid value: cannot set Complete=True condition without the "
+                    "SuccessCriteriaMet=true condition"
+                )
+            ],
+        ),
+        ({}, {**DONE, "active": 1}, ["status.active: Invalid value: 1: active>0 is invalid for finished job"]),
+        (
+            {},
+            {**DONE, "completionTime": None},
+            ["status.completionTime: Required value: completionTime is required for Complete jobs"],
+        ),
+        (
+            {},
+            {"completionTime": ENDED, "startTime": STARTED},
+            [
+                (
+                    f'status.completionTime: Invalid value: "{ENDED}": cannot set completionTime when there is no '
+                    "Complete=True condition"
+                )
+            ],
+        ),
+        ({"failed": 2}, {"failed": 1}, ["status.failed: Invalid value: 1: cannot decrease the failed counter"]),
+        (
+            {"startTime": STARTED},
+            {},
+            ["status.startTime: Required value: startTime cannot be removed for unsuspended job"],
+        ),
+        ({}, {"active": 1, "ready": 2}, ["status.ready: Invalid value: 2: cannot set more ready pods than active"]),
+        (
+            {},
+            {"completedIndexes": "1"},
+            [
+                (
+                    'status.completedIndexes: Invalid value: "1": cannot set non-empty completedIndexes when non-indexed'
+                    " completion mode"
+                )
+            ],
+        ),
+        (
+            {},
+            {"uncountedTerminatedPods": {"succeeded": ["a"], "failed": ["a"]}},
+            ['status.uncountedTerminatedPods.failed[0]: Duplicate value: "a"'],
+        ),
+        ({"active": 1, "ready": 2}, {"active": 1, "ready": 2, "failed": 1}, []),
+    ],
+)
+def test_job_statuses_fit_together(before: Object, after: Object, expected: list[str]) -> None:
+    old, new = (made(JOB, spec={}, status=status) for status in (before, after))
+    assert status_errors(JOB, new, old) == expected
+
+
+def test_what_a_job_was_it_stays() -> None:
+    old = made(JOB, spec={}, status=DONE)
+    errors = status_errors(JOB, made(JOB, spec={}, status={"startTime": STARTED, "succeeded": 1}), old)
+    assert errors == [
+        "status.conditions: Invalid value: cannot disable the terminal Complete=True condition",
+        "status.conditions: Invalid value: cannot disable the SuccessCriteriaMet=True condition",
+    ]
+
+
+def test_storage_classes_make_the_same_volumes() -> None:
+    gvk = ("storage.k8s.io", "v1", "StorageClass")
+    old = made(gvk, provisioner="a", parameters={"a": "b"}, reclaimPolicy="Delete", volumeBindingMode="Immediate")
+    new = copy.deepcopy(old) | {"parameters": {"a": "c"}, "reclaimPolicy": "Retain"}
+    assert [str(error) for error in validate_update(old, new, gvk)] == [
+        "parameters: Forbidden: updates to parameters are forbidden.",
+        "reclaimPolicy: Forbidden: updates to reclaimPolicy are forbidden.",
+    ]
+    many = old | {"parameters": {f"{number}": "" for number in range(513)}}
+    assert [str(error) for error in validate_create(many, gvk)] == [
+        "parameters: Too long: may not be more than 512 bytes"
+    ]

@@ -8,6 +8,7 @@ from pilothouse.kinds.quantity import ZERO, parse
 from pilothouse.kinds.validation import checks
 from pilothouse.kinds.validation.checks import SPEC, Object, items
 from pilothouse.kinds.validation.metadata import label_selector
+from pilothouse.kinds.validation.storage import driver_parameters
 
 __all__ = [
     "autoscaler",
@@ -125,6 +126,7 @@ def storage_class(errors: ErrorList, obj: Object) -> None:
         checks.name(errors, Path("provisioner"), provisioner.lower(), names.qualified_name)
     else:
         errors.required(Path("provisioner"))
+    driver_parameters(errors, Path("parameters"), obj.get("parameters") or {})
     for field, values in (("reclaimPolicy", _RECLAIM), ("volumeBindingMode", _BINDING)):
         value = obj.get(field)
         if value and value not in values:
@@ -133,8 +135,11 @@ def storage_class(errors: ErrorList, obj: Object) -> None:
 
 def storage_class_update(errors: ErrorList, new: Object, old: Object) -> None:
     """Check a StorageClass that replaces another: what it makes stays."""
-    for field in ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"):
-        checks.immutable(errors, Path(field), new.get(field), old.get(field))
+    for field in ("parameters", "provisioner", "reclaimPolicy"):
+        if (new.get(field) or None) != (old.get(field) or None):
+            errors.forbidden(Path(field), f"updates to {field} are forbidden.")
+    field = "volumeBindingMode"
+    checks.immutable(errors, Path(field), new.get(field), old.get(field))
 
 
 def priority_class(errors: ErrorList, obj: Object) -> None:

@@ -21,7 +21,6 @@ __all__ = [
     "deployment",
     "disruption_budget",
     "ingress",
-    "job",
     "namespace",
     "replica_set",
     "resource_quota",
@@ -104,7 +103,6 @@ daemon_set = _counts(
     "collisionCount",
 )
 autoscaler = _counts("currentReplicas", "desiredReplicas")
-job = _counts("active", "succeeded", "failed", "ready", "terminating")
 
 
 def disruption_budget(errors: ErrorList, new: Object, _old: Object) -> None:

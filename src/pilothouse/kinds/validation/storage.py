@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Sequence
 
 from pilothouse.kinds import names
-from pilothouse.kinds.fielderrors import ErrorList, FieldError, Path, Struct
+from pilothouse.kinds.fielderrors import ErrorList, Path, Struct
 from pilothouse.kinds.quantity import ZERO, parse
 from pilothouse.kinds.validation import checks
 from pilothouse.kinds.validation.affinity import node_selector
@@ -26,6 +26,7 @@ __all__ = [
     "csi_node",
     "csi_node_update",
     "driver_name",
+    "driver_parameters",
     "volume",
     "volume_attributes",
     "volume_attributes_update",
@@ -329,16 +330,20 @@ def volume_attributes(errors: ErrorList, obj: Object) -> None:
         checks.name(errors, Path("driverName"), driver.lower(), names.qualified_name)
     else:
         errors.required(Path("driverName"))
-    at = Path("parameters")
+    driver_parameters(errors, Path("parameters"), parameters)
+    if not parameters:
+        errors.required(Path("parameters"), "must contain at least one key/value pair")
+
+
+def driver_parameters(errors: ErrorList, at: Path, parameters: Object) -> None:
+    """Want at most 512 parameters of a driver, of 256 KiB at most."""
     if len(parameters) > _PARAMETERS:
-        errors.append(FieldError("FieldValueTooLong", str(at), "", f"may not be more than {_PARAMETERS} bytes"))
+        errors.too_long(at, _PARAMETERS)
         return
     if "" in parameters:
         errors.invalid(at, "", "field can not be empty.")
     if sum(len(key.encode()) + len(value.encode()) for key, value in parameters.items()) > _PARAMETER_BYTES:
         errors.too_long(at, _PARAMETER_BYTES)
-    if not parameters:
-        errors.required(at, "must contain at least one key/value pair")
 
 
 def volume_attributes_update(errors: ErrorList, new: Object, old: Object) -> None:
