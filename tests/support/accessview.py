@@ -22,6 +22,7 @@ class MemoryView:
         self.reads = 0
         self._versions: dict[str, int] = {}
         self._listeners: dict[str, list[Changed]] = {}
+        self._notified: dict[str, list[Callable[[str, str], None]]] = {}
 
     def get(self, resource: str, namespace: str, name: str) -> Object | None:
         self.reads += 1
@@ -39,8 +40,15 @@ class MemoryView:
         self._listeners.setdefault(resource, []).append(changed)
         return lambda: self._listeners[resource].remove(changed)
 
+    def notify(self, resource: str, changed: Callable[[str, str], None]) -> Callable[[], None]:
+        return self.subscribe(resource, lambda old, new: changed(*_key(new or old or {})))
+
+    def notify(self, resource: str, changed: Callable[[str, str], None]) -> Callable[[], None]:
+        self._notified.setdefault(resource, []).append(changed)
+        return lambda: self._notified[resource].remove(changed)
+
     def listeners(self) -> int:
-        return sum(map(len, self._listeners.values()))
+        return sum(map(len, (*self._listeners.values(), *self._notified.values())))
 
     def put(self, resource: str, obj: Object) -> None:
         key = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
@@ -55,6 +63,9 @@ class MemoryView:
         self._versions[resource] = self.version(resource) + 1
         for changed in list(self._listeners.get(resource, ())):
             changed(old, new)
+        metadata = (new or old or {})["metadata"]
+        for notified in list(self._notified.get(resource, ())):
+            notified(metadata.get("namespace", ""), metadata["name"])
 
     def role(self, name: str, *rules: Object, namespace: str = "", **fields: Any) -> None:
         self.put(
@@ -64,6 +75,10 @@ class MemoryView:
     def bind(self, name: str, target: str, *subjects: Object, namespace: str = "", kind: str = "ClusterRole") -> None:
         resource = f"{'rolebindings' if namespace else 'clusterrolebindings'}.{RBAC}"
         self.put(resource, binding(name, target, *subjects, namespace=namespace, kind=kind))
+
+
+def _key(obj: Object) -> tuple[str, str]:
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
 def metadata(name: str, namespace: str = "", **fields: Any) -> Object:

@@ -50,6 +50,9 @@ class View(Protocol):
     def subscribe(self, resource: str, changed: Callable[[Object | None, Object | None], None]) -> Callable[[], None]:
         """Call `changed(old, new)` for every change from now on, at once when it is applied; return how to stop it."""
 
+    def notify(self, resource: str, changed: Callable[[str, str], None]) -> Callable[[], None]:
+        """As `subscribe`, with the namespace and name alone: nothing is decoded for it."""
+
 
 class Local(Protocol):
     """The API server called from within: same admission and validation, as a user that may do everything.

@@ -243,16 +243,20 @@ def test_a_remembered_token_dies_at_once_with_what_it_depends_on(house: House) -
     house.refuses(bearer(token))
 
 
-def test_a_change_that_does_not_matter_keeps_it(house: House) -> None:
+def test_a_token_bound_to_a_pod_follows_that_pod(house: House) -> None:
     house.view.put("pods", pod("web"))
     token = house.token(pod=pod("web"))
     user = house.who(bearer(token))
-    house.view.put("pods", {**pod("web"), "status": {"phase": "Running"}})
     house.view.put("pods", pod("other", uid="p-2"))
+    house.view.put("secrets", pod("web"))
     assert house.who(bearer(token)) is user
     deleted = times.format_seconds(house.clock.now() + timedelta(seconds=30))
     house.view.put("pods", pod("web", deletionTimestamp=deleted))
     assert house.who(bearer(token)) is not user
+    house.clock.advance(88)
+    house.who(bearer(token))
+    house.clock.advance(3)
+    house.refuses(bearer(token))
     house.view.remove("pods", "default", "web")
     house.refuses(bearer(token))
 

@@ -14,7 +14,7 @@ from pilothouse.apiserver.access.tokens import Dependency, TokenAnswer, TokenAut
 from pilothouse.apiserver.access.users import with_authenticated
 from pilothouse.apiserver.access.websockettoken import WebSocketTokenError, websocket_token
 from pilothouse.apiserver.model import ANONYMOUS, Request, User
-from pilothouse.apiserver.ports import Object, View
+from pilothouse.apiserver.ports import View
 from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.status import Unauthorized
@@ -77,7 +77,7 @@ class RequestAuthenticator:
         self._clock = clock or SystemClock()
         self._memo: dict[bytes, _Remembered] = {}
         self._dependents: dict[Dependency, set[bytes]] = {}
-        self._stops = [view.subscribe(resource, self._listener(resource)) for resource in _WATCHED]
+        self._stops = [view.notify(resource, self._listener(resource)) for resource in _WATCHED]
 
     def close(self) -> None:
         """Stop following what tokens depend on, and forget them."""
@@ -216,17 +216,13 @@ class RequestAuthenticator:
                 if not holders:
                     del self._dependents[dependency]
 
-    def _listener(self, resource: str) -> Callable[[Object | None, Object | None], None]:
+    def _listener(self, resource: str) -> Callable[[str, str], None]:
         dependents = self._dependents
 
-        def changed(old: Object | None, new: Object | None) -> None:
-            if not dependents:
-                return
-            metadata = (new or old or {}).get("metadata") or {}
-            holders = dependents.get((resource, metadata.get("namespace") or "", metadata.get("name") or ""))
-            if holders and not _same_life(resource, old, new):
-                for digest in tuple(holders):
-                    self._drop(digest)
+        def changed(namespace: str, name: str) -> None:
+            # Whatever changed: the token is checked again, which is cheaper than to look at each change.
+            for digest in tuple(dependents.get((resource, namespace, name), ())):
+                self._drop(digest)
 
         return changed
 
@@ -234,14 +230,6 @@ class RequestAuthenticator:
     def _refused(why: str) -> Unauthorized:
         _log.debug("a request was not authenticated", why=why)
         return Unauthorized("Unauthorized")
-
-
-def _same_life(resource: str, old: Object | None, new: Object | None) -> bool:
-    """Whether a change leaves as it was what tokens ask of an object: that it is there, and the same one."""
-    if old is None or new is None or resource == "secrets":
-        return False
-    before, after = old["metadata"], new["metadata"]
-    return all(before.get(field) == after.get(field) for field in ("uid", "deletionTimestamp"))
 
 
 def _bearer(header: str, request: Request) -> str:

@@ -67,6 +67,8 @@ class ResourceCache:
 
     def entries(self, namespace: str = "") -> list[Entry]:
         """Return all objects, or those of a namespace, in the order of keys: a snapshot, since entries never change."""
+        if not self.items:
+            return []
         if not namespace:
             return list(self.items.values())
         return [self.items[key] for key in self.items.irange(f"{namespace}/", f"{namespace}0", (True, False))]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pilothouse.apiserver.cache.cacher import Cacher, key_of
 from pilothouse.apiserver.cache.changes import Change
 from pilothouse.apiserver.cache.entries import Entry
+from pilothouse.apiserver.cache.resourcecache import ResourceCache
 from pilothouse.apiserver.ports import Object
 
 __all__ = ["CacheView"]
@@ -27,6 +28,17 @@ class _Listener:
     def feed(self, change: Change) -> None:
         old = change.old.object if change.old is not None else None
         self._changed(old, None if change.deleted else change.entry.object)
+
+
+class _Notified:
+    """Hands on of what something changed."""
+
+    def __init__(self, changed: Callable[[str, str], None]) -> None:
+        self._changed = changed
+
+    def feed(self, change: Change) -> None:
+        namespace, _, name = change.entry.key.rpartition("/")
+        self._changed(namespace, name)
 
 
 class CacheView:
@@ -50,10 +62,16 @@ class CacheView:
         return 0 if cache is None else cache.version
 
     def subscribe(self, resource: str, changed: _Changed) -> Callable[[], None]:
+        return self._known(resource).subscribe(_Listener(changed))
+
+    def notify(self, resource: str, changed: Callable[[str, str], None]) -> Callable[[], None]:
+        return self._known(resource).subscribe(_Notified(changed))
+
+    def _known(self, resource: str) -> ResourceCache:
         cache = self._cacher.named(resource)
         if cache is None:
             raise LookupError(f"resource {resource!r} is not known; built-in ones go by their full name")
-        return cache.subscribe(_Listener(changed))
+        return cache
 
     def _object(self, entry: Entry) -> Object:
         if entry.is_decoded:

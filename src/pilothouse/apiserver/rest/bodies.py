@@ -109,6 +109,12 @@ def _read_protobuf(data: bytes, kind: str) -> dict[str, Any]:
 
 def read_yaml(data: bytes) -> Any:
     """Read YAML or JSON into plain values, as Kubernetes does. Raises BadRequest."""
+    if data.lstrip()[:1] == b"{":
+        # JSON is YAML, and read in a tenth of the time.
+        try:
+            return _decode_json(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
     import yaml  # noqa: PLC0415  # not needed by most requests
 
     try:

@@ -87,12 +87,14 @@ class Engine:
         self.hooks = hooks
         self.clock = clock
         self.ids = ids
-        self.user_agent = "unknown"
+        self._second, self._text = -1.0, ""
 
     def context(self) -> Context:
         """Return what strategies may need."""
         now = self.clock.now()
-        return Context(format_seconds(now), now, self.ids)
+        if now.timestamp() // 1 != self._second:
+            self._second, self._text = now.timestamp() // 1, format_seconds(now)
+        return Context(self._text, now, self.ids)
 
     def admission_request(
         self, call: Call, operation: Operation, name: str, new: Object | None, old: Object | None

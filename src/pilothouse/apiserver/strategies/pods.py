@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from fractions import Fraction
+from functools import lru_cache
 
 from pilothouse.apiserver.ports import Object
 from pilothouse.apiserver.strategies.base import Context, Strategy
@@ -13,17 +14,20 @@ __all__ = ["POD", "qos_class"]
 _COUNTED = ("cpu", "memory")
 
 
-def _amounts(resources: Object, which: str) -> dict[str, Any]:
-    found = {}
-    for name, text in (resources.get(which) or {}).items():
-        if name in _COUNTED:
-            try:
-                amount = parse(str(text))
-            except QuantityError:
-                continue
-            if amount.exact() > 0:
-                found[name] = amount.exact()
-    return found
+@lru_cache(maxsize=4096)
+def _amount(text: str) -> Fraction:
+    try:
+        return parse(text).exact()
+    except (QuantityError, OverflowError):
+        return Fraction(0)
+
+
+def _amounts(resources: Object, which: str) -> dict[str, Fraction]:
+    return {
+        name: amount
+        for name, text in (resources.get(which) or {}).items()
+        if name in _COUNTED and (amount := _amount(str(text))) > 0
+    }
 
 
 def qos_class(pod: Object) -> str:
