@@ -94,7 +94,9 @@ class _Estimate:
             return len(node.items), len(node.items)
         if isinstance(node, MapOf):
             return len(node.entries), len(node.entries)
-        if node.type.max_size is not None:
+        # Of a key written as a field the bounds of the map's values are not looked up.
+        by_field = isinstance(node, Select) and node.operand.type.kind == "map"
+        if node.type.max_size is not None and not by_field:
             return 0, node.type.max_size
         if isinstance(node, Ident):
             for scope in reversed(self._locals):

@@ -33,7 +33,7 @@ _PLAIN = re.compile(r"(?:_?[A-Za-z0-9])*_?", re.ASCII)
 _ESCAPABLE = re.compile(r"[A-Za-z_.\-/][A-Za-z0-9_.\-/]*", re.ASCII)
 _ESCAPES = {"__": "__underscores__", ".": "__dot__", "-": "__dash__", "/": "__slash__"}
 _TEXTS = {
-    "duration": (types.DURATION, 4, 32),
+    "duration": (types.DURATION, 3, 32),
     "date": (types.TIMESTAMP, 12, 12),
     "date-time": (types.TIMESTAMP, 21, 37),
 }

@@ -20,7 +20,7 @@ from pilothouse.apiserver.crds.typed import schema_of
 from pilothouse.kinds import names
 from pilothouse.kinds.fielderrors import ErrorList, FieldError, Path
 from pilothouse.kinds.prune import unknown_field
-from pilothouse.kinds.registry import Column, Resource
+from pilothouse.kinds.registry import Column, Resource, version_order
 from pilothouse.kinds.schema import Schema
 from pilothouse.kinds.validation.metadata import metadata_create, metadata_update
 
@@ -70,6 +70,7 @@ class CompiledVersion:
             each["jsonPath"] for each in found.get("selectableFields") or ()
         )
         self.deprecated: bool = bool(found.get("deprecated"))
+        self._current = [each["name"] for each in spec["versions"] if each.get("served") and not each.get("deprecated")]
         self.columns: tuple[Column, ...] = columns_of(found)
         self.resource: Resource = resource_of(crd, found, self.columns)
         self._defaults = defaulting.has_defaults(self.node)
@@ -97,7 +98,11 @@ class CompiledVersion:
         if not self.deprecated:
             return ""
         given = self._found.get("deprecationWarning")
-        return given if given is not None else f"{self.group}/{self.version} {self.kind} is deprecated"
+        if given is not None:
+            return str(given)
+        text = f"{self.group}/{self.version} {self.kind} is deprecated"
+        better = [name for name in self._current if version_order(name) < version_order(self.version)]
+        return f"{text}; use {self.group}/{better[0]} {self.kind}" if better else text
 
     def prune(self, obj: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """Leave out unknown fields, in place, and bring metadata into form; return it and the messages for what was.

@@ -1,0 +1,132 @@
+"""Definitions and their objects are answered as a recorded kube-apiserver answered."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilothouse.apiserver.crds import (
+    CompiledVersion,
+    TakenNames,
+    complete_definition,
+    openapi_v2,
+    openapi_v3,
+    status_after,
+)
+from pilothouse.kinds.defaults import default
+from pilothouse.kinds.validation import validate_create
+
+_GVK = ("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
+_STEPS = {
+    step["label"]: step
+    for step in json.loads((Path(__file__).parents[2] / "golden" / "crds.json").read_text())["steps"]
+}
+CRD = _STEPS["established"]["response"]
+
+
+def _causes(found: Any) -> list[str]:
+    return sorted(json.dumps(cause, sort_keys=True) for cause in found)
+
+
+def _recorded(label: str) -> list[str]:
+    return _causes((_STEPS[label]["response"].get("details") or {}).get("causes", []))
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "create prunes and defaults",
+        "missing required",
+        "bad values",
+        "wrong type",
+        "cel rule",
+        "duplicate map key",
+        "too many",
+    ],
+)
+def test_objects_are_taken_or_refused(label: str) -> None:
+    version = CompiledVersion(CRD, "v1")
+    obj = copy.deepcopy(_STEPS[label]["body"])
+    obj["metadata"] |= {"namespace": "golden-crd", "uid": "u"}
+    obj, messages = version.prune(obj)
+    errors = version.validate(version.default(obj))
+    assert _causes(errors.causes()) == _recorded(label)
+    if label == "create prunes and defaults":
+        assert messages == ['unknown field "spec.wombat"']
+        assert obj["spec"] == _STEPS[label]["response"]["spec"]
+
+
+def test_transition_rules_see_what_was_there() -> None:
+    version = CompiledVersion(CRD, "v1")
+    old = copy.deepcopy(_STEPS["create prunes and defaults"]["response"])
+    old["metadata"] |= {"resourceVersion": "1", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    new = copy.deepcopy(old)
+    new["metadata"].pop("managedFields")
+    old["metadata"].pop("managedFields")
+    new["spec"]["size"] = 2
+    assert _causes(version.validate(new, old).causes()) == _recorded("transition rule")
+    new["spec"]["size"] = 4
+    assert not version.validate(new, old)
+
+
+@pytest.mark.parametrize("label", ["create crd", "bad crd", "non structural"])
+def test_definitions_are_taken_or_refused(label: str) -> None:
+    crd = copy.deepcopy(_STEPS[label]["body"])
+    default(crd, *_GVK)
+    errors = complete_definition(validate_create(crd, _GVK), crd)
+    assert _causes(errors.causes()) == _recorded(label)
+
+
+def test_status_of_a_new_definition() -> None:
+    status = status_after(_STEPS["create crd"]["response"], TakenNames(), "<time>")
+    assert status == CRD["status"]
+
+
+def test_scale() -> None:
+    version = CompiledVersion(CRD, "v1")
+    assert version.scale is not None
+    obj = _STEPS["status"]["response"]
+    scale = version.scale.read(obj)
+    recorded = _STEPS["scale"]["response"]
+    assert (scale["spec"], scale["status"], scale["kind"], scale["apiVersion"]) == (
+        recorded["spec"],
+        recorded["status"],
+        "Scale",
+        "autoscaling/v1",
+    )
+    assert version.scale.write(obj, 5)["spec"]["size"] == 5
+    assert obj["spec"]["size"] == 4
+
+
+def test_the_resource_is_as_discovery_lists_it() -> None:
+    version = CompiledVersion(CRD, "v1")
+    listed = _STEPS["resources"]["response"]["resources"]
+    resource = version.resource
+    assert list(resource.verbs) == listed[0]["verbs"]
+    assert list(resource.short_names) == listed[0]["shortNames"]
+    assert [f"widgets/{each.name}" for each in resource.subresources] == [each["name"] for each in listed[1:]]
+    assert [list(each.verbs) for each in resource.subresources] == [each["verbs"] for each in listed[1:]]
+    columns = _STEPS["table"]["response"]["columnDefinitions"][1:]
+    assert [(each.name, each.type, each.priority) for each in version.columns] == [
+        (each["name"], each["type"], each["priority"]) for each in columns
+    ]
+    assert version.selectable_fields == (".spec.color",)
+    assert CompiledVersion(CRD, "v1beta1").columns[0].json_path == ".metadata.creationTimestamp"
+    with pytest.raises(LookupError):
+        CompiledVersion(CRD, "v2")
+
+
+def test_schemas_are_published() -> None:
+    published = openapi_v3(CRD, "v1")
+    widget = published["example.golden.v1.Widget"]
+    assert widget["x-kubernetes-group-version-kind"] == [{"group": "golden.example", "kind": "Widget", "version": "v1"}]
+    assert set(widget["properties"]) == {"apiVersion", "kind", "metadata", "spec", "status"}
+    assert published["example.golden.v1.WidgetList"]["required"] == ["items"]
+    older = openapi_v2(CRD, "v1")["example.golden.v1.Widget"]
+    assert older["properties"]["spec"]["properties"]["free"] == {"x-kubernetes-preserve-unknown-fields": True}
+    assert "properties" not in openapi_v2(CRD, "v1beta1")["example.golden.v1beta1.Widget"]
+    assert CRD == _STEPS["established"]["response"]
