@@ -447,8 +447,8 @@ DONE: Object = {
             {"completedIndexes": "1"},
             [
                 (
-                    'status.completedIndexes: Invalid value: "1": cannot set non-empty completedIndexes when non-indexed'
-                    " completion mode"
+                    'status.completedIndexes: Invalid value: "1": cannot set non-empty completedIndexes when '
+                    "non-indexed completion mode"
                 )
             ],
         ),

@@ -314,7 +314,7 @@ def _device(errors: ErrorList, at: Path, device: Object) -> None:
     for name, attribute in attributes.items():
         place = at.child("attributes").key(name)
         _name(errors, place, name)
-        _attribute(errors, place, attribute)
+        _attribute(errors, place, attribute or {})
     for name in amounts:
         _name(errors, at.child("capacity").key(name), name)
     if (both := len(attributes) + len(amounts)) > _ATTRIBUTES:

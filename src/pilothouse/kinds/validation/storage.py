@@ -342,7 +342,7 @@ def driver_parameters(errors: ErrorList, at: Path, parameters: Object) -> None:
         return
     if "" in parameters:
         errors.invalid(at, "", "field can not be empty.")
-    if sum(len(key.encode()) + len(value.encode()) for key, value in parameters.items()) > _PARAMETER_BYTES:
+    if sum(len(key.encode()) + len((value or "").encode()) for key, value in parameters.items()) > _PARAMETER_BYTES:
         errors.too_long(at, _PARAMETER_BYTES)
 
 
