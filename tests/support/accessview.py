@@ -22,7 +22,6 @@ class MemoryView:
         self.reads = 0
         self._versions: dict[str, int] = {}
         self._listeners: dict[str, list[Changed]] = {}
-        self._notified: dict[str, list[Callable[[str, str], None]]] = {}
 
     def get(self, resource: str, namespace: str, name: str) -> Object | None:
         self.reads += 1
@@ -43,12 +42,8 @@ class MemoryView:
     def notify(self, resource: str, changed: Callable[[str, str], None]) -> Callable[[], None]:
         return self.subscribe(resource, lambda old, new: changed(*_key(new or old or {})))
 
-    def notify(self, resource: str, changed: Callable[[str, str], None]) -> Callable[[], None]:
-        self._notified.setdefault(resource, []).append(changed)
-        return lambda: self._notified[resource].remove(changed)
-
     def listeners(self) -> int:
-        return sum(map(len, (*self._listeners.values(), *self._notified.values())))
+        return sum(map(len, self._listeners.values()))
 
     def put(self, resource: str, obj: Object) -> None:
         key = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
@@ -63,9 +58,6 @@ class MemoryView:
         self._versions[resource] = self.version(resource) + 1
         for changed in list(self._listeners.get(resource, ())):
             changed(old, new)
-        metadata = (new or old or {})["metadata"]
-        for notified in list(self._notified.get(resource, ())):
-            notified(metadata.get("namespace", ""), metadata["name"])
 
     def role(self, name: str, *rules: Object, namespace: str = "", **fields: Any) -> None:
         self.put(

@@ -68,9 +68,9 @@ class ClusterRoleAggregation:
         self._clock = clock or SystemClock()
         self._changed = asyncio.Event()
         self._changed.set()
-        self._stop: Callable[[], None] = view.subscribe(CLUSTER_ROLES, self._note)
+        self._stop: Callable[[], None] = view.notify(CLUSTER_ROLES, self._note)
 
-    def _note(self, old: Object | None, new: Object | None) -> None:
+    def _note(self, namespace: str, name: str) -> None:
         self._changed.set()
 
     async def run(self) -> None:

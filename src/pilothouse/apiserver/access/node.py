@@ -26,12 +26,15 @@ _LEASES: Final = "kube-node-lease"
 class NodeAuthorizer:
     """Decides for users `system:node:NAME` of the group `system:nodes`, and has no opinion on others.
 
-    Which pods are on which node, and what they use, is followed in the view from the first such request on.
+    Which pods are on which node, and what they use, is followed in the view from the first such request on; pods that
+    changed are looked at when a node next asks.
     """
 
     def __init__(self, view: View) -> None:
         self._view = view
         self._used: dict[str, Counter[_Reference]] = {}
+        self._pods: dict[tuple[str, str], tuple[str, frozenset[_Reference]]] = {}
+        self._changed: set[tuple[str, str]] = set()
         self._following = False
         self._rules: tuple[Rule, ...] = ()
 
@@ -44,6 +47,8 @@ class NodeAuthorizer:
             return _silent(f'unknown node for user "{attributes.user.name}"')
         if not self._following:
             self._follow()
+        while self._changed:
+            self._refresh(*self._changed.pop())
         why = self._lacks(node, attributes) if attributes.is_resource else None
         if why is None:
             return _ALLOWED if any(rule.allows(attributes) for rule in self._rules) else _silent("")
@@ -114,28 +119,32 @@ class NodeAuthorizer:
         self._rules = next(
             tuple(map(Rule, obj["rules"])) for _, obj in default_objects() if obj["metadata"]["name"] == "system:node"
         )
-        self._view.subscribe("pods", self._pod_changed)
+        self._view.notify("pods", lambda namespace, name: self._changed.add((namespace, name)))
         for pod in self._view.list("pods"):
-            self._count(pod, 1)
+            metadata = pod["metadata"]
+            self._take(metadata.get("namespace") or "", metadata["name"], pod)
 
-    def _pod_changed(self, old: Object | None, new: Object | None) -> None:
-        if old is not None and new is not None and _placed(old) == _placed(new) and old["spec"] == new["spec"]:
-            return
-        for pod, sign in ((old, -1), (new, 1)):
-            if pod is not None:
-                self._count(pod, sign)
+    def _refresh(self, namespace: str, name: str) -> None:
+        node, used = self._pods.pop((namespace, name), ("", frozenset()))
+        if node:
+            counts = self._used[node]
+            counts.subtract(used)
+            for reference in used:
+                if counts[reference] <= 0:
+                    del counts[reference]
+            if not counts:
+                del self._used[node]
+        pod = self._view.get("pods", namespace, name)
+        if pod is not None:
+            self._take(namespace, name, pod)
 
-    def _count(self, pod: Object, sign: int) -> None:
+    def _take(self, namespace: str, name: str, pod: Object) -> None:
         node = _placed(pod)
         if not node:
             return
-        used = self._used.setdefault(node, Counter())
-        for reference in set(references(pod)):
-            used[reference] += sign
-            if used[reference] <= 0:
-                del used[reference]
-        if not used:
-            del self._used[node]
+        used = frozenset(references(pod))
+        self._pods[namespace, name] = (node, used)
+        self._used.setdefault(node, Counter()).update(used)
 
 
 def _silent(reason: str) -> Decision:

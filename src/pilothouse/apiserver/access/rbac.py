@@ -67,7 +67,7 @@ class RbacAuthorizer:
         self._cluster: _Index | None = None
         self._namespaces: dict[str, _Index] = {}
         self._rules: dict[tuple[str, str, str], tuple[Rule, ...]] = {}
-        self._stops = [view.subscribe(resource, self._listener(resource)) for resource in RESOURCES]
+        self._stops = [view.notify(resource, self._listener(resource)) for resource in RESOURCES]
 
     def close(self) -> None:
         """Stop following the rules."""
@@ -174,10 +174,8 @@ class RbacAuthorizer:
             found = self._rules[key] = tuple(Rule(rule) for rule in role.get("rules") or ())
         return found
 
-    def _listener(self, resource: str) -> Callable[[Object | None, Object | None], None]:
-        def changed(old: Object | None, new: Object | None) -> None:
-            metadata = (new or old or {}).get("metadata") or {}
-            namespace, name = metadata.get("namespace") or "", metadata.get("name") or ""
+    def _listener(self, resource: str) -> Callable[[str, str], None]:
+        def changed(namespace: str, name: str) -> None:
             if resource == CLUSTER_ROLE_BINDINGS:
                 self._cluster = None
             elif resource == ROLE_BINDINGS:
