@@ -46,13 +46,6 @@ class DictView:
 
         return self.subscribe(resource, told)
 
-    def notify(self, resource: str, changed: Callable[[str, str], None]) -> Callable[[], None]:
-        def told(old: Object | None, new: Object | None) -> None:
-            metadata = (new or old or {})["metadata"]
-            changed(metadata.get("namespace", ""), metadata["name"])
-
-        return self.subscribe(resource, told)
-
     def put(self, resource: str, item: Object) -> Object:
         """Keep an object, with the next resource version."""
         metadata = item.setdefault("metadata", {})

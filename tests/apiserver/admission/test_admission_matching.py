@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pilothouse.apiserver.admission.expressions import Conditions, ConditionsFailed, activation, request_value
 from pilothouse.apiserver.admission.matching import Criteria, Match, Rule
@@ -155,3 +157,32 @@ def test_the_request_as_expressions_see_it() -> None:
         "dryRun": True,
         "options": {"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1"},
     }
+
+
+words = st.lists(st.sampled_from(["*", "a", "b", ""]), max_size=2)
+told_rules = st.fixed_dictionaries(
+    {
+        "operations": st.lists(st.sampled_from(["*", "CREATE", "UPDATE"]), max_size=2),
+        "apiGroups": words,
+        "apiVersions": words,
+        "resources": st.lists(st.sampled_from(["*", "a", "b", "a/x", "*/x", "*/*", "a/*"]), max_size=2),
+        "scope": st.sampled_from(["*", "Namespaced", "Cluster"]),
+    }
+)
+resources = st.tuples(*[st.sampled_from(["a", "b", ""])] * 2, st.sampled_from(["a", "b"]))
+
+
+@given(
+    st.lists(told_rules, max_size=3), resources, st.sampled_from(["a", "b", ""]), st.sampled_from(["", "x"]),
+    st.sampled_from(["Exact", "Equivalent"]),
+)  # fmt: skip
+def test_what_matches_was_said_to_concern(
+    rules: list[Object], resource: Gvr, version: str, subresource: str, policy: str
+) -> None:
+    """Whatever a request's object is, it matches only where the chain would have asked at all."""
+    other = (resource[0], version, resource[2])
+    request = write("CREATE", "pods", pod(), subresource=subresource, equivalents=[(other, (*other[:2], "X"))])
+    request.resource = resource
+    criteria = Criteria(rules, {"matchPolicy": policy})
+    if criteria.match(request, DictView()) is not None:
+        assert criteria.concerns("CREATE", resource, subresource)

@@ -31,6 +31,7 @@ from pilothouse.apiserver.admission.serviceaccount import ServiceAccount
 from pilothouse.apiserver.admission.storage import (
     DefaultIngressClass,
     DefaultStorageClass,
+    DenyServiceExternalIPs,
     PersistentVolumeClaimResize,
     StorageObjectInUseProtection,
 )
@@ -462,6 +463,13 @@ class TestStorage:
         old = named("i", metadata={"namespace": "n", "annotations": {"kubernetes.io/ingress.class": "x"}}, spec={})
         step.mutate(write("CREATE", "ingresses.networking.k8s.io", old))
         assert old["spec"] == {}
+
+    def test_external_addresses(self) -> None:
+        service = named("s", metadata={"namespace": "n"}, spec={"externalIPs": ["192.0.2.1"]})
+        step = DenyServiceExternalIPs()
+        step.validate(write("UPDATE", "services", service, old=service))
+        with pytest.raises(status.Forbidden, match="Use of external IPs is denied by admission control"):
+            step.validate(write("CREATE", "services", service))
 
     def test_finalizers(self) -> None:
         step = StorageObjectInUseProtection()

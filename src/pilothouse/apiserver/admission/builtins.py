@@ -30,6 +30,7 @@ from pilothouse.apiserver.admission.serviceaccount import ServiceAccount
 from pilothouse.apiserver.admission.storage import (
     DefaultIngressClass,
     DefaultStorageClass,
+    DenyServiceExternalIPs,
     PersistentVolumeClaimResize,
     StorageObjectInUseProtection,
 )
@@ -60,6 +61,7 @@ ORDER: Final = (
     "ClusterTrustBundleAttest",
     "CertificateSubjectRestriction",
     "DefaultIngressClass",
+    "DenyServiceExternalIPs",
     "PodTopologyLabels",
     "ExpressionChecks",
     "MutatingAdmissionPolicy",
@@ -71,7 +73,8 @@ ORDER: Final = (
 """All steps by name, in the order in which they run."""
 
 DEFAULT_OFF: Final = frozenset({
-    "AlwaysPullImages", "ExtendedResourceToleration", "NodeRestriction", "OwnerReferencesPermissionEnforcement",
+    "AlwaysPullImages", "DenyServiceExternalIPs", "ExtendedResourceToleration", "NodeRestriction",
+    "OwnerReferencesPermissionEnforcement",
 })  # fmt: skip
 """Steps that are on only where asked for, as in kube-apiserver."""
 
@@ -123,6 +126,7 @@ def standard(  # noqa: PLR0913 - made in one place
         "ClusterTrustBundleAttest": lambda: ClusterTrustBundleAttest(authorizer),
         "CertificateSubjectRestriction": CertificateSubjectRestriction,
         "DefaultIngressClass": lambda: DefaultIngressClass(view),
+        "DenyServiceExternalIPs": DenyServiceExternalIPs,
         "PodTopologyLabels": lambda: PodTopologyLabels(view),
         "ExpressionChecks": ExpressionChecks,
         "ResourceQuota": lambda: ResourceQuota(view, local, clock),

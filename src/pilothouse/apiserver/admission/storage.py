@@ -1,4 +1,4 @@
-"""Steps for storage and ingress: default classes, finalizers against removal in use, growth of claims."""
+"""Steps for storage and traffic: default classes, finalizers against removal in use, growth of claims, external IPs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pilothouse.kinds.quantity import Quantity
 __all__ = [
     "DefaultIngressClass",
     "DefaultStorageClass",
+    "DenyServiceExternalIPs",
     "PersistentVolumeClaimResize",
     "StorageObjectInUseProtection",
     "claim_class",
@@ -84,6 +85,20 @@ class DefaultIngressClass(Plugin):
         name = _default(self._view, "ingressclasses.networking.k8s.io", _INGRESS_DEFAULT)
         if name is not None:
             spec["ingressClassName"] = name
+
+
+class DenyServiceExternalIPs(Plugin):
+    """Refuses services with further external addresses, which could take traffic from others. Off by default."""
+
+    OPERATIONS = frozenset({"CREATE", "UPDATE"})
+    RESOURCES = frozenset({("", "services")})
+    name = "DenyServiceExternalIPs"
+
+    def validate(self, request: AdmissionRequest) -> None:
+        """Raise Forbidden for addresses that were not there before."""
+        old, new = ((one or {}).get("spec") or {} for one in (request.old, request.object))
+        if set(new.get("externalIPs") or ()).difference(old.get("externalIPs") or ()):
+            raise forbid(request, "Use of external IPs is denied by admission control.")
 
 
 class StorageObjectInUseProtection(Plugin):
