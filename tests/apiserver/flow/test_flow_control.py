@@ -31,7 +31,7 @@ class Objects:
         for objects in self.held.values():
             for obj in objects:
                 obj["metadata"]["uid"] = f"uid-{obj['metadata']['name']}"
-        self.told: list[Callable[[Any, Any], None]] = []
+        self.told: list[Callable[[str, str], None]] = []
 
     def get(self, resource: str, namespace: str, name: str) -> dict[str, Any] | None:
         return next((each for each in self.held[resource] if each["metadata"]["name"] == name), None)
@@ -43,12 +43,15 @@ class Objects:
         return 1
 
     def subscribe(self, resource: str, changed: Callable[[Any, Any], None]) -> Callable[[], None]:
+        raise AssertionError("nothing needs to be decoded")
+
+    def notify(self, resource: str, changed: Callable[[str, str], None]) -> Callable[[], None]:
         self.told.append(changed)
         return lambda: self.told.remove(changed)
 
     def changed(self) -> None:
         for tell in self.told:
-            tell(None, None)
+            tell("", "any")
 
 
 def control(
@@ -147,6 +150,14 @@ def test_a_changed_configuration_counts_at_once() -> None:
     view.changed()
     assert flow.classify(user("ann"), pods()) == ("ann", "workload-low")
     assert flow.classify(user("bob"), pods())[0] == "global-default"
+
+
+def test_a_closed_control_follows_no_more() -> None:
+    view = Objects(FLOW_SCHEMAS, PRIORITY_LEVELS)
+    flow = control(view=view)
+    assert len(view.told) == 2
+    flow.close()
+    assert view.told == []
 
 
 def test_exempt_and_long_running_requests_always_get_in() -> None:

@@ -120,7 +120,7 @@ class FlowControl:
         self._changed = True
         self._waits = 0
         """Requests that wait, or have their seat and do not know it yet."""
-        self._stop = [view.subscribe(resource, self._note) for resource in (_SCHEMAS, _LEVELS)]
+        self._stop = [view.notify(resource, self._note) for resource in (_SCHEMAS, _LEVELS)]
 
     def close(self) -> None:
         """Stop following the configuration."""
@@ -128,7 +128,7 @@ class FlowControl:
             stop()
         self._stop = []
 
-    def _note(self, _old: object, _new: object) -> None:
+    def _note(self, _namespace: str, _name: str) -> None:
         self._changed = True
 
     def _configure(self) -> None:
