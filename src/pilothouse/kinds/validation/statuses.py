@@ -39,6 +39,7 @@ def _counts(*fields: str, of_all: Sequence[str] = (), ready: str = "") -> _Updat
     """Make a check of counts: none below zero, some not above `replicas`, the available not above the ready."""
 
     def check(errors: ErrorList, new: Object, old: Object) -> None:
+        """Check the counts of a status that replaces another."""
         status: Object = new.get("status") or {}
         checks.non_negative(errors, _STATUS, status, *fields)
         collisions, before = (
