@@ -205,9 +205,9 @@ class Policies:
         self._kept: dict[tuple[str, Any], Policy] = {}
         self._all: list[tuple[Policy, list[Binding]]] | None = None
         for resource in self._resources:
-            view.subscribe(resource, self._changed)
+            view.notify(resource, self._changed)
 
-    def _changed(self, old: Object | None, new: Object | None) -> None:
+    def _changed(self, namespace: str, name: str) -> None:
         self._all = None
         self._tell()
 

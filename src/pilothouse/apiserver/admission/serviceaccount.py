@@ -94,12 +94,12 @@ class ServiceAccount(Plugin):
             if not arrived.done():
                 arrived.set_result(None)
 
-        def changed(old: Object | None, new: Object | None) -> None:
-            if new is not None and (new["metadata"]["namespace"], new["metadata"]["name"]) == wanted:
+        def changed(namespace: str, name: str) -> None:
+            if (namespace, name) == wanted:
                 settle()
 
         wanted = (request.namespace, _DEFAULT)
-        stop = self._view.subscribe("serviceaccounts", changed)
+        stop = self._view.notify("serviceaccounts", changed)
         timer = self._clock.call_later(self._patience, settle)
         try:
             await arrived

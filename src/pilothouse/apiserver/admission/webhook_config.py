@@ -9,7 +9,7 @@ from typing import Any, Final
 from pilothouse.apiserver.admission.expressions import Conditions
 from pilothouse.apiserver.admission.matching import EXEMPT, Criteria
 from pilothouse.apiserver.admission.webhook_client import CallError, Target
-from pilothouse.apiserver.ports import Gvr, Object, Operation, View
+from pilothouse.apiserver.ports import Gvr, Operation, View
 
 __all__ = ["Hook", "Hooks"]
 
@@ -77,9 +77,9 @@ class Hooks:
         self._resource = resource
         self._tell = changed
         self._hooks: tuple[Hook, ...] | None = None
-        view.subscribe(resource, self._changed)
+        view.notify(resource, self._changed)
 
-    def _changed(self, old: Object | None, new: Object | None) -> None:
+    def _changed(self, namespace: str, name: str) -> None:
         self._hooks = None
         self._tell()
 
