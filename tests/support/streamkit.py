@@ -16,7 +16,7 @@ from wsproto.events import BytesMessage, CloseConnection, TextMessage
 from pilothouse.apiserver.http.pipes import MemoryDuplex
 from pilothouse.apiserver.http.server import HttpServer
 from pilothouse.apiserver.model import Answer, Duplex, Request, Response, Sink, UpgradeResponse, refusal
-from pilothouse.apiserver.ports import ContainerStreams, Object
+from pilothouse.apiserver.ports import ContainerStreams, NodeStreams, Object
 from pilothouse.apiserver.streams.logs import logs
 from pilothouse.apiserver.streams.portforward import connect_port_forward
 from pilothouse.apiserver.streams.remotecommand import connect_exec
@@ -117,7 +117,7 @@ class FakeNodes:
 class ApiHandler:
     """Serves one pod and its streams."""
 
-    def __init__(self, nodes: FakeNodes, pod: Object) -> None:
+    def __init__(self, nodes: NodeStreams, pod: Object) -> None:
         self.nodes, self.pod = nodes, pod
         self.upgrades: list[str] = []
 

@@ -290,6 +290,20 @@ def test_the_path_is_split_at_the_subresource(target: str, found: tuple[str, str
     assert proxied_path(make_request(target.partition("?")[0], target.partition("?")[2])) == found
 
 
+async def test_nodes_do_not_lead_into_this_machine(proxy: ReverseProxy) -> None:
+    status = {"addresses": [{"type": "Hostname", "address": "localhost"}]}
+    view = FakeView(nodes=[{"metadata": {"name": "n"}, "status": status}])
+    async with http_server(echo) as port:
+        request = ask(f"/api/v1/nodes/n:{port}/proxy/x")
+        request.info = RequestInfo(True, "get", request.path, "", "v1", "", "nodes", "proxy", f"n:{port}", "/x")
+        refused = status_of(await connect_proxy(request, Resolver(view), proxy))
+        assert (refused["code"], refused["message"]) == (400, "address not allowed")
+        assert status_of(await connect_proxy(request, Resolver(view, local=True), proxy))["target"] == "/x"
+    dry = ask(request.path)
+    dry.query_text, dry.info = "dryRun=All", request.info
+    assert status_of(await connect_proxy(dry, Resolver(view), proxy))["message"] == "dryRun is not supported"
+
+
 async def test_pods_are_proxied(proxy: ReverseProxy) -> None:
     async with http_server(echo) as port:
         pod = {

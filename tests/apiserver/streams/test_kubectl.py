@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support.kubeletkit import kubelet_streams
 from support.streamkit import LINE, ApiHandler, FakeNodes, make_pod, serving
 
 CLIENTS = Path(__file__).parents[3] / ".venv" / "clients"
@@ -30,6 +31,14 @@ def nodes() -> FakeNodes:
 @pytest.fixture
 def handler(nodes: FakeNodes) -> ApiHandler:
     return ApiHandler(nodes, make_pod())
+
+
+@pytest.fixture
+async def through_a_kubelet(handler: ApiHandler, nodes: FakeNodes, tmp_path: Path) -> AsyncIterator[None]:
+    """Let what runs commands be a node of its own."""
+    async with kubelet_streams(nodes, tmp_path) as (streams, _):
+        handler.nodes = streams
+        yield
 
 
 @pytest.fixture
@@ -151,3 +160,33 @@ async def test_logs_are_printed_and_followed(kubectl: Path, config: Path, nodes:
     assert await asyncio.wait_for(process.stdout.read(), 20) == b"second line\n"
     assert await process.wait() == 0
     await process.communicate()
+
+
+@pytest.mark.usefixtures("through_a_kubelet")
+async def test_commands_run_on_a_node_with_a_kubelet(kubectl: Path, config: Path, nodes: FakeNodes) -> None:
+    data = LINE * 1024
+    assert await run(kubectl, config, "exec", "-i", "web", "--", "cat", data=data) == (0, data, b"")
+    code, _, err = await run(kubectl, config, "exec", "web", "--", "exit", "3")
+    assert (code, err) == (3, b"command terminated with exit code 3\n")
+    assert nodes.calls == [("web", "app", ("cat",), False), ("web", "app", ("exit", "3"), False)]
+    assert await run(kubectl, config, "logs", "web") == (0, b"first line\n", b"")
+
+
+@pytest.mark.usefixtures("through_a_kubelet")
+async def test_ports_are_forwarded_through_a_kubelet(kubectl: Path, config: Path) -> None:
+    process = await start(kubectl, config, "port-forward", "pod/web", ":9")
+    assert process.stdout is not None
+    try:
+        line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+        local = int(line.split("127.0.0.1:")[1].split()[0])
+        data = LINE * 1024
+        reader, writer = await asyncio.open_connection("127.0.0.1", local)
+        writer.write(data)
+        assert await asyncio.wait_for(reader.readexactly(len(data)), 20) == data
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
+        await writer.wait_closed()
+    finally:
+        process.kill()
+        await process.communicate()

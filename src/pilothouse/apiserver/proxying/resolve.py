@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -168,11 +169,24 @@ class Resolver:
         host, own = node_address(node)
         if port in {"", str(own)}:
             return Backend("https", host, str(own), kubelet=True)
-        if host == "localhost" and not self._local:
-            raise BadRequest("address not allowed")
         if _is_address(host) and not self._allowed(host):
             raise BadRequest("address not allowed")
         return _checked(Backend(scheme or "http", host, port))
+
+    async def check_host(self, backend: Backend) -> None:
+        """Refuse a name that leads to an address which is not allowed. Raises BadRequest.
+
+        A node tells its own name, and must not choose where this server connects to within its machine. One that
+        cannot be looked up is left to the connection, which says so.
+        """
+        if backend.kubelet or _is_address(backend.host):
+            return
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(backend.host, backend.port_number)
+        except OSError:
+            return
+        if not all(self._allowed(str(address[0])) for *_, address in found):
+            raise BadRequest("address not allowed")
 
     def service(self, namespace: str, text: str) -> Backend:
         """Resolve `[SCHEME:]SERVICE[:PORT]`, the port by name or number. Raises a Status.

@@ -37,6 +37,7 @@ async def connect_proxy(
         if "dryRun" in request.query:
             raise BadRequest("dryRun is not supported")
         backend = _resolve(resolver, info.resource, info.namespace, info.name)
+        await resolver.check_host(backend)
     except (ApiStatus, ValueError) as error:
         return refusal(error if isinstance(error, ApiStatus) else BadRequest(str(error)))
     prefix, path = proxied_path(request)
