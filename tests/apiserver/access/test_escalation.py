@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from pilothouse.apiserver.access.escalation import EscalationCheck
+from pilothouse.apiserver.access.escalation import EscalationCheck, EscalationPlugin
 from pilothouse.apiserver.access.rbac import RbacAuthorizer
 from pilothouse.apiserver.model import User
+from pilothouse.apiserver.ports import AdmissionRequest
 from pilothouse.kinds.status import Forbidden, NotFound
 from support.accessview import RBAC, MemoryView, binding, person, role, rule, urls
 
@@ -144,3 +145,23 @@ def test_missing_roles_are_told_with_the_refusal(view: MemoryView, check: Escala
 
 def test_other_kinds_pass(check: EscalationCheck) -> None:
     check.check_write(BOB, {"kind": "Pod", "metadata": {"name": "x"}})
+
+
+def test_the_check_is_a_step_of_admission(check: EscalationCheck) -> None:
+    plugin = EscalationPlugin(check)
+    gvr = (RBAC, "v1", "roles")
+    assert plugin.handles("CREATE", gvr, "")
+    assert plugin.handles("UPDATE", (RBAC, "v1", "clusterrolebindings"), "")
+    assert not plugin.handles("DELETE", gvr, "")
+    assert not plugin.handles("CREATE", ("", "v1", "pods"), "")
+    assert plugin.revision == 0
+
+    def asked(*rules: dict[str, Any]) -> AdmissionRequest:
+        wanted = {"metadata": {"name": "r"}, "rules": list(rules)}
+        kind = (RBAC, "v1", "Role")
+        return AdmissionRequest("CREATE", kind, gvr, "", "team", "r", wanted, None, {}, dry_run=False, user=BOB)
+
+    plugin.mutate(asked())
+    plugin.validate(asked(rule("get", "", "pods")))
+    with pytest.raises(Forbidden):
+        plugin.validate(asked(rule("delete", "", "pods")))

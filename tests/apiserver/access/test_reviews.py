@@ -10,6 +10,7 @@ from pilothouse.apiserver.access.rbac import RbacAuthorizer
 from pilothouse.apiserver.access.reviews import KINDS, Reviews
 from pilothouse.apiserver.access.tokens import StaticTokens, TokenAnswer
 from pilothouse.apiserver.model import User
+from pilothouse.apiserver.ports import Attributes, Decision
 from pilothouse.kinds.status import ApiStatus, BadRequest, InternalError, Invalid
 from support.accessview import MemoryView, group, person, rule, urls
 
@@ -170,3 +171,18 @@ def test_who_i_am(desk: Desk) -> None:
             "extra": {"scopes": ["a"]},
         }
     }
+
+
+def test_what_a_review_narrows_down_by_fields_is_asked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def authorize(attributes: Attributes) -> Decision:
+        asked.append(attributes.field_selector)
+        return Decision(allowed=True)
+
+    monkeypatch.setattr(desk.reviews._authorizer, "authorize", authorize)
+    one = {"key": "spec.nodeName", "operator": "In", "values": ["n1"]}
+    for selector in ({"rawSelector": "a=b"}, {"requirements": [one, {**one, "operator": "NotIn"}]}, None):
+        attributes = {**LIST, "fieldSelector": selector}
+        desk.status("SelfSubjectAccessReview", {"resourceAttributes": attributes})
+    assert asked == ["a=b", "spec.nodeName=n1", ""]

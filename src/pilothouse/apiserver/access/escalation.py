@@ -8,11 +8,11 @@ from pilothouse.apiserver.access.rbac import GROUP, RbacAuthorizer, RoleMissing
 from pilothouse.apiserver.access.rules import PolicyRule, compact, covers, described, quoted
 from pilothouse.apiserver.access.users import MASTERS
 from pilothouse.apiserver.model import User
-from pilothouse.apiserver.ports import Attributes, Authorizer, Object
+from pilothouse.apiserver.ports import AdmissionRequest, Attributes, Authorizer, Gvr, Object, Operation
 from pilothouse.kinds.fielderrors import quote
 from pilothouse.kinds.status import NotFound, forbidden, not_found
 
-__all__ = ["EscalationCheck"]
+__all__ = ["EscalationCheck", "EscalationPlugin"]
 
 _RESOURCES: Final = {
     "Role": "roles",
@@ -94,6 +94,41 @@ class EscalationCheck:
         if errors:
             text += f"; resolution errors: [{' '.join(dict.fromkeys(errors))}]"
         raise forbidden(GROUP, resource, name, text)
+
+
+class EscalationPlugin:
+    """The check as a step of admission, to be the first of those that validate."""
+
+    name = "RBACEscalation"
+
+    def __init__(self, check: EscalationCheck) -> None:
+        self._check = check
+
+    @property
+    def revision(self) -> int:
+        """Always the same: what is checked does not change."""
+        return 0
+
+    def handles(self, operation: Operation, resource: Gvr, subresource: str) -> bool:
+        """Whether a role or binding is written."""
+        written = operation in {"CREATE", "UPDATE"} and not subresource
+        return written and resource[0] == GROUP and resource[2] in _RESOURCES.values()
+
+    def mutate(self, request: AdmissionRequest) -> None:
+        """Change nothing."""
+
+    def validate(self, request: AdmissionRequest) -> None:
+        """Refuse what gives more than its writer holds. Raises Forbidden, NotFound."""
+        if request.object is not None:
+            self._check.check_write(request.user, _placed(request), request.old)
+
+
+def _placed(request: AdmissionRequest) -> Object:
+    """Return the object with kind, name and namespace as the request has them, where it does not say them itself."""
+    metadata = {"name": request.name, **(request.object or {}).get("metadata", {})}
+    if request.namespace:
+        metadata["namespace"] = request.namespace
+    return {**(request.object or {}), "kind": request.kind[2], "metadata": metadata}
 
 
 def _missing(kind: str, role: str, error: RoleMissing) -> NotFound:

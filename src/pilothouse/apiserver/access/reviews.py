@@ -177,7 +177,18 @@ def _attributes(spec: Mapping[str, Any], user: User) -> Attributes:
         subresource=wanted.get("subresource") or "",
         namespace=wanted.get("namespace") or "",
         name=wanted.get("name") or "",
+        field_selector=_selector(wanted.get("fieldSelector") or {}),
     )
+
+
+def _selector(selector: Mapping[str, Any]) -> str:
+    """Write what a review narrows down by fields as a selector, as far as it says that fields have single values."""
+    requirements = [
+        f"{one.get('key')}={one['values'][0]}"
+        for one in selector.get("requirements") or ()
+        if one.get("operator") == "In" and len(one.get("values") or ()) == 1
+    ]
+    return selector.get("rawSelector") or ",".join(requirements)
 
 
 def _check_access(kind: str, obj: Object, *, subject: bool = True, namespace: str | None = None) -> None:
