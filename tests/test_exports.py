@@ -26,6 +26,7 @@ EXPORTS = {
     "pilothouse.foundation.files": {"Buffer", "FileSystem", "OsFileSystem", "write_all", "write_whole"},
     "pilothouse.foundation.ids": {"NAME_ALPHABET", "Ids", "SeededIds", "SystemIds"},
     "pilothouse.foundation.logs": {"Level", "configure", "get_logger", "is_secret_name", "redact"},
+    "pilothouse.foundation.memoryfiles": {"MemoryFileSystem"},
     "pilothouse.foundation.metrics": {
         "BYTES_BUCKETS",
         "CONTENT_TYPE",

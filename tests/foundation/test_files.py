@@ -10,12 +10,15 @@ from random import Random
 import pytest
 
 from pilothouse.foundation.files import Buffer, FileSystem, OsFileSystem, write_all, write_whole
+from pilothouse.foundation.memoryfiles import MemoryFileSystem
 from support.faultfs import FaultFileSystem
 
 
-@pytest.fixture(params=["os", "memory"])
+@pytest.fixture(params=["os", "faults", "memory"])
 def fs(request: pytest.FixtureRequest, tmp_path: Path) -> FileSystem:
-    return OsFileSystem() if request.param == "os" else FaultFileSystem(root=str(tmp_path))
+    if request.param == "os":
+        return OsFileSystem()
+    return (FaultFileSystem if request.param == "faults" else MemoryFileSystem)(str(tmp_path))
 
 
 def test_what_is_written_is_read(fs: FileSystem, tmp_path: Path) -> None:
