@@ -21,7 +21,7 @@ _OK = 300
 class LocalCaller:
     """Implements `ports.Local` on the server's handler. `user` is who calls, and the agent names it."""
 
-    def __init__(self, handler: Handler, user: User = APISERVER, agent: str = "pilothouse") -> None:
+    def __init__(self, handler: Handler, user: User = APISERVER, agent: str = "kube-apiserver") -> None:
         self._handler = handler
         self._user = user
         self._agent = agent

@@ -17,12 +17,14 @@ from pilothouse.apiserver.access.tokenrequest import TokenRequests
 from pilothouse.apiserver.access.tokens import BootstrapTokens, StaticTokens, TokenAuthenticator
 from pilothouse.apiserver.admission.builtins import standard
 from pilothouse.apiserver.admission.chain import Admission
+from pilothouse.apiserver.admission.webhook_client import WebhookClient, service_resolver
 from pilothouse.apiserver.allocation import Allocator
 from pilothouse.apiserver.audit import AuditLog, Auditor, Event
 from pilothouse.apiserver.backends import Backends
 from pilothouse.apiserver.background import Background
 from pilothouse.apiserver.cache.cacher import Cacher
 from pilothouse.apiserver.cache.view import CacheView
+from pilothouse.apiserver.definitions import Definitions
 from pilothouse.apiserver.discovery import Discovery
 from pilothouse.apiserver.flow import FlowControl
 from pilothouse.apiserver.health import Health
@@ -93,6 +95,8 @@ class ApiServer:
         self.storage = Storage(store, self.cacher, clock, ciphers)
         self.local = LocalCaller(self.handle)
         self.catalogue = Catalogue(self.cacher)
+        self.webhooks = WebhookClient(service_resolver(self.view), clock)
+        self.definitions = Definitions(self)
         self.rbac = RbacAuthorizer(self.view)
         self.keys = keys or KeyRing(new_key())
         self.accounts = ServiceAccountTokens(
@@ -133,7 +137,7 @@ class ApiServer:
         )
         self.health = Health()
         self._discovery = Discovery(server_address=options.advertise, root_paths=_ROOT_PATHS)
-        self._openapi = OpenApi(clock)
+        self._openapi = OpenApi(clock, self.definitions.openapi)
         self._audit_log = AuditLog(options.audit_log, clock) if options.audit_log else None
         self.pipeline = Pipeline(
             self.authenticator,
@@ -155,12 +159,15 @@ class ApiServer:
         """Load what the store has and begin to serve. Raises StoreError where it cannot be read."""
         self._add_checks()
         await self.cacher.start()
+        await self.definitions.start()
         await self.background.start()
 
     async def close(self) -> None:
         """End watches and background work; what was accepted is written."""
         self.watching.end_all()
         await self.background.close()
+        await self.definitions.close()
+        await self.webhooks.close()
         await self.storage.close()
         await self.backends.close()
         await self.cacher.close()

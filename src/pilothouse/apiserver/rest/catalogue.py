@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from pilothouse.apiserver.cache.cacher import Cacher
-from pilothouse.apiserver.rest.conversions import Conversions, CustomConvert
+from pilothouse.apiserver.rest.conversions import Conversions
 from pilothouse.apiserver.rest.served import Custom, Served
 from pilothouse.kinds.registry import Registry, Resource, builtin
 
@@ -17,9 +17,9 @@ Key = tuple[str, str, str]
 class Catalogue:
     """The registry of the moment, and what serves each of its resources."""
 
-    def __init__(self, cacher: Cacher, convert_custom: CustomConvert | None = None) -> None:
+    def __init__(self, cacher: Cacher) -> None:
         self.registry: Registry = builtin()
-        self.conversions = Conversions(lambda: self.registry, convert_custom)
+        self.conversions = Conversions(lambda: self.registry)
         self.changed: list[Callable[[], None]] = []
         """Called after the registry has changed."""
         self._cacher = cacher

@@ -30,9 +30,9 @@ CustomConvert = Callable[[Object, Resource], Awaitable[Object]]
 class Conversions:
     """Converts between the versions of a kind. `custom` does it for custom resources, perhaps by a webhook."""
 
-    def __init__(self, registry: Callable[[], Registry], custom: CustomConvert | None = None) -> None:
+    def __init__(self, registry: Callable[[], Registry]) -> None:
         self._registry = registry
-        self._custom = custom
+        self.custom: CustomConvert | None = None
         self.by_webhook: Callable[[Resource], bool] = lambda resource: False
         self.custom_schema: Callable[[str, str, str], Schema | None] = lambda group, version, kind: None
 
@@ -40,8 +40,8 @@ class Conversions:
         """Return an object in the version of a resource; a shallow copy where only the name of it changes."""
         if obj.get("apiVersion") == resource.api_version:
             return obj
-        if resource.custom and self._custom is not None:
-            return await self._custom(obj, resource)
+        if resource.custom and self.custom is not None:
+            return await self.custom(obj, resource)
         return convert_builtin(obj, resource.api_version)
 
     def renames(self, resource: Resource, kept: str) -> bool:

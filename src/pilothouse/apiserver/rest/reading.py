@@ -61,10 +61,10 @@ class Page:
         self.token = token
         self.remaining = remaining
 
-    def metadata(self) -> Object:
-        """Return the metadata of the list."""
+    def metadata(self, *, custom: bool = False) -> Object:
+        """Return the metadata of the list; lists of custom resources always say how they go on."""
         made: Object = {"resourceVersion": str(self.version)}
-        if self.token:
+        if self.token or custom:
             made["continue"] = self.token
         if self.remaining:
             made["remainingItemCount"] = self.remaining
@@ -231,7 +231,7 @@ async def _selected(entries: list[Entry], chosen: Selection) -> list[Entry]:
 def _plain(served: Served, page: Page) -> Answer:
     resource = served.resource
     head = f'{{"kind":"{resource.list_kind}","apiVersion":"{resource.api_version}","metadata":'
-    start = head.encode() + json_text(page.metadata()).encode() + b',"items":['
+    start = head.encode() + json_text(page.metadata(custom=served.custom is not None)).encode() + b',"items":['
     if len(page.entries) <= _STREAMED:
         form = served.form
         return Response(200, b"%b%b]}" % (start, b",".join([entry.item(form) for entry in page.entries])))

@@ -72,8 +72,7 @@ class Scaling:
         found = getattr(served.custom, "scale", None)
         if found is None:
             raise InternalError(f"{served.resource.full_name} has no scale")
-        wanted = found.spec_replicas_path
-        return ScalePaths(wanted, found.status_replicas_path, found.label_selector_path or "")
+        return ScalePaths(found.spec_text, found.status_text, found.selector_text)
 
     async def get(self, call: Call) -> Object:
         """Return the scale of an object. Raises NotFound."""

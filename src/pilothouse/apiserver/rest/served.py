@@ -24,13 +24,28 @@ from pilothouse.kinds.fieldset import FieldSet, of_paths
 from pilothouse.kinds.registry import Registry, Resource
 from pilothouse.kinds.schema import ANY, Schema
 from pilothouse.kinds.table import schema_for
-from pilothouse.kinds.validation import validate_create, validate_status_update, validate_update
+from pilothouse.kinds.validation import (
+    validate_create,
+    validate_status_update,
+    validate_subresource_update,
+    validate_update,
+)
 
 __all__ = ["Custom", "CustomStrategy", "Served"]
 
+
+_DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
+_OWN_RULES = frozenset({"approval", "ephemeralcontainers", "resize"})
 _STATUS = of_paths([("f:status",)])
 _NOT_STATUS = of_paths([("f:spec",), ("f:metadata", "f:deletionTimestamp"), ("f:metadata", "f:ownerReferences")])
 _NOT_CUSTOM_STATUS = of_paths([("f:spec",)])
+
+
+def complete_definition(errors: ErrorList, new: Object, old: Object | None = None) -> ErrorList:
+    """Add what only compiled schemas tell of a definition. Imports its compiler when the first one comes."""
+    from pilothouse.apiserver import crds  # noqa: PLC0415  # heavy
+
+    return crds.complete_definition(errors, new, old)
 
 
 class Custom(Protocol):
@@ -54,8 +69,8 @@ class Custom(Protocol):
     def default(self, obj: Object) -> Object:
         """Fill in defaults."""
 
-    def validate(self, obj: Object, old: Object | None = None) -> ErrorList:
-        """Check an object, and what may not change."""
+    def validate(self, obj: Object, old: Object | None = None, *, status: bool = False) -> ErrorList:
+        """Check an object, and what may not change; of a status subresource only the status."""
 
 
 class CustomStrategy(Strategy):
@@ -185,15 +200,19 @@ class Served:
         """Check a new object."""
         if self.custom is not None:
             return self.custom.validate(obj)
-        return validate_create(obj, self.resource.gvk)
+        errors = validate_create(obj, self.resource.gvk)
+        return complete_definition(errors, obj) if self.resource.full_name == _DEFINITIONS else errors
 
     def validate_update(self, old: Object, new: Object, subresource: str = "") -> ErrorList:
         """Check an object in the place of another."""
         if self.custom is not None:
-            return self.custom.validate(new, old)
+            return self.custom.validate(new, old, status=subresource == "status")
         if subresource == "status":
             return validate_status_update(old, new, self.resource.gvk)
-        return validate_update(old, new, self.resource.gvk)
+        if subresource in _OWN_RULES:
+            return validate_subresource_update(old, new, self.resource.gvk, subresource)
+        errors = validate_update(old, new, self.resource.gvk)
+        return complete_definition(errors, new, old) if self.resource.full_name == _DEFINITIONS else errors
 
     async def load(self, entry: Entry) -> Object:
         """Return an object of the cache in the version that is served, to be changed as one likes."""

@@ -1,0 +1,240 @@
+"""Custom resources come and go: follows the definitions, keeps their status, and serves what they define."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pilothouse.apiserver.admission.webhook_client import Target
+from pilothouse.apiserver.cache.changes import Change
+from pilothouse.apiserver.ports import Object
+from pilothouse.apiserver.rest.catalogue import Key
+from pilothouse.foundation.logs import get_logger
+from pilothouse.kinds import conditions
+from pilothouse.kinds.registry import Resource
+from pilothouse.kinds.schema import Schema
+from pilothouse.kinds.status import ApiStatus, Conflict, InternalError, NotFound
+from pilothouse.kinds.times import format_seconds
+
+if TYPE_CHECKING:
+    from pilothouse.apiserver.crds import CompiledVersion
+    from pilothouse.apiserver.server import ApiServer
+
+__all__ = ["DEFINITIONS", "Definitions"]
+
+_log = get_logger(__name__)
+
+DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
+_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+_CONVERTED = 2048
+"""Objects that a webhook converted, remembered."""
+_SECONDS = 30.0
+_RETRY = 1.0
+
+
+class Definitions:
+    """Follows definitions for as long as the server runs. Changes of one turn of the loop are looked at together."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+        self._changed: dict[str, None] = {}
+        self._wake = asyncio.Event()
+        self._serving: dict[str, dict[Key, Any]] = {}
+        self._versions: dict[tuple[str, int, str], CompiledVersion] = {}
+        self._converted: OrderedDict[tuple[str, str, str], bytes] = OrderedDict()
+        self._schemas: dict[tuple[str, int, str], Mapping[str, Any]] = {}
+        self._task: asyncio.Task[None] | None = None
+        conversions = server.catalogue.conversions
+        conversions.custom = self.convert
+        conversions.by_webhook = self._by_webhook
+        conversions.custom_schema = self._schema
+
+    # Following
+
+    async def start(self) -> None:
+        """Serve what is defined, and follow what changes."""
+        cache = self._server.cacher.named(DEFINITIONS)
+        if cache is None:
+            raise LookupError(DEFINITIONS)
+        self._stop = cache.subscribe(self)
+        for entry in cache.entries():
+            self._serve(entry.key)
+            self._changed[entry.key] = None
+        self._wake.set()
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="definitions")
+
+    async def close(self) -> None:
+        """Stop following."""
+        if self._task is not None:
+            self._stop()
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def feed(self, change: Change) -> None:
+        """Take a change of a definition; what is served changes at once."""
+        name = change.entry.key
+        self._serve(name)
+        self._changed[name] = None
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            names, self._changed = list(self._changed), {}
+            for name in names:
+                try:
+                    await self._settle(name)
+                except (NotFound, Conflict):
+                    continue  # another change of it is on its way
+                except ApiStatus as error:
+                    _log.warning("the status of a definition was not written; tried again", name=name, error=str(error))
+                    self._changed[name] = None
+                    self._server.options.clock.call_later(_RETRY, self._wake.set)
+
+    async def _settle(self, name: str) -> None:
+        """Write the status that a definition should have."""
+        from pilothouse.apiserver.crds import status_after, taken_names  # noqa: PLC0415  # heavy
+
+        found = self._server.view.get(DEFINITIONS, "", name)
+        if found is None:
+            return
+        if found["metadata"].get("deletionTimestamp"):
+            await self._clean_up(found)
+            return
+        taken = taken_names(self._server.view.list(DEFINITIONS), found["spec"]["group"], name)
+        status = status_after(found, taken, format_seconds(self._server.options.clock.now()))
+        if status != found.get("status"):
+            await self._server.local.call("PUT", f"{_PATH}/{name}/status", {**found, "status": status})
+            accepted = (found.get("status") or {}).get("acceptedNames")
+            if accepted != status.get("acceptedNames"):
+                # Names that one gave up, another waits for.
+                group = found["spec"]["group"]
+                for other in self._server.view.list(DEFINITIONS):
+                    if other["spec"]["group"] == group and other["metadata"]["name"] != name:
+                        self._changed[other["metadata"]["name"]] = None
+                        self._wake.set()
+
+    async def _clean_up(self, found: Object) -> None:
+        from pilothouse.apiserver.lifecycle.definitions import clean_up  # noqa: PLC0415
+
+        await clean_up(found, self._server.local, self._server.options.clock)
+
+    # Serving
+
+    def _serve(self, name: str) -> None:
+        """Serve what a definition says now, and no longer what it said before."""
+        found = self._server.view.get(DEFINITIONS, "", name)
+        wanted = self._wanted(found) if found is not None else {}
+        before = self._serving.get(name, {})
+        if wanted == before:
+            return
+        removed = [key for key in before if key not in wanted]
+        added = [
+            (compiled.resource, compiled, (compiled.deprecation_warning,) if compiled.deprecation_warning else ())
+            for key, compiled in wanted.items()
+            if before.get(key) is not compiled
+        ]
+        try:
+            ended = self._server.catalogue.replace_custom(added, removed)
+        except ValueError as error:
+            _log.warning("a definition cannot be served", name=name, error=str(error))
+            return
+        self._serving[name] = wanted
+        if not wanted:
+            del self._serving[name]
+        gone = {key for key in removed if found is None or not wanted}
+        for served in ended:
+            if served.resource.key in gone or served.resource.key in wanted:
+                self._server.watching.end_all(served)
+
+    def _wanted(self, found: Object) -> dict[Key, Any]:
+        status = found.get("status") or {}
+        if not conditions.is_true(status.get("conditions"), "Established"):
+            return {}
+        made: dict[Key, Any] = {}
+        for version in found["spec"]["versions"]:
+            if version.get("served"):
+                compiled = self._compiled(found, version["name"])
+                if compiled is not None:
+                    made[compiled.resource.key] = compiled
+        return made
+
+    def _compiled(self, found: Object, version: str) -> CompiledVersion | None:
+        from pilothouse.apiserver.crds import CompiledVersion  # noqa: PLC0415  # heavy
+
+        metadata = found["metadata"]
+        key = (metadata["uid"], metadata.get("generation") or 0, version)
+        made = self._versions.get(key)
+        if made is None:
+            try:
+                made = CompiledVersion(found, version)
+            except (LookupError, ValueError) as error:
+                _log.warning("a version of a definition cannot be served", name=metadata["name"], error=str(error))
+                return None
+            for old in [each for each in self._versions if each[0] == key[0] and each[1] < key[1]]:
+                del self._versions[old]
+                self._schemas.pop(old, None)
+            self._versions[key] = made
+        return made
+
+    # Versions
+
+    def _definition(self, resource: Resource) -> Object | None:
+        return self._server.view.get(DEFINITIONS, "", resource.full_name)
+
+    def _by_webhook(self, resource: Resource) -> bool:
+        found = self._definition(resource)
+        return found is not None and (found["spec"].get("conversion") or {}).get("strategy") == "Webhook"
+
+    def _schema(self, group: str, version: str, kind: str) -> Schema | None:
+        resource = self._server.catalogue.registry.by_kind(group, version, kind)
+        if resource is None:
+            return None
+        served = self._server.catalogue.served(*resource.key)
+        return served.schema if served is not None else None
+
+    async def convert(self, obj: Object, resource: Resource) -> Object:
+        """Return a custom object in the version of a resource, by its webhook where it has one. Raises ApiStatus."""
+        from pilothouse.apiserver.crds import ConversionError, convert  # noqa: PLC0415  # heavy
+
+        found = self._definition(resource)
+        if found is None or not self._by_webhook(resource):
+            return {**obj, "apiVersion": resource.api_version}
+        metadata = obj.get("metadata") or {}
+        key = (metadata.get("uid") or "", resource.version, metadata.get("resourceVersion") or "")
+        known = self._converted.get(key) if key[0] and key[2] else None
+        if known is not None:
+            made: Object = msgspec.json.decode(known)
+            return made
+        try:
+            made = await convert(found, obj, resource.version, self._server.options.ids.uuid(), self._call)
+        except ConversionError as error:
+            raise InternalError(str(error)) from None
+        if key[0] and key[2]:
+            self._converted[key] = msgspec.json.encode(made)
+            if len(self._converted) > _CONVERTED:
+                self._converted.popitem(last=False)
+        return made
+
+    async def _call(self, config: Mapping[str, Any], review: Object) -> Object:
+        body = msgspec.json.encode(review)
+        answer: Object = msgspec.json.decode(await self._server.webhooks.call(Target.read(config), body, _SECONDS))
+        return answer
+
+    def openapi(self, resource: Resource) -> Mapping[str, Any] | None:
+        """Return the published schema of a custom resource, the same object as long as it does not change."""
+        from pilothouse.apiserver.crds import openapi_v3  # noqa: PLC0415  # heavy
+
+        found = self._definition(resource)
+        if found is None:
+            return None
+        key = (found["metadata"]["uid"], found["metadata"].get("generation") or 0, resource.version)
+        made = self._schemas.get(key)
+        if made is None:
+            made = self._schemas[key] = next(iter(openapi_v3(found, resource.version).values()))
+        return made
