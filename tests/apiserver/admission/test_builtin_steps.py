@@ -183,7 +183,7 @@ class TestServiceAccount:
             ({"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}, "a mirror pod may not reference secrets"),
             (
                 {"volumes": [{"name": "v", "projected": {"sources": [{"serviceAccountToken": {}}]}}]},
-                "a mirror pod may not use service account token volume projections",
+                "a mirror pod may not use ServiceAccountToken volume projections",
             ),
         ],
     )
@@ -498,6 +498,18 @@ class TestStorage:
             step.validate(grow("grows", "2Gi", status={"phase": "Pending"}))
 
 
+def certificate_request(**subject: str) -> str:
+    """Make a certificate request, as base64 of its PEM."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    name = x509.Name.from_rfc4514_string(",".join(f"{key}={value}" for key, value in subject.items()))
+    builder = x509.CertificateSigningRequestBuilder().subject_name(name)
+    made = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    return base64.b64encode(made.public_bytes(serialization.Encoding.PEM)).decode()
+
+
 NODE = User("system:node:one", groups=("system:nodes", "system:authenticated"))
 
 
@@ -567,7 +579,26 @@ class TestNodes:
         bound = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "uid-pods-n-p"}
         token["spec"]["boundObjectRef"] = bound
         said = self.refused(view, write("CREATE", "serviceaccounts", token, subresource="token", user=NODE))
-        assert said == 'audience "a" not found in pod spec volume'
+        assert said == (
+            'audience "a" not found in pod spec volume, system:node:one is not authorized to request tokens for this '
+            "audience"
+        )
+        token["spec"]["audiences"] = ["a", "b"]
+        said = self.refused(view, write("CREATE", "serviceaccounts", token, subresource="token", user=NODE))
+        assert said == "node may only request 0 or 1 audiences"
+        token["spec"]["audiences"] = ["a"]
+        rules = Rules(("system:node:one", "request-serviceaccounts-token-audience", "a", "default"))
+        NodeRestriction(view, rules).mutate(write("CREATE", "serviceaccounts", token, subresource="token", user=NODE))
+
+    def test_certificates(self, view: DictView) -> None:
+        def csr(common: str) -> Object:
+            spec = {"signerName": "kubernetes.io/kubelet-serving", "request": certificate_request(CN=common)}
+            return named("r", spec=spec)
+
+        resource = TestCertificates.CSRS
+        NodeRestriction(view).mutate(write("CREATE", resource, csr("system:node:one"), user=NODE))
+        said = self.refused(view, write("CREATE", resource, csr("system:node:two"), user=NODE))
+        assert said == "can only create a node CSR with CN=system:node:one"
 
 
 class TestCertificates:
@@ -599,16 +630,8 @@ class TestCertificates:
             step.validate(write("CREATE", "certificatesigningrequests.certificates.k8s.io", bundle))
 
     def test_subjects(self) -> None:
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-        from cryptography.x509.oid import NameOID
-
         def csr(organization: str) -> str:
-            subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)])
-            signed = x509.CertificateSigningRequestBuilder().subject_name(subject)
-            made = signed.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
-            return base64.b64encode(made.public_bytes(serialization.Encoding.PEM)).decode()
+            return certificate_request(O=organization)
 
         step = CertificateSubjectRestriction()
         signer = "kubernetes.io/kube-apiserver-client"

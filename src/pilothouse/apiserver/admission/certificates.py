@@ -17,6 +17,7 @@ __all__ = [
     "CertificateSubjectRestriction",
     "ClusterTrustBundleAttest",
     "may_act_for_signer",
+    "subject_of",
 ]
 
 _GROUP: Final = "certificates.k8s.io"
@@ -106,14 +107,15 @@ class CertificateSubjectRestriction(Plugin):
         if spec.get("signerName") != _CLIENT_SIGNER:
             return
         try:
-            organizations = _organizations(str(spec.get("request") or ""))
+            _, organizations = subject_of(str(spec.get("request") or ""))
         except ValueError as error:
             raise forbid(request, f"failed to parse CSR: {error}") from None
         if _MASTERS in organizations:
             raise forbid(request, f"use of {_CLIENT_SIGNER} signer with {_MASTERS} group is not allowed")
 
 
-def _organizations(encoded: str) -> list[str]:
+def subject_of(encoded: str) -> tuple[str, list[str]]:
+    """Return common name and organizations of a certificate request in base64. Raises ValueError for what is none."""
     from cryptography import x509  # noqa: PLC0415 - heavy, and rarely needed
     from cryptography.x509.oid import NameOID  # noqa: PLC0415
 
@@ -123,5 +125,7 @@ def _organizations(encoded: str) -> list[str]:
         raise ValueError("PEM block type must be CERTIFICATE REQUEST") from None
     if b"-----BEGIN CERTIFICATE REQUEST-----" not in text:
         raise ValueError("PEM block type must be CERTIFICATE REQUEST")
-    parsed = x509.load_pem_x509_csr(text)
-    return [str(one.value) for one in parsed.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    subject = x509.load_pem_x509_csr(text).subject
+    common = [str(one.value) for one in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    organizations = [str(one.value) for one in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    return common[-1] if common else "", organizations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from pilothouse.apiserver.admission.certificates import subject_of
 from pilothouse.apiserver.admission.plugin import Plugin, annotations_of, forbid, labels_of, requested
 from pilothouse.apiserver.admission.serviceaccount import MIRROR, config_map_names, secret_names
 from pilothouse.apiserver.ports import AdmissionRequest, Attributes, Authorizer, Gvr, Object, Operation, View
@@ -32,6 +33,7 @@ _KUBELET_LABELS: Final = frozenset({
     "node.kubernetes.io/windows-build",
 })  # fmt: skip
 _KUBELET_DOMAINS: Final = ("kubelet.kubernetes.io", "node.kubernetes.io")
+_KUBELET_SIGNERS: Final = frozenset({"kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"})
 _WATCHED: Final = {
     ("", "pods"): "_pod",
     ("", "nodes"): "_node",
@@ -40,6 +42,7 @@ _WATCHED: Final = {
     ("coordination.k8s.io", "leases"): "_lease",
     ("storage.k8s.io", "csinodes"): "_csi_node",
     ("resource.k8s.io", "resourceslices"): "_slice",
+    ("certificates.k8s.io", "certificatesigningrequests"): "_certificate",
 }
 
 
@@ -214,9 +217,12 @@ class NodeRestriction(Plugin):
             )
         if (pod.get("spec") or {}).get("nodeName") != node:
             raise forbid(request, "node requested token bound to a pod scheduled on a different node")
-        for audience in spec.get("audiences") or [""]:
-            if not self._uses_audience(pod, audience, request):
-                raise forbid(request, f"audience {quote(audience)} not found in pod spec volume")
+        audiences = spec.get("audiences") or [""]
+        if len(audiences) > 1:
+            raise forbid(request, "node may only request 0 or 1 audiences")
+        if not self._uses_audience(pod, audiences[0], request):
+            why = f"{request.user.name} is not authorized to request tokens for this audience"
+            raise forbid(request, f"audience {quote(audiences[0])} not found in pod spec volume, {why}")
 
     def _uses_audience(self, pod: Object, audience: str, request: AdmissionRequest) -> bool:
         """Whether a pod's volumes need a token for this audience, or the node may ask for any such."""
@@ -259,6 +265,17 @@ class NodeRestriction(Plugin):
     def _csi_node(self, node: str, request: AdmissionRequest) -> None:
         if _own_name(request) != node:
             raise forbid(request, "can only access CSINode with the same name as the requesting node")
+
+    def _certificate(self, node: str, request: AdmissionRequest) -> None:
+        spec = requested(request).get("spec") or {}
+        if request.operation != "CREATE" or spec.get("signerName") not in _KUBELET_SIGNERS:
+            return
+        try:
+            common, _ = subject_of(str(spec.get("request") or ""))
+        except ValueError as error:
+            raise forbid(request, f"unable to parse csr: {error}") from None
+        if common != f"{_PREFIX}{node}":
+            raise forbid(request, f"can only create a node CSR with CN={_PREFIX}{node}")
 
     def _slice(self, node: str, request: AdmissionRequest) -> None:
         item = requested(request) if request.operation == "CREATE" else request.old or {}

@@ -175,7 +175,7 @@ def _check_mirror(request: AdmissionRequest, pod: Object) -> None:
     for volume in spec.get("volumes") or ():
         for source in (volume.get("projected") or {}).get("sources") or ():
             if source.get("serviceAccountToken") is not None:
-                raise forbid(request, "a mirror pod may not use service account token volume projections")
+                raise forbid(request, "a mirror pod may not use ServiceAccountToken volume projections")
 
 
 _VOLUME_SECRETS: Final = ("azureFile",)
