@@ -129,4 +129,4 @@ def test_schemas_are_published() -> None:
     older = openapi_v2(CRD, "v1")["example.golden.v1.Widget"]
     assert older["properties"]["spec"]["properties"]["free"] == {"x-kubernetes-preserve-unknown-fields": True}
     assert "properties" not in openapi_v2(CRD, "v1beta1")["example.golden.v1beta1.Widget"]
-    assert CRD == _STEPS["established"]["response"]
+    assert _STEPS["established"]["response"] == CRD

@@ -71,8 +71,11 @@ STRING = {"type": "string"}
             _object({"a": {"x-kubernetes-int-or-string": True}}, {"rule": "self.a > 1", "message": "m"}),
             {"a": "x"},
             [
-                "<nil>: Invalid value: \"object\": 'no such overload': call arguments did not match a supported operator,"
-                " function or macro signature for rule: m"
+                (
+                    "<nil>: Invalid value: \"object\": 'no such overload': call arguments did not match"
+                    " a supported operator,"
+                    " function or macro signature for rule: m"
+                )
             ],
         ),
         (
@@ -207,18 +210,27 @@ def test_rules_run_within_a_budget() -> None:
     said = _run(schema, obj)
     assert time.perf_counter() - begun < 5
     assert said == [
-        "<nil>: Invalid value: \"object\": 'operation cancelled: actual cost limit exceeded': no further validation rules"
-        " will be run due to call cost exceeds limit for rule: self.l.all(x, self.l.all(y, x + y >= 0))"
+        (
+            "<nil>: Invalid value: \"object\": 'operation cancelled: actual cost limit exceeded': no"
+            " further validation rules"
+            " will be run due to call cost exceeds limit for rule: self.l.all(x, self.l.all(y, x + y >= 0))"
+        )
     ]
     assert _run(schema, obj, budget=Budget(5000)) == [
-        '<nil>: Invalid value: "object": validation failed due to running out of cost budget, no further validation rules'
-        " will be run"
+        (
+            '<nil>: Invalid value: "object": validation failed due to running out of cost budget, no'
+            " further validation rules"
+            " will be run"
+        )
     ]
 
 
 def test_a_rule_that_does_not_compile_is_said() -> None:
     said = _run(_object({"a": INT}, {"rule": "self.b > 1"}), {"a": 1})
     assert said == [
-        "<nil>: Invalid value: \"object\": rule compile error: compilation failed: ERROR: <input>:1:5: undefined field 'b'"
-        "\n | self.b > 1\n | ....^"
+        (
+            '<nil>: Invalid value: "object": rule compile error: compilation failed: ERROR:'
+            " <input>:1:5: undefined field 'b'"
+            "\n | self.b > 1\n | ....^"
+        )
     ]

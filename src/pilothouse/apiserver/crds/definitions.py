@@ -98,16 +98,16 @@ def _schema(errors: ErrorList, version: Raw, at: Path, *, unchanged: bool) -> No
     if schema is None:
         return None
     place = at.child("openAPIV3Schema")
-    if (version.get("subresources") or {}).get("status") is not None:
-        _status_root(errors, schema, at)
-    if schema.get("nullable"):
-        errors.forbidden(place.child("nullable"), "nullable cannot be true at the root")
     try:
         node = read(schema)
     except ValueError as error:
         errors.invalid(place, "", str(error))
         return None
-    structural = check_structural(schema, place)
+    if (version.get("subresources") or {}).get("status") is not None:
+        _status_root(errors, node.raw, at)
+    if node.nullable:
+        errors.forbidden(place.child("nullable"), "nullable cannot be true at the root")
+    structural = check_structural(node.raw, place)
     if not structural:
         structural = check_defaults(node, place)
     errors.extend(structural)

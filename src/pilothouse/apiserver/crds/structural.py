@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from pilothouse.apiserver.crds.wellformed import well_formed
 
 __all__ = ["META_FIELDS", "Node", "Rule", "embedded_root", "read"]
 
 META_FIELDS = frozenset({"apiVersion", "kind", "metadata"})
-MAX_DEPTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,72 +72,48 @@ class Node:
         return found
 
 
-def read(schema: Mapping[str, Any] | None, depth: int = 0) -> Node:
+def read(schema: Mapping[str, Any] | None) -> Node:
     """Read a schema. Raises ValueError for one that nests deeper than 100 levels or has parts that are no schemas."""
-    if depth > MAX_DEPTH:
-        raise ValueError(f"the schema nests deeper than {MAX_DEPTH} levels")
-    raw: Mapping[str, Any] = schema or {}
-    if not isinstance(raw, Mapping):
-        raise ValueError(f"a schema must be an object, not {type(raw).__name__}")  # noqa: TRY004 - what users wrote
+    return _read(well_formed(schema))
+
+
+def _read(raw: Mapping[str, Any]) -> Node:
     int_or_string = bool(raw.get("x-kubernetes-int-or-string"))
-    kind = raw.get("type")
+    kind, additional = raw.get("type"), raw.get("additionalProperties")
+    items, negated = raw.get("items"), raw.get("not")
     return Node(
         raw=raw,
-        types=("integer", "string") if int_or_string else (str(kind),) if kind else (),
-        properties={name: read(part, depth + 1) for name, part in _mapping(raw, "properties").items()},
-        additional=_additional(raw.get("additionalProperties"), depth),
-        items=read(raw["items"], depth + 1) if isinstance(raw.get("items"), Mapping) else None,
-        required=tuple(_sequence(raw, "required")),
-        enum=tuple(_sequence(raw, "enum")),
+        types=("integer", "string") if int_or_string else (kind,) if kind else (),
+        properties={name: _read(part) for name, part in raw.get("properties", {}).items()},
+        additional=_read(additional) if isinstance(additional, Mapping) else additional,
+        items=_read(items) if isinstance(items, Mapping) else None,
+        required=tuple(raw.get("required", ())),
+        enum=tuple(raw.get("enum", ())),
         format=_format(raw, int_or_string=int_or_string),
-        nullable=bool(raw.get("nullable")),
+        nullable=raw.get("nullable", False),
         default=raw.get("default"),
-        preserve=bool(raw.get("x-kubernetes-preserve-unknown-fields")),
-        embedded=bool(raw.get("x-kubernetes-embedded-resource")),
+        preserve=raw.get("x-kubernetes-preserve-unknown-fields", False),
+        embedded=raw.get("x-kubernetes-embedded-resource", False),
         int_or_string=int_or_string,
-        list_type=str(raw.get("x-kubernetes-list-type") or ""),
-        list_keys=tuple(_sequence(raw, "x-kubernetes-list-map-keys")),
-        map_type=str(raw.get("x-kubernetes-map-type") or ""),
-        rules=tuple(_rule(rule) for rule in _sequence(raw, "x-kubernetes-validations")),
-        all_of=_nested(raw, "allOf", depth),
-        any_of=_nested(raw, "anyOf", depth),
-        one_of=_nested(raw, "oneOf", depth),
-        negated=read(raw["not"], depth + 1) if isinstance(raw.get("not"), Mapping) else None,
+        list_type=raw.get("x-kubernetes-list-type", ""),
+        list_keys=tuple(raw.get("x-kubernetes-list-map-keys", ())),
+        map_type=raw.get("x-kubernetes-map-type", ""),
+        rules=tuple(_rule(rule) for rule in raw.get("x-kubernetes-validations", ())),
+        all_of=tuple(map(_read, raw.get("allOf", ()))),
+        any_of=tuple(map(_read, raw.get("anyOf", ()))),
+        one_of=tuple(map(_read, raw.get("oneOf", ()))),
+        negated=_read(negated) if isinstance(negated, Mapping) else None,
     )
-
-
-def _mapping(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = raw.get(name) or {}
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{name} of a schema must be an object")  # noqa: TRY004
-    return found
-
-
-def _sequence(raw: Mapping[str, Any], name: str) -> Sequence[Any]:
-    found = raw.get(name) or ()
-    if not isinstance(found, (list, tuple)):
-        raise ValueError(f"{name} of a schema must be a list")  # noqa: TRY004
-    return found
-
-
-def _nested(raw: Mapping[str, Any], name: str, depth: int) -> tuple[Node, ...]:
-    return tuple(read(part, depth + 1) for part in _sequence(raw, name))
-
-
-def _additional(found: Any, depth: int) -> Node | bool | None:
-    if isinstance(found, Mapping):
-        return read(found, depth + 1)
-    return found if isinstance(found, bool) else None
 
 
 def _rule(raw: Mapping[str, Any]) -> Rule:
     return Rule(
-        raw.get("rule") or "",
-        raw.get("message") or "",
-        raw.get("messageExpression") or "",
-        raw.get("reason") or "",
-        raw.get("fieldPath") or "",
-        bool(raw.get("optionalOldSelf")),
+        raw.get("rule", ""),
+        raw.get("message", ""),
+        raw.get("messageExpression", ""),
+        raw.get("reason", ""),
+        raw.get("fieldPath", ""),
+        raw.get("optionalOldSelf", False),
     )
 
 
