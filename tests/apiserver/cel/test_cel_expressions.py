@@ -203,6 +203,19 @@ def test_a_compilation_fails_with(text: str, message: str) -> None:
     assert str(failed.value) == f"compilation failed: {message}"
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("'a'.matches('(')", "1:13: invalid matches argument"),
+        ("duration('x')", "1:10: invalid duration argument"),
+        ("timestamp('x')", "1:11: invalid timestamp argument"),
+    ],
+)
+def test_literals_that_can_never_be_right_do_not_compile(text: str, message: str) -> None:
+    with pytest.raises(CelCompileError, match=message):
+        ENVIRONMENT.compile(text)
+
+
 def test_the_result_must_be_of_the_wanted_type() -> None:
     with pytest.raises(CelCompileError, match="must evaluate to bool"):
         ENVIRONMENT.compile("1", result="bool")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pilothouse.apiserver.cel.declarations import Functions, Overload
-from pilothouse.apiserver.cel.errors import Issue
+from pilothouse.apiserver.cel.errors import CelError, Issue
 from pilothouse.apiserver.cel.library import TYPE_NAMES
+from pilothouse.apiserver.cel.regex import PatternError, compile_pattern
 from pilothouse.apiserver.cel.syntax import Call, Const, Fold, Ident, ListOf, Logic, MapOf, Node, Select, StructOf
+from pilothouse.apiserver.cel.times import parse_duration, parse_timestamp
 from pilothouse.apiserver.cel.types import (
     BOOL,
     BYTES,
@@ -38,6 +40,11 @@ _CONSTANTS: dict[type, Type] = {
     str: STRING,
     bytes: BYTES,
     type(None): NULL,
+}
+_LITERALS: dict[str, Callable[[str], object]] = {
+    "duration": parse_duration,
+    "timestamp": parse_timestamp,
+    "matches": compile_pattern,
 }
 _KEYS = frozenset({"int", "uint", "string", "bool", "dyn", "var", "error"})
 _AGGREGATES = frozenset({"list", "map", "dyn", "error", "var"})
@@ -178,9 +185,19 @@ class Checker:
             if node.target is None or (node.function, False) not in self._functions:
                 return self._fail(node.at, f"undeclared reference to '{node.function}' (in container '')")
             overloads = []
-        if node.function in {"_==_", "_!=_"}:
-            pass
+        self._literal(node)
         return self._resolve(node, overloads, types)
+
+    def _literal(self, node: Call) -> None:
+        """Refuse literal texts that can never be what a function wants of them."""
+        read = _LITERALS.get(node.function)
+        given = node.args[-1] if node.args else None
+        if read is None or not isinstance(given, Const) or not isinstance(given.value, str):
+            return
+        try:
+            read(given.value)
+        except (CelError, PatternError):
+            self._fail(given.at, f"invalid {node.function} argument")
 
     def _resolve(self, node: Call, overloads: Sequence[Overload], types: Sequence[Type]) -> Type:
         found: list[Overload] = []
