@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ from pilothouse.apiserver.model import Answer, Peer, Request, RequestInfo, Respo
 from pilothouse.apiserver.proxying.resolve import Backend, Resolver
 from pilothouse.apiserver.proxying.reverse import ReverseProxy, Target, proxied_path, proxy_upgrade_aware
 from pilothouse.apiserver.proxying.subresources import connect_proxy
-from support.proxykit import FakeView, http_server, raw_server
+from pilothouse.foundation import tls
+from support.proxykit import Authority, FakeView, http_server, raw_server
 from support.streamkit import make_request, upgraded
 
 
@@ -132,14 +135,15 @@ async def test_a_server_that_does_not_answer_is_given_up(proxy: ReverseProxy) ->
     assert told["message"].endswith("i/o timeout")
 
 
-async def test_a_broken_answer_is_told(proxy: ReverseProxy) -> None:
+@pytest.mark.parametrize("kind", ["text/plain", "text/html"])
+async def test_a_broken_answer_is_told(proxy: ReverseProxy, kind: str) -> None:
     async def broken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nContent-Type: %b\r\n\r\nshort" % kind.encode())
         await writer.drain()
 
     async with raw_server(broken) as port:
-        target = Target(Backend("http", "127.0.0.1", str(port)), "/")
+        target = Target(Backend("http", "127.0.0.1", str(port)), "/", "/p")
         assert status_of(await proxy_upgrade_aware(ask(), target, proxy))["code"] == 503
 
 
@@ -302,6 +306,62 @@ async def test_nodes_do_not_lead_into_this_machine(proxy: ReverseProxy) -> None:
     dry = ask(request.path)
     dry.query_text, dry.info = "dryRun=All", request.info
     assert status_of(await connect_proxy(dry, Resolver(view), proxy))["message"] == "dryRun is not supported"
+
+
+PAGE = b'<a href="/rewriteme">test \xff</a>'
+REWRITTEN = b'<a href="/p/proxy/rewriteme">test \xff</a>'
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "kind", "expected"),
+    [
+        (PAGE, "", "text/html", REWRITTEN),
+        (gzip.compress(PAGE), "gzip", "text/html; charset=utf-8", REWRITTEN),
+        (PAGE, "br", "text/html", PAGE),
+        (PAGE, "gzip", "text/html", PAGE),
+        (gzip.compress(bytes(5 << 20)), "gzip", "text/html", gzip.compress(bytes(5 << 20))),
+        (PAGE, "", "text/plain", PAGE),
+    ],
+)
+async def test_links_of_pages_lead_through_the_proxy(
+    proxy: ReverseProxy, body: bytes, coding: str, kind: str, expected: bytes
+) -> None:
+    headers = [("Content-Encoding", coding)] if coding else []
+    async with http_server(lambda request: Response(200, body, headers, kind)) as port:
+        target = Target(Backend("http", "127.0.0.1", str(port)), "/", "/p/proxy")
+        answer = await proxy_upgrade_aware(ask(), target, proxy)
+    assert isinstance(answer, Response)
+    assert answer.content_type == kind
+    assert len(body_of(answer)) == len(expected)
+    if expected == REWRITTEN:
+        assert body_of(answer) == expected
+        assert list(answer.headers) == []
+
+
+async def test_pages_that_are_too_long_are_passed_on(proxy: ReverseProxy) -> None:
+    body = PAGE * (5 << 15)
+    async with http_server(lambda request: Response(200, body, content_type="text/html")) as port:
+        target = Target(Backend("http", "127.0.0.1", str(port)), "/", "/p/proxy")
+        answer = await proxy_upgrade_aware(ask(), target, proxy)
+        assert isinstance(answer, StreamingResponse)
+        sink = Collecting()
+        await asyncio.wait_for(answer.run(sink), 5)
+    assert sink.data == body
+
+
+async def test_pods_behind_tls_are_reached_whatever_their_certificate(proxy: ReverseProxy, tmp_path: Path) -> None:
+    files = Authority(tmp_path, "unknown").issue("pod", "elsewhere.example")
+    async with http_server(echo, tls.server_context(*files)) as port:
+        pod = {
+            "metadata": {"name": "a", "namespace": "d"},
+            "spec": {"containers": [{"name": "c"}]},
+            "status": {"podIP": "127.0.0.1"},
+        }
+        name = f"https:a:{port}"
+        request = ask(f"/api/v1/namespaces/d/pods/{name}/proxy/x")
+        request.info = RequestInfo(True, "get", request.path, "", "v1", "d", "pods", "proxy", name, "/x")
+        answer = await connect_proxy(request, Resolver(FakeView(pods=[pod]), local=True), proxy)
+    assert status_of(answer)["target"] == "/x"
 
 
 async def test_pods_are_proxied(proxy: ReverseProxy) -> None:

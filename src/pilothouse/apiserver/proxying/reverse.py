@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pilothouse.apiserver.model import Answer, Request, Response, Sink, StreamingResponse, refusal
@@ -29,6 +31,8 @@ __all__ = ["ReverseProxy", "Target", "proxied_path", "proxy_upgrade_aware"]
 
 _WHOLE: Final = 1 << 18
 """Bytes of the longest answer that is read whole before it is sent on."""
+_PAGE: Final = 1 << 20
+"""Bytes of the longest page whose links are rewritten."""
 _CONNECTIONS: Final = 512
 _PER_HOST: Final = 128
 ANSWER_SECONDS: Final = 3600.0
@@ -193,6 +197,11 @@ async def _answer(request: Request, target: Target, response: aiohttp.ClientResp
     if request.method == "HEAD" or response.status in _BODILESS:
         response.release()
         return Response(response.status, b"", headers, kind)
+    if target.prefix and kind.split(";", 1)[0].strip() == "text/html":
+        try:
+            return await _page(request, target, response, headers)
+        except (aiohttp.ClientError, OSError) as error:
+            raise ServiceUnavailable(f"error trying to reach service: {error}") from error
     length = response.content_length
     if length is not None and length <= _WHOLE:
         try:
@@ -202,9 +211,48 @@ async def _answer(request: Request, target: Target, response: aiohttp.ClientResp
     return StreamingResponse(lambda sink: _copy(response, sink), response.status, headers, kind)
 
 
-async def _copy(response: aiohttp.ClientResponse, sink: Sink) -> None:
-    """Send a body on as it comes, no faster than the client takes it."""
+async def _page(request: Request, target: Target, response: aiohttp.ClientResponse, headers: Pairs) -> Answer:
+    """Answer with a page whose links lead through this server; one too long or in an unknown coding stays as it is."""
+    from pilothouse.apiserver.proxying.htmllinks import rewrite_links  # noqa: PLC0415 - few answers are pages
+
+    kind = response.headers.get("Content-Type", "")
+    body = bytearray()
+    async for data in response.content.iter_any():
+        body += data
+        if len(body) > _PAGE:
+            copy = partial(_copy, response, held=bytes(body))
+            return StreamingResponse(copy, response.status, headers, kind)
+    response.release()
+    plain_body = _decoded(bytes(body), response.headers.get("Content-Encoding", ""))
+    if plain_body is None:
+        return Response(response.status, bytes(body), headers, kind)
+    hosts = (target.backend.netloc, request.headers.get("host", ""))
+    page = rewrite_links(
+        plain_body.decode("utf-8", "surrogateescape"), lambda link: rewrite_location(link, target.prefix, hosts)
+    )
+    rest = [pair for pair in headers if pair[0].lower() != "content-encoding"]
+    return Response(response.status, page.encode("utf-8", "surrogateescape"), rest, kind)
+
+
+def _decoded(body: bytes, coding: str) -> bytes | None:
+    """Undo the coding of a page; None for one that is not known, broken or too long."""
+    if coding in {"", "identity"}:
+        return body
+    if coding != "gzip":
+        return None
+    inflate = zlib.decompressobj(31)
     try:
+        found = inflate.decompress(body, _PAGE)
+    except zlib.error:
+        return None
+    return found if inflate.eof else None
+
+
+async def _copy(response: aiohttp.ClientResponse, sink: Sink, held: bytes = b"") -> None:
+    """Send a body on as it comes, no faster than the client takes it; what was read already goes first."""
+    try:
+        if held:
+            sink.write(held)
         async for data in response.content.iter_any():
             sink.write(data)
             await sink.drain()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from functools import cache
 from typing import Final
 
 from pilothouse.apiserver.model import Answer, Request, refusal
@@ -15,9 +16,10 @@ __all__ = ["PROXY_METHODS", "connect_proxy", "unverified_tls"]
 PROXY_METHODS: Final = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
 
 
+@cache
 def unverified_tls() -> ssl.SSLContext:
     """Return TLS settings that check no certificate: pods are reached by address, which certificates do not name."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
