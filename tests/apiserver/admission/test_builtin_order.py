@@ -7,6 +7,7 @@ import pytest
 from pilothouse.apiserver.admission import assemble
 from pilothouse.apiserver.admission.builtins import DEFAULT_OFF, ORDER, UnknownPlugin, standard
 from pilothouse.apiserver.admission.chain import Admission
+from pilothouse.apiserver.admission.deferred import Deferred
 from pilothouse.apiserver.admission.expression_checks import ExpressionChecks
 from pilothouse.apiserver.admission.plugin import Plugin
 from pilothouse.apiserver.ports import AdmissionPlugin, Object
@@ -105,4 +106,31 @@ async def test_assembled() -> None:
         "ValidatingAdmissionWebhook",
         "ResourceQuota",
     ]
+    await made.close()
+
+
+async def test_what_nothing_configures_is_not_made() -> None:
+    view = DictView()
+    view.namespace("n")
+    made = assemble(view, Rules(), DictLocal(view), SeededIds(1), FakeClock(), find=lambda version, kind: None)
+    chain = made.chain
+    step = next(one for one in chain.plugins if one.name == "ValidatingAdmissionPolicy")
+    request = write("CREATE", "configmaps", {"metadata": {"name": "x", "namespace": "n"}})
+    assert chain.validate(request) is None
+    assert isinstance(step, Deferred)
+    assert step._made is None
+    group = "admissionregistration.k8s.io"
+    rule = {"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}
+    spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": "false"}]}
+    view.put(f"validatingadmissionpolicies.{group}", {"metadata": {"name": "x", "generation": 1}, "spec": spec})
+    assert chain.validate(request) is None
+    bound = {"policyName": "x", "validationActions": ["Deny"]}
+    view.put(f"validatingadmissionpolicybindings.{group}", {"metadata": {"name": "y"}, "spec": bound})
+    with pytest.raises(status.Invalid, match="failed expression: false"):
+        chain.validate(request)
+    view.drop(f"validatingadmissionpolicybindings.{group}", "", "y")
+    assert chain.validate(request) is None
+    mutating = next(one for one in chain.plugins if one.name == "MutatingAdmissionWebhook")
+    assert isinstance(mutating, Deferred)
+    assert mutating._made is None
     await made.close()

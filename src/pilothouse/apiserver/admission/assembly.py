@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Final
 
 from pilothouse.apiserver.admission.builtins import standard
 from pilothouse.apiserver.admission.chain import Admission
 from pilothouse.apiserver.admission.changing import Settle, settle
-from pilothouse.apiserver.admission.mutating_policies import MutatingPolicies
-from pilothouse.apiserver.admission.policies import ValidatingPolicies
-from pilothouse.apiserver.admission.policy_config import FindResource
-from pilothouse.apiserver.admission.policy_patches import FindSchema
-from pilothouse.apiserver.admission.webhook_client import Resolve, WebhookClient, service_resolver
-from pilothouse.apiserver.admission.webhooks import MutatingWebhooks, ValidatingWebhooks
+from pilothouse.apiserver.admission.deferred import Deferred
 from pilothouse.apiserver.ports import AdmissionPlugin, Authorizer, Local, View
 from pilothouse.foundation.clock import Clock
 from pilothouse.foundation.ids import Ids
 from pilothouse.kinds.table import schema_for
 
+if TYPE_CHECKING:
+    from pilothouse.apiserver.admission.policy_config import FindResource
+    from pilothouse.apiserver.admission.policy_patches import FindSchema
+    from pilothouse.apiserver.admission.webhook_client import Resolve, WebhookClient
+
 __all__ = ["Assembled", "assemble"]
 
+_CONFIGURED_BY: Final = {
+    "MutatingAdmissionPolicy": (
+        "mutatingadmissionpolicies.admissionregistration.k8s.io",
+        "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
+    ),
+    "MutatingAdmissionWebhook": ("mutatingwebhookconfigurations.admissionregistration.k8s.io",),
+    "ValidatingAdmissionPolicy": (
+        "validatingadmissionpolicies.admissionregistration.k8s.io",
+        "validatingadmissionpolicybindings.admissionregistration.k8s.io",
+    ),
+    "ValidatingAdmissionWebhook": ("validatingwebhookconfigurations.admissionregistration.k8s.io",),
+}
 
-@dataclass(frozen=True, slots=True)
+
 class Assembled:
-    """The chain, and the client by which it calls webhooks; close that when the server stops."""
+    """The chain, and what has to be closed when the server stops."""
 
-    chain: Admission
-    client: WebhookClient
+    def __init__(self, chain: Admission, client: _Client) -> None:
+        self.chain: Final = chain
+        self._client = client
 
     async def close(self) -> None:
         """End the connections to webhooks."""
-        await self.client.close()
+        await self._client.close()
+
+
+class _Client:
+    """The client of webhooks, made when there is one to call."""
+
+    def __init__(self, view: View, clock: Clock, resolve: Resolve | None) -> None:
+        self._view = view
+        self._clock = clock
+        self._resolve = resolve
+        self._made: WebhookClient | None = None
+
+    def made(self) -> WebhookClient:
+        """Return the client."""
+        from pilothouse.apiserver.admission.webhook_client import WebhookClient, service_resolver  # noqa: PLC0415
+
+        if self._made is None:
+            self._made = WebhookClient(self._resolve or service_resolver(self._view), self._clock)
+        return self._made
+
+    async def close(self) -> None:
+        """Close the client, if it was made."""
+        if self._made is not None:
+            await self._made.close()
 
 
 def assemble(  # noqa: PLR0913 - made in one place
@@ -55,13 +91,35 @@ def assemble(  # noqa: PLR0913 - made in one place
     kind, custom ones included. settle: decodes and defaults an object anew after webhooks and policies changed it.
     resolve: finds the address of a webhook's service; by default in the view. The rest as in `builtins.standard`.
     """
-    client = WebhookClient(resolve or service_resolver(view), clock)
-    dynamic: list[AdmissionPlugin] = [
-        MutatingPolicies(view, find, authorizer, schemas, settle),
-        MutatingWebhooks(view, client, ids, authorizer, settle),
-        ValidatingPolicies(view, find, authorizer),
-        ValidatingWebhooks(view, client, ids, authorizer),
-    ]
+    client = _Client(view, clock, resolve)
+
+    def mutating_policies() -> AdmissionPlugin:
+        from pilothouse.apiserver.admission.mutating_policies import MutatingPolicies  # noqa: PLC0415
+
+        return MutatingPolicies(view, find, authorizer, schemas, settle)
+
+    def mutating_webhooks() -> AdmissionPlugin:
+        from pilothouse.apiserver.admission.webhooks import MutatingWebhooks  # noqa: PLC0415
+
+        return MutatingWebhooks(view, client.made(), ids, authorizer, settle)
+
+    def validating_policies() -> AdmissionPlugin:
+        from pilothouse.apiserver.admission.policies import ValidatingPolicies  # noqa: PLC0415
+
+        return ValidatingPolicies(view, find, authorizer)
+
+    def validating_webhooks() -> AdmissionPlugin:
+        from pilothouse.apiserver.admission.webhooks import ValidatingWebhooks  # noqa: PLC0415
+
+        return ValidatingWebhooks(view, client.made(), ids, authorizer)
+
+    makers: dict[str, Callable[[], AdmissionPlugin]] = {
+        "MutatingAdmissionPolicy": mutating_policies,
+        "MutatingAdmissionWebhook": mutating_webhooks,
+        "ValidatingAdmissionPolicy": validating_policies,
+        "ValidatingAdmissionWebhook": validating_webhooks,
+    }
+    dynamic = [Deferred(name, view, _CONFIGURED_BY[name], make) for name, make in makers.items()]
     steps = standard(
         view,
         authorizer,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pilothouse.apiserver.admission.expressions import compiled, plain_environment
 from pilothouse.apiserver.admission.plugin import Plugin, object_name, requested
-from pilothouse.apiserver.admission.policy_config import Scope
-from pilothouse.apiserver.admission.policy_patches import Mutation
 from pilothouse.apiserver.ports import AdmissionRequest, Object
 from pilothouse.kinds import status
 from pilothouse.kinds.fielderrors import ErrorList, Path
+
+if TYPE_CHECKING:
+    from pilothouse.apiserver.admission.policy_config import Scope
 
 __all__ = ["ExpressionChecks", "problems"]
 
@@ -42,6 +42,10 @@ class ExpressionChecks(Plugin):
 
 def problems(item: Object, plural: str) -> Iterator[tuple[Path, str, str]]:
     """Give place, text and complaint of each expression of a policy or webhook configuration that does not compile."""
+    from pilothouse.apiserver.admission.expressions import plain_environment  # noqa: PLC0415 - only where needed
+    from pilothouse.apiserver.admission.policy_config import Scope  # noqa: PLC0415
+    from pilothouse.apiserver.admission.policy_patches import Mutation  # noqa: PLC0415
+
     if plural in _WEBHOOKS:
         for number, hook in enumerate(item.get("webhooks") or ()):
             at = Path("webhooks").index(number)
@@ -70,6 +74,8 @@ def problems(item: Object, plural: str) -> Iterator[tuple[Path, str, str]]:
 def _each(
     environment: Any, owner: Object, at: Path, listed: str, field: str, result: Any
 ) -> Iterator[tuple[Path, str, str]]:
+    from pilothouse.apiserver.admission.expressions import compiled  # noqa: PLC0415
+
     for number, one in enumerate(owner.get(listed) or ()):
         text = one.get(field)
         if text:
@@ -79,6 +85,8 @@ def _each(
 
 
 def _annotations(scope: Scope, spec: Object, at: Path) -> Iterator[tuple[Path, str, str]]:
+    from pilothouse.apiserver.admission.expressions import compiled  # noqa: PLC0415
+
     for number, one in enumerate(spec.get("auditAnnotations") or ()):
         text = str(one.get("valueExpression") or "")
         program = compiled(scope.full, text, "any")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pilothouse.apiserver.admission.plugin import labels_of
 from pilothouse.apiserver.ports import AdmissionRequest, Gvk, Gvr, Object, View
@@ -41,8 +40,7 @@ _COHABITING: Final = frozenset({"events"})
 """Resources that two groups serve."""
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """As which resource and kind a request matched; another version where `matchPolicy: Equivalent` found it."""
 
     resource: Gvr
@@ -54,8 +52,7 @@ class Match:
         return f"{self.kind[0]}/{self.kind[1]}" if self.kind[0] else self.kind[1]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One rule: an item of `rules`, `resourceRules` or `excludeResourceRules`."""
 
     operations: frozenset[str]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pilothouse.apiserver.admission.plugin import Plugin, forbid, labels_of, requested
 from pilothouse.apiserver.admission.podsecurity_checks import Violation, evaluate
@@ -35,8 +34,7 @@ _MOST_PODS: Final = 3000
 _MOST_SECONDS: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Standard:
+class Standard(NamedTuple):
     """A level and the minor version of its rules, None for the latest."""
 
     level: str = "privileged"
@@ -46,8 +44,7 @@ class Standard:
         return f"{self.level}:{'latest' if self.minor is None else f'v1.{self.minor}'}"
 
 
-@dataclass(frozen=True, slots=True)
-class Standards:
+class Standards(NamedTuple):
     """What is refused, what is noted in the audit log and what is warned of."""
 
     enforce: Standard = Standard()
@@ -55,13 +52,12 @@ class Standards:
     warn: Standard = Standard()
 
 
-@dataclass(frozen=True, slots=True)
-class Exemptions:
+class Exemptions(NamedTuple):
     """Who need not comply."""
 
-    usernames: frozenset[str] = field(default_factory=frozenset)
-    namespaces: frozenset[str] = field(default_factory=frozenset)
-    runtime_classes: frozenset[str] = field(default_factory=frozenset)
+    usernames: frozenset[str] = frozenset()
+    namespaces: frozenset[str] = frozenset()
+    runtime_classes: frozenset[str] = frozenset()
 
 
 def standards_of(labels: Mapping[str, str], defaults: Standards) -> tuple[Standards, ErrorList]:
@@ -75,9 +71,9 @@ def standards_of(labels: Mapping[str, str], defaults: Standards) -> tuple[Standa
             if level not in _LEVELS:
                 errors.invalid(_path(mode), level, f"must be one of {', '.join(_LEVELS)}")
                 level = "restricted" if mode == "enforce" else "privileged"
-            standard = replace(standard, level=level)
+            standard = standard._replace(level=level)
         if version is not None:
-            standard = replace(standard, minor=_minor(version, mode, errors))
+            standard = standard._replace(minor=_minor(version, mode, errors))
         chosen[mode] = standard
     enforced, warned = chosen["enforce"], chosen["warn"]
     told = labels.get(f"{_PREFIX}enforce") in _LEVELS and f"{_PREFIX}warn" not in labels

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from pilothouse.apiserver.admission.plugin import containers
 from pilothouse.apiserver.ports import Object
@@ -17,8 +16,7 @@ NEWEST: Final = 36
 """The minor version whose rules `latest` and everything newer mean."""
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
+class Violation(NamedTuple):
     """What is forbidden in a pod: in short, and with the names of who does it."""
 
     reason: str

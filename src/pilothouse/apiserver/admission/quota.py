@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pilothouse.apiserver.admission.plugin import Plugin, forbid, requested
 from pilothouse.apiserver.admission.podresources import Resources, add, quantities
@@ -37,8 +36,7 @@ _UPDATED: Final = frozenset({("", "services"), ("", "persistentvolumeclaims")})
 """Resources whose usage may grow with an update."""
 
 
-@dataclass(slots=True)
-class _Waiter:
+class _Waiter(NamedTuple):
     request: AdmissionRequest
     done: asyncio.Future[None]
 
