@@ -170,6 +170,15 @@ def test_memory_is_bounded(view: MemoryView, rbac: RbacAuthorizer, monkeypatch: 
     assert len(rbac._namespaces) <= 10
 
 
+def test_long_questions_are_answered_and_forgotten(view: MemoryView, rbac: RbacAuthorizer) -> None:
+    view.bind("probes", "probes", person("bob"))
+    assert rbac.authorize(asks_path(BOB, "get", "/metrics/" + "x" * 10_000)).allowed
+    assert not rbac.authorize(asks(BOB, "get", "pods", "n" * 10_000, "p")).allowed
+    assert not rbac._memo
+    assert not rbac._named
+    assert not rbac._namespaces
+
+
 def test_it_stops_listening(view: MemoryView, rbac: RbacAuthorizer) -> None:
     assert view.listeners() == 4
     rbac.close()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from pilothouse.apiserver.ports import Attributes, Authorizer, Decision
 
 __all__ = ["UnionAuthorizer"]
+
+_NO_OPINION: Final = Decision(allowed=False)
 
 
 class UnionAuthorizer:
@@ -17,14 +20,14 @@ class UnionAuthorizer:
 
     def authorize(self, attributes: Attributes) -> Decision:
         """Decide."""
-        reasons: list[str] = []
-        errors: list[str] = []
+        told: list[Decision] | None = None
         for authorizer in self._authorizers:
             found = authorizer.authorize(attributes)
             if found.allowed or found.denied:
                 return found
-            if found.reason:
-                reasons.append(found.reason)
-            if found.error:
-                errors.append(found.error)
+            if found.reason or found.error:
+                told = [*(told or ()), found]
+        if told is None:
+            return _NO_OPINION
+        reasons, errors = ((one.reason for one in told if one.reason), (one.error for one in told if one.error))
         return Decision(allowed=False, reason="\n".join(reasons), error="\n".join(errors))

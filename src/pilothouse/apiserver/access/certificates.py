@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pilothouse.apiserver.access.users import CREDENTIAL_ID, with_authenticated
@@ -19,10 +19,19 @@ from pilothouse.foundation.clock import Clock, SystemClock
 __all__ = ["CertificateError", "CertificateUsers", "Verified"]
 
 _UID: Final = x509.ObjectIdentifier("1.3.6.1.4.1.57683.2")
-_MEMO: Final = 4_096
+_MEMO: Final = 2_048
 """Certificates remembered at most; when there are more, all are forgotten and verified again."""
-_LARGEST: Final = 64 * 1024
+_LARGEST: Final = 16 * 1024
 """Bytes of the largest certificate looked at."""
+_MALFORMED: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the parser says of bytes that are no certificate, part by part."""
 
 
 class CertificateError(Exception):
@@ -48,7 +57,7 @@ class CertificateUsers:
 
     def __init__(self, authorities: bytes, *, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._memo: dict[bytes, Verified | CertificateError] = {}
+        self._memo: dict[bytes, Verified | str] = {}
         self._authorities: Sequence[x509.Certificate] = ()
         self.set_authorities(authorities)
 
@@ -72,16 +81,17 @@ class CertificateUsers:
             if len(self._memo) >= _MEMO:
                 self._memo.clear()
             self._memo[certificate] = found
-        if isinstance(found, CertificateError):
-            raise found.with_traceback(None)
+        if isinstance(found, str):
+            raise CertificateError(found)
         now = self._clock.now()
         if not found.starts <= now <= found.ends:
             raise CertificateError("x509: certificate has expired or is not yet valid")
         return found
 
-    def _judge(self, der: bytes) -> Verified | CertificateError:
+    def _judge(self, der: bytes) -> Verified | str:
+        """Return what a certificate says, or what is wrong with it."""
         if len(der) > _LARGEST:
-            return CertificateError(f"x509: certificate has {len(der)} bytes; at most {_LARGEST} are looked at")
+            return f"x509: certificate has {len(der)} bytes; at most {_LARGEST} are looked at"
         try:
             certificate = x509.load_der_x509_certificate(der)
             authority = self._issuer(certificate)
@@ -93,9 +103,9 @@ class CertificateUsers:
                 min(certificate.not_valid_after_utc, authority.not_valid_after_utc),
             )
         except CertificateError as error:
-            return error
-        except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-            return CertificateError(f"x509: malformed certificate: {error}")
+            return str(error)
+        except _MALFORMED as error:
+            return f"x509: malformed certificate: {error}"
 
     def _issuer(self, certificate: x509.Certificate) -> x509.Certificate:
         for authority in self._authorities:
@@ -107,7 +117,7 @@ class CertificateUsers:
 def _signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(authority)
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, *_MALFORMED):
         return False
     return True
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -168,7 +168,7 @@ def _parsed(request: Any) -> x509.CertificateSigningRequest:
         csr = x509.load_pem_x509_csr(pem)
         valid = csr.is_signature_valid
         key = csr.public_key()
-    except (ValueError, TypeError, binascii.Error) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise CsrError(f"unable to parse csr: {error}") from error
     if not valid:
         raise CsrError("the request is not signed with its own key")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Final, Literal, TypeAlias
 
+from pilothouse.apiserver.access.aggregation import aggregated
 from pilothouse.apiserver.access.rbac import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, GROUP, ROLE_BINDINGS, ROLES
 from pilothouse.apiserver.access.rules import PolicyRule, covers
 from pilothouse.apiserver.ports import Local, Object, View
@@ -137,9 +138,10 @@ class Change:
 def changes(existing: Lookup) -> Iterator[Change]:
     """Say what is to be written: what is missing, and rules and subjects that were lost.
 
-    What was added to the defaults stays, and so does all of an object annotated `AUTOUPDATE: false`.
+    What was added to the defaults stays, and so does all of an object annotated `AUTOUPDATE: false`. Roles that gather
+    others are made with what they gather of the defaults, so that they are of use from the first moment on.
     """
-    for resource, wanted in default_objects():
+    for resource, wanted in _gathered(default_objects()):
         metadata = wanted["metadata"]
         found = existing(resource, metadata.get("namespace") or "", metadata["name"])
         if found is None:
@@ -152,6 +154,17 @@ def changes(existing: Lookup) -> Iterator[Change]:
             merged = _merged(found, wanted)
             if merged != found:
                 yield Change("update", resource, merged)
+
+
+def _gathered(objects: list[tuple[str, Object]]) -> list[tuple[str, Object]]:
+    roles = [obj for resource, obj in objects if resource == CLUSTER_ROLES]
+    while wanting := list(aggregated(roles)):
+        filled = {role["metadata"]["name"]: role for role in wanting}
+        roles = [filled.get(role["metadata"]["name"], role) for role in roles]
+    by_name = {role["metadata"]["name"]: role for role in roles}
+    return [
+        (resource, by_name[obj["metadata"]["name"]] if resource == CLUSTER_ROLES else obj) for resource, obj in objects
+    ]
 
 
 def _merged(found: Object, wanted: Object) -> Object:

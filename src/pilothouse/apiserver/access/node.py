@@ -18,6 +18,7 @@ _Reference: TypeAlias = tuple[str, str, str]
 """Resource, namespace and name of what a pod uses."""
 
 _ALLOWED: Final = Decision(allowed=True)
+_NO_OPINION: Final = Decision(allowed=False)
 _READ: Final = frozenset({"get", "list", "watch"})
 _OWN: Final = frozenset({"get", "create", "update", "patch", "delete"})
 _LEASES: Final = "kube-node-lease"
@@ -41,7 +42,7 @@ class NodeAuthorizer:
     def authorize(self, attributes: Attributes) -> Decision:
         """Decide."""
         if NODES not in attributes.user.groups:
-            return _silent("")
+            return _NO_OPINION
         node = _node(attributes.user)
         if not node:
             return _silent(f'unknown node for user "{attributes.user.name}"')
@@ -148,7 +149,7 @@ class NodeAuthorizer:
 
 
 def _silent(reason: str) -> Decision:
-    return Decision(allowed=False, reason=reason)
+    return Decision(allowed=False, reason=reason) if reason else _NO_OPINION
 
 
 def _node(user: User) -> str:

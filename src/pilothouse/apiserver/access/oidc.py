@@ -24,6 +24,9 @@ _NOT_BEFORE_LEEWAY: Final = 300.0
 _MOST_TRIED: Final = 10
 """Keys tried at most for a token that names none."""
 
+_FARTHEST: Final = 1e15
+"""Seconds of the epoch of the last moment that counts."""
+
 
 class OidcError(Exception):
     """The settings of a provider cannot be used; the message names the field and the way out."""
@@ -188,4 +191,7 @@ def _verified(token: str, keys: Sequence[Any], algorithm: str) -> dict[str, Any]
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """Return a moment in seconds; what is none, or too far away to be told, counts as absent."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _FARTHEST:
+        return None
+    return float(value)

@@ -24,10 +24,14 @@ RESOURCES: Final = (ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS)
 
 _MEMO: Final = 8_192
 """Decisions remembered at most; when there are more, all are forgotten and found again."""
+_MEMO_LENGTH: Final = 1_024
+"""Characters of the longest question whose answer is remembered, so that hostile ones do not fill memory."""
 _NAMESPACES: Final = 4_096
 """Namespaces whose bindings are kept indexed at most."""
 _GRANTS: Final = 4_096
 """Combinations of user, groups and namespace whose bindings are kept at most."""
+_LONGEST_NAME: Final = 63
+"""Characters of the longest name that a namespace can have."""
 _ALLOWED: Final = Decision(allowed=True)
 
 
@@ -91,6 +95,8 @@ class RbacAuthorizer:
 
     def _decide(self, key: tuple[Any, ...], attributes: Attributes) -> Decision:
         """Find a decision and remember it: for all names of objects at once where no rule in question names any."""
+        if _length(attributes) > _MEMO_LENGTH:
+            return self._evaluate(attributes)
         by_name = (key, attributes.name)
         found = self._named.get(by_name)
         if found is None:
@@ -138,7 +144,8 @@ class RbacAuthorizer:
             found = [self._resolve(told, binding) for told, binding in self._bindings(user, namespace)]
             if len(self._granted) >= _GRANTS:
                 self._granted.clear()
-            self._granted[key] = found
+            if len(namespace) <= _LONGEST_NAME:
+                self._granted[key] = found
         return found
 
     def _resolve(self, told: str, binding: _Binding) -> tuple[str, tuple[Rule, ...], str]:
@@ -158,7 +165,8 @@ class RbacAuthorizer:
                 index = _index(self._view.list(ROLE_BINDINGS, namespace), namespace)
                 if len(self._namespaces) >= _NAMESPACES:
                     self._namespaces.clear()
-                self._namespaces[namespace] = index
+                if len(namespace) <= _LONGEST_NAME:
+                    self._namespaces[namespace] = index
             yield from _applying(index, keys)
 
     def _role(self, key: tuple[str, str, str]) -> tuple[Rule, ...]:
@@ -190,6 +198,12 @@ class RbacAuthorizer:
     def _forget(self) -> None:
         self._memo.clear()
         self._named.clear()
+
+
+def _length(attributes: Attributes) -> int:
+    user = attributes.user
+    texts = (attributes.verb, attributes.group, attributes.resource, attributes.subresource, attributes.namespace)
+    return sum(map(len, (*texts, attributes.name, attributes.path, user.name, *user.groups)))
 
 
 def _role_key(kind: str, namespace: str, name: str) -> tuple[str, str, str]:

@@ -37,6 +37,9 @@ _INVALIDATED: Final = "service account token has been invalidated"
 _LEGACY: Final = "kubernetes.io/serviceaccount/"
 _INVALID_SINCE: Final = "kubernetes.io/legacy-token-invalid-since"
 
+_FARTHEST: Final = 1e15
+"""Seconds of the epoch of the last moment that counts."""
+
 
 class ServiceAccountTokens:
     """Signs tokens for service accounts and tells whose they are, as long as what they are bound to exists.
@@ -304,7 +307,10 @@ def _named(claims: Mapping[str, Any], name: str) -> tuple[str, str] | None:
 
 
 def _seconds(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """Return a moment in seconds; what is none, or too far away to be told, counts as absent."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _FARTHEST:
+        return None
+    return float(value)
 
 
 def _audiences(value: Any) -> tuple[str, ...]:
