@@ -1,0 +1,46 @@
+"""The controllers of lives put together: garbage, namespaces, accounts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pilothouse.apiserver.lifecycle.accounts import Accounts
+from pilothouse.apiserver.lifecycle.calls import caller
+from pilothouse.apiserver.lifecycle.collector import GarbageCollector
+from pilothouse.apiserver.lifecycle.namespaces import NamespaceDeletion
+from pilothouse.apiserver.lifecycle.resources import Resources
+
+if TYPE_CHECKING:
+    from pilothouse.apiserver.server import ApiServer
+
+__all__ = ["Lifecycle"]
+
+
+class Lifecycle:
+    """Garbage collection, namespace deletion and what every namespace has, for a started server.
+
+    ca: the cluster's CA, PEM, published into all namespaces and tokens; empty where there is none to publish.
+    """
+
+    def __init__(self, server: ApiServer, ca: bytes = b"") -> None:
+        options, handler = server.options, server.handle
+        clock, ids = options.clock, options.ids
+        self._resources = Resources(server.catalogue)
+        self.collector = GarbageCollector(self._resources, caller(handler, "generic-garbage-collector"), clock, ids)
+        self.namespaces = NamespaceDeletion(
+            self._resources, server.view, server.cacher, caller(handler, "namespace-controller"), clock
+        )
+        self.accounts = Accounts(server.view, server.cacher, handler, server.accounts, ca, clock)
+
+    async def start(self) -> None:
+        """Look at all that is there, and follow what changes. Needs nothing of the loop while nothing changes."""
+        self.collector.start()
+        self.namespaces.start()
+        self.accounts.start()
+
+    async def close(self) -> None:
+        """Stop all of it."""
+        self._resources.close()
+        await self.accounts.close()
+        await self.namespaces.close()
+        await self.collector.close()
