@@ -30,7 +30,7 @@ _RULE_TEXTS = frozenset({"rule", "message", "messageExpression", "reason", "fiel
 
 
 def well_formed(schema: Any, at: str = "schema", depth: int = 0) -> dict[str, Any]:
-    """Return a schema without nulls, copied as far as schemas go. Raises ValueError for what is none, and where it is."""
+    """Return a schema without nulls, copied as far as schemas go. Raises ValueError for what is none; it says where."""
     if schema is None:
         return {}
     if not isinstance(schema, Mapping):
