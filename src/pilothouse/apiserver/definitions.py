@@ -48,12 +48,18 @@ class Definitions:
         self._converted: OrderedDict[tuple[str, str, str], bytes] = OrderedDict()
         self._schemas: dict[tuple[str, int, str], Mapping[str, Any]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._working = False
         conversions = server.catalogue.conversions
         conversions.custom = self.convert
         conversions.by_webhook = self._by_webhook
         conversions.custom_schema = self._schema
 
     # Following
+
+    @property
+    def idle(self) -> bool:
+        """Whether the status of every definition says what is so now."""
+        return not self._working and not self._changed
 
     async def start(self) -> None:
         """Serve what is defined, and follow what changes."""
@@ -86,6 +92,7 @@ class Definitions:
             await self._wake.wait()
             self._wake.clear()
             names, self._changed = list(self._changed), {}
+            self._working = True
             for name in names:
                 try:
                     await self._settle(name)
@@ -95,6 +102,7 @@ class Definitions:
                     _log.warning("the status of a definition was not written; tried again", name=name, error=str(error))
                     self._changed[name] = None
                     self._server.options.clock.call_later(_RETRY, self._wake.set)
+            self._working = False
 
     async def _settle(self, name: str) -> None:
         """Write the status that a definition should have."""
