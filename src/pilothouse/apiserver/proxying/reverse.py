@@ -173,7 +173,12 @@ async def _forward(request: Request, target: Target, proxy: ReverseProxy) -> Ans
         cause = _cause(error)
         text = dial_error(backend.host, backend.port_number, cause)
         raise ServiceUnavailable(f"error trying to reach service: {text}") from error
-    return await _answer(request, target, response)
+    try:
+        return await _answer(request, target, response)
+    except BaseException:
+        # Cancelled ones too: the connection must not be left to the garbage collector.
+        response.close()
+        raise
 
 
 def _cause(error: BaseException) -> BaseException:
