@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pilothouse.apiserver.access.aggregation import ClusterRoleAggregation
 from pilothouse.apiserver.access.default_roles import reconcile
 from pilothouse.apiserver.flow import ensure_defaults
+from pilothouse.apiserver.lifecycle.lifecycle import Lifecycle
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.status import AlreadyExists, ApiStatus
 from pilothouse.store import StoreError
@@ -37,6 +38,9 @@ class Background:
     def __init__(self, server: ApiServer) -> None:
         self._server = server
         self._tasks: list[asyncio.Task[None]] = []
+        self.lifecycle: Lifecycle | None = None
+        """Garbage collection and the like, where it runs here."""
+        self._started = asyncio.Event()
         self.pending: set[str] = set()
         """Steps of the start that are not done yet, by the names of their checks."""
 
@@ -45,6 +49,9 @@ class Background:
         clock = self._server.options.clock
         self.pending = {"rbac/bootstrap-roles", "priority-and-fairness-config-producer", "system-namespaces"}
         await self._once("system-namespaces", self._namespaces)
+        if self._server.options.lifecycle:
+            self.lifecycle = Lifecycle(self._server, self._server.pki.read("ca.crt"))
+            await self.lifecycle.start()
         aggregation = ClusterRoleAggregation(self._server.view, self._server.local, clock=clock)
         self._spawn(self._begin(), "start")
         self._spawn(aggregation.run(), "cluster roles")
@@ -52,8 +59,14 @@ class Background:
         if self._server.options.compact_seconds:
             self._spawn(self._compact(self._server.options.compact_seconds), "compaction")
 
+    async def wait_started(self) -> None:
+        """Wait until all steps of the start are done."""
+        await self._started.wait()
+
     async def close(self) -> None:
         """Stop all tasks."""
+        if self.lifecycle is not None:
+            await self.lifecycle.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -64,6 +77,7 @@ class Background:
     async def _begin(self) -> None:
         await self._once("rbac/bootstrap-roles", self._roles)
         await self._once("priority-and-fairness-config-producer", self._flows)
+        self._started.set()
 
     async def _once(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         """Do a step of the start; a store that refuses for a while delays it and stops nothing else."""
