@@ -174,6 +174,8 @@ def _merged(found: Object, wanted: Object) -> Object:
     merged = {**found, "metadata": metadata}
     if "aggregationRule" in wanted:
         merged["aggregationRule"] = _gathering(found.get("aggregationRule"), wanted["aggregationRule"])
+    elif (found.get("rules") or []) == (wanted.get("rules") or []):
+        pass  # as almost always at a restart, which waits for this
     elif missing := covers(found.get("rules") or (), wanted.get("rules") or ()):
         merged["rules"] = [*(found.get("rules") or ()), *missing]
     held = found.get("subjects") or []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Final
@@ -52,10 +53,11 @@ class HttpServer:
         """Open connections."""
         return len(self._shared.connections) if self._shared is not None else 0
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
+    async def start(self, host: str = "", port: int = 0, *, listening: socket.socket | None = None) -> tuple[str, int]:
         """Accept connections at an address and return it, with the port chosen when `port` is 0.
 
-        Raises OSError when the address cannot be had.
+        listening: a socket that listens already, instead of an address; it is closed with the server. Raises OSError
+        when the address cannot be had.
         """
         loop = asyncio.get_running_loop()
         if self._shared is None:
@@ -68,7 +70,10 @@ class HttpServer:
         def connection() -> asyncio.Protocol:
             return HttpConnection(shared) if tls is None else TlsConnection(shared, tls)
 
-        server = await loop.create_server(connection, host, port, backlog=_BACKLOG)
+        if listening is not None:
+            server = await loop.create_server(connection, sock=listening, backlog=_BACKLOG)
+        else:
+            server = await loop.create_server(connection, host, port, backlog=_BACKLOG)
         self._listeners.append(server)
         name = server.sockets[0].getsockname()
         return name[0], name[1]
