@@ -103,7 +103,6 @@ async def request_upgrade(dialed: Dialed, method: str, path: str, headers: Seque
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserError as error:
-        dialed.writer.close()
         raise Unknown(f"invalid upgrade response: {error}", code=500) from error
     dialed.status = parser.get_status_code()
     dialed.headers = collected.headers
@@ -111,15 +110,18 @@ async def request_upgrade(dialed: Dialed, method: str, path: str, headers: Seque
 
 async def send_upgrade(dialed: Dialed, method: str, path: str, headers: Sequence[tuple[str, str]]) -> Answer:
     """Ask for the upgrade; the answer carries the connection where it was granted, else what the server said."""
-    await request_upgrade(dialed, method, path, headers)
-    if dialed.status == 101:
-        return UpgradeResponse(dialed.splice, [pair for pair in dialed.headers if pair[0].lower() != "date"])
+    granted = False
     try:
+        await request_upgrade(dialed, method, path, headers)
+        if dialed.status == 101:
+            granted = True
+            return UpgradeResponse(dialed.splice, [pair for pair in dialed.headers if pair[0].lower() != "date"])
         if dialed.status < 400:
             raise Unknown(f"invalid upgrade response: status code {dialed.status}", code=500)
         return await read_refusal(dialed)
     finally:
-        dialed.writer.close()
+        if not granted:
+            dialed.writer.close()
 
 
 async def read_refusal(dialed: Dialed) -> Response:
