@@ -13,6 +13,7 @@ from pilothouse.apiserver.crds import (
     CompiledVersion,
     TakenNames,
     complete_definition,
+    definition_warnings,
     openapi_v2,
     openapi_v3,
     status_after,
@@ -118,6 +119,25 @@ def test_the_resource_is_as_discovery_lists_it() -> None:
     assert CompiledVersion(CRD, "v1beta1").columns[0].json_path == ".metadata.creationTimestamp"
     with pytest.raises(LookupError):
         CompiledVersion(CRD, "v2")
+
+
+def test_an_old_version_says_what_to_use() -> None:
+    text = _STEPS["deprecated version"]["warning"]
+    assert text == f'299 - "{CompiledVersion(CRD, "v1beta1").deprecation_warning}"'
+    assert not CompiledVersion(CRD, "v1").deprecation_warning
+
+
+def test_warnings() -> None:
+    obj = copy.deepcopy(_STEPS["create prunes and defaults"]["body"])
+    obj["metadata"] |= {"uid": "u", "finalizers": ["mine", "a.b/c"]}
+    said = CompiledVersion(CRD, "v1").validate_with_warnings(obj)[1]
+    text = "prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers"
+    assert said == [f'metadata.finalizers: "mine": {text}']
+    crd = copy.deepcopy(CRD)
+    properties = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    properties["spec"]["properties"]["min"]["format"] = "int16"
+    assert definition_warnings(crd) == ['unrecognized format "int16"']
+    assert definition_warnings(crd, crd) == []
 
 
 def test_schemas_are_published() -> None:

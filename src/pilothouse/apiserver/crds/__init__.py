@@ -10,6 +10,7 @@ from pilothouse.apiserver.crds.naming import TakenNames, status_after, taken_nam
 from pilothouse.apiserver.crds.openapi import openapi_v2, openapi_v3
 from pilothouse.apiserver.crds.scaling import ScalePaths
 from pilothouse.apiserver.crds.version import CompiledVersion
+from pilothouse.apiserver.crds.warnings import definition_warnings
 
 __all__ = [
     "CompiledVersion",
@@ -19,6 +20,7 @@ __all__ = [
     "complete_definition",
     "convert",
     "convert_many",
+    "definition_warnings",
     "openapi_v2",
     "openapi_v3",
     "status_after",

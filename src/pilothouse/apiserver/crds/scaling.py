@@ -31,8 +31,7 @@ class ScalePaths:
         """
         replicas = find_at(obj, self._spec)
         if type(replicas) is not int:
-            name = (obj.get("metadata") or {}).get("name")
-            raise LookupError(f'"{self.spec_text}" does not exist in custom resource {name!r}; set it first')
+            raise LookupError(f'the spec replicas field "{self.spec_text}" does not exist')
         metadata = obj.get("metadata") or {}
         status = find_at(obj, self._status)
         scale: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from pilothouse.apiserver.crds.wellformed import well_formed
 
-__all__ = ["META_FIELDS", "Node", "Rule", "embedded_root", "read"]
+__all__ = ["META_FIELDS", "STRING_FORMATS", "Node", "Rule", "embedded_root", "read"]
 
 META_FIELDS = frozenset({"apiVersion", "kind", "metadata"})
 
@@ -118,7 +118,7 @@ def _rule(raw: Mapping[str, Any]) -> Rule:
 
 
 # Formats that are checked; with `-` left out, as go-openapi compares them. Others count as none.
-_FORMATS = frozenset(
+STRING_FORMATS = frozenset(
     {
         *("bsonobjectid", "uri", "email", "hostname", "ipv4", "ipv6", "cidr", "mac", "uuid", "uuid3", "uuid4", "uuid5"),
         *("isbn", "isbn10", "isbn13", "creditcard", "ssn", "hexcolor", "rgbcolor", "byte", "password", "date"),
@@ -133,7 +133,7 @@ def _format(raw: Mapping[str, Any], *, int_or_string: bool) -> str:
         return ""
     match raw.get("type"):
         case None | "" | "string":
-            return found if found.replace("-", "") in _FORMATS else ""
+            return found if found.replace("-", "") in STRING_FORMATS else ""
         case "integer":
             return found if found in {"int32", "int64"} else ""
         case "number":

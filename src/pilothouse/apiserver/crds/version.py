@@ -17,6 +17,7 @@ from pilothouse.apiserver.crds.running import run_rules
 from pilothouse.apiserver.crds.scaling import ScalePaths
 from pilothouse.apiserver.crds.structural import embedded_root, read
 from pilothouse.apiserver.crds.typed import schema_of
+from pilothouse.apiserver.crds.warnings import finalizer_warnings
 from pilothouse.kinds import names
 from pilothouse.kinds.fielderrors import ErrorList, FieldError, Path
 from pilothouse.kinds.prune import unknown_field
@@ -130,7 +131,7 @@ class CompiledVersion:
     def validate_with_warnings(
         self, obj: dict[str, Any], old: dict[str, Any] | None = None, *, status: bool = False
     ) -> tuple[ErrorList, list[str]]:
-        """As `validate`, and warnings for rules that refuse what did not change."""
+        """As `validate`, and warnings: for rules that refuse what did not change, and for names of finalizers."""
         errors = self._metadata(obj, old)
         self._type_meta(obj, errors)
         if errors and any(error.field in {"kind", "apiVersion"} for error in errors):
@@ -149,9 +150,9 @@ class CompiledVersion:
             check_embedded(self.node, obj, Path(), errors)
         if self._lists and not passed:
             self._list_types(obj, old, errors)
-        warnings: list[str] = []
+        warnings = finalizer_warnings(obj, old)
         if self._rules:
-            warnings = self._run_rules(obj, old, errors)
+            warnings += self._run_rules(obj, old, errors)
         return errors, warnings
 
     def _metadata(self, obj: dict[str, Any], old: dict[str, Any] | None) -> ErrorList:
