@@ -52,6 +52,7 @@ EXPORTS = {
         "ExitCode",
         "emit",
         "examples",
+        "listen_address",
         "output_option",
         "printable",
     },

@@ -221,7 +221,8 @@ class Allocator:
     async def _free_port(self, new: Object, taken: set[str], call: Call) -> int:
         span = len(self._ports)
         tried = [self._ports.start + self._ids.int63() % span for _ in range(_TRIES)]
-        for port in [*tried, *self._ports]:
+        candidates: list[int] = [*tried, *self._ports]
+        for port in candidates:
             if f"port/{port}" not in taken and await self._claim_port(port, new, call):
                 taken.add(f"port/{port}")
                 return port

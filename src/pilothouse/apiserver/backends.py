@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pilothouse.apiserver.model import Answer
 from pilothouse.apiserver.ports import AdmissionRequest, NodeStreams, Object, View
+from pilothouse.apiserver.proxying.resolve import Resolver
+from pilothouse.apiserver.proxying.reverse import ReverseProxy
 from pilothouse.apiserver.rest.engine import Call, Engine
 from pilothouse.foundation.clock import Clock
 from pilothouse.kinds.status import generic, not_found
-
-if TYPE_CHECKING:
-    from pilothouse.apiserver.proxying.resolve import Resolver
-    from pilothouse.apiserver.proxying.reverse import ReverseProxy
 
 __all__ = ["Backends"]
 
@@ -33,7 +29,8 @@ class Backends:
         self.nodes = nodes
         """What runs the pods; None until a node agent has come."""
         self._clock = clock
-        self._proxies: tuple[Resolver, ReverseProxy] | None = None
+        self.proxy = ReverseProxy()
+        self._resolver = Resolver(view)
 
     async def answer(self, call: Call) -> Answer:
         """Answer exec, attach, port-forward, log or proxy. Raises ApiStatus."""
@@ -70,19 +67,13 @@ class Backends:
         await self._engine.validate(admitted)
 
     async def _proxy(self, call: Call) -> Answer:
-        from pilothouse.apiserver.proxying.resolve import Resolver  # noqa: PLC0415
-        from pilothouse.apiserver.proxying.reverse import ReverseProxy  # noqa: PLC0415
         from pilothouse.apiserver.proxying.subresources import connect_proxy  # noqa: PLC0415
 
-        if self._proxies is None:
-            self._proxies = (Resolver(self._view), ReverseProxy())
-        resolver, proxy = self._proxies
-        return await connect_proxy(call.request, resolver, proxy)
+        return await connect_proxy(call.request, self._resolver, self.proxy)
 
     async def close(self) -> None:
         """Close the connections of proxies."""
-        if self._proxies is not None:
-            await self._proxies[1].close()
+        await self.proxy.close()
 
 
 def _proxy_options(resource: str) -> str:

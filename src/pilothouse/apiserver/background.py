@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from pilothouse.apiserver.access.aggregation import ClusterRoleAggregation
 from pilothouse.apiserver.access.default_roles import reconcile
+from pilothouse.apiserver.access.wiring import authentication_config_map
 from pilothouse.apiserver.flow import ensure_defaults
 from pilothouse.apiserver.lifecycle.lifecycle import Lifecycle
+from pilothouse.apiserver.proxying.availabilitycontroller import AvailabilityController
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.status import AlreadyExists, ApiStatus
 from pilothouse.store import StoreError
@@ -46,18 +49,21 @@ class Background:
 
     async def start(self) -> None:
         """Create the namespaces that everything needs, and begin with the rest."""
-        clock = self._server.options.clock
+        server, clock = self._server, self._server.options.clock
         self.pending = {"rbac/bootstrap-roles", "priority-and-fairness-config-producer", "system-namespaces"}
         await self._once("system-namespaces", self._namespaces)
-        if self._server.options.lifecycle:
-            self.lifecycle = Lifecycle(self._server, self._server.pki.read("ca.crt"))
+        if server.options.lifecycle:
+            self.lifecycle = Lifecycle(server, server.pki.read("ca.crt"))
             await self.lifecycle.start()
-        aggregation = ClusterRoleAggregation(self._server.view, self._server.local, clock=clock)
+        aggregation = ClusterRoleAggregation(server.view, server.local, clock=clock)
         self._spawn(self._begin(), "start")
+        controller = AvailabilityController(server.view, server.local, server.aggregator, clock=clock)
+        self._spawn(controller.run(), "availability of aggregated APIs")
+        self._spawn(server.elsewhere.run(), "discovery of aggregated APIs")
         self._spawn(aggregation.run(), "cluster roles")
         self._spawn(self._every(_REPAIR_SECONDS, self._repair), "repair")
-        if self._server.options.compact_seconds:
-            self._spawn(self._compact(self._server.options.compact_seconds), "compaction")
+        if server.options.compact_seconds:
+            self._spawn(self._compact(server.options.compact_seconds), "compaction")
 
     async def wait_started(self) -> None:
         """Wait until all steps of the start are done."""
@@ -121,6 +127,8 @@ class Background:
 
     async def _flows(self) -> None:
         await ensure_defaults(self._server.local, self._server.view)
+        if self._server.view.get("configmaps", "kube-system", "extension-apiserver-authentication") is None:
+            await self._create("/api/v1/namespaces/kube-system/configmaps", authentication_config_map(self._server.pki))
         for name, value in _PRIORITIES:
             if self._server.view.get("priorityclasses.scheduling.k8s.io", "", name) is None:
                 text = _ABOUT.format("not be moved from their node, but " if "node" in name else "")
@@ -132,6 +140,48 @@ class Background:
                     "description": text,
                 }
                 await self._create("/apis/scheduling.k8s.io/v1/priorityclasses", made)
+
+    def listening_at(self, host: str, port: int) -> None:
+        """Publish where the server is reached: the service `kubernetes`, its endpoints and their slice."""
+        self._spawn(self._once("service", lambda: self._publish(host, port)), "service kubernetes")
+
+    async def _publish(self, host: str, port: int) -> None:
+        """Make the service and its endpoints say where this server is; an address of loopback is nobody else's."""
+        server = self._server
+        network = ipaddress.ip_network(server.options.allocation.service_cidr)
+        base = "/api/v1/namespaces/default"
+        labels = {"component": "apiserver", "provider": "kubernetes"}
+        ports = [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}]
+        if server.view.get("services", "default", "kubernetes") is None:
+            spec = {"type": "ClusterIP", "clusterIP": str(network[1]), "ports": ports}
+            metadata = {"name": "kubernetes", "labels": labels}
+            made = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+            await self._create(f"{base}/services", made)
+        address = _address(host)
+        if address.is_loopback:
+            return
+        endpoints = {
+            "apiVersion": "v1",
+            "kind": "Endpoints",
+            "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+            "subsets": [
+                {"addresses": [{"ip": str(address)}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}
+            ],
+        }
+        await server.local.call("PUT", f"{base}/endpoints/kubernetes", endpoints)
+        slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+        piece = {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": f"IPv{address.version}",
+            "endpoints": [{"addresses": [str(address)], "conditions": {"ready": True}}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        }
+        if server.view.get("endpointslices.discovery.k8s.io", "default", "kubernetes") is None:
+            await self._create(slices, piece)
+        else:
+            await server.local.call("PUT", f"{slices}/kubernetes", piece)
 
     async def _repair(self) -> None:
         for line in await self._server.allocator.repair():
@@ -153,3 +203,10 @@ class Background:
                     continue
                 self._server.cacher.compacted(before)
             before = now
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return ipaddress.ip_address("127.0.0.1")

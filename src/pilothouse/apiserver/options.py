@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pilothouse.apiserver.access.oidc import OidcSettings
 from pilothouse.apiserver.allocation import AllocationOptions
 from pilothouse.apiserver.audit import AuditPolicy
 from pilothouse.apiserver.flow import Limits
@@ -21,6 +22,7 @@ class ServerOptions:
 
     tokens: users by their static token. issuers: of service-account tokens, the first signs. audiences: whom tokens
     are for. anonymous: whether requests without credentials are `system:anonymous` (who may see health and version).
+    oidc: providers of identities, oidc_ca: a file of their authorities.
     lifecycle: whether garbage collection, namespace deletion and default service accounts run here.
     compact_seconds: between compactions of the store; 0 for none. enable_admission, disable_admission: plugins by name.
     advertise: host and port that clients reach.
@@ -30,6 +32,8 @@ class ServerOptions:
     issuers: tuple[str, ...] = ("https://kubernetes.default.svc",)
     audiences: tuple[str, ...] = ()
     anonymous: bool = True
+    oidc: tuple[OidcSettings, ...] = ()
+    oidc_ca: str = ""
     lifecycle: bool = False
     compact_seconds: float = 300.0
     enable_admission: tuple[str, ...] = ()

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self
 
-from pilothouse.apiserver.access.authenticator import RequestAuthenticator
-from pilothouse.apiserver.access.certificates import CertificateUsers
-from pilothouse.apiserver.access.escalation import EscalationCheck
-from pilothouse.apiserver.access.frontproxy import FrontProxy
-from pilothouse.apiserver.access.rbac import RbacAuthorizer
-from pilothouse.apiserver.access.reviews import Reviews
-from pilothouse.apiserver.access.serviceaccounts import ServiceAccountTokens
-from pilothouse.apiserver.access.signing import KeyRing, new_key, openid_configuration
-from pilothouse.apiserver.access.tokenrequest import TokenRequests
-from pilothouse.apiserver.access.tokens import BootstrapTokens, StaticTokens, TokenAuthenticator
+from pilothouse.apiserver.access.escalation import EscalationPlugin
+from pilothouse.apiserver.access.pki import Pki
+from pilothouse.apiserver.access.wiring import Access, AccessSettings
 from pilothouse.apiserver.admission.builtins import standard
 from pilothouse.apiserver.admission.chain import Admission
+from pilothouse.apiserver.admission.changing import settle
+from pilothouse.apiserver.admission.mutating_policies import MutatingPolicies
+from pilothouse.apiserver.admission.policies import ValidatingPolicies
 from pilothouse.apiserver.admission.webhook_client import WebhookClient, service_resolver
+from pilothouse.apiserver.admission.webhooks import MutatingWebhooks, ValidatingWebhooks
 from pilothouse.apiserver.allocation import Allocator
 from pilothouse.apiserver.audit import AuditLog, Auditor, Event
 from pilothouse.apiserver.backends import Backends
@@ -26,6 +23,7 @@ from pilothouse.apiserver.cache.cacher import Cacher
 from pilothouse.apiserver.cache.view import CacheView
 from pilothouse.apiserver.definitions import Definitions
 from pilothouse.apiserver.discovery import Discovery
+from pilothouse.apiserver.elsewhere import Elsewhere
 from pilothouse.apiserver.flow import FlowControl
 from pilothouse.apiserver.health import Health
 from pilothouse.apiserver.local import LocalCaller
@@ -33,17 +31,18 @@ from pilothouse.apiserver.model import Answer, Request, RequestInfo, Response
 from pilothouse.apiserver.openapi import OpenApi
 from pilothouse.apiserver.options import ServerOptions
 from pilothouse.apiserver.pipeline import Pipeline
-from pilothouse.apiserver.ports import AdmissionPlugin, NodeStreams, Object
+from pilothouse.apiserver.ports import AdmissionPlugin, Gvk, NodeStreams, Object
+from pilothouse.apiserver.proxying.aggregation import Aggregator
 from pilothouse.apiserver.questions import Questions
 from pilothouse.apiserver.requestmetrics import RequestMetrics
 from pilothouse.apiserver.rest.catalogue import Catalogue
-from pilothouse.apiserver.rest.engine import Call, Engine
+from pilothouse.apiserver.rest.engine import Engine
 from pilothouse.apiserver.rest.reading import Reading
 from pilothouse.apiserver.rest.rendering import Renderer
-from pilothouse.apiserver.rest.served import Served
 from pilothouse.apiserver.rest.watching import Watching
 from pilothouse.apiserver.routing import NOT_FOUND, Router
 from pilothouse.apiserver.storing import Storage
+from pilothouse.foundation.memoryfiles import MemoryFileSystem
 from pilothouse.kinds.registry import builtin
 from pilothouse.store import Store
 
@@ -53,37 +52,22 @@ _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _ROOT_PATHS = ("/healthz", "/livez", "/readyz", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks")
 
 
-class _Hooks:
-    """Around writes: addresses of services, and rights that are handed out."""
-
-    def __init__(self, allocator: Allocator, escalation: EscalationCheck) -> None:
-        self.before_create = allocator.before_create
-        self.before_update = allocator.before_update
-        self.after_delete = allocator.after_delete
-        self._escalation = escalation
-
-    def check_grant(self, served: Served, new: Object, old: Object | None, call: Call) -> None:
-        if served.resource.group == "rbac.authorization.k8s.io" and call.request.user is not None:
-            self._escalation.check_write(call.request.user, new, old)
-
-
 class ApiServer:
     """A Kubernetes API over a store. `await start()` before use, `await close()` after; the store stays open.
 
-    certificates, front_proxy: who may show client certificates, and speak for others. keys: sign service accounts'
-    tokens. ciphers: by full name of a resource, what hides its objects in the store. nodes: runs pods.
+    pki: the cluster's keys, made and kept in memory if none are given. ciphers: by full name of a resource, what hides
+    its objects in the store. front_proxy: files of certificate and key by which aggregated servers know this one.
+    nodes: runs pods.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts that differ from one program to another
+    def __init__(
         self,
         store: Store,
         options: ServerOptions,
         *,
-        certificates: CertificateUsers | None = None,
-        front_proxy: FrontProxy | None = None,
-        keys: KeyRing | None = None,
+        pki: Pki | None = None,
         ciphers: Mapping[str, Any] | None = None,
-        tokens: Sequence[TokenAuthenticator] = (),
+        front_proxy: tuple[str, str] | None = None,
         nodes: NodeStreams | None = None,
     ) -> None:
         self.options = options
@@ -97,33 +81,16 @@ class ApiServer:
         self.catalogue = Catalogue(self.cacher)
         self.webhooks = WebhookClient(service_resolver(self.view), clock)
         self.definitions = Definitions(self)
-        self.rbac = RbacAuthorizer(self.view)
-        self.keys = keys or KeyRing(new_key())
-        self.accounts = ServiceAccountTokens(
-            self.view, self.keys, options.issuers, api_audiences=options.audiences, clock=clock, ids=ids
-        )
-        self.authenticator = RequestAuthenticator(
-            self.view,
-            certificates=certificates,
-            front_proxy=front_proxy,
-            tokens=(
-                StaticTokens(options.tokens),
-                BootstrapTokens(self.view, clock=clock),
-                self.accounts,
-                *tokens,
-            ),
-            anonymous=options.anonymous,
-            clock=clock,
-        )
+        self.pki = pki or _pki_in_memory(options)
+        self.access = Access(self.view, self.pki, _access_settings(options), clock=clock, ids=ids)
+        self.accounts = self.access.tokens
         self.flow = FlowControl(self.view, clock, options.limits, options.metrics)
         self.allocator = Allocator(self.cacher, self.storage, clock, ids, options.allocation)
         self.admission = Admission(self._plugins())
-        hooks = _Hooks(self.allocator, EscalationCheck(self.rbac, self.rbac))
-        self.engine = Engine(self.storage, self.admission, hooks, clock, ids)
+        self.engine = Engine(self.storage, self.admission, self.allocator, clock, ids)
         renderer = Renderer(clock)
         self.watching = Watching(self.cacher, renderer, clock, ids)
-        reviews = Reviews(self.authenticator, self.rbac, self.rbac, api_audiences=self.accounts.api_audiences)
-        questions = Questions(self.engine, reviews, TokenRequests(self.view, self.accounts, clock=clock))
+        questions = Questions(self.engine, self.access.reviews, self.access.token_requests)
         self.backends = Backends(self.engine, self.view, nodes, clock)
         self.router = Router(
             self.catalogue,
@@ -135,13 +102,15 @@ class ApiServer:
             questions,
             self.backends,
         )
+        self.aggregator = Aggregator(self.view, self.backends.proxy, front_proxy=front_proxy)
+        self.elsewhere = Elsewhere(self.view, self.aggregator, clock)
         self.health = Health()
         self._discovery = Discovery(server_address=options.advertise, root_paths=_ROOT_PATHS)
         self._openapi = OpenApi(clock, self.definitions.openapi)
         self._audit_log = AuditLog(options.audit_log, clock) if options.audit_log else None
         self.pipeline = Pipeline(
-            self.authenticator,
-            self.rbac,
+            self.access.authenticator,
+            self.access.authorizer,
             self.flow,
             Auditor(options.audit_policy, self._audit_log or _Nowhere(), clock, ids, metrics=options.metrics),
             RequestMetrics(options.metrics),
@@ -171,9 +140,8 @@ class ApiServer:
         await self.storage.close()
         await self.backends.close()
         await self.cacher.close()
-        self.authenticator.close()
         self.flow.close()
-        self.rbac.close()
+        self.access.close()
         if self._audit_log is not None:
             self._audit_log.close()
 
@@ -184,22 +152,43 @@ class ApiServer:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    def listening_at(self, host: str, port: int) -> None:
+        """Tell where clients reach this server, for the service `kubernetes`."""
+        self.background.listening_at(host, port)
+
     def handle(self, request: Request) -> Answer | Awaitable[Answer]:
         """Answer a request: the `Handler` of every transport."""
         return self.pipeline.handle(request)
 
     def _plugins(self) -> list[AdmissionPlugin]:
-        options = self.options
-        return standard(
+        options, authorizer, find = self.options, self.access.authorizer, self._resource_of
+        steps = standard(
             self.view,
-            self.rbac,
+            authorizer,
             self.local,
             options.ids,
             options.clock,
-            resources=self._resource_of,
+            resources=find,
+            dynamic=(
+                MutatingPolicies(
+                    self.view, self._resource_of, self.access.authorizer, self.catalogue.conversions.schema
+                ),
+                MutatingWebhooks(self.view, self.webhooks, options.ids, self.access.authorizer, self._settled),
+                ValidatingPolicies(self.view, self._resource_of, self.access.authorizer),
+                ValidatingWebhooks(self.view, self.webhooks, options.ids, self.access.authorizer),
+            ),
             enable=options.enable_admission,
             disable=options.disable_admission,
         )
+        return [EscalationPlugin(self.access.escalation), *steps]
+
+    def _settled(self, obj: Object, gvk: Gvk) -> Object:
+        """Return an object that a webhook changed as its kind holds it. Raises SettleError."""
+        resource = self.catalogue.registry.by_kind(*gvk)
+        served = self.catalogue.served(*resource.key) if resource is not None else None
+        if served is None or served.custom is None:
+            return settle(obj, gvk)
+        return served.custom.default(served.custom.prune(obj)[0])
 
     def _resource_of(self, api_version: str, kind: str) -> tuple[str, bool] | None:
         group, _, version = api_version.rpartition("/")
@@ -220,9 +209,14 @@ class ApiServer:
     # What is no resource
 
     def _answer(self, request: Request, info: RequestInfo) -> Answer | Awaitable[Answer]:
+        elsewhere = self.aggregator.route(info.path)
+        if elsewhere is not None:
+            return self.aggregator.answer(request, elsewhere)
         if info.is_resource:
             return self.router.route(request, info)
-        found = self.health.answer(request) or self._discovery.answer(request, self.catalogue.registry)
+        found = self.health.answer(request) or self._discovery.answer(
+            request, self.catalogue.registry, self.elsewhere.versions
+        )
         if found is not None:
             return found
         other = self._plain.get(request.path)
@@ -234,12 +228,27 @@ class ApiServer:
         return Response(200, self.options.metrics.exposition(), content_type=_TEXT)
 
     def _jwks(self, request: Request) -> Response:
-        return Response(200, self.keys.jwks(), content_type="application/jwk-set+json")
+        return Response(200, self.access.jwks(), content_type="application/jwk-set+json")
 
     def _openid(self, request: Request) -> Response:
-        issuer = self.options.issuers[0]
-        uri = f"https://{self.options.advertise or 'kubernetes.default.svc'}/openid/v1/jwks"
-        return Response(200, openid_configuration(issuer, uri, self.keys))
+        return Response(200, self.access.openid_configuration(self.options.advertise or "kubernetes.default.svc"))
+
+
+def _pki_in_memory(options: ServerOptions) -> Pki:
+    made = Pki("/pki", clock=options.clock, ids=options.ids, files=MemoryFileSystem())
+    made.ensure()
+    return made
+
+
+def _access_settings(options: ServerOptions) -> AccessSettings:
+    return AccessSettings(
+        users=options.tokens,
+        issuers=options.issuers,
+        api_audiences=options.audiences,
+        anonymous=options.anonymous,
+        oidc=options.oidc,
+        oidc_ca=options.oidc_ca or None,
+    )
 
 
 class _Nowhere:

@@ -29,6 +29,7 @@ class LazyCommand(NamedTuple):
 
 
 COMMANDS: tuple[LazyCommand, ...] = (
+    LazyCommand("apiserver", "pilothouse.apiserver.cli", "apiserver", "Serve the Kubernetes API in one process."),
     LazyCommand("demo", "pilothouse.cli.demo", "demo", "See the main job at work in half a minute."),
     LazyCommand("doctor", "pilothouse.cli.doctor", "doctor", "Show what this machine allows and what is missing."),
     LazyCommand("store", "pilothouse.store.cli", "store", "Serve, read, check and back up the store."),
@@ -37,7 +38,11 @@ COMMANDS: tuple[LazyCommand, ...] = (
 )
 
 _EXTRA_OF_MODULE = {
+    "aiohttp": "server",
+    "cel_expr_python": "server",
     "google": "server",
+    "jwt": "server",
+    "wsproto": "server",
     "google_crc32c": "server",
     "ngh2": "server",
     "sortedcontainers": "server",

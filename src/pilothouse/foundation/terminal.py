@@ -10,11 +10,12 @@ import enum
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 import msgspec
 
-__all__ = ["EXIT_CODES", "CommandError", "ExitCode", "emit", "examples", "output_option", "printable"]
+__all__ = ["EXIT_CODES", "CommandError", "ExitCode", "emit", "examples", "listen_address", "output_option", "printable"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _MAX_CELL = 2_000
@@ -160,3 +161,15 @@ def _draw_rich(titles: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
+
+
+def listen_address(option: str, value: str) -> tuple[str, int]:
+    """Read HOST:PORT of an option. Raises click.BadParameter, which names it."""
+    try:
+        parts = urlsplit(f"//{value}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or port is None:
+        raise click.BadParameter(f"{value!r}: want HOST:PORT, e.g. 127.0.0.1:2379 or [::1]:2379", param_hint=option)
+    return host, port

@@ -12,13 +12,12 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit
 
 import click
 import uvloop
 
 from pilothouse.foundation import logs
-from pilothouse.foundation.terminal import CommandError, ExitCode, examples
+from pilothouse.foundation.terminal import CommandError, ExitCode, examples, listen_address
 from pilothouse.foundation.tls import ReloadingContext, TlsError
 from pilothouse.store.cli_client import command_error
 from pilothouse.store.engine import EmbeddedStore, StoreOptions
@@ -132,7 +131,7 @@ def serve(  # noqa: PLR0913  # one parameter an option
     Prints one line when it is ready. Plain text is served on loopback only.
     """
     logs.configure(log_level, log_format)
-    host, port = _address("--listen", listen)
+    host, port = listen_address("--listen", listen)
     tls = _tls(host, tls_cert, tls_key, client_ca)
     revisions, seconds = _retention(auto_compaction_mode, auto_compaction_retention)
     options = StoreOptions(
@@ -223,17 +222,6 @@ async def _renew(tls: ReloadingContext) -> None:
             _log.warning("the renewed certificate cannot be used; the old one stays", reason=str(error))
 
 
-def _address(option: str, value: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{value}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or port is None:
-        raise click.BadParameter(f"{value!r}: want HOST:PORT, e.g. 127.0.0.1:2379 or [::1]:2379", param_hint=option)
-    return host, port
-
-
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -244,7 +232,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _loopback_address(option: str, value: str) -> tuple[str, int]:
-    host, port = _address(option, value)
+    host, port = listen_address(option, value)
     if not _is_loopback(host):
         raise click.BadParameter(f"{value!r} is not on loopback, and this is plain text", param_hint=option)
     return host, port

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from pilothouse.apiserver.access.authenticator import RequestAuthenticator
@@ -22,6 +22,7 @@ from pilothouse.apiserver.access.serviceaccounts import ServiceAccountTokens
 from pilothouse.apiserver.access.signing import JWKS_PATH, openid_configuration
 from pilothouse.apiserver.access.tokenrequest import TokenRequests
 from pilothouse.apiserver.access.tokens import BootstrapTokens, StaticTokens, TokenAuthenticator, read_token_file
+from pilothouse.apiserver.model import User
 from pilothouse.apiserver.ports import Authorizer, Object, View
 from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.ids import Ids, SystemIds
@@ -38,12 +39,13 @@ _PROXY_NAME: Final = "front-proxy-client"
 class AccessSettings:
     """What the options of kube-apiserver of the same names say.
 
-    token_file: path of `--token-auth-file`, None without. issuers: the first signs, all are believed. api_audiences:
+    token_file: path of `--token-auth-file`, None without. users: further users by their static token. issuers: the first signs, all are believed. api_audiences:
     whom tokens are for where nobody says otherwise. anonymous: whether requests without credentials have a user.
     oidc_ca: a file of authorities (PEM) for the providers, None for the system's.
     """
 
     token_file: str | None = None
+    users: Mapping[str, User] = field(default_factory=dict)
     issuers: Sequence[str] = (DEFAULT_ISSUER,)
     api_audiences: Sequence[str] = ()
     anonymous: bool = True
@@ -125,8 +127,9 @@ def _sorts(
     """Return what knows each sort of token, in the order in which kube-apiserver asks."""
     audiences = accounts.api_audiences
     sorts: list[TokenAuthenticator] = []
-    if settings.token_file is not None:
-        sorts.append(StaticTokens(read_token_file(settings.token_file), api_audiences=audiences))
+    users = read_token_file(settings.token_file) if settings.token_file is not None else {}
+    if users := {**users, **settings.users}:
+        sorts.append(StaticTokens(users, api_audiences=audiences))
     sorts.append(accounts)
     if settings.bootstrap_tokens:
         sorts.append(BootstrapTokens(view, clock=clock, api_audiences=audiences))

@@ -149,8 +149,6 @@ class Changing:
         if not screened:
             admitted.object = new
             await engine.validate(admitted)
-        if not subresource:
-            engine.hooks.check_grant(served, new, live, call)
         return await self._store(call, entry, live, new)
 
     def _keep_system_fields(self, new: Object, live: Object) -> None:

@@ -123,7 +123,6 @@ class Creating:
             raise call.refuse(name, errors)
         admitted.name, admitted.object = name, obj
         await engine.validate(admitted)
-        engine.hooks.check_grant(served, obj, None, call)
         key = key_of(metadata.get("namespace") or "", name)
         if call.dry_run:
             if served.cache.get(key) is not None:

@@ -79,8 +79,8 @@ class Deleting:
         name = served.resource.full_name
         if name == _NAMESPACES:
             return await self._terminate_namespace(call, entry, live, options)
-        if name == _DEFINITIONS and self._has_objects(live):
-            live = self._with_cleanup(live)
+        if name == _DEFINITIONS and not live["metadata"].get("deletionTimestamp") and self._has_objects(live):
+            return await self._terminate_definition(call, entry, live)
         return await self._carry_out(call, entry, live, options)
 
     async def _carry_out(self, call: Call, entry: Entry, live: Object, options: DeleteOptions) -> Entry | Object:
@@ -130,13 +130,25 @@ class Deleting:
         conditions = (definition.get("status") or {}).get("conditions") or ()
         return any(each.get("type") == "Established" and each.get("status") == "True" for each in conditions)
 
-    def _with_cleanup(self, live: Object) -> Object:
-        metadata = dict(live["metadata"])
-        finalizers = list(metadata.get("finalizers") or ())
-        if _CLEANUP not in finalizers and not metadata.get("deletionTimestamp"):
-            finalizers.append(_CLEANUP)
-        metadata["finalizers"] = finalizers
-        return {**live, "metadata": metadata}
+    async def _terminate_definition(self, call: Call, entry: Entry, live: Object) -> Entry:
+        """Mark a definition: it goes once the objects that it defines are gone."""
+        served, engine = call.served, self._engine
+        metadata, status = dict(live["metadata"]), dict(live["status"])
+        now = engine.context().now
+        metadata["deletionTimestamp"] = now
+        metadata["finalizers"] = list(dict.fromkeys([*(metadata.get("finalizers") or ()), _CLEANUP]))
+        terminating = {
+            "type": "Terminating",
+            "status": "True",
+            "lastTransitionTime": now,
+            "reason": "InstanceDeletionPending",
+            "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+        }
+        status["conditions"] = [*status["conditions"], terminating]
+        made = {**live, "metadata": metadata, "status": status}
+        if call.dry_run:
+            return Entry(entry.key, encode(made), entry.rv, served.stored_form)
+        return await engine.storage.replace(served.cache, entry, made, served.stored_form)
 
     async def delete_all(self, calls: Sequence[Call], options: DeleteOptions) -> None:
         """Delete what the calls name, some at a time; what is gone meanwhile is well. Raises the first refusal."""

@@ -31,7 +31,7 @@ class Admits(Protocol):
 
 
 class Hooks(Protocol):
-    """What happens around the write of some kinds: addresses are allocated and given back, grants are checked."""
+    """What happens around the write of some kinds: addresses are allocated and given back."""
 
     async def before_create(self, served: Served, new: Object, call: Call) -> Callable[[], None] | None:
         """Do what comes last before a new object is stored; return how to undo it should that fail."""
@@ -41,9 +41,6 @@ class Hooks(Protocol):
 
     def after_delete(self, served: Served, old: Object) -> None:
         """Do what is to be done once an object is gone."""
-
-    def check_grant(self, served: Served, new: Object, old: Object | None, call: Call) -> None:
-        """Refuse to hand out rights that the caller does not have. Raises Forbidden."""
 
 
 class NoHooks:
@@ -56,9 +53,6 @@ class NoHooks:
         return None
 
     def after_delete(self, served: Served, old: Object) -> None:
-        return None
-
-    def check_grant(self, served: Served, new: Object, old: Object | None, call: Call) -> None:
         return None
 
 

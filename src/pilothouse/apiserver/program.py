@@ -1,0 +1,204 @@
+"""The API server as a program: its directory, keys, store, sockets and the time it lives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from pilothouse.apiserver.access.pki import Pki, PkiError
+from pilothouse.apiserver.access.pkibundle import export_bundle, import_bundle
+from pilothouse.apiserver.access.wiring import write_admin_kubeconfig
+from pilothouse.apiserver.encryption_config import Encryption
+from pilothouse.apiserver.http import HttpLimits, HttpServer
+from pilothouse.apiserver.options import ServerOptions
+from pilothouse.apiserver.server import ApiServer
+from pilothouse.foundation import logs
+from pilothouse.foundation.files import OsFileSystem, write_whole
+from pilothouse.foundation.tls import ReloadingContext, TlsError
+from pilothouse.store import Compare, CompareTarget, PutRequest, RangeRequest, Store, StoreOptions, TxnRequest
+
+__all__ = ["Program", "ProgramOptions"]
+
+_log = logs.get_logger(__name__)
+
+_RELOAD_SECONDS = 30.0
+_BUNDLE = b"/pilothouse/keys"
+"""Where servers that share a store find the cluster's keys; encrypted with the key of `keys.key`, which is copied."""
+_ENCRYPTED = "secrets"
+_QUOTA = 8 * 1024 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProgramOptions:
+    """Settings of a `Program`.
+
+    data_dir: where keys, the store and the kubeconfig are kept, mode 0700. store: URL of an etcd cluster, empty for
+    the embedded engine. hosts: names and addresses for the serving certificate, besides the usual. encryption: path
+    of an EncryptionConfiguration, empty for one made here.
+    """
+
+    data_dir: str
+    host: str = "127.0.0.1"
+    port: int = 6443
+    store: str = ""
+    hosts: tuple[str, ...] = ()
+    encryption: str = ""
+    server: ServerOptions = field(default_factory=ServerOptions)
+    limits: HttpLimits = field(default_factory=lambda: HttpLimits(http2=True))
+
+
+class Program:
+    """A running API server with its sockets. Make one with `await Program.start(options)`, end it with `close`.
+
+    url: where clients reach it. kubeconfig: path of the administrator's, mode 0600.
+    """
+
+    def __init__(self, options: ProgramOptions) -> None:
+        self.options = options
+        self.url = ""
+        self.kubeconfig = os.path.join(options.data_dir, "admin.kubeconfig")
+        self.pki = Pki(
+            os.path.join(options.data_dir, "pki"),
+            (*options.hosts, *([options.host] if options.host not in {"", "0.0.0.0", "::"} else [])),  # noqa: S104
+            clock=options.server.clock,
+            ids=options.server.ids,
+        )
+        self._stack = contextlib.AsyncExitStack()
+
+    @classmethod
+    async def start(cls, options: ProgramOptions) -> Program:
+        """Open the store, make what is missing, and listen. Raises StoreError, PkiError, EncryptionError, OSError."""
+        program = cls(options)
+        try:
+            await program._start()
+        except BaseException:
+            await program.close()
+            raise
+        return program
+
+    async def close(self) -> None:
+        """Answer what is under way, then stop."""
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        options = self.options
+        OsFileSystem().makedirs(options.data_dir, 0o700)
+        store = await self._open_store()
+        self._stack.push_async_callback(store.close)
+        if options.store:
+            await self._share_keys(store)
+        self.pki.ensure()
+        encryption = self._encryption()
+        transformer = encryption.transformer(_ENCRYPTED)
+        self.server = ApiServer(
+            store,
+            replace(options.server, advertise=options.server.advertise or f"{self._shown_host()}:{options.port}"),
+            pki=self.pki,
+            ciphers={_ENCRYPTED: transformer} if transformer is not None else {},
+            front_proxy=(self.pki.path("front-proxy-client.crt"), self.pki.path("front-proxy-client.key")),
+        )
+        await self.server.start()
+        self._stack.push_async_callback(self.server.close)
+        await self._listen()
+        _quieten_collector()
+
+    async def _open_store(self) -> Store:
+        if self.options.store:
+            from pilothouse.store.etcd.backend import open_etcd  # noqa: PLC0415  # only where one is named
+
+            return await open_etcd(self.options.store)
+        from pilothouse.store.engine import EmbeddedStore  # noqa: PLC0415
+
+        directory = os.path.join(self.options.data_dir, "store")
+        server = self.options.server
+        return await EmbeddedStore.open(
+            StoreOptions(
+                data_dir=directory, quota_bytes=_QUOTA, clock=server.clock, ids=server.ids, metrics=server.metrics
+            )
+        )
+
+    async def _share_keys(self, store: Store) -> None:
+        """Take the cluster's keys from the store, or put the ones made here there; the first server's count."""
+        path = os.path.join(self.options.data_dir, "keys.key")
+        found = (await store.range(RangeRequest(_BUNDLE))).kvs
+        if not found:
+            self.pki.ensure()
+            absent = Compare(_BUNDLE, CompareTarget.VERSION, operand=0)
+            bundle = export_bundle(self.pki, _bundle_key(path))
+            if (await store.txn(TxnRequest((absent,), (PutRequest(_BUNDLE, bundle),)))).succeeded:
+                return
+            found = (await store.range(RangeRequest(_BUNDLE))).kvs
+        if not OsFileSystem().exists(path):
+            raise PkiError(
+                f"{path}: is missing; the store has a cluster's keys already, encrypted with the file of this name "
+                "of the server that was first: copy it here (mode 0600), with encryption.json beside it"
+            )
+        import_bundle(self.pki.directory, found[0].value, _bundle_key(path))
+
+    def _encryption(self) -> Encryption:
+        if self.options.encryption:
+            return Encryption.load(self.options.encryption)
+        return Encryption.ensure(os.path.join(self.options.data_dir, "pki", "encryption.json"), (_ENCRYPTED,))
+
+    async def _listen(self) -> None:
+        options, pki = self.options, self.pki
+        tls = ReloadingContext(
+            pki.path("apiserver.crt"), pki.path("apiserver.key"), client_ca=pki.path("ca.crt"), client_required=False
+        )
+        tls.context.load_verify_locations(pki.path("front-proxy-ca.crt"))
+        http = HttpServer(self.server.handle, tls=tls.context, limits=options.limits, clock=options.server.clock)
+        self._stack.push_async_callback(http.close)
+        _, port = await http.start(options.host, options.port)
+        self.url = f"https://{self._shown_host()}:{port}"
+        self.server.listening_at(self._shown_host(), port)
+        for task in (self._renew(tls), pki.run(self._renewed)):
+            running = asyncio.get_running_loop().create_task(task)
+            self._stack.callback(running.cancel)
+        self._write_kubeconfig()
+
+    def _shown_host(self) -> str:
+        host = self.options.host
+        if host in {"", "0.0.0.0", "::"}:  # noqa: S104  # clients need an address that is one
+            host = "127.0.0.1"
+        return f"[{host}]" if ":" in host else host
+
+    def _write_kubeconfig(self) -> None:
+        write_admin_kubeconfig(self.pki, self.kubeconfig, self.url)
+
+    def _renewed(self, names: Sequence[str]) -> None:
+        if "admin" in names:
+            self._write_kubeconfig()
+
+    async def _renew(self, tls: ReloadingContext) -> None:
+        """Take up certificates that were renewed or exchanged, by us or by somebody."""
+        while True:
+            await self.options.server.clock.sleep(_RELOAD_SECONDS)
+            try:
+                if tls.reload_if_changed():
+                    self.server.access.reload()
+                    _log.info("the serving certificate was loaded anew")
+            except (TlsError, PkiError) as error:
+                _log.warning("renewed keys cannot be used; the old ones stay", reason=str(error))
+
+
+def _bundle_key(path: str) -> bytes:
+    """Return the key of the bundle in the store, made where there is none."""
+    if not os.path.exists(path):
+        write_whole(OsFileSystem(), path, os.urandom(32).hex().encode(), 0o600)
+    with open(path, encoding="ascii") as file:
+        text = file.read().strip()
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise PkiError(f"{path}: is no key; it must have 64 hexadecimal digits") from None
+
+
+def _quieten_collector() -> None:
+    """Let the collector pass over what was loaded, and run rarely: requests leave no cycles behind."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
