@@ -166,6 +166,12 @@ def test_another_host_makes_another_serving_certificate(room: Room) -> None:
     assert room.again("other.example").ensure() == ["apiserver"]
 
 
+def test_addresses_and_names_are_compared_as_what_they_are(room: Room) -> None:
+    hosts = ("0:0:0:0:0:0:0:5", "ME.Example")
+    room.again(*hosts).ensure()
+    assert room.again(*hosts).ensure() == []
+
+
 @pytest.mark.parametrize("damage", ["missing key", "missing certificate", "foreign key", "nonsense"])
 def test_what_is_damaged_is_made_anew(room: Room, damage: str) -> None:
     room.pki.ensure()

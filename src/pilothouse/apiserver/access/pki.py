@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class Pki:
         self._clock = clock or SystemClock()
         self._ids = ids or SystemIds()
         self._files = files or OsFileSystem()
-        names = dict.fromkeys((*hosts, *_LOCAL, *SERVICE_NAMES, SERVICE_ADDRESS))
+        names = dict.fromkeys(map(_canonical, (*hosts, *_LOCAL, *SERVICE_NAMES, SERVICE_ADDRESS)))
         self._leaves = (
             _Leaf("apiserver", "ca", "kube-apiserver", hosts=tuple(names)),
             _Leaf("admin", "ca", "kubernetes-admin", ("system:masters",)),
@@ -310,6 +311,14 @@ class Pki:
             write_whole(self._files, self.path(name), data, mode)
         except OSError as error:
             raise PkiError(f"{self.path(name)}: cannot be written: {error.strerror}") from error
+
+
+def _canonical(host: str) -> str:
+    """Write an address as certificates tell it, and a name in lower case, so that both can be compared."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()
 
 
 def _title(name: str) -> str:
