@@ -39,8 +39,9 @@ _PROXY_NAME: Final = "front-proxy-client"
 class AccessSettings:
     """What the options of kube-apiserver of the same names say.
 
-    token_file: path of `--token-auth-file`, None without. users: further users by their static token. issuers: the first signs, all are believed. api_audiences:
-    whom tokens are for where nobody says otherwise. anonymous: whether requests without credentials have a user.
+    token_file: path of `--token-auth-file`, None without. users: further users by their static token. issuers: the
+    first signs, all are believed. api_audiences: whom tokens are for where nobody says otherwise. anonymous: whether
+    requests without credentials have a user.
     oidc_ca: a file of authorities (PEM) for the providers, None for the system's.
     """
 
