@@ -92,6 +92,24 @@ class TestNamespaceLifecycle:
         ]
         assert not step.handles("UPDATE", ("", "v1", "configmaps"), "")
 
+    async def test_other_servers_may_have_made_it_just_now(self, view: DictView) -> None:
+        asked: list[str] = []
+
+        async def lookup(name: str) -> Object | None:
+            asked.append(name)
+            return {"status": {"phase": "Active"}} if name == "fresh" else None
+
+        step = NamespaceLifecycle(view, lookup=lookup)
+        assert step.mutate(write("CREATE", "pods", pod("n"))) is None
+        pending = step.mutate(write("CREATE", "pods", pod("fresh")))
+        assert pending is not None
+        await pending
+        pending = step.mutate(write("CREATE", "pods", pod("gone")))
+        assert pending is not None
+        with pytest.raises(status.NotFound):
+            await pending
+        assert asked == ["fresh", "gone"]
+
     def test_system_namespaces_stay(self, view: DictView) -> None:
         step = NamespaceLifecycle(view)
         with pytest.raises(status.Forbidden, match="this namespace may not be deleted"):

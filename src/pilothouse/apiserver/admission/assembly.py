@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pilothouse.apiserver.admission.policy_config import FindResource
     from pilothouse.apiserver.admission.policy_patches import FindSchema
     from pilothouse.apiserver.admission.webhook_client import Resolve, WebhookClient
+    from pilothouse.apiserver.admission.webhooks import Caller
 
 __all__ = ["Assembled", "assemble"]
 
@@ -50,14 +51,17 @@ class Assembled:
 class _Client:
     """The client of webhooks, made when there is one to call."""
 
-    def __init__(self, view: View, clock: Clock, resolve: Resolve | None) -> None:
+    def __init__(self, view: View, clock: Clock, resolve: Resolve | None, given: Caller | None) -> None:
         self._view = view
         self._clock = clock
         self._resolve = resolve
+        self._given = given
         self._made: WebhookClient | None = None
 
-    def made(self) -> WebhookClient:
+    def made(self) -> Caller:
         """Return the client."""
+        if self._given is not None:
+            return self._given
         from pilothouse.apiserver.admission.webhook_client import WebhookClient, service_resolver  # noqa: PLC0415
 
         if self._made is None:
@@ -65,7 +69,7 @@ class _Client:
         return self._made
 
     async def close(self) -> None:
-        """Close the client, if it was made."""
+        """Close the client, if it was made here."""
         if self._made is not None:
             await self._made.close()
 
@@ -81,6 +85,7 @@ def assemble(  # noqa: PLR0913 - made in one place
     schemas: FindSchema = schema_for,
     settle: Settle = settle,
     resolve: Resolve | None = None,
+    client: Caller | None = None,
     enable: Iterable[str] = (),
     disable: Iterable[str] = (),
     settings: Mapping[str, AdmissionPlugin] | None = None,
@@ -89,9 +94,10 @@ def assemble(  # noqa: PLR0913 - made in one place
 
     find: gives plural and scope of a kind by apiVersion and kind. schemas: gives the schema of a group, version and
     kind, custom ones included. settle: decodes and defaults an object anew after webhooks and policies changed it.
-    resolve: finds the address of a webhook's service; by default in the view. The rest as in `builtins.standard`.
+    resolve: finds the address of a webhook's service; by default in the view. client: calls webhooks in place of one
+    made here, and is closed by who made it. The rest as in `builtins.standard`.
     """
-    client = _Client(view, clock, resolve)
+    calls = _Client(view, clock, resolve, client)
 
     def mutating_policies() -> AdmissionPlugin:
         from pilothouse.apiserver.admission.mutating_policies import MutatingPolicies  # noqa: PLC0415
@@ -101,7 +107,7 @@ def assemble(  # noqa: PLR0913 - made in one place
     def mutating_webhooks() -> AdmissionPlugin:
         from pilothouse.apiserver.admission.webhooks import MutatingWebhooks  # noqa: PLC0415
 
-        return MutatingWebhooks(view, client.made(), ids, authorizer, settle)
+        return MutatingWebhooks(view, calls.made(), ids, authorizer, settle)
 
     def validating_policies() -> AdmissionPlugin:
         from pilothouse.apiserver.admission.policies import ValidatingPolicies  # noqa: PLC0415
@@ -111,7 +117,7 @@ def assemble(  # noqa: PLR0913 - made in one place
     def validating_webhooks() -> AdmissionPlugin:
         from pilothouse.apiserver.admission.webhooks import ValidatingWebhooks  # noqa: PLC0415
 
-        return ValidatingWebhooks(view, client.made(), ids, authorizer)
+        return ValidatingWebhooks(view, calls.made(), ids, authorizer)
 
     makers: dict[str, Callable[[], AdmissionPlugin]] = {
         "MutatingAdmissionPolicy": mutating_policies,
@@ -132,4 +138,4 @@ def assemble(  # noqa: PLR0913 - made in one place
         disable=disable,
         settings=settings,
     )
-    return Assembled(Admission(steps), client)
+    return Assembled(Admission(steps), calls)

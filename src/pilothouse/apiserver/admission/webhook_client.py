@@ -184,15 +184,7 @@ class WebhookClient:
     def _context(self, authorities: bytes) -> ssl.SSLContext:
         found = self._contexts.get(authorities)
         if found is None:
-            try:
-                found = tls.client_context()
-                if authorities:
-                    # Only these are trusted then, as with any `caBundle`.
-                    found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                    found.minimum_version = ssl.TLSVersion.TLSv1_2
-                    found.load_verify_locations(cadata=authorities.decode("ascii"))
-            except (ssl.SSLError, UnicodeDecodeError, ValueError):
-                raise CallError("unable to load root certificates: unable to parse bytes as PEM block") from None
+            found = _trusting(authorities) if authorities else tls.client_context()
             self._contexts[authorities] = found
             if len(self._contexts) > _CONTEXTS:
                 self._contexts.popitem(last=False)
@@ -230,6 +222,17 @@ class WebhookClient:
                 trust_env=False,
             )
         return self._session
+
+
+def _trusting(authorities: bytes) -> ssl.SSLContext:
+    """Return a context that trusts these authorities alone, as with any `caBundle`. Raises CallError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(cadata=authorities.decode("ascii"))
+    except (ssl.SSLError, UnicodeDecodeError, ValueError):
+        raise CallError("unable to load root certificates: unable to parse bytes as PEM block") from None
+    return context
 
 
 async def _bounded(content: aiohttp.StreamReader) -> bytes:
