@@ -221,6 +221,21 @@ def test_load_balancers() -> None:
     assert str(usage("", "services", {"spec": spec}, NOW)["services.nodeports"]) == "1"
 
 
+def test_devices() -> None:
+    requests = [
+        {"name": "a", "exactly": {"deviceClassName": "gpu", "count": 2}},
+        {"name": "b", "exactly": {"deviceClassName": "nic", "allocationMode": "All"}},
+        {"name": "c", "firstAvailable": [{"deviceClassName": "gpu", "count": 4}, {"deviceClassName": "gpu"}]},
+    ]
+    counted = usage("resource.k8s.io", "resourceclaims", {"spec": {"devices": {"requests": requests}}}, NOW)
+    assert {name: str(value) for name, value in counted.items()} == {
+        "count/resourceclaims.resource.k8s.io": "1",
+        "gpu.deviceclass.resource.k8s.io/devices": "6",
+        "nic.deviceclass.resource.k8s.io/devices": "32",
+    }
+    assert counted_resources(["gpu.deviceclass.resource.k8s.io/devices"]) == [("resource.k8s.io", "resourceclaims")]
+
+
 def test_ended_pods_count_as_objects_only() -> None:
     done = {**pod(), "status": {"phase": "Succeeded"}}
     assert set(usage("", "pods", done, NOW)) == {"count/pods"}

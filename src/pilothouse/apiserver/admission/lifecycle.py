@@ -9,7 +9,7 @@ from pilothouse.apiserver.admission.plugin import Plugin, forbid
 from pilothouse.apiserver.ports import AdmissionRequest, Gvr, Object, Operation, View
 from pilothouse.kinds import status
 
-__all__ = ["IMMORTAL", "NamespaceLifecycle"]
+__all__ = ["IMMORTAL", "Lookup", "NamespaceLifecycle"]
 
 Lookup: TypeAlias = Callable[[str], Awaitable[Object | None]]
 """Reads a namespace from the store, past all caches; None where there is none."""

@@ -24,6 +24,9 @@ _ONE: Final = Quantity(1)
 _ZERO: Final = Quantity(0)
 _BY_CLASS: Final = ".storageclass.storage.k8s.io/"
 _COUNT: Final = "count/"
+_DEVICES: Final = ".deviceclass.resource.k8s.io/devices"
+_MOST_DEVICES: Final = 32
+"""What a request for all devices of a class counts for: as many as a claim may get."""
 _ALIASES: Final = frozenset({"configmaps", "resourcequotas", "replicationcontrollers", "secrets"})
 """Resources whose number has a name without `count/` as well."""
 _COMPUTE: Final = ("cpu", "memory", "ephemeral-storage")
@@ -50,6 +53,8 @@ def _counts(group: str, plural: str, name: str) -> bool:
         case ("", "persistentvolumeclaims"):
             ends = (f"{_BY_CLASS}persistentvolumeclaims", f"{_BY_CLASS}requests.storage")
             return name in _CLAIM_NAMES or name.endswith(ends)
+        case ("resource.k8s.io", "resourceclaims") if name.endswith(_DEVICES):
+            return True
     return name == _COUNT + qualified(group, plural) or (not group and plural in _ALIASES and name == plural)
 
 
@@ -71,6 +76,8 @@ def counted_resources(hard: Iterable[str]) -> list[tuple[str, str]]:
                 kinds[group, plural] = None
             elif name in _ALIASES:
                 kinds["", name] = None
+            elif name.endswith(_DEVICES):
+                kinds["resource.k8s.io", "resourceclaims"] = None
     return list(kinds)
 
 
@@ -83,6 +90,8 @@ def usage(group: str, plural: str, item: Object, now: datetime) -> Resources:
             return _service_usage(item)
         case ("", "persistentvolumeclaims"):
             return _claim_usage(item)
+        case ("resource.k8s.io", "resourceclaims"):
+            return {f"{_COUNT}resourceclaims.resource.k8s.io": _ONE, **_devices(item)}
     counted = {_COUNT + qualified(group, plural): _ONE}
     if not group and plural in _ALIASES:
         counted[plural] = _ONE
@@ -156,6 +165,19 @@ def _claim_usage(claim: Object) -> Resources:
         if name:
             result[f"{name}{_BY_CLASS}requests.storage"] = size
     return result
+
+
+def _devices(claim: Object) -> Resources:
+    """Count the devices that a claim asks for, by class; of alternatives the most of each class."""
+    total: Resources = {}
+    for request in ((claim.get("spec") or {}).get("devices") or {}).get("requests") or ():
+        most: dict[str, int] = {}
+        for one in request.get("firstAvailable") or [request.get("exactly") or request]:
+            name = f"{one.get('deviceClassName') or ''}{_DEVICES}"
+            count = _MOST_DEVICES if one.get("allocationMode") == "All" else int(one.get("count") or 1)
+            most[name] = max(count, most.get(name, 0))
+        total = add(total, {name: Quantity(count) for name, count in most.items()})
+    return total
 
 
 def matches(quota: Object, group: str, plural: str, item: Object) -> bool:
