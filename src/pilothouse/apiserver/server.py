@@ -235,7 +235,7 @@ class ApiServer:
 
 
 def _pki_in_memory(options: ServerOptions) -> Pki:
-    made = Pki("/pki", clock=options.clock, ids=options.ids, files=MemoryFileSystem())
+    made = Pki("/memory/pki", clock=options.clock, ids=options.ids, files=MemoryFileSystem())
     made.ensure()
     return made
 
