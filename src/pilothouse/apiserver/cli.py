@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pilothouse.apiserver.program import Program, ProgramOptions
 from pilothouse.foundation import logs
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples, listen_address
+
+if TYPE_CHECKING:
+    from pilothouse.apiserver.program import ProgramOptions
 
 __all__ = ["apiserver", "run", "server_options"]
 
@@ -133,6 +135,8 @@ def run(
 
 
 async def _serve(options: ProgramOptions) -> None:
+    from pilothouse.apiserver.program import Program
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

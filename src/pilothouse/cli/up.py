@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
-from pilothouse.foundation.terminal import CommandError, ExitCode, examples
-from pilothouse.store.cli_serve import serve
+from pilothouse.apiserver.cli import run, server_options
+from pilothouse.foundation.terminal import examples
 
-__all__ = ["up"]
+__all__ = ["default_home", "up"]
 
 
 def default_home() -> Path:
@@ -18,24 +19,26 @@ def default_home() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pilothouse"
 
 
-@click.command(epilog=examples("pilothouse up", "pilothouse up --home ./try --listen 127.0.0.1:12379"))
-@click.option(
-    "--home", type=click.Path(path_type=Path), help="Where everything is kept.  [default: user data directory]"
+@click.command(
+    epilog=examples(
+        "pilothouse up",
+        "pilothouse up --data-dir ./try --listen 127.0.0.1:16443",
+        "kubectl --kubeconfig ./try/admin.kubeconfig apply -f app.yaml",
+    )
 )
-@click.option("--listen", default="127.0.0.1:2379", show_default=True, help="Address of the store for etcd's clients.")
-@click.pass_context
-def up(context: click.Context, home: Path | None, listen: str) -> None:
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Where everything is kept; made if missing.  [default: user data directory]",
+)
+@server_options
+def up(data_dir: Path | None, **settings: Any) -> None:
     """Start the platform on this machine and stay until SIGTERM or SIGINT.
 
-    Today that is the store, with an hour of history kept.
+    Today that is the API server with garbage collection, namespace deletion and default service accounts. It prints
+    one line when it is ready, and writes DIR/admin.kubeconfig.
     """
-    directory = (home or default_home()) / "store"
-    try:
+    directory = data_dir or default_home()
+    if data_dir is None:
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(
-            f"--home {directory.parent}: {error.strerror}", hint="name another directory", code=ExitCode.USAGE
-        ) from error
-    arguments = ["--data-dir", str(directory), "--listen", listen, "--auto-compaction-retention", "1h"]
-    with serve.make_context("up", arguments, parent=context.parent) as prepared:
-        serve.invoke(prepared)
+    run(str(directory), lifecycle=True, **settings)
