@@ -149,7 +149,6 @@ async def test_port_forward_carries_bytes_both_ways(kubectl: Path, config: Path)
     finally:
         # The new one ends by itself after an error of a forwarded port.
         with contextlib.suppress(ProcessLookupError):
-            with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.communicate()
 
