@@ -168,7 +168,7 @@ async def test_denials(world: World) -> None:
 async def test_warnings_and_annotations(world: World) -> None:
     world.server.answers["/"] = lambda review: {
         "allowed": True,
-        "warnings": ["careful"],
+        "warnings": ["care\r\nful", "\n"],
         "auditAnnotations": {"k": "v"},
     }
     world.hook(VALIDATING, name="w")

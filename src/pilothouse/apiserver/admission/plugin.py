@@ -19,6 +19,7 @@ __all__ = [
     "not_found_text",
     "object_name",
     "requested",
+    "warn",
 ]
 
 
@@ -62,6 +63,13 @@ def forbid(request: AdmissionRequest, why: str) -> status.Forbidden:
     """Make the refusal of a request."""
     group, _, resource = request.resource
     return status.forbidden(group, resource, object_name(request), why)
+
+
+def warn(request: AdmissionRequest, text: str) -> None:
+    """Warn the caller; what could end a header line is left out, as the text may come from anybody."""
+    clean = text if text.isprintable() else "".join(letter for letter in text if letter.isprintable())
+    if clean:
+        request.warn(clean)
 
 
 def requested(request: AdmissionRequest) -> Object:

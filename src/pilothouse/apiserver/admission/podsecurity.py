@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from pilothouse.apiserver.admission.plugin import Plugin, forbid, labels_of, requested
+from pilothouse.apiserver.admission.plugin import Plugin, forbid, labels_of, requested, warn
 from pilothouse.apiserver.admission.podsecurity_checks import Violation, evaluate
 from pilothouse.apiserver.ports import AdmissionRequest, Gvr, Object, Operation, View
 from pilothouse.foundation.clock import Clock
@@ -200,7 +200,7 @@ class PodSecurity(Plugin):
             if found := results[standards.enforce]:
                 raise forbid(request, f"violates PodSecurity {quote(str(standards.enforce))}: {_detail(found)}")
         if found := results[standards.warn]:
-            request.warn(f"would violate PodSecurity {quote(str(standards.warn))}: {_detail(found)}")
+            warn(request, f"would violate PodSecurity {quote(str(standards.warn))}: {_detail(found)}")
 
     def _namespace(self, request: AdmissionRequest) -> None:
         item, old = requested(request), request.old
@@ -221,7 +221,7 @@ class PodSecurity(Plugin):
             self._warn_exempt(request, name, new)
             return
         for warning in self._existing(name, new.enforce):
-            request.warn(warning)
+            warn(request, warning)
 
     def _warn_exempt(self, request: AdmissionRequest, name: str, standards: Standards) -> None:
         labels = labels_of(request.object)
@@ -233,7 +233,7 @@ class PodSecurity(Plugin):
         ]
         if standards != self._defaults and told:
             ignored = f"and the policy ({', '.join(told)}) will be ignored"
-            request.warn(f"namespace {quote(name)} is exempt from Pod Security, {ignored}")
+            warn(request, f"namespace {quote(name)} is exempt from Pod Security, {ignored}")
 
     def _existing(self, namespace: str, standard: Standard) -> list[str]:
         """Return warnings of the pods that a stricter standard would refuse; one pod of each controller goes first."""

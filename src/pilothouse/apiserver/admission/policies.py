@@ -17,7 +17,7 @@ from pilothouse.apiserver.admission.expressions import (
     evaluate,
 )
 from pilothouse.apiserver.admission.matching import Match
-from pilothouse.apiserver.admission.plugin import Plugin, forbid
+from pilothouse.apiserver.admission.plugin import Plugin, forbid, warn
 from pilothouse.apiserver.admission.policy_config import (
     Binding,
     ConfigurationFailed,
@@ -319,7 +319,7 @@ class _Evaluation:
                 self.findings.denials.append(_Denial(name, bound, message, reason))
             elif action == "Warn":
                 said = f"Validation failed for ValidatingAdmissionPolicy '{name}' with binding '{bound}': {message}"
-                self.request.warn(said)
+                warn(self.request, said)
             elif action == "Audit":
                 self.findings.failures.append(
                     {

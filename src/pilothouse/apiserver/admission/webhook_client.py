@@ -218,7 +218,13 @@ class WebhookClient:
                 connector=connector,
                 timeout=aiohttp.ClientTimeout(total=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"Content-Type": "application/json", "User-Agent": "pilothouse-admission"},
+                headers={
+                    "Accept-Encoding": "identity",
+                    "Content-Type": "application/json",
+                    "User-Agent": "pilothouse-admission",
+                },
+                # What is compressed may be far larger than it looks.
+                auto_decompress=False,
                 trust_env=False,
             )
         return self._session

@@ -13,7 +13,7 @@ from pilothouse.apiserver.admission.chain import AGAIN, NEEDED
 from pilothouse.apiserver.admission.changing import Settle, SettleError, fingerprint, settle
 from pilothouse.apiserver.admission.expressions import ConditionsFailed, activation
 from pilothouse.apiserver.admission.matching import Match
-from pilothouse.apiserver.admission.plugin import Plugin
+from pilothouse.apiserver.admission.plugin import Plugin, warn
 from pilothouse.apiserver.admission.reviews import (
     ReviewError,
     Verdict,
@@ -102,7 +102,7 @@ class _Webhooks(Plugin):
         for key, text in verdict.annotations.items():
             request.annotate(f"{hook.name}/{key}", text)
         for text in verdict.warnings:
-            request.warn(text)
+            warn(request, text)
         if not verdict.allowed:
             raise denial(hook.name, verdict.result)
         return verdict
