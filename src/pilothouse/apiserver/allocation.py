@@ -62,6 +62,8 @@ class Allocator:
         self._network = ipaddress.ip_network(options.service_cidr)
         self._family = f"IPv{self._network.version}"
         self._ports = range(options.node_ports[0], options.node_ports[1] + 1)
+        self._lost: set[str] = set()
+        """What the last repair found taken by nobody. A service of it may have been on its way."""
 
     async def before_create(self, served: Served, new: Object, call: Call) -> Callable[[], None] | None:
         """Give a new service what it needs; return how to take it back. Raises Invalid and InternalError."""
@@ -75,11 +77,12 @@ class Allocator:
         if served.resource.full_name != "services" or call.info.subresource:
             return None
         self._families(new["spec"])
-        before = old["spec"]
-        undo = await self._give(new, before, call)
-        if not call.dry_run:
-            self._later(_taken(before) - _taken(new["spec"]))
-        return undo
+        return await self._give(new, old["spec"], call)
+
+    def after_update(self, served: Served, new: Object, old: Object, call: Call) -> None:
+        """Take back what a service no longer has; not before it is stored so, else another might get it meanwhile."""
+        if served.resource.full_name == "services" and not call.info.subresource:
+            self._later(_taken(old["spec"]) - _taken(new["spec"]))
 
     def after_delete(self, served: Served, old: Object) -> None:
         """Take back what a service had."""
@@ -194,21 +197,26 @@ class Allocator:
     # Node ports
 
     async def _give_ports(self, new: Object, spec: Object, has: set[str], taken: set[str], call: Call) -> None:
-        if needs_health_port(spec) and not spec.get("healthCheckNodePort"):
-            spec["healthCheckNodePort"] = await self._free_port(new, taken, call)
+        if needs_health_port(spec):
+            asked = spec.get("healthCheckNodePort")
+            if not asked:
+                spec["healthCheckNodePort"] = await self._free_port(new, taken, call)
+            elif f"port/{asked}" not in has:
+                await self._give_port(new, _SPEC.child("healthCheckNodePort"), asked, taken, call)
         given: dict[tuple[int, str], int] = {}
         for place, port in enumerate(spec.get("ports") or ()):
             wanted = port.get("nodePort") or 0
             if wanted and f"port/{wanted}" not in has | taken:
-                await self._give_port(new, place, wanted, taken, call)
+                at = _SPEC.child("ports").index(place).child("nodePort")
+                await self._give_port(new, at, wanted, taken, call)
             elif not wanted and needs_node_ports(spec):
                 # The same port over TCP and UDP gets the same node port.
                 key = (port.get("port") or 0, "")
                 wanted = given.get(key) or await self._free_port(new, taken, call)
                 given[key] = port["nodePort"] = wanted
 
-    async def _give_port(self, new: Object, place: int, wanted: int, taken: set[str], call: Call) -> None:
-        errors, at = ErrorList(), _SPEC.child("ports").index(place).child("nodePort")
+    async def _give_port(self, new: Object, at: Path, wanted: int, taken: set[str], call: Call) -> None:
+        errors = ErrorList()
         if wanted not in self._ports:
             span = f"{self._ports.start}-{self._ports.stop - 1}"
             errors.invalid(at, wanted, f"provided port is not in the valid range. The range of valid ports is {span}")
@@ -260,8 +268,8 @@ class Allocator:
     async def repair(self) -> list[str]:
         """Make what is taken agree with the services that are there; return what was put right, for the log.
 
-        A taken address or port of a service that is not there is given back; what a service has and nobody took is
-        taken for it; an address that two services have is told.
+        A taken address or port of a service that is not there, twice in a row, is given back; what a service has and
+        nobody took is taken for it; an address that two services have is told.
         """
         told: list[str] = []
         services = self._cacher.named("services")
@@ -285,7 +293,9 @@ class Allocator:
                 else:
                     await self._claim_port(int(value), service, call)
                 told.append(f"{name} of {_name(service)} was not taken and is now")
-        if lost := have - set(wanted):
+        unused = have - set(wanted)
+        lost, self._lost = unused & self._lost, unused
+        if lost:
             await self._give_back(lost)
             told += [f"{name} was taken by nobody and is free now" for name in sorted(lost)]
         return told

@@ -30,7 +30,7 @@ from pilothouse.apiserver.ports import Attributes, Authenticator, Authorizer
 from pilothouse.apiserver.requestmetrics import RequestMetrics
 from pilothouse.foundation.clock import Clock
 from pilothouse.foundation.logs import get_logger
-from pilothouse.kinds.status import ApiStatus, Timeout, Unauthorized, generic, internal_error
+from pilothouse.kinds.status import ApiStatus, BadRequest, Timeout, Unauthorized, generic, internal_error
 
 __all__ = ["Pipeline"]
 
@@ -41,6 +41,7 @@ _SECONDS = 60.0
 _LONG_RUNNING = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 _UNAUTHORIZED = 401
 _NOT_FOUND = 404
+_PARAMETERS = 1000
 _DOTS = frozenset({".", ".."})
 
 
@@ -81,8 +82,9 @@ class Pipeline:
                     return self._slowly(request, info, found, began)
                 user = _somebody(found)
             request.user = user
-            record = self._begin(request, info, user)
-            user = request.user
+            record = self._auditor.begin(request)
+            user = request.user = self._acting(request, info, user)
+            self._check(request, info)
             seat = self._flow.admit(user, info)
             if not isinstance(seat, Ticket):
                 return self._queued(request, info, seat, record, began)
@@ -96,16 +98,22 @@ class Pipeline:
             answer = self._refused(request, error, record)
         return self._finished(request, info, answer, ticket, record, began)
 
-    def _begin(self, request: Request, info: RequestInfo, user: User) -> AuditRecord | None:
-        record = self._auditor.begin(request)
-        if "impersonate-user" in request.headers or any(name.startswith("impersonate-") for name in request.headers):
-            request.impersonator = user
-            wanted = wanted_user(request)
-            if wanted is not None:
-                request.user = impersonated(wanted, _attributes(user, info), self._authorizer)
+    def _acting(self, request: Request, info: RequestInfo, user: User) -> User:
+        """Return as whom the request is done: who asks, or whom they may speak for."""
+        if not any(name.startswith("impersonate-") for name in request.headers):
+            return user
+        wanted = wanted_user(request)
+        if wanted is None:
+            return user
+        request.impersonator = user
+        return impersonated(wanted, _attributes(user, info), self._authorizer)
+
+    def _check(self, request: Request, info: RequestInfo) -> None:
+        """Refuse what no part of the server should have to think of."""
         if not _DOTS.isdisjoint(info.path.split("/")):
             raise generic(_NOT_FOUND)
-        return record
+        if request.query_text.count("&") >= _PARAMETERS:
+            raise BadRequest(f"the query has more than {_PARAMETERS} parameters")
 
     def _authorized(self, request: Request, info: RequestInfo, user: User) -> Answer | Awaitable[Answer]:
         attributes = _attributes(user, info)

@@ -18,7 +18,15 @@ from pilothouse.apiserver.strategies.base import Context
 from pilothouse.apiserver.strategies.parts import PARTS
 from pilothouse.kinds.apply import ApplyConflictError, ApplyRefusedError
 from pilothouse.kinds.managedfields import ManagedFieldsError, keep_times
-from pilothouse.kinds.status import ApiStatus, BadRequest, Conflict, apply_conflict, conflict, server_timeout
+from pilothouse.kinds.status import (
+    AlreadyExists,
+    ApiStatus,
+    BadRequest,
+    Conflict,
+    apply_conflict,
+    conflict,
+    server_timeout,
+)
 from pilothouse.kinds.typed import TypedError
 
 __all__ = ["Changing", "Made", "Owned", "as_it_is"]
@@ -28,7 +36,6 @@ Owned = Callable[[Call, Object, Object, Context], Object]
 
 _ATTEMPTS = 100
 """Times a write without resource version is tried anew when others write meanwhile."""
-_PATCH_ATTEMPTS = 6
 _SERVER_KEEPS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
 
 
@@ -72,7 +79,11 @@ class Changing:
                 check_namespace(new, call.info, namespaced=served.resource.namespaced)
             entry = self.current(call)
             if entry is None:
-                return await self._create_by_update(call, new, options)
+                try:
+                    return await self._create_by_update(call, new, options)
+                except AlreadyExists:
+                    again = True
+                    continue
             if version and version != "0" and version != str(entry.rv):
                 self._check_uid(call, new, entry, version)
                 raise self._conflict(call)
@@ -183,11 +194,13 @@ class Changing:
                 undo()
             return Entry(entry.key, encode(await served.to_stored(new)), entry.rv, served.stored_form)
         try:
-            return await engine.storage.replace(served.cache, entry, await served.to_stored(new), served.stored_form)
+            made = await engine.storage.replace(served.cache, entry, await served.to_stored(new), served.stored_form)
         except (ChangedError, ApiStatus):
             if undo is not None:
                 undo()
             raise
+        engine.hooks.after_update(served, new, live, call)
+        return made
 
     def _is_finished(self, new: Object, live: Object) -> bool:
         """Whether an object that is being deleted has lost its last finalizer by this write."""
@@ -216,7 +229,7 @@ class Changing:
         call.options, call.dry_run, call.manager = options.raw, options.dry_run, options.manager
         if patch.media == APPLY:
             return await self._apply(call, patch, options)
-        for _ in range(_PATCH_ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             entry = self.current(call)
             if entry is None:
                 raise self._creating.missing(call)
@@ -252,7 +265,7 @@ class Changing:
         check_names(applied, call.info, named=True)
         check_namespace(applied, call.info, namespaced=served.resource.namespaced)
         wanted = applied["metadata"].get("resourceVersion") or ""
-        for _ in range(_PATCH_ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             entry = self.current(call)
             try:
                 if entry is None:

@@ -39,6 +39,9 @@ class Hooks(Protocol):
     async def before_update(self, served: Served, new: Object, old: Object, call: Call) -> Callable[[], None] | None:
         """Do what comes last before an object is replaced; return how to undo it should that fail."""
 
+    def after_update(self, served: Served, new: Object, old: Object, call: Call) -> None:
+        """Do what is to be done once an object has been replaced."""
+
     def after_delete(self, served: Served, old: Object) -> None:
         """Do what is to be done once an object is gone."""
 
@@ -50,6 +53,9 @@ class NoHooks:
         return None
 
     async def before_update(self, served: Served, new: Object, old: Object, call: Call) -> Callable[[], None] | None:
+        return None
+
+    def after_update(self, served: Served, new: Object, old: Object, call: Call) -> None:
         return None
 
     def after_delete(self, served: Served, old: Object) -> None:

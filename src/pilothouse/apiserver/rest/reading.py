@@ -150,14 +150,15 @@ class Reading:
         if options.version != 0 and (self._cacher.shared or options.version is not None):
             await self._fresh(options.version)
         version = self._cacher.revision
-        if options.match == "Exact" and options.version is not None and options.version != version:
+        exact = options.match == "Exact" or (bool(options.limit) and not options.match)
+        if exact and options.version and options.version != version:
             return await self._continued(served, namespace, chosen, options, Token(options.version, ""))
         entries = await _selected(self._snapshot(served, namespace, chosen), chosen)
         limit = options.limit
         if not limit or len(entries) <= limit:
             return Page(entries, version)
         left = len(entries) - limit if chosen.matches is None else None
-        token = encode_token(Token(version, entries[limit - 1].key + "\0"))
+        token = encode_token(_after(namespace, version, entries[limit - 1].key))
         return Page(entries[:limit], version, token, left)
 
     def _snapshot(self, served: Served, namespace: str, chosen: Selection) -> list[Entry]:
@@ -172,34 +173,36 @@ class Reading:
         """Return a page as of a past version, from the store."""
         version = self._cacher.revision if token.version == NOW else token.version
         prefix = served.cache.prefix
-        start = token.start or (f"{namespace}/" if namespace else "")
+        # What a token says is below the namespace that was authorized, whatever it says.
+        start = (f"{namespace}/" if namespace else "") + token.start
         end = prefix_end(prefix + f"{namespace}/".encode()) if namespace else prefix_end(prefix)
         found: list[Entry] = []
         limit = options.limit
         while True:
             size = min(limit - len(found), _PAGE) if limit and chosen.matches is None else _PAGE
-            entries, left = await self._past(served, version, start, end, size, token)
+            try:
+                entries, left = await self._past(served, version, start, end, size)
+            except Compacted:
+                if not token.start:
+                    raise Expired("The resourceVersion for the provided list is too old.") from None
+                raise ExpiredToken(encode_token(_at(namespace, NOW, start))) from None
             for place, entry in enumerate(entries):
                 if chosen.matches is not None and not chosen.matches(entry):
                     continue
                 found.append(entry)
                 if limit and len(found) == limit:
                     left += len(entries) - place - 1
-                    following = encode_token(Token(token.version, entry.key + "\0")) if left else ""
+                    following = encode_token(_after(namespace, version, entry.key)) if left else ""
                     return Page(found, version, following, left if chosen.matches is None else None)
             if not left or not entries:
                 return Page(found, version)
             start = entries[-1].key + "\0"
 
-    async def _past(
-        self, served: Served, version: int, start: str, end: bytes, size: int, token: Token
-    ) -> tuple[list[Entry], int]:
+    async def _past(self, served: Served, version: int, start: str, end: bytes, size: int) -> tuple[list[Entry], int]:
         try:
             return await self._storage.at(served.cache, version, start, end, size)
         except Compacted:
-            if token.start:
-                raise ExpiredToken(encode_token(Token(NOW, start))) from None
-            raise Expired("The resourceVersion for the provided list is too old.") from None
+            raise
         except FutureRevision:
             raise too_large_resource_version(version, self._cacher.revision) from None
         except StoreError as error:
@@ -213,6 +216,15 @@ class Reading:
             if place % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
         return self._renderer.many(call.request, served, objects, page.metadata(), form)
+
+
+def _at(namespace: str, version: int, key: str) -> Token:
+    return Token(version, key[len(namespace) + 1 :] if namespace else key)
+
+
+def _after(namespace: str, version: int, key: str) -> Token:
+    """Return the token that goes on behind a key; as in Kubernetes it tells the key below its namespace only."""
+    return _at(namespace, version, key + "\0")
 
 
 async def _selected(entries: list[Entry], chosen: Selection) -> list[Entry]:

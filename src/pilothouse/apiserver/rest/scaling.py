@@ -7,7 +7,7 @@ from typing import Any
 
 from pilothouse.apiserver.cache.entries import Entry
 from pilothouse.apiserver.ports import Object
-from pilothouse.apiserver.rest.bodies import check_fields, read_body
+from pilothouse.apiserver.rest.bodies import Decoded, check_fields, read_body
 from pilothouse.apiserver.rest.changing import Changing
 from pilothouse.apiserver.rest.creating import Creating, unnamed
 from pilothouse.apiserver.rest.engine import Call, Engine, check_names
@@ -146,12 +146,19 @@ class Scaling:
 
     def _patched(self, call: Call, patch: Patch, before: Object, options: WriteOptions) -> Object:
         if patch.media == APPLY:
-            return self._checked({**before, **patch.content}, call)
+            return self._typed({**before, **patch.content}, call, options)
         changed = Patch(patch.media, patch.content, patch.raw, call.served)
         if patch.media == "application/strategic-merge-patch+json":
             # A scale has no lists, so that merging it is all that a strategic patch could do.
             changed.media = "application/merge-patch+json"
-        return self._checked(changed.applied(before), call)
+        return self._typed(changed.applied(before), call, options)
+
+    def _typed(self, obj: Any, call: Call, options: WriteOptions) -> Object:
+        """Return what a patch made of a scale, its values of the types that they must have."""
+        if not isinstance(obj, dict):
+            raise BadRequest(f"the patch makes no {_KIND} but another value")
+        warn = call.request.warnings.append
+        return self._checked(check_fields(Decoded(obj, None), _SCALE, _KIND, _VERSION, options.validation, warn), call)
 
     async def _replaced(
         self, call: Call, entry: Entry, live: Object, before: Object, wanted: Object, options: WriteOptions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pilothouse.apiserver.cache.entries import Entry
+from pilothouse.apiserver.cache.entries import Entry, encode
 from pilothouse.apiserver.ports import Object, View
 from pilothouse.apiserver.rest.bodies import check_fields, read_body
 from pilothouse.apiserver.rest.changing import Changing
@@ -223,6 +223,8 @@ class Special:
         served, storage = call.served, self._engine.storage
         metadata = made["metadata"]
         gone = metadata.get("deletionTimestamp") and not made["spec"] and not metadata.get("finalizers")
+        if call.dry_run:
+            return Entry(entry.key, encode(made), entry.rv, served.stored_form)
         stored = await storage.replace(served.cache, entry, made, served.stored_form)
         if gone:
             await storage.delete(served.cache, stored)

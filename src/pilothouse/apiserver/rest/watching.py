@@ -19,6 +19,7 @@ from pilothouse.apiserver.rest.served import Served
 from pilothouse.apiserver.storing import store_status
 from pilothouse.foundation.clock import Clock, Timer
 from pilothouse.foundation.ids import Ids
+from pilothouse.kinds import fields
 from pilothouse.kinds.status import Expired, too_large_resource_version
 from pilothouse.store import StoreError
 
@@ -137,6 +138,10 @@ class Watching:
 
     def _watch(self, call: Call, options: ListOptions) -> Answer:
         served = call.served
+        if call.info.name and options.fields.exact("metadata.name") != call.info.name:
+            # The old form of the path, `/watch/.../name`: who may watch this one object sees no other.
+            named = fields.parse(f"metadata.name={fields.escape(call.info.name)}")
+            options.fields = named if options.fields.empty else fields.parse(f"{options.fields},{named}")
         chosen = selection(served, options)
         encode, content_type = self._renderer.encode_event(call.request, served)
         current = self._cacher.revision
