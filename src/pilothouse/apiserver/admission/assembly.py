@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pilothouse.apiserver.admission.webhook_client import Resolve, WebhookClient
     from pilothouse.apiserver.admission.webhooks import Caller
 
-__all__ = ["Assembled", "assemble"]
+__all__ = ["Assembled", "assemble", "dynamic_steps"]
 
 _CONFIGURED_BY: Final = {
     "MutatingAdmissionPolicy": (
@@ -51,17 +51,14 @@ class Assembled:
 class _Client:
     """The client of webhooks, made when there is one to call."""
 
-    def __init__(self, view: View, clock: Clock, resolve: Resolve | None, given: Caller | None) -> None:
+    def __init__(self, view: View, clock: Clock, resolve: Resolve | None) -> None:
         self._view = view
         self._clock = clock
         self._resolve = resolve
-        self._given = given
         self._made: WebhookClient | None = None
 
-    def made(self) -> Caller:
+    def made(self) -> WebhookClient:
         """Return the client."""
-        if self._given is not None:
-            return self._given
         from pilothouse.apiserver.admission.webhook_client import WebhookClient, service_resolver  # noqa: PLC0415
 
         if self._made is None:
@@ -69,9 +66,55 @@ class _Client:
         return self._made
 
     async def close(self) -> None:
-        """Close the client, if it was made here."""
+        """Close the client, if it was made."""
         if self._made is not None:
             await self._made.close()
+
+
+def dynamic_steps(
+    view: View,
+    authorizer: Authorizer,
+    ids: Ids,
+    client: Callable[[], Caller],
+    *,
+    find: FindResource,
+    schemas: FindSchema = schema_for,
+    settle: Settle = settle,
+) -> list[AdmissionPlugin]:
+    """Make the steps for policies and webhooks, which import what they need when something configures them.
+
+    client: gives what calls webhooks. find: gives plural and scope of a kind by apiVersion and kind. schemas: gives
+    the schema of a group, version and kind, custom ones included. settle: decodes and defaults an object anew after
+    webhooks and policies changed it.
+    """
+
+    def mutating_policies() -> AdmissionPlugin:
+        from pilothouse.apiserver.admission.mutating_policies import MutatingPolicies  # noqa: PLC0415
+
+        return MutatingPolicies(view, find, authorizer, schemas, settle)
+
+    def mutating_webhooks() -> AdmissionPlugin:
+        from pilothouse.apiserver.admission.webhooks import MutatingWebhooks  # noqa: PLC0415
+
+        return MutatingWebhooks(view, client(), ids, authorizer, settle)
+
+    def validating_policies() -> AdmissionPlugin:
+        from pilothouse.apiserver.admission.policies import ValidatingPolicies  # noqa: PLC0415
+
+        return ValidatingPolicies(view, find, authorizer)
+
+    def validating_webhooks() -> AdmissionPlugin:
+        from pilothouse.apiserver.admission.webhooks import ValidatingWebhooks  # noqa: PLC0415
+
+        return ValidatingWebhooks(view, client(), ids, authorizer)
+
+    makers: dict[str, Callable[[], AdmissionPlugin]] = {
+        "MutatingAdmissionPolicy": mutating_policies,
+        "MutatingAdmissionWebhook": mutating_webhooks,
+        "ValidatingAdmissionPolicy": validating_policies,
+        "ValidatingAdmissionWebhook": validating_webhooks,
+    }
+    return [Deferred(name, view, _CONFIGURED_BY[name], make) for name, make in makers.items()]
 
 
 def assemble(  # noqa: PLR0913 - made in one place
@@ -85,47 +128,15 @@ def assemble(  # noqa: PLR0913 - made in one place
     schemas: FindSchema = schema_for,
     settle: Settle = settle,
     resolve: Resolve | None = None,
-    client: Caller | None = None,
     enable: Iterable[str] = (),
     disable: Iterable[str] = (),
     settings: Mapping[str, AdmissionPlugin] | None = None,
 ) -> Assembled:
-    """Put admission together.
+    """Put admission together: see `dynamic_steps` and `builtins.standard`.
 
-    find: gives plural and scope of a kind by apiVersion and kind. schemas: gives the schema of a group, version and
-    kind, custom ones included. settle: decodes and defaults an object anew after webhooks and policies changed it.
-    resolve: finds the address of a webhook's service; by default in the view. client: calls webhooks in place of one
-    made here, and is closed by who made it. The rest as in `builtins.standard`.
+    resolve: finds the address of a webhook's service; by default in the view.
     """
-    calls = _Client(view, clock, resolve, client)
-
-    def mutating_policies() -> AdmissionPlugin:
-        from pilothouse.apiserver.admission.mutating_policies import MutatingPolicies  # noqa: PLC0415
-
-        return MutatingPolicies(view, find, authorizer, schemas, settle)
-
-    def mutating_webhooks() -> AdmissionPlugin:
-        from pilothouse.apiserver.admission.webhooks import MutatingWebhooks  # noqa: PLC0415
-
-        return MutatingWebhooks(view, calls.made(), ids, authorizer, settle)
-
-    def validating_policies() -> AdmissionPlugin:
-        from pilothouse.apiserver.admission.policies import ValidatingPolicies  # noqa: PLC0415
-
-        return ValidatingPolicies(view, find, authorizer)
-
-    def validating_webhooks() -> AdmissionPlugin:
-        from pilothouse.apiserver.admission.webhooks import ValidatingWebhooks  # noqa: PLC0415
-
-        return ValidatingWebhooks(view, calls.made(), ids, authorizer)
-
-    makers: dict[str, Callable[[], AdmissionPlugin]] = {
-        "MutatingAdmissionPolicy": mutating_policies,
-        "MutatingAdmissionWebhook": mutating_webhooks,
-        "ValidatingAdmissionPolicy": validating_policies,
-        "ValidatingAdmissionWebhook": validating_webhooks,
-    }
-    dynamic = [Deferred(name, view, _CONFIGURED_BY[name], make) for name, make in makers.items()]
+    client = _Client(view, clock, resolve)
     steps = standard(
         view,
         authorizer,
@@ -133,9 +144,9 @@ def assemble(  # noqa: PLR0913 - made in one place
         ids,
         clock,
         resources=find,
-        dynamic=dynamic,
+        dynamic=dynamic_steps(view, authorizer, ids, client.made, find=find, schemas=schemas, settle=settle),
         enable=enable,
         disable=disable,
         settings=settings,
     )
-    return Assembled(Admission(steps), calls)
+    return Assembled(Admission(steps), client)
