@@ -222,15 +222,10 @@ class Graph:
 
     def _delete(self, item: Item, owners: _Classified, dangling: tuple[Owner, ...]) -> Action:
         if owners.waiting and self._dependents.get(item.uid):
-            if any(owner.blocks for owner in item.owners) and self._in_circle(item):
-                return Unblock(item)
             return Delete(item, "Foreground", dangling)
         if ORPHAN in item.finalizers:
             return Delete(item, "Orphan", dangling)
         return Delete(item, "Foreground" if FOREGROUND in item.finalizers else "Background", dangling)
-
-    def _in_circle(self, item: Item) -> bool:
-        return any(dependent.foreground for dependent in self._all_dependents(item))
 
     def _all_dependents(self, item: Item) -> Iterator[Item]:
         return (self._items[uid] for uid in self._dependents.get(item.uid, ()) if uid in self._items)
