@@ -17,6 +17,9 @@ from pilothouse.apiserver.model import User
 from pilothouse.apiserver.ports import Attributes, Decision
 
 ENVIRONMENT = Environment(["self", "oldSelf", "authorizer", "variables"])
+_PARSE = "parse error during conversion from string:"
+_BITS = "prefix length out of range"
+_QUANTITY = "^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$"
 SELF = {
     "size": 5,
     "a": {"b": {"c": "x"}},
@@ -95,6 +98,7 @@ def evaluate(text: str, **values: object) -> object:
         ("'%s'.format([{'b': [1], 'a': [2]}])", "{a: [2], b: [1]}"),
         ("duration('1h').getMinutes()", 60),
         ("string(duration('90m'))", "5400s"),
+        ("type(ip('1.2.3.4')) == net.IP && type(quantity('1')) == kubernetes.Quantity", True),
         ("timestamp('2021-01-01T00:00:00Z').getDayOfWeek('America/New_York')", 4),
         ("timestamp('2021-01-01T00:00:00Z') + duration('1h')", "2021-01-01T01:00:00Z"),
         ("timestamp('2021-01-01T00:00:00.5Z') - timestamp('2021-01-01T00:00:00Z') == duration('500ms')", True),
@@ -145,6 +149,15 @@ def test_an_expression_gives(text: str, result: object) -> None:
         ("self.size.foo", "no such overload"),
         ("int(self.words[0])", 'strconv.ParseInt: parsing "b": invalid syntax'),
         ("optional.none().value()", "optional.none() dereference"),
+        (
+            "ip('1.2.3.4.5')",
+            f'IP Address "1.2.3.4.5" {_PARSE} ParseAddr("1.2.3.4.5"): IPv4 address too long',
+        ),
+        (
+            "cidr('1.0.0.0/33')",
+            f'network address {_PARSE} network address {_PARSE} netip.ParsePrefix("1.0.0.0/33"): {_BITS}',
+        ),
+        ("quantity('1X').sign()", f"quantities must match the regular expression '{_QUANTITY}'"),
         ("oldSelf == 1", "no such attribute(s): oldSelf"),
         ("self.words.min() == self.list.min()", "no such overload"),
         ("[1, 2].slice(2, 1)", "cannot slice(2, 1), start index must be less than or equal to end index"),

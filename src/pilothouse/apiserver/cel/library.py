@@ -29,6 +29,7 @@ from pilothouse.apiserver.cel.types import (
     Type,
     list_of,
     map_of,
+    opaque,
 )
 
 __all__ = ["TYPE_NAMES", "functions"]
@@ -44,6 +45,17 @@ TYPE_NAMES: dict[str, tuple[Type, str]] = {
     "list": (list_of(DYN), "list"),
     "map": (map_of(DYN, DYN), "map"),
     "type": (Type("type", params=(DYN,)), "type"),
+    **{
+        name: (opaque(name), name)
+        for name in (
+            "net.IP",
+            "net.CIDR",
+            "kubernetes.URL",
+            "kubernetes.Quantity",
+            "kubernetes.Semver",
+            "kubernetes.NamedFormat",
+        )
+    },
     "google.protobuf.Timestamp": (TIMESTAMP, "google.protobuf.Timestamp"),
     "google.protobuf.Duration": (DURATION, "google.protobuf.Duration"),
 }

@@ -66,8 +66,8 @@ def _ip(text: str) -> Ip:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        fault = f"IP Address {quote(text)} parse error during conversion from string: ParseAddr({quote(text)}): "
-        raise CelError(fault + "unable to parse IP") from None
+        fault = f"IP Address {quote(text)} parse error during conversion from string: "
+        raise CelError(fault + _address_fault(text)) from None
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
             raise CelError(f"IP address {quote(text)} with zone value is not allowed")
@@ -76,8 +76,44 @@ def _ip(text: str) -> Ip:
     return Ip(address)
 
 
+def _address_fault(text: str) -> str:
+    """Return what Go's `netip` says of a text that is no address."""
+    shown = f"ParseAddr({quote(text)}): "
+    first = next((char for char in text if char in ".:%"), "")
+    if first == ".":
+        return shown + _ipv4_fault(text)
+    if first == "%":
+        return shown + "missing IPv6 address"
+    if ":::" in text:
+        at = text[text.index(":::") + 2 :]
+        return f"{shown}each colon-separated field must have at least one digit (at {quote(at)})"
+    return shown + "unable to parse IP"
+
+
+def _ipv4_fault(text: str) -> str:
+    fields, value, digits = 0, 0, 0
+    for at, char in enumerate(text):
+        if char.isascii() and char.isdigit():
+            if digits == 1 and value == 0:
+                return "IPv4 field has octet with leading zero"
+            value, digits = value * 10 + int(char), digits + 1
+            if value > 255:
+                return "IPv4 field has value >255"
+        elif char == ".":
+            if at in {0, len(text) - 1} or text[at - 1] == ".":
+                return f"IPv4 field must have at least one digit (at {quote(text[at:])})"
+            if fields == 3:
+                return "IPv4 address too long"
+            fields, value, digits = fields + 1, 0, 0
+        else:
+            return f"unexpected character (at {quote(text[at:])})"
+    return "IPv4 address too short"
+
+
 def _cidr(text: str) -> Cidr:
-    fault = f"network address parse error during conversion from string: netip.ParsePrefix({quote(text)}): "
+    # Kubernetes says it when it reads the text, and once more when it converts it.
+    once = "network address parse error during conversion from string: "
+    fault = f"{once}{once}netip.ParsePrefix({quote(text)}): "
     address, slash, bits = text.partition("/")
     if not slash:
         raise CelError(fault + "no '/'")
@@ -86,9 +122,13 @@ def _cidr(text: str) -> Cidr:
     try:
         made = Cidr(ipaddress.ip_interface(f"{address}/{bits}"))
     except ValueError:
-        raise CelError(fault + "prefix length out of range or bad address") from None
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise CelError(fault + _address_fault(address)) from None
+        raise CelError(fault + "prefix length out of range") from None
     if isinstance(made.interface, ipaddress.IPv6Interface) and made.interface.ip.ipv4_mapped is not None:
-        raise CelError(f"IPv4-mapped IPv6 address {quote(text)} is not allowed")
+        raise CelError(f"{once}IPv4-mapped IPv6 address {quote(text)} is not allowed")
     return made
 
 
