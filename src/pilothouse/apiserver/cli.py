@@ -155,6 +155,7 @@ def _program_options(data_dir: str, lifecycle: bool, settings: dict[str, Any]) -
     from pilothouse.apiserver.audit import AuditPolicy, AuditPolicyError
     from pilothouse.apiserver.flow import Limits
     from pilothouse.apiserver.options import ServerOptions
+    from pilothouse.apiserver.program import ProgramOptions as Options
 
     host, port = listen_address("--listen", settings["listen"])
     policy_file, token_file = settings["audit_policy_file"], settings["token_auth_file"]
@@ -179,7 +180,7 @@ def _program_options(data_dir: str, lifecycle: bool, settings: dict[str, Any]) -
         audit_log=settings["audit_log_path"],
         **({"issuers": settings["service_account_issuer"]} if settings["service_account_issuer"] else {}),
     )
-    return ProgramOptions(
+    return Options(
         data_dir=data_dir,
         host=host,
         port=port,
