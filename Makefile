@@ -52,6 +52,7 @@ lint: $(READY) ## check style, types, floors and generated files
 	@$(VENV)/lint-imports
 	@if [ -e scripts/generate-protobuf ]; then $(VENV)/python scripts/generate-protobuf --check; fi
 	@if [ -e scripts/generate-kinds ]; then $(VENV)/python scripts/generate-kinds --check; fi
+	@if [ -e scripts/generate-structs ]; then $(VENV)/python scripts/generate-structs --check; fi
 
 bench: $(READY) debian-packages ## run all benchmarks, or one (NAME=x); one JSON line each
 	@scripts/bench $(NAME)
