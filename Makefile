@@ -13,7 +13,7 @@ READY_DOCS := .venv/ready-docs-$(STATE)
 NAME ?=
 ARGS ?=
 
-.PHONY: help setup demo up test lint test-long bench docs clean debian-packages
+.PHONY: help setup demo up test lint test-long bench docs clean debian-packages real-clients
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,10 +39,13 @@ up: $(READY) ## start the platform on this machine
 debian-packages:
 	@scripts/debian-packages
 
-test: $(READY) debian-packages ## run the tests with coverage (ARGS='-k name' for some of them)
+real-clients: $(READY)
+	@scripts/real-clients
+
+test: $(READY) debian-packages real-clients ## run the tests with coverage (ARGS='-k name' for some of them)
 	@$(VENV)/python -m pytest -m "not long" --cov --cov-report=term $(ARGS)
 
-test-long: $(READY) debian-packages ## run the long harnesses: hundreds of crashes, thousands of random operations
+test-long: $(READY) debian-packages real-clients ## run the long harnesses: hundreds of crashes, thousands of random operations
 	@$(VENV)/python -m pytest -m long --timeout=3600 $(ARGS)
 
 lint: $(READY) ## check style, types, floors and generated files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilothouse.apiserver.model import Answer
-from pilothouse.apiserver.ports import AdmissionRequest, NodeStreams, Object, View
+from pilothouse.apiserver.ports import NodeStreams, View
 from pilothouse.apiserver.proxying.resolve import Resolver
 from pilothouse.apiserver.proxying.reverse import ReverseProxy
 from pilothouse.apiserver.rest.engine import Call, Engine
@@ -12,11 +12,6 @@ from pilothouse.kinds.status import generic, not_found
 
 __all__ = ["Backends"]
 
-_OPTIONS = {
-    "exec": "PodExecOptions",
-    "attach": "PodAttachOptions",
-    "portforward": "PodPortForwardOptions",
-}
 _NOT_ALLOWED = 405
 
 
@@ -36,7 +31,7 @@ class Backends:
         """Answer exec, attach, port-forward, log or proxy. Raises ApiStatus."""
         name, info = call.info.subresource, call.info
         if name == "proxy":
-            await self._admit(call, _proxy_options(info.resource))
+            await self._admit(call)
             return await self._proxy(call)
         found = call.served.resource.subresource(name)
         if found is None or info.verb not in found.verbs:
@@ -45,24 +40,27 @@ class Backends:
         if pod is None:
             raise not_found("", "pods", info.name)
         if name == "log":
-            from pilothouse.apiserver.streams.logs import logs  # noqa: PLC0415  # few requests need it
+            from pilothouse.apiserver.streams.logs import logs  # noqa: PLC0415  # few requests need these
 
-            return await logs(call.request, pod, self.nodes, clock=self._clock)
-        await self._admit(call, _OPTIONS[name])
+            return await logs(call.request, pod, self.nodes, view=self._view, clock=self._clock)
+        await self._admit(call)
         if name == "portforward":
             from pilothouse.apiserver.streams.portforward import connect_port_forward  # noqa: PLC0415
 
-            return await connect_port_forward(call.request, pod, self.nodes, clock=self._clock)
+            return await connect_port_forward(call.request, pod, self.nodes, view=self._view, clock=self._clock)
         from pilothouse.apiserver.streams.remotecommand import connect_exec  # noqa: PLC0415
 
-        return await connect_exec(call.request, pod, self.nodes, attach=name == "attach", clock=self._clock)
+        attach = name == "attach"
+        return await connect_exec(call.request, pod, self.nodes, attach=attach, view=self._view, clock=self._clock)
 
-    async def _admit(self, call: Call, kind: str) -> None:
-        options: Object = {"kind": kind, "apiVersion": "v1"}
-        for name, values in call.request.query.items():
-            options[name] = values if name == "command" else values[0]
-        admitted: AdmissionRequest = self._engine.admission_request(call, "CONNECT", call.info.name, options, None)
-        admitted.kind = ("", "v1", kind)
+    async def _admit(self, call: Call) -> None:
+        """Let admission refuse what is to be connected to."""
+        from pilothouse.apiserver.streams.podoptions import connect_options  # noqa: PLC0415
+
+        info = call.info
+        options = connect_options(call.request, info.resource, info.subresource, info.rest)
+        admitted = self._engine.admission_request(call, "CONNECT", info.name, options, None)
+        admitted.kind = ("", "v1", str(options["kind"]))
         await self._engine.mutate(admitted)
         await self._engine.validate(admitted)
 
@@ -75,6 +73,3 @@ class Backends:
         """Close the connections of proxies."""
         await self.proxy.close()
 
-
-def _proxy_options(resource: str) -> str:
-    return {"pods": "PodProxyOptions", "services": "ServiceProxyOptions"}.get(resource, "NodeProxyOptions")
