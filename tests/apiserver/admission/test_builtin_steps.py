@@ -22,6 +22,7 @@ from pilothouse.apiserver.admission.pods import (
     AlwaysPullImages,
     DefaultTolerationSeconds,
     ExtendedResourceToleration,
+    PodResizeValidator,
     PodTopologyLabels,
     RuntimeClass,
     merged_tolerations,
@@ -420,6 +421,33 @@ class TestRuntimeClass:
     def test_overhead_alone(self, view: DictView) -> None:
         with pytest.raises(status.Forbidden, match="Pod Overhead set without corresponding RuntimeClass defined"):
             self.step(view).validate(write("CREATE", "pods", pod(overhead={"cpu": "1"})))
+
+
+def test_resizing(view: DictView) -> None:
+    step = PodResizeValidator(view)
+
+    def resize(cpu: str, node: str = "node") -> AdmissionRequest:
+        container = {"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "1Gi"}}}
+        item = pod(nodeName=node, containers=[container])
+        return write("UPDATE", "pods", item, old=pod(nodeName=node), subresource="resize")
+
+    with pytest.raises(status.Forbidden, match='node "node" not found'):
+        step.validate(resize("1"))
+    node = {**named("node"), "status": {"allocatable": {"cpu": "2", "memory": "512Mi"}}}
+    view.put("nodes", node)
+    with pytest.raises(status.Forbidden) as caught:
+        step.validate(resize("2500m"))
+    assert caught.value.message == (
+        'pods "p" is forbidden: Node didn\'t have enough allocatable resources: cpu, requested: 2500, allocatable: '
+        "2000; memory, requested: 1073741824, allocatable: 536870912"
+    )
+    assert caught.value.causes == [{"reason": "NodeCapacity"}]
+    node["status"]["allocatable"]["memory"] = "2Gi"
+    with pytest.raises(status.Forbidden, match='pod resize is only supported on linux nodes, node "node" is ""'):
+        step.validate(resize("1"))
+    node["metadata"]["labels"] = {"kubernetes.io/os": "linux"}
+    step.validate(resize("1"))
+    step.validate(resize("99", node=""))
 
 
 def test_topology_labels(view: DictView) -> None:

@@ -20,6 +20,7 @@ from pilothouse.apiserver.admission.pods import (
     AlwaysPullImages,
     DefaultTolerationSeconds,
     ExtendedResourceToleration,
+    PodResizeValidator,
     PodTopologyLabels,
     RuntimeClass,
 )
@@ -63,6 +64,7 @@ ORDER: Final = (
     "DefaultIngressClass",
     "DenyServiceExternalIPs",
     "PodTopologyLabels",
+    "PodResizeValidator",
     "ExpressionChecks",
     "MutatingAdmissionPolicy",
     "MutatingAdmissionWebhook",
@@ -128,6 +130,7 @@ def standard(  # noqa: PLR0913 - made in one place
         "DefaultIngressClass": lambda: DefaultIngressClass(view),
         "DenyServiceExternalIPs": DenyServiceExternalIPs,
         "PodTopologyLabels": lambda: PodTopologyLabels(view),
+        "PodResizeValidator": lambda: PodResizeValidator(view),
         "ExpressionChecks": ExpressionChecks,
         "ResourceQuota": lambda: ResourceQuota(view, local, clock),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeAlias
 
-from pilothouse.apiserver.admission.plugin import Plugin, forbid
+from pilothouse.apiserver.admission.plugin import Plugin, forbid, with_cause
 from pilothouse.apiserver.ports import AdmissionRequest, Gvr, Object, Operation, View
 from pilothouse.kinds import status
 
@@ -71,13 +71,9 @@ def _check(request: AdmissionRequest, namespace: Object | None) -> None:
 def _terminating(request: AdmissionRequest) -> status.Forbidden:
     namespace = request.namespace
     why = f"unable to create new content in namespace {namespace} because it is being terminated"
-    plain = forbid(request, why)
     cause = {
         "reason": "NamespaceTerminating",
         "message": f"namespace {namespace} is being terminated",
         "field": "metadata.namespace",
     }
-    details = plain.details or status.Details()
-    return status.Forbidden(
-        plain.message, status.Details(details.name, details.group, details.kind, details.uid, [cause])
-    )
+    return with_cause(forbid(request, why), cause)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from pilothouse.apiserver.ports import AdmissionRequest, Gvr, Object, Operation
@@ -20,6 +21,7 @@ __all__ = [
     "object_name",
     "requested",
     "warn",
+    "with_cause",
 ]
 
 
@@ -63,6 +65,12 @@ def forbid(request: AdmissionRequest, why: str) -> status.Forbidden:
     """Make the refusal of a request."""
     group, _, resource = request.resource
     return status.forbidden(group, resource, object_name(request), why)
+
+
+def with_cause(refusal: status.Forbidden, cause: Mapping[str, str]) -> status.Forbidden:
+    """Return a refusal that names a cause as well, which clients tell refusals apart by."""
+    told = refusal.details or status.Details()
+    return status.Forbidden(refusal.message, replace(told, causes=[*told.causes, cause]))
 
 
 def warn(request: AdmissionRequest, text: str) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pilothouse.apiserver.admission.plugin import Plugin, containers, forbid, labels_of, requested
-from pilothouse.apiserver.admission.podresources import quantities
+from pilothouse.apiserver.admission.plugin import Plugin, containers, forbid, labels_of, requested, with_cause
+from pilothouse.apiserver.admission.podresources import pod_resources, quantities
 from pilothouse.apiserver.ports import AdmissionRequest, Object, View
 from pilothouse.kinds.fielderrors import quote
+from pilothouse.kinds.quantity import ZERO
 
 __all__ = [
     "AlwaysPullImages",
     "DefaultTolerationSeconds",
     "ExtendedResourceToleration",
+    "PodResizeValidator",
     "PodTopologyLabels",
     "RuntimeClass",
     "is_extended",
@@ -138,6 +140,42 @@ def _covers(wide: Object, narrow: Object) -> bool:
     if wide.get("operator", "Equal") in {"Equal", ""}:
         return narrow.get("operator", "Equal") in {"Equal", ""} and wide.get("value", "") == narrow.get("value", "")
     return wide.get("operator") == "Exists"
+
+
+class PodResizeValidator(Plugin):
+    """Refuses to let a running pod grow beyond what its node has."""
+
+    OPERATIONS = frozenset({"UPDATE"})
+    RESOURCES = _PODS
+    SUBRESOURCES = frozenset({"resize"})
+    name = "PodResizeValidator"
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def validate(self, request: AdmissionRequest) -> None:
+        """Raise Forbidden with the cause NodeCapacity or UnsupportedPlatform."""
+        spec = requested(request).get("spec") or {}
+        name = spec.get("nodeName")
+        if not name or spec == (request.old or {}).get("spec"):
+            return
+        node = self._view.get("nodes", "", name)
+        if node is None:
+            raise forbid(request, f"node {quote(name)} not found")
+        has = quantities((node.get("status") or {}).get("allocatable"))
+        wants = pod_resources(spec, "requests")
+        short = []
+        for resource, exponent in (("cpu", -3), ("memory", 0)):
+            asked, free = (one.get(resource, ZERO).scaled_value(exponent) for one in (wants, has))
+            if asked > free:
+                short.append(f"{resource}, requested: {asked}, allocatable: {free}")
+        if short:
+            why = f"Node didn't have enough allocatable resources: {'; '.join(short)}"
+            raise with_cause(forbid(request, why), {"reason": "NodeCapacity"})
+        system = labels_of(node).get("kubernetes.io/os", "")
+        if system != "linux":
+            why = f"pod resize is only supported on linux nodes, node {quote(name)} is {quote(system)}"
+            raise with_cause(forbid(request, why), {"reason": "UnsupportedPlatform"})
 
 
 class PodTopologyLabels(Plugin):
