@@ -72,4 +72,3 @@ class Backends:
     async def close(self) -> None:
         """Close the connections of proxies."""
         await self.proxy.close()
-

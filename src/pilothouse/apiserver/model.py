@@ -74,6 +74,8 @@ class RequestInfo:
     name: str = ""
     rest: str = ""
     """What follows a `proxy` subresource, with its leading slash."""
+    field_selector: str = ""
+    """Of a list, watch or deletecollection, as sent: authorization may look at it."""
 
 
 class Request:

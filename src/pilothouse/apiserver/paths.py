@@ -57,9 +57,10 @@ def _parse(method: str, path: str, query: str) -> RequestInfo:
     elif len(rest) > 3:
         # No resource has anything below a subresource but proxies.
         subresource = "/".join(rest[2:])
+    selector = ""
     if not name:
-        verb, name = _collection(verb, query)
-    return RequestInfo(True, verb, path, group, version, namespace, resource, subresource, name, tail)
+        verb, name, selector = _collection(verb, query)
+    return RequestInfo(True, verb, path, group, version, namespace, resource, subresource, name, tail, selector)
 
 
 def _namespace(parts: list[str]) -> tuple[str, list[str]]:
@@ -74,12 +75,12 @@ def _namespace(parts: list[str]) -> tuple[str, list[str]]:
 _remembered = lru_cache(maxsize=_MEMO)(_parse)
 
 
-def _collection(verb: str, query: str) -> tuple[str, str]:
-    """Return the verb on a whole collection, and the one name that a field selector leaves."""
+def _collection(verb: str, query: str) -> tuple[str, str, str]:
+    """Return the verb on a whole collection, the one name that a field selector leaves, and that selector."""
     if verb == "delete":
         verb = "deletecollection"
     if verb not in {"get", "watch", "deletecollection"}:
-        return verb, ""
+        return verb, "", ""
     asked: dict[str, list[str]] = {}
     if query:
         try:
@@ -95,4 +96,4 @@ def _collection(verb: str, query: str) -> tuple[str, str]:
             name = fields.parse(selector).exact("metadata.name") or ""
         except fields.FieldSelectorError:
             name = ""
-    return verb, name
+    return verb, name, selector

@@ -65,6 +65,7 @@ class Pipeline:
         self._metrics = metrics
         self._clock = clock
         self._answer = answer
+        self._common: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}
         self.seconds = _SECONDS
         """What a request may take that is no watch or stream."""
 
@@ -100,7 +101,10 @@ class Pipeline:
 
     def _acting(self, request: Request, info: RequestInfo, user: User) -> User:
         """Return as whom the request is done: who asks, or whom they may speak for."""
-        if not any(name.startswith("impersonate-") for name in request.headers):
+        for name in request.headers:
+            if name.startswith("impersonate-"):
+                break
+        else:
             return user
         wanted = wanted_user(request)
         if wanted is None:
@@ -110,7 +114,7 @@ class Pipeline:
 
     def _check(self, request: Request, info: RequestInfo) -> None:
         """Refuse what no part of the server should have to think of."""
-        if not _DOTS.isdisjoint(info.path.split("/")):
+        if "/." in info.path and not _DOTS.isdisjoint(info.path.split("/")):
             raise generic(_NOT_FOUND)
         if request.query_text.count("&") >= _PARAMETERS:
             raise BadRequest(f"the query has more than {_PARAMETERS} parameters")
@@ -208,14 +212,17 @@ class Pipeline:
         headers = answer.headers
         if ticket is not None:
             ticket.release()
-            answer.headers = (*_COMMON, *ticket.headers, *headers) if headers else _COMMON + ticket.headers
+            common = self._common.get(ticket.headers)
+            if common is None:
+                common = self._common[ticket.headers] = _COMMON + ticket.headers
+            answer.headers = (*common, *headers) if headers else common
         else:
             answer.headers = (*_COMMON, *headers)
         if request.warnings:
             lines = dict.fromkeys(request.warnings)
             answer.headers = (*answer.headers, *(("Warning", _warning(line)) for line in lines))
         status = answer.status if not isinstance(answer, UpgradeResponse) else 101
-        self._metrics.observe(request, info, status, self._clock.monotonic() - began)
+        self._metrics.observe(info, status, self._clock.monotonic() - began)
         if record is not None:
             answer = self._audited(answer, record, info)
         return answer
@@ -256,6 +263,7 @@ def _attributes(user: User, info: RequestInfo) -> Attributes:
         info.namespace,
         info.name,
         info.path,
+        info.field_selector,
     )
 
 

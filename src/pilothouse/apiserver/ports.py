@@ -66,7 +66,7 @@ class Local(Protocol):
         """Send one request and return the decoded answer. Raises ApiStatus for refusals."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attributes:
     """What somebody wants to do, as authorization sees it. Without `is_resource` only `verb` and `path` count."""
 

@@ -113,7 +113,7 @@ class ApiServer:
             self.access.authorizer,
             self.flow,
             Auditor(options.audit_policy, self._audit_log or _Nowhere(), clock, ids, metrics=options.metrics),
-            RequestMetrics(options.metrics),
+            RequestMetrics.of(options.metrics),
             clock,
             self._answer,
         )

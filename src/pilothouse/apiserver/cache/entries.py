@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Encodings", "Entry", "Form", "Metadata", "decode", "encode", "encodings", "form_of"]
+__all__ = ["Encodings", "Entry", "Form", "Metadata", "decode", "encode", "encoded", "encodings", "form_of"]
 
 _VERSION = b'"resourceVersion":"'
 _decode = msgspec.json.Decoder().decode
@@ -145,6 +145,11 @@ def encode(obj: dict[str, Any]) -> bytes:
     The one place where objects are encoded for the store.
     """
     encodings.count += 1
+    return encoded(obj)
+
+
+def encoded(obj: dict[str, Any]) -> bytes:
+    """As `encode`, for what is not stored: an object converted for a watch."""
     metadata = obj["metadata"]
     if "resourceVersion" in metadata:
         metadata = {name: value for name, value in metadata.items() if name != "resourceVersion"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
@@ -16,6 +17,7 @@ _BATCH_BYTES: Final = 64 << 10
 _PART_BYTES: Final = 256 << 10
 _STARTS: Final[dict[tuple[int, str], bytes]] = {}
 _MAX_STARTS: Final = 256
+_REMEMBERED_HEADERS: Final = 4
 
 
 def head_start(status: int, content_type: str) -> bytes:
@@ -36,11 +38,21 @@ def head_start(status: int, content_type: str) -> bytes:
 
 def encode_headers(headers: Sequence[tuple[str, str]]) -> bytes:
     """Write the lines of at least one header. Line ends and NULs in one become spaces: a value is never a header."""
+    if type(headers) is tuple and len(headers) <= _REMEMBERED_HEADERS:
+        return _remembered(headers)
+    return _encode_headers(headers)
+
+
+def _encode_headers(headers: Sequence[tuple[str, str]]) -> bytes:
     text = "\r\n".join(map(": ".join, headers))
     breaks = len(headers) - 1
     if text.count("\n") != breaks or text.count("\r") != breaks or "\0" in text:
         text = "\r\n".join([f"{clean(name)}: {clean(value)}" for name, value in headers])
     return text.encode("utf-8", "replace") + b"\r\n"
+
+
+_remembered: Final = lru_cache(maxsize=512)(_encode_headers)
+"""The headers that the server itself puts into each answer of a kind are few; those of objects come as lists."""
 
 
 def clean(text: str) -> str:

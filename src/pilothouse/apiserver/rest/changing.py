@@ -177,7 +177,7 @@ class Changing:
             strategy.prepare_status(new, live, context)
             return
         if (keep := PARTS.get(subresource)) is not None:
-            keep(new, live)
+            keep(new, live, context)
             if subresource == "approval":
                 return
         strategy.prepare_update(new, live, context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 from pilothouse.apiserver.cache.entries import Entry
 from pilothouse.apiserver.rest.options import ListOptions
@@ -15,7 +16,8 @@ __all__ = ["Matches", "Selection", "selection"]
 
 Matches = Callable[[Entry], bool]
 
-_MEMO = 1024
+_MEMO = 256
+"""Selections remembered of each resource."""
 
 
 class Selection:
@@ -29,20 +31,22 @@ class Selection:
 
 
 _EVERYTHING = Selection(None, "")
-_remembered: OrderedDict[tuple[str, str, Served], Selection] = OrderedDict()
+_remembered: WeakKeyDictionary[Served, OrderedDict[tuple[str, str], Selection]] = WeakKeyDictionary()
 
 
 def selection(served: Served, options: ListOptions) -> Selection:
     """Return what is selected. Raises BadRequest for fields that the kind does not offer."""
     if not options.labels.requirements and options.fields.empty:
         return _EVERYTHING
-    key = (str(options.labels), str(options.fields), served)
-    found = _remembered.get(key)
+    remembered = _remembered.get(served)
+    if remembered is None:
+        remembered = _remembered[served] = OrderedDict()
+    key = (str(options.labels), str(options.fields))
+    found = remembered.get(key)
     if found is None:
-        found = _made(served, options)
-        _remembered[key] = found
-        if len(_remembered) > _MEMO:
-            _remembered.popitem(last=False)
+        found = remembered[key] = _made(served, options)
+        if len(remembered) > _MEMO:
+            remembered.popitem(last=False)
     return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 
 from pilothouse.apiserver.cache.cacher import Cacher
 from pilothouse.apiserver.cache.changes import ADDED, BOOKMARK, DELETED, MODIFIED, Change, Encode
-from pilothouse.apiserver.cache.entries import Entry
+from pilothouse.apiserver.cache.entries import Entry, encoded
 from pilothouse.apiserver.cache.resourcecache import TooOldError
 from pilothouse.apiserver.model import Answer, Sink, StreamingResponse
 from pilothouse.apiserver.rest.engine import Call
@@ -20,7 +20,7 @@ from pilothouse.apiserver.storing import store_status
 from pilothouse.foundation.clock import Clock, Timer
 from pilothouse.foundation.ids import Ids
 from pilothouse.kinds import fields
-from pilothouse.kinds.status import Expired, too_large_resource_version
+from pilothouse.kinds.status import ApiStatus, Expired, too_large_resource_version
 from pilothouse.store import StoreError
 
 __all__ = ["Watching"]
@@ -64,8 +64,11 @@ class Session:
             kind = self._seen(change, self._matches)
             if not kind:
                 return
-        sink = self._sink
         self.moved = True
+        self._deliver(change, kind)
+
+    def _deliver(self, change: Change, kind: str) -> None:
+        sink = self._sink
         sink.write_piece(change.piece(kind, self._encode))
         if sink.buffered > _BUFFERED:
             self.end()
@@ -98,6 +101,63 @@ class Session:
     def send(self, kind: str, entry: Entry) -> None:
         """Send one event that is for this client alone."""
         self._sink.write(self._encode(kind, entry))
+
+    async def run(self) -> None:
+        """Wait until the watch ends."""
+        await self.ended
+
+
+class ConvertingSession(Session):
+    """A watch in a version to which a webhook converts: events wait in order until each one's object is there."""
+
+    __slots__ = ("_events", "_served", "_some")
+
+    def __init__(self, served: Served, sink: Sink, matches: Matches | None, encode: Encode, after: int) -> None:
+        super().__init__(sink, matches, encode, after)
+        self._served = served
+        self._events: deque[tuple[str, Entry]] = deque()
+        self._some = asyncio.Event()
+
+    def _deliver(self, change: Change, kind: str) -> None:
+        if kind is change.LEFT and change.old is not None:
+            kind, old = DELETED, change.old
+            self.send(kind, Entry(old.key, old.value, change.rv, old.form))
+        else:
+            self.send(kind, change.entry)
+
+    def send(self, kind: str, entry: Entry) -> None:
+        self._events.append((kind, entry))
+        self._some.set()
+        if len(self._events) > _WAITING:
+            self.end()
+
+    async def run(self) -> None:
+        pump = asyncio.ensure_future(self._pump())
+        try:
+            await asyncio.wait({pump, self.ended}, return_when=asyncio.FIRST_COMPLETED)
+            if pump.done():
+                pump.result()
+        finally:
+            pump.cancel()
+
+    async def _pump(self) -> None:
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            while self._events:
+                kind, entry = self._events.popleft()
+                try:
+                    converted = await self._converted(entry)
+                except ApiStatus as error:
+                    self._sink.write(error_event(error))
+                    return
+                self._sink.write(self._encode(kind, converted))
+                await self._sink.drain()
+
+    async def _converted(self, entry: Entry) -> Entry:
+        if not entry.key:
+            return entry
+        return Entry(entry.key, encoded(await self._served.load(entry)), entry.rv, self._served.form)
 
 
 class Watching:
@@ -165,7 +225,7 @@ class Watching:
     ) -> None:
         served, namespace = call.served, call.info.namespace if call.served.resource.namespaced else ""
         version = self._cacher.revision
-        session = Session(sink, matches, encode, version)
+        session = self._session(served, sink, matches, encode, version)
         wants_state = options.initial_events if options.initial_events is not None else not options.version
         stop = served.cache.subscribe(session, namespace)
         self._sessions[session] = served
@@ -179,12 +239,17 @@ class Watching:
                 return
             session.go_live()
             self._arm(session, served, options, timers, seconds)
-            await session.ended
+            await session.run()
         finally:
             for timer in timers:
                 timer.cancel()
             stop()
             del self._sessions[session]
+
+    def _session(self, served: Served, sink: Sink, matches: Matches | None, encode: Encode, version: int) -> Session:
+        if not served.is_stored and served.conversions.by_webhook(served.resource):
+            return ConvertingSession(served, sink, matches, encode, version)
+        return Session(sink, matches, encode, version)
 
     async def _send_state(self, session: Session, sink: Sink, entries: list[Entry], matches: Matches | None) -> None:
         for place, entry in enumerate(entries):
