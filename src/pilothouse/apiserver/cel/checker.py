@@ -46,6 +46,8 @@ _LITERALS: dict[str, Callable[[str], object]] = {
     "timestamp": parse_timestamp,
     "matches": compile_pattern,
 }
+_FIRST, _LAST = -62135596800, 253402300799
+"""The seconds that a timestamp may have: the years 1 to 9999."""
 _KEYS = frozenset({"int", "uint", "string", "bool", "dyn", "var", "error"})
 _AGGREGATES = frozenset({"list", "map", "dyn", "error", "var"})
 
@@ -179,7 +181,9 @@ class Checker:
             return self._conditional(node)
         if node.function in {"or", "orValue"} and node.target is not None:
             return self._alternative(node)
-        types = [self._of(arg) for arg in node.arguments]
+        # The values that a text is formatted with may be of several types.
+        mixed = node.function == "format" and node.target is not None
+        types = [self._mixed(arg) if mixed and isinstance(arg, ListOf) else self._of(arg) for arg in node.arguments]
         overloads = self._functions.get((node.function, node.target is not None))
         if overloads is None:
             if node.target is None or (node.function, False) not in self._functions:
@@ -188,11 +192,22 @@ class Checker:
         self._literal(node)
         return self._resolve(node, overloads, types)
 
+    def _mixed(self, node: ListOf) -> Type:
+        for item in node.items:
+            self._of(item)
+        node.type = list_of(DYN)
+        self._nodes.append(node)
+        return node.type
+
     def _literal(self, node: Call) -> None:
         """Refuse literal texts that can never be what a function wants of them."""
         read = _LITERALS.get(node.function)
         given = node.args[-1] if node.args else None
-        if read is None or not isinstance(given, Const) or not isinstance(given.value, str):
+        if read is None or not isinstance(given, Const):
+            return
+        if not isinstance(given.value, str):
+            if node.function == "timestamp" and type(given.value) is int and not _FIRST <= given.value <= _LAST:
+                self._fail(given.at, "invalid timestamp argument")
             return
         try:
             read(given.value)

@@ -86,6 +86,6 @@ def accepts(param: Type, value: Any) -> bool:
     if not check(value):
         return False
     # Of `list(int)` and `list(string)` the first element decides.
-    if param.kind == "list" and value and param.params[0].kind not in {"var", "dyn"}:
+    if param.kind == "list" and value and param.params[0].kind not in {"var", "dyn", "list"}:
         return accepts(param.params[0], value[0])
     return True

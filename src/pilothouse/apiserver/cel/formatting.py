@@ -13,6 +13,7 @@ __all__ = ["formatted"]
 
 _CLAUSE = re.compile(r"%(?:(%)|(?:\.(\d+))?([sdfebxXo]))|%")
 _MAX_PRECISION = 1000
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MAX_RESULT = 4 << 20
 
 
@@ -109,7 +110,10 @@ def _float(verb: str, digits: int, value: Any) -> str:
     number = float(value)
     if math.isnan(number) or math.isinf(number):
         return _number(number)
-    return f"{number:.{digits}{verb}}"
+    if verb == "f":
+        return f"{number:.{digits}f}"
+    mantissa, _, exponent = f"{number:.{digits}e}".partition("e")
+    return f"{mantissa}\u00d710{exponent.removeprefix('+').translate(_RAISED)}"
 
 
 def _binary(value: Any) -> str:

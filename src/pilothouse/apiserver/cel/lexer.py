@@ -142,10 +142,12 @@ def _unescape(body: str, at: int) -> str:
 def _unescape_bytes(body: str, at: int) -> bytes:
     made = bytearray()
     for part, number in _escapes(body, at):
+        if number > 0x10FFFF:
+            raise Issue(at, "invalid bytes literal: unable to unescape string")
         if number < 0:
             made += part.encode()
         elif part in "uU":
-            raise Issue(at, "invalid bytes literal: unable to unescape string")
+            made += chr(number).encode("utf-8", "replace")
         else:
             made.append(number)
     return bytes(made)

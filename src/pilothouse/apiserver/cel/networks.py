@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Any
+from urllib.parse import quote as url_quote
 from urllib.parse import unquote_plus
 
 from pilothouse.apiserver.cel.declarations import Functions
@@ -218,7 +219,8 @@ class Url:
             authority, slash, path = rest[2:].partition("/")
             self.host = authority.rpartition("@")[2]
             rest = slash + path
-        self.path = rest
+        # What is not escaped and should be, Go escapes.
+        self.path = url_quote(rest, safe="/$&+,:;=@!*'()~%-._")
 
     @property
     def hostname(self) -> str:

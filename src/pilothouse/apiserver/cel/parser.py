@@ -21,6 +21,7 @@ MAX_NODES = 20_000
 _START = (
     "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}"
 )
+_FOLLOWING = "{<EOF>, '==', '!=', 'in', '<', '<=', '>=', '>', '&&', '||', '[', '.', '-', '?', '+', '*', '/', '%%'}"
 _BINARY = {
     "==": (3, "_==_"),
     "!=": (3, "_!=_"),
@@ -49,6 +50,10 @@ def parse(text: str) -> Node:
     if len(text) > MAX_TEXT:
         raise Issue(0, f"expression code point size exceeds limit: size: {len(text)}, limit {MAX_TEXT}")
     return _Parser(text).whole()
+
+
+def _unexpected(text: str) -> str:
+    return f"mismatched input '{text}' expecting {_FOLLOWING}"
 
 
 class _Parser:
@@ -92,8 +97,11 @@ class _Parser:
 
     def whole(self) -> Node:
         node = self._expression()
-        if self._next.kind != "end":
-            raise Issue(self._next.at, f"Syntax error: extraneous input '{self._next.text}' expecting <EOF>")
+        found = self._next
+        if found.kind != "end":
+            last = self._tokens[self._place + 1].kind == "end"
+            text = f"extraneous input '{found.text}' expecting <EOF>" if last else _unexpected(found.text)
+            raise Issue(found.at, f"Syntax error: {text}")
         return node
 
     def _expression(self) -> Node:
@@ -170,6 +178,8 @@ class _Parser:
     def _selected(self, operand: Node, dot: Token) -> Node:
         optional = self._take("?") is not None
         name = self._next
+        if name.kind == "const":
+            raise Issue(name.at, f"Syntax error: mismatched input '{name.text}' expecting IDENTIFIER")
         if name.kind not in {"ident", "quoted"} and name.text != "in":
             raise Issue(
                 name.at, f"Syntax error: no viable alternative at input '.{name.text if name.kind != 'end' else ''}'"

@@ -18,7 +18,8 @@ from pilothouse.apiserver.cel.errors import CelCompileError, CelError, Issue, re
 from pilothouse.apiserver.cel.evaluator import Meter, build
 from pilothouse.apiserver.cel.library import functions
 from pilothouse.apiserver.cel.parser import parse
-from pilothouse.apiserver.cel.syntax import Node
+from pilothouse.apiserver.cel.regex import PatternError, compile_pattern
+from pilothouse.apiserver.cel.syntax import Call, Const, Node, children
 from pilothouse.apiserver.cel.types import DYN, Type, opaque
 from pilothouse.apiserver.cel.values import plain
 
@@ -150,6 +151,22 @@ class Environment:
             issues = [Issue(0, "expression recursion limit exceeded: 250")]
         if issues or root is None:
             raise CelCompileError(f"compilation failed: {render(text, issues)}", tuple(issues))
+        _check_patterns(root)
         if result != "any" and root.type.kind not in _RESULTS[result]:
             raise CelCompileError(f"must evaluate to {result}")
         return Program(text, root, self.variables)
+
+
+def _check_patterns(root: Node) -> None:
+    """Refuse literal patterns of `find` and `findAll` that are none, which Kubernetes finds when it makes a program."""
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        pending.extend(children(node))
+        if isinstance(node, Call) and node.function in {"find", "findAll"} and node.args:
+            pattern = node.args[0]
+            if isinstance(pattern, Const) and isinstance(pattern.value, str):
+                try:
+                    compile_pattern(pattern.value)
+                except PatternError as error:
+                    raise CelCompileError(f"program instantiation failed: {error}") from None

@@ -94,7 +94,7 @@ def _joined(left: list[Any], right: list[Any]) -> list[Any]:
 
 
 def _later(moment: Timestamp, ns: int) -> Timestamp:
-    return Timestamp(moment.ns + ns)
+    return Timestamp(moment.ns + ns, moment.offset)
 
 
 def _duration(ns: int) -> Duration:

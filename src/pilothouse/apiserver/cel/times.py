@@ -81,4 +81,4 @@ for _name, _read in _PARTS.items():
     TIMES.add(_name, _part(_read), "timestamp @ -> int", "timestamp @ string -> int")
 for _name, _unit in _UNITS.items():
     TIMES.add(_name, lambda length, unit=_unit: _whole(length.ns, unit), "duration @ -> int")
-TIMES.add("getMilliseconds", lambda length: _whole(length.ns, 1_000_000) % 1000, "duration @ -> int")
+TIMES.add("getMilliseconds", lambda length: _whole(length.ns, 1_000_000), "duration @ -> int")

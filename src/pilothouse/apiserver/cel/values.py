@@ -74,20 +74,25 @@ class Duration:
 
 @functools.total_ordering
 class Timestamp:
-    """A moment in nanoseconds since 1970. Raises CelError outside the years 1 to 9999."""
+    """A moment in nanoseconds since 1970; offset: minutes east of UTC, which only its text shows.
 
-    __slots__ = ("ns",)
+    Raises CelError outside the years 1 to 9999.
+    """
+
+    __slots__ = ("ns", "offset")
     type_name = "google.protobuf.Timestamp"
 
-    def __init__(self, ns: int) -> None:
+    def __init__(self, ns: int, offset: int = 0) -> None:
         if not _FIRST <= ns // _SECOND <= _LAST:
             raise CelError("timestamp overflow")
         self.ns = ns
+        self.offset = offset
 
     @classmethod
     def of(cls, moment: dt.datetime, nanoseconds: int = 0) -> Timestamp:
         """Make one of an aware time in whole seconds and the nanoseconds after it."""
-        return cls((moment - _EPOCH) // dt.timedelta(seconds=1) * _SECOND + nanoseconds)
+        offset = (moment.utcoffset() or dt.timedelta()) // dt.timedelta(minutes=1)
+        return cls((moment - _EPOCH) // dt.timedelta(seconds=1) * _SECOND + nanoseconds, offset)
 
     def at(self, zone: dt.tzinfo = dt.UTC) -> dt.datetime:
         """Return the time in a zone, in whole microseconds."""
@@ -107,8 +112,13 @@ class Timestamp:
 
     def __str__(self) -> str:
         seconds, rest = divmod(self.ns, _SECOND)
-        moment = _EPOCH + dt.timedelta(seconds=seconds)
-        return f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(19, "0") + (f".{rest:09d}".rstrip("0") if rest else "") + "Z"
+        moment = _EPOCH + dt.timedelta(seconds=min(max(seconds + 60 * self.offset, _FIRST), _LAST))
+        zone = f"{'-' if self.offset < 0 else '+'}{abs(self.offset) // 60:02d}:{abs(self.offset) % 60:02d}"
+        return (
+            f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(19, "0")
+            + (f".{rest:09d}".rstrip("0") if rest else "")
+            + (zone if self.offset else "Z")
+        )
 
 
 class TypeValue:
