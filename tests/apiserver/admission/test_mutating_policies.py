@@ -235,7 +235,7 @@ async def test_kinds_without_schema(world: World) -> None:
         applied("Object{metadata: Object.metadata{labels: {'a': 'b'}}}"),
         matchConstraints={"resourceRules": [{**RULE, "apiGroups": ["*"], "resources": ["*"]}]},
     )
-    request = write("CREATE", "pods", pod())
+    request = write("CREATE", "pods", {**pod(), "apiVersion": "example.com/v1", "kind": "Boat"})
     request.kind, request.resource = ("example.com", "v1", "Boat"), ("example.com", "v1", "boats")
     with pytest.raises(status.ApiStatus, match=r"Resource kind example\.com/v1, Kind=Boat not found"):
         world.admission.admit(request)

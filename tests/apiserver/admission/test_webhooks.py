@@ -198,6 +198,22 @@ async def test_patches_and_defaults(world: World) -> None:
     )
 
 
+async def test_objects_of_subresources_keep_their_fields(world: World) -> None:
+    add = {"op": "add", "path": "/metadata/annotations", "value": {"x": "y"}}
+    world.server.answers["/"] = lambda review: {"allowed": True, **patch_of(add)}
+    world.hook(MUTATING)
+    binding: Object = {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": "p", "namespace": "n"},
+        "target": {"kind": "Node", "name": "node"},
+    }
+    request = await world.run(world.write(binding, subresource="binding"))
+    assert request.object is not None
+    assert request.object["target"] == {"kind": "Node", "name": "node"}
+    assert request.object["metadata"]["annotations"] == {"x": "y"}
+
+
 async def test_in_order_of_configurations_and_each_sees_what_the_former_left(world: World) -> None:
     for name in ("b", "a"):
         world.hook(MUTATING, name=name, path=f"/{name}", configuration=name)

@@ -12,7 +12,7 @@ from pilothouse.kinds.defaults import default
 from pilothouse.kinds.prune import DecodeError, decode
 from pilothouse.kinds.table import schema_for
 
-__all__ = ["Settle", "SettleError", "fingerprint", "settle"]
+__all__ = ["Settle", "SettleError", "fingerprint", "kind_of", "settle"]
 
 Settle: TypeAlias = Callable[[Object, Gvk], Object]
 """Gives the object as it is decoded and defaulted. Raises SettleError for a value of a wrong type."""
@@ -20,6 +20,15 @@ Settle: TypeAlias = Callable[[Object, Gvk], Object]
 
 class SettleError(ValueError):
     """A changed object is no longer one of its kind; the message is that of Go's decoder."""
+
+
+def kind_of(item: Object, otherwise: Gvk) -> Gvk:
+    """Return what an object says it is: that of a subresource (a Scale, a Binding) is not of the resource's kind."""
+    version, kind = item.get("apiVersion"), item.get("kind")
+    if not isinstance(version, str) or not isinstance(kind, str) or not version or not kind:
+        return otherwise
+    group, _, number = version.rpartition("/")
+    return group, number, kind
 
 
 def settle(item: Object, kind: Gvk) -> Object:

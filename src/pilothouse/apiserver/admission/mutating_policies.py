@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pilothouse.apiserver.admission.chain import AGAIN, NEEDED
-from pilothouse.apiserver.admission.changing import Settle, fingerprint, settle
+from pilothouse.apiserver.admission.changing import Settle, fingerprint, kind_of, settle
 from pilothouse.apiserver.admission.expressions import ConditionsFailed, EvaluationFailed, activation
 from pilothouse.apiserver.admission.matching import Match
 from pilothouse.apiserver.admission.plugin import Plugin, forbid
@@ -216,7 +216,7 @@ class MutatingPolicies(Plugin):
         for mutation in one.policy.mutations:
             values = self._values(one, request, changed, old)
             try:
-                changed = mutation.apply(changed, one.match.kind, values, self._tools)
+                changed = mutation.apply(changed, kind_of(changed, one.match.kind), values, self._tools)
             except (EvaluationFailed, PatchFailed) as error:
                 errors.add(one.policy, one.binding, str(error), "Invalid")
         if changed is not item:

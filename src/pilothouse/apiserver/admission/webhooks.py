@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from pilothouse.apiserver.admission.chain import AGAIN, NEEDED
-from pilothouse.apiserver.admission.changing import Settle, SettleError, fingerprint, settle
+from pilothouse.apiserver.admission.changing import Settle, SettleError, fingerprint, kind_of, settle
 from pilothouse.apiserver.admission.expressions import ConditionsFailed, activation
 from pilothouse.apiserver.admission.matching import Match
 from pilothouse.apiserver.admission.plugin import Plugin, warn
@@ -244,7 +244,7 @@ class MutatingWebhooks(_Webhooks):
 
     def _apply(self, item: Object, patch: list[Any], match: Match) -> Object:
         try:
-            return self._settle(jsonpatch.apply(item, patch, negative_indices=True), match.kind)
+            return self._settle(jsonpatch.apply(item, patch, negative_indices=True), kind_of(item, match.kind))
         except (PatchError, SettleError) as error:
             raise status.internal_error(str(error)) from None
 
