@@ -1,9 +1,12 @@
-"""The controllers of lives put together: garbage, namespaces, accounts."""
+"""The controllers of lives put together: garbage, namespaces, accounts, certificates."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+from pilothouse.apiserver.access.csr import CsrSigner
+from pilothouse.apiserver.access.csrcontroller import CertificateSigning
 from pilothouse.apiserver.lifecycle.accounts import Accounts
 from pilothouse.apiserver.lifecycle.calls import caller
 from pilothouse.apiserver.lifecycle.collector import GarbageCollector
@@ -17,7 +20,7 @@ __all__ = ["Lifecycle"]
 
 
 class Lifecycle:
-    """Garbage collection, namespace deletion and what every namespace has, for a started server.
+    """Garbage collection, namespace deletion, what every namespace has and signing, for a started server.
 
     ca: the cluster's CA, PEM, published into all namespaces and tokens; empty where there is none to publish.
     """
@@ -31,15 +34,22 @@ class Lifecycle:
             self._resources, server.view, server.cacher, caller(handler, "namespace-controller"), clock
         )
         self.accounts = Accounts(server.view, server.cacher, handler, server.accounts, ca, clock)
+        signer = CsrSigner(server.pki.authority(), clock=clock)
+        self._signing = CertificateSigning(server.view, server.local, signer, clock=clock)
+        self._signer: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Look at all that is there, and follow what changes. Needs nothing of the loop while nothing changes."""
         self.collector.start()
         self.namespaces.start()
         self.accounts.start()
+        self._signer = asyncio.get_running_loop().create_task(self._signing.run(), name="signing of certificates")
 
     async def close(self) -> None:
         """Stop all of it."""
+        if self._signer is not None:
+            self._signer.cancel()
+            await asyncio.gather(self._signer, return_exceptions=True)
         self._resources.close()
         await self.accounts.close()
         await self.namespaces.close()

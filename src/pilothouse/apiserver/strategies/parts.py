@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pilothouse.apiserver.ports import Object
+from pilothouse.apiserver.strategies.base import Context
 
-__all__ = ["PARTS"]
+__all__ = ["PARTS", "stamp_conditions"]
 
 
-def _approval(new: Object, old: Object) -> None:
+def stamp_conditions(new: Object, old: Object, context: Context) -> None:
+    """Fill the times that the conditions of a signing request came without, as its approval and status writes do.
+
+    A condition that was there already, with the same status, keeps the time at which it came to that.
+    """
+    before = (old.get("status") or {}).get("conditions") or ()
+    since = {(each.get("type"), each.get("status")): each.get("lastTransitionTime") for each in reversed(before)}
+    for condition in (new.get("status") or {}).get("conditions") or ():
+        if not condition.get("lastUpdateTime"):
+            condition["lastUpdateTime"] = context.now
+        if not condition.get("lastTransitionTime"):
+            known = since.get((condition.get("type"), condition.get("status")))
+            condition["lastTransitionTime"] = known or context.now
+
+
+def _approval(new: Object, old: Object, context: Context) -> None:
     """Of a signing request take the conditions."""
+    stamp_conditions(new, old, context)
     conditions = (new.get("status") or {}).get("conditions")
     status = dict(old.get("status") or {})
     if conditions is None:
@@ -20,7 +37,7 @@ def _approval(new: Object, old: Object) -> None:
     new["spec"], new["status"] = old["spec"], status
 
 
-def _ephemeral_containers(new: Object, old: Object) -> None:
+def _ephemeral_containers(new: Object, old: Object, context: Context) -> None:
     """Of a pod take the ephemeral containers."""
     given = (new.get("spec") or {}).get("ephemeralContainers")
     spec = dict(old["spec"])
@@ -30,7 +47,7 @@ def _ephemeral_containers(new: Object, old: Object) -> None:
     _keep_status(new, old)
 
 
-def _resize(new: Object, old: Object) -> None:
+def _resize(new: Object, old: Object, context: Context) -> None:
     """Of a pod take the resources of its containers."""
     spec = dict(old["spec"])
     sent = new.get("spec") or {}
@@ -61,7 +78,7 @@ def _keep_status(new: Object, old: Object) -> None:
         new.pop("status", None)
 
 
-PARTS: dict[str, Callable[[Object, Object], None]] = {
+PARTS: dict[str, Callable[[Object, Object, Context], None]] = {
     "approval": _approval,
     "ephemeralcontainers": _ephemeral_containers,
     "resize": _resize,
