@@ -14,9 +14,11 @@ from pilothouse.apiserver.crds import (
     TakenNames,
     complete_definition,
     definition_warnings,
+    initial_status,
     openapi_v2,
     openapi_v3,
     status_after,
+    terminating,
 )
 from pilothouse.kinds.defaults import default
 from pilothouse.kinds.validation import validate_create
@@ -85,6 +87,13 @@ def test_definitions_are_taken_or_refused(label: str) -> None:
 def test_status_of_a_new_definition() -> None:
     status = status_after(_STEPS["create crd"]["response"], TakenNames(), "<time>")
     assert status == CRD["status"]
+
+
+def test_status_when_created_and_deleted() -> None:
+    created = _STEPS["create crd"]["response"]
+    assert initial_status(created) == created["status"]
+    deleted = _STEPS["delete crd"]["response"]["status"]
+    assert terminating(CRD["status"], "InstanceDeletionPending", "<time>") == deleted
 
 
 def test_scale() -> None:

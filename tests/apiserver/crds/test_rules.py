@@ -110,6 +110,20 @@ STRING = {"type": "string"}
             {"e__f": 1},
             [],
         ),
+        (
+            _object(
+                {
+                    "e": {
+                        "type": "object",
+                        "x-kubernetes-embedded-resource": True,
+                        "x-kubernetes-preserve-unknown-fields": True,
+                    }
+                },
+                {"rule": "self.e.metadata.name == 'a' && self.e.kind == 'Pod' && self.e.apiVersion == 'v1'"},
+            ),
+            {"e": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {}}},
+            [],
+        ),
         (_object({"n": {"type": "number"}}, {"rule": "self.n + 0.5 == 2.5"}), {"n": 2}, []),
         (
             _object({"t": {"type": "string", "format": "date-time"}}, {"rule": "self.t.getFullYear() == 2020"}),

@@ -6,7 +6,7 @@
 
 from pilothouse.apiserver.crds.conversion import ConversionError, convert, convert_many
 from pilothouse.apiserver.crds.definitions import complete_definition
-from pilothouse.apiserver.crds.naming import TakenNames, status_after, taken_names
+from pilothouse.apiserver.crds.naming import TakenNames, initial_status, status_after, taken_names, terminating
 from pilothouse.apiserver.crds.openapi import openapi_v2, openapi_v3
 from pilothouse.apiserver.crds.scaling import ScalePaths
 from pilothouse.apiserver.crds.version import CompiledVersion
@@ -21,8 +21,10 @@ __all__ = [
     "convert",
     "convert_many",
     "definition_warnings",
+    "initial_status",
     "openapi_v2",
     "openapi_v3",
     "status_after",
     "taken_names",
+    "terminating",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 from pilothouse.kinds import conditions
 from pilothouse.kinds.fielderrors import quote
 
-__all__ = ["TakenNames", "initial_status", "status_after", "taken_names"]
+__all__ = ["TakenNames", "initial_status", "status_after", "taken_names", "terminating"]
 
 _RESOURCE_FIELDS = ("plural", "singular")
 _KIND_FIELDS = ("kind", "listKind")
@@ -75,6 +75,28 @@ def status_after(crd: Mapping[str, Any], taken: TakenNames, now: str) -> dict[st
         if version.get("storage") and version["name"] not in stored
     ]
     return {**status, "conditions": kept, "acceptedNames": accepted, "storedVersions": stored}
+
+
+_TERMINATING = {
+    "InstanceDeletionPending": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+    "InstanceDeletionInProgress": "CustomResource deletion is in progress",
+    "InstanceDeletionCompleted": "removed all instances",
+}
+
+
+def terminating(status: Mapping[str, Any], reason: str, now: str) -> dict[str, Any]:
+    """Return the status of a definition that is being deleted.
+
+    reason: `InstanceDeletionPending` at first, `InstanceDeletionInProgress` while objects go, and
+    `InstanceDeletionCompleted` when none is left. Raises KeyError for another.
+    """
+    condition = {
+        "type": "Terminating",
+        "status": "False" if reason == "InstanceDeletionCompleted" else "True",
+        "reason": reason,
+        "message": _TERMINATING[reason],
+    }
+    return {**status, "conditions": _set(list(status.get("conditions") or ()), condition, now)}
 
 
 def _set(found: list[Any], condition: dict[str, Any], now: str) -> list[Any]:

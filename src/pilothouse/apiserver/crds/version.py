@@ -161,6 +161,8 @@ class CompiledVersion:
             metadata_create(errors, obj, names.dns1123_subdomain)
         else:
             metadata_update(errors, obj, old)
+            # Kubernetes checks metadata before and within the rules of the kind, and lists what is wrong each time.
+            errors.extend(list(errors))
         return errors
 
     def _type_meta(self, obj: dict[str, Any], errors: ErrorList) -> None:
