@@ -18,6 +18,7 @@ __all__ = ["ResourceQuota", "charge"]
 
 _QUOTAS: Final = "resourcequotas"
 _RETRIES: Final = 3
+_MOST_WRITTEN: Final = 4096
 _PATIENCE: Final = 10.0
 """Seconds for which a request waits for its usage to be reserved."""
 _IGNORED: Final = frozenset({
@@ -159,6 +160,9 @@ class ResourceQuota(Plugin):
 
     def _remember(self, quota: Object) -> None:
         metadata = quota["metadata"]
+        if len(self._written) >= _MOST_WRITTEN:
+            # Those of namespaces that are gone; the view has long caught up with the others.
+            self._written.clear()
         self._written[metadata["namespace"], metadata["name"]] = quota
 
     def _current(self, namespace: str) -> list[Object]:

@@ -25,6 +25,7 @@ __all__ = ["CallError", "Resolve", "Target", "WebhookClient", "service_resolver"
 
 MAX_RESPONSE: Final = 3 * 1024 * 1024
 _CONTEXTS: Final = 200
+_SERVICES: Final = 1024
 _CONNECTIONS: Final = 512
 _PER_HOST: Final = 64
 _ERROR_TEXT: Final = 2048
@@ -164,7 +165,10 @@ class WebhookClient:
         context = self._context(target.authorities)
         session = self._opened()
         if target.service is not None:
-            self._services[urlsplit(target.url).hostname or ""] = target.service
+            host = urlsplit(target.url).hostname or ""
+            if host not in self._services and len(self._services) >= _SERVICES:
+                del self._services[next(iter(self._services))]
+            self._services[host] = target.service
         try:
             async with session.post(
                 url, data=body, ssl=context, allow_redirects=False, headers={"Accept": "application/json, */*"}
