@@ -83,15 +83,17 @@ def _home(name: str) -> str | None:
     return _homes.get(name)
 
 
-def __getattr__(name: str) -> object:
-    home = _home(name)
-    if home is None:
-        if name in MODULES:
-            return import_module(f".{name}", __name__)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(import_module(f".{home}", __name__), name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # so that a checker refuses names that there are not
+
+    def __getattr__(name: str) -> object:
+        home = _home(name)
+        if home is None:
+            if name in MODULES:
+                return import_module(f".{name}", __name__)
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found: object = getattr(import_module(f".{home}", __name__), name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

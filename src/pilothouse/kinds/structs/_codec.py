@@ -38,11 +38,14 @@ def decode(data: bytes | str, kind: type[S]) -> S:
     the same as an absent field.
     """
     try:
-        found: S = _decoder(kind).decode(data)
-    except msgspec.ValidationError:
-        return _convert(_prepared(_any_decoder.decode(data), kind), kind)
+        try:
+            found: S = _decoder(kind).decode(data)
+        except msgspec.ValidationError:
+            found = _convert(_prepared(_any_decoder.decode(data), kind), kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StructError(f"{_name(kind)}: not JSON: {error}") from error
+    except RecursionError as error:
+        raise StructError(f"{_name(kind)}: nested too deeply to be read") from error
     return found
 
 

@@ -51,9 +51,10 @@ class ResourceType(StructType):
             "kind": _always(kind),
         }
         base = super().__new__(mcls, name, bases, filled)
-        facts = {"group": group, "version": version, "plural": plural, "namespaced": namespaced}
+        gvk = group, version, kind
+        facts = {"group": group, "version": version, "plural": plural, "namespaced": namespaced, "gvk": gvk}
         made = super().__new__(mcls, name, (base,), {**namespace, **facts}, **options)
-        types_made[group, version, kind] = made  # type: ignore[assignment]
+        types_made[gvk] = made  # type: ignore[assignment]
         return made
 
 
@@ -68,6 +69,7 @@ class Resource(Struct, metaclass=ResourceType):
     version: ClassVar[str] = ""
     plural: ClassVar[str] = ""
     namespaced: ClassVar[bool] = True
+    gvk: ClassVar[tuple[str, str, str]] = ("", "", "")
 
     api_version: str = ""
     kind: str = ""
@@ -88,5 +90,6 @@ class ObjectList(Struct, Generic[R]):
     @classmethod
     def of(cls, kind: type[R], items: Iterable[R], metadata: ListMeta = ListMeta()) -> Self:  # noqa: B008  never changes
         """Make the list of these objects of the type `kind`."""
-        empty = kind()
-        return cls(api_version=empty.api_version, kind=f"{empty.kind}List", metadata=metadata, items=list(items))
+        group, version, name = kind.gvk
+        api_version = f"{group}/{version}" if group else version
+        return cls(api_version=api_version, kind=f"{name}List", metadata=metadata, items=list(items))
