@@ -40,13 +40,13 @@ def test_it_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("acknowledged writes lost  0") == 1
+    assert done.stdout.count("acknowledged objects lost  0") == 1
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_its_store_too(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_ends_its_cluster_too(number: signal.Signals, tmp_path: Path) -> None:
     with subprocess.Popen(
         [*PILOTHOUSE, "demo", "--seconds", "60"],
         stdout=subprocess.PIPE,
@@ -55,7 +55,7 @@ def test_a_signal_ends_its_store_too(number: signal.Signals, tmp_path: Path) -> 
         env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
     ) as process:
         assert process.stdout is not None
-        while (line := process.stdout.readline()) and not line.startswith("3."):
+        while (line := process.stdout.readline()) and not line.startswith("4."):
             pass
         assert len(processes_of(tmp_path)) == 1
         process.send_signal(number)
