@@ -28,24 +28,26 @@ class Overload:
     result: Type
     impl: Impl
     cost: Cost | None = None
-    since: tuple[int, int] = (1, 0)
 
 
 class Functions(dict[tuple[str, bool], list[Overload]]):
-    """Overloads by function name and whether it is a member."""
+    """Overloads by function name and whether it is a member. What was added is read when it is included elsewhere."""
 
-    __slots__ = ()
+    __slots__ = ("_added",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._added: list[tuple[str, Impl, str, Cost | None]] = []
 
     def add(self, name: str, impl: Impl, *signatures: str, cost: Cost | None = None) -> None:
         """Add overloads of one implementation, written `string, int -> bool`; `string @ int -> bool` for members."""
-        for signature in signatures:
-            member, params, result = _signature(signature)
-            self.setdefault((name, member), []).append(Overload(name, member, params, result, impl, cost))
+        self._added += [(name, impl, signature, cost) for signature in signatures]
 
     def include(self, other: Functions) -> None:
-        """Add all of another library."""
-        for key, overloads in other.items():
-            self.setdefault(key, []).extend(overloads)
+        """Add all that was added to another library."""
+        for name, impl, signature, cost in other._added:
+            member, params, result = _signature(signature)
+            self.setdefault((name, member), []).append(Overload(name, member, params, result, impl, cost))
 
 
 def _signature(text: str) -> tuple[bool, tuple[Type, ...], Type]:

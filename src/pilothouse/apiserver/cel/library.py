@@ -65,13 +65,12 @@ TYPE_NAMES: dict[str, tuple[Type, str]] = {
 @cache
 def functions(*, patches: bool = False) -> Functions:
     """Return all functions; `patches` adds those for JSON patches, which only mutating policies have."""
-    table = Functions()
-    for library in (STANDARD, TIMES, STRINGS, LISTS, QUANTITIES, NETWORKS, FORMATS, AUTHORIZER):
-        table.include(library)
-    table.add("_[_]", index, "list(A), int -> A", "map(A, B), A -> B")
-    table.include(OPTIONALS)
+    table, more = Functions(), Functions()
+    more.add("_[_]", index, "list(A), int -> A", "map(A, B), A -> B")
     if patches:
-        table.add("jsonpatch.escapeKey", _escape_key, "string -> string", cost=text_cost)
+        more.add("jsonpatch.escapeKey", _escape_key, "string -> string", cost=text_cost)
+    for library in (STANDARD, TIMES, STRINGS, LISTS, QUANTITIES, NETWORKS, FORMATS, AUTHORIZER, more, OPTIONALS):
+        table.include(library)
     return table
 
 
