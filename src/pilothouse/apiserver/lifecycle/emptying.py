@@ -21,7 +21,7 @@ _FINE = {
         "All content successfully deleted, may be waiting on finalization",
     ),
     "NamespaceContentRemaining": ("ContentRemoved", "All content successfully removed"),
-    "NamespaceFinalizersRemaining": ("ContentRemoved", "All content successfully removed"),
+    "NamespaceFinalizersRemaining": ("ContentHasNoFinalizers", "All content-preserving finalizers finished"),
 }
 FINALIZER_SECONDS = 15
 """What is left is thought to need so long where finalizers hold it."""
@@ -89,8 +89,8 @@ class Emptying:
             tell("NamespaceContentRemaining", "SomeResourcesRemain", text)
         if self.finalizers:
             lines = [f"{name} in {count} resource instances" for name, count in self.finalizers.items()]
-            text = f"Some finalizers are remaining: {', '.join(sorted(lines))}"
-            tell("NamespaceFinalizersRemaining", "SomeFinalizerRemain", text)
+            text = f"Some content in the namespace has finalizers remaining: {', '.join(sorted(lines))}"
+            tell("NamespaceFinalizersRemaining", "SomeFinalizersRemain", text)
         return told
 
 
