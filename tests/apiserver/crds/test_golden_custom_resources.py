@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pilothouse.apiserver.crds import (
     status_after,
     terminating,
 )
+from pilothouse.kinds.apply import FieldManager
 from pilothouse.kinds.defaults import default
 from pilothouse.kinds.validation import validate_create
 
@@ -159,3 +161,26 @@ def test_schemas_are_published() -> None:
     assert older["properties"]["spec"]["properties"]["free"] == {"x-kubernetes-preserve-unknown-fields": True}
     assert "properties" not in openapi_v2(CRD, "v1beta1")["example.golden.v1beta1.Widget"]
     assert _STEPS["established"]["response"] == CRD
+
+
+def _managed(obj: Any) -> Any:
+    fields = [dict(entry) for entry in obj["metadata"]["managedFields"]]
+    return [{name: value for name, value in entry.items() if name != "time"} for entry in fields]
+
+
+def test_fields_are_owned_as_recorded() -> None:
+    version = CompiledVersion(CRD, "v1")
+    manager = FieldManager(version.schema, "golden.example/v1", evolving=True)
+    step = _STEPS["create prunes and defaults"]
+    obj = version.default(version.prune(copy.deepcopy(step["body"]))[0])
+    del obj["status"]
+    created = manager.update(None, obj, "Python-urllib", dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
+    assert _managed(created) == _managed(step["response"])
+    step = _STEPS["apply list map"]
+    live = copy.deepcopy(_STEPS["selectable"]["response"]["items"][0])
+    for entry in live["metadata"]["managedFields"]:
+        if "time" in entry:
+            entry["time"] = "2026-01-01T00:00:00Z"
+    applied = manager.apply(live, copy.deepcopy(step["body"]), "alice", dt.datetime(2026, 1, 2, tzinfo=dt.UTC))
+    assert applied["spec"] == step["response"]["spec"]
+    assert _managed(applied) == _managed(step["response"])
