@@ -42,6 +42,8 @@ _LONG_RUNNING = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 _UNAUTHORIZED = 401
 _NOT_FOUND = 404
 _PARAMETERS = 1000
+_ALL_WARNINGS, _ONE_WARNING = 4096, 256
+"""Characters of all warnings of an answer, and of one where they are more, as kube-apiserver has it."""
 _DOTS = frozenset({".", ".."})
 
 
@@ -219,8 +221,7 @@ class Pipeline:
         else:
             answer.headers = (*_COMMON, *headers)
         if request.warnings:
-            lines = dict.fromkeys(request.warnings)
-            answer.headers = (*answer.headers, *(("Warning", _warning(line)) for line in lines))
+            answer.headers = (*answer.headers, *_warnings(request.warnings))
         status = answer.status if not isinstance(answer, UpgradeResponse) else 101
         self._metrics.observe(info, status, self._clock.monotonic() - began)
         if record is not None:
@@ -271,6 +272,20 @@ def _somebody(user: User | None) -> User:
     if user is None:
         raise generic(_UNAUTHORIZED)
     return user
+
+
+def _warnings(texts: list[str]) -> list[tuple[str, str]]:
+    """Return the headers of warnings, each once; where they are long, each is cut, and those beyond are left out."""
+    lines = list(dict.fromkeys(texts))
+    if sum(map(len, lines)) > _ALL_WARNINGS:
+        lines = [line[:_ONE_WARNING] for line in lines]
+    found, left = [], _ALL_WARNINGS
+    for line in lines:
+        left -= len(line)
+        if left < 0:
+            break
+        found.append(("Warning", _warning(line)))
+    return found
 
 
 def _warning(text: str) -> str:

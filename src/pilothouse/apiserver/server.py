@@ -8,13 +8,11 @@ from typing import Any, Self
 from pilothouse.apiserver.access.escalation import EscalationPlugin
 from pilothouse.apiserver.access.pki import Pki
 from pilothouse.apiserver.access.wiring import Access, AccessSettings
+from pilothouse.apiserver.admission.assembly import dynamic_steps
 from pilothouse.apiserver.admission.builtins import standard
 from pilothouse.apiserver.admission.chain import Admission
 from pilothouse.apiserver.admission.changing import settle
-from pilothouse.apiserver.admission.mutating_policies import MutatingPolicies
-from pilothouse.apiserver.admission.policies import ValidatingPolicies
 from pilothouse.apiserver.admission.webhook_client import WebhookClient, service_resolver
-from pilothouse.apiserver.admission.webhooks import MutatingWebhooks, ValidatingWebhooks
 from pilothouse.apiserver.allocation import Allocator
 from pilothouse.apiserver.audit import AuditLog, Auditor, Event
 from pilothouse.apiserver.backends import Backends
@@ -169,13 +167,14 @@ class ApiServer:
             options.ids,
             options.clock,
             resources=find,
-            dynamic=(
-                MutatingPolicies(
-                    self.view, self._resource_of, self.access.authorizer, self.catalogue.conversions.schema
-                ),
-                MutatingWebhooks(self.view, self.webhooks, options.ids, self.access.authorizer, self._settled),
-                ValidatingPolicies(self.view, self._resource_of, self.access.authorizer),
-                ValidatingWebhooks(self.view, self.webhooks, options.ids, self.access.authorizer),
+            dynamic=dynamic_steps(
+                self.view,
+                authorizer,
+                options.ids,
+                lambda: self.webhooks,
+                find=find,
+                schemas=self.catalogue.conversions.schema,
+                settle=self._settled,
             ),
             enable=options.enable_admission,
             disable=options.disable_admission,

@@ -85,7 +85,7 @@ class _Load:
     "--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True, help="How long to write under load."
 )
 def demo(seconds: float) -> None:
-    """Start a cluster, define a kind, apply and watch, kill it with SIGKILL under load, and show that nothing is lost."""
+    """Start a cluster, define a kind, apply, watch, kill it with SIGKILL under load, and show that nothing is lost."""
     with tempfile.TemporaryDirectory(prefix="pilothouse-demo-") as directory:
         try:
             asyncio.run(_demo(Path(directory) / "cluster", seconds))
