@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilothouse.testing.caller import Caller, Object, Predicate
@@ -35,11 +35,20 @@ class LoopThread:
         if self._loop is None or not self._thread.is_alive():
             work.close()
             raise RuntimeError("this control plane is not running; use it inside of its `with` block")
-        future: Future[_T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        loop, outcome, tasks = self._loop, Future[_T](), list[asyncio.Task[_T]]()
+
+        def begin() -> None:
+            tasks.append(loop.create_task(work))
+            tasks[0].add_done_callback(lambda task: _settle(task, outcome))
+
+        loop.call_soon_threadsafe(begin)
         try:
-            return future.result()
+            return outcome.result()
         except BaseException:
-            future.cancel()
+            if not outcome.done():
+                # what it holds is let go before anybody goes on; `begin` comes first
+                loop.call_soon_threadsafe(lambda: tasks[0].cancel())  # noqa: PLW0108  # it may not be there yet
+                wait([outcome])
             raise
 
     def close(self) -> None:
@@ -126,6 +135,16 @@ class BlockingPlane(BlockingCaller):
     def advance(self, seconds: float) -> None:
         """Move the plane's fake clock and let everything happen that falls due. Raises TypeError for a real clock."""
         self._thread.call(self.plane.advance(seconds))
+
+
+def _settle(task: asyncio.Task[_T], outcome: Future[_T]) -> None:
+    if task.cancelled():
+        outcome.cancel()
+        outcome.set_running_or_notify_cancel()  # only this wakes `wait`
+    elif (error := task.exception()) is not None:
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(task.result())
 
 
 async def _get(read: Callable[[], _T]) -> _T:

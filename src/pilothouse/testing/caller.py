@@ -13,7 +13,7 @@ import msgspec
 from pilothouse.apiserver.http import InProcessAnswer, InProcessTransport
 from pilothouse.apiserver.model import User
 from pilothouse.apiserver.paths import parse
-from pilothouse.kinds.status import Expired, from_dict
+from pilothouse.kinds.status import ApiStatus, Expired, from_dict, generic
 
 __all__ = ["Caller", "Object", "Predicate", "user_of"]
 
@@ -65,7 +65,7 @@ class Caller:
         raw = await answer.read()
         decoded = _decoded(answer, raw)
         if answer.status >= _REFUSED:
-            raise from_dict(decoded if isinstance(decoded, dict) else {"message": decoded}, code=answer.status)
+            raise _refusal(answer.status, decoded)
         return decoded
 
     async def watch(self, path: str, *, since: str = "") -> AsyncGenerator[tuple[str, Object], None]:
@@ -76,7 +76,7 @@ class Caller:
         """
         answer = await self.request("GET", _with(path, watch="true", resourceVersion=since))
         if answer.stream is None:
-            raise from_dict(_decoded(answer, answer.body), code=answer.status)
+            raise _refusal(answer.status, _decoded(answer, answer.body))
         try:
             async for line in _lines(answer.stream):
                 event = msgspec.json.decode(line)
@@ -152,6 +152,10 @@ def _decoded(answer: InProcessAnswer, raw: bytes) -> Any:
     if answer.header("content-type").startswith(_JSON):
         return msgspec.json.decode(raw)
     return raw.decode("utf-8", "replace")
+
+
+def _refusal(status: int, decoded: Any) -> ApiStatus:
+    return from_dict(decoded, code=status) if isinstance(decoded, dict) else generic(status, decoded.strip())
 
 
 async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -72,7 +72,7 @@ class ControlPlane(Caller):
         )
         self._pki = Pki(os.path.join(self._root, "pki"), files=self._files)
         self._used = False
-        self._store: EmbeddedStore | None = None
+        self._opening: asyncio.Task[EmbeddedStore] | None = None
         self._server: ApiServer | None = None
         self._serving: Serving | None = None
         self._thread: LoopThread | None = None
@@ -165,7 +165,9 @@ class ControlPlane(Caller):
 
     async def _start(self) -> None:
         options = self.options
-        store, _ = await asyncio.gather(self._open_store(), asyncio.to_thread(self._pki.ensure))
+        # Threads cannot be stopped: whoever is cancelled now waits, when it closes, for what they open.
+        self._opening = asyncio.get_running_loop().create_task(self._open())
+        store = await asyncio.shield(self._opening)
         fresh = (await store.status()).revision == _EMPTY
         seeded = await seed(store, options.clock, options.ids) if fresh else 0
         self._server = server = ApiServer(store, options, pki=self._pki)
@@ -176,9 +178,10 @@ class ControlPlane(Caller):
         if options.lifecycle:
             await self.wait_for(_DEFAULT_ACCOUNT)
 
-    async def _open_store(self) -> EmbeddedStore:
+    async def _open(self) -> EmbeddedStore:
         options = self.options
-        self._store = await EmbeddedStore.open(
+        await asyncio.to_thread(self._pki.ensure)
+        return await EmbeddedStore.open(
             StoreOptions(
                 data_dir=os.path.join(self._root, "store"),
                 filesystem=self._files,
@@ -187,16 +190,24 @@ class ControlPlane(Caller):
                 metrics=options.metrics,
             )
         )
-        return self._store
 
     async def _close(self) -> None:
-        # Whoever is cancelled while it closes still leaves nothing behind.
-        await asyncio.shield(asyncio.get_running_loop().create_task(self._end()))
+        """End all of it, even if whoever waits for it is cancelled: that comes after."""
+        ending = asyncio.get_running_loop().create_task(self._end())
+        late: asyncio.CancelledError | None = None
+        while not ending.done():
+            try:
+                await asyncio.wait([ending])
+            except asyncio.CancelledError as error:
+                late = error
+        ending.result()
+        if late is not None:
+            raise late
 
     async def _end(self) -> None:
         serving, self._serving = self._serving, None
         server, self._server = self._server, None
-        store, self._store = self._store, None
+        opening, self._opening = self._opening, None
         try:
             if serving is not None:
                 await serving.close()
@@ -205,8 +216,10 @@ class ControlPlane(Caller):
                 if server is not None:
                     await server.close()
             finally:
-                if store is not None:
-                    await store.close()
+                if opening is not None:
+                    await asyncio.wait([opening])
+                    if opening.exception() is None:
+                        await opening.result().close()
 
     def _handle(self, request: Request) -> Answer | Awaitable[Answer]:
         return self.server.handle(request)
