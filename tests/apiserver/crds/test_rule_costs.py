@@ -43,6 +43,7 @@ _OBJECT = {
 _KINDS: dict[str, Any] = {
     "array of arrays": lambda most: _array(_array({"type": "number"}, None), most),
     "array of maps": lambda most: _array(_map({"type": "number"}, most), most),
+    "array of objects": lambda most: _array(_OBJECT, most),
     "string": _string,
     "bytes": lambda most: _string(most, format="byte"),
     "enum": lambda most: _string(most, enum=["A", "B", "C", "LongValue"]),
@@ -88,6 +89,8 @@ CASES = [
     ("string", "''.matches('(((((((((())))))))))[0-9]')", 7, 10, 7),
     ("string", "self.matches('')", 1, 100, 1),
     ("map:number", "self['x'] == 0.0", 2, 0, 2),
+    ("array of objects", "self[0] == null", 2, 422, 2),
+    ("array of objects", "self.all(x, true)", 555128, 50, 152),
     ("string", "self == 'x'", 2, 0, 1),
     ("bytes", "self == b'x'", 2, 0, 1),
     ("array:number", "self.all(x, x == 0.0)", 6291454, 3 * 1024 * 2048, 25165826),

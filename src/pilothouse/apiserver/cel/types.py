@@ -147,7 +147,8 @@ def object_type(
     unknown: bool = False,
 ) -> Type:
     """Return the type of objects with declared fields; `unknown` ones may be selected as well where it says so."""
-    return Type("object", name, fields_or_thunk=fields, min_bytes=min_bytes, open=unknown)
+    # Kubernetes counts an object as nothing when it estimates what comparing costs.
+    return Type("object", name, fields_or_thunk=fields, max_size=0, min_bytes=min_bytes, open=unknown)
 
 
 def variable(name: str) -> Type:
