@@ -5,19 +5,14 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any, Literal, TextIO
-
-import msgspec
-import structlog
-from opentelemetry import trace
 
 __all__ = ["Level", "configure", "get_logger", "is_secret_name", "redact"]
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
 _MAX_TEXT = 2_000
-_MAX_EXCEPTION = 16_000
 _MAX_ITEMS = 50
 _MAX_DEPTH = 5
 _HIDDEN = "***"
@@ -41,32 +36,93 @@ def configure(
     """Set up logging for the whole program; calling again replaces what was set.
 
     Records go to `stream` (stderr by default), one line each: readable text, or JSON with the fields `timestamp`
-    (RFC 3339, UTC), `level`, `logger`, `event`, and `trace_id` and `span_id` inside an active span.
+    (RFC 3339, UTC), `level`, `logger`, `event`, and `trace_id` and `span_id` inside an active span. What renders them
+    is loaded with the first record.
     """
-    numeric = logging.getLevelNamesMapping()[level.upper()]
-    target = stream or sys.stderr
-    chain = _processors()
-    renderer = _renderer(format, target)
-    _configure_structlog(numeric, [*chain, renderer], stream)
-    handler = logging.StreamHandler(target)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), _drop_formatted, *chain],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
+    _settings.level, _settings.format, _settings.stream = logging.getLevelNamesMapping()[level.upper()], format, stream
+    _settings.number += 1
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_Formatter())
     root = logging.getLogger()
     for old in [found for found in root.handlers if getattr(found, "pilothouse", False)]:
         root.removeHandler(old)
     handler.pilothouse = True  # type: ignore[attr-defined]  # our mark, to find it again
     root.addHandler(handler)
-    root.setLevel(numeric)
+    root.setLevel(_settings.level)
     logging.captureWarnings(capture=True)
+
+
+class _Settings:
+    """What `configure` was told; before it, and in programs of others, warnings go to stderr."""
+
+    def __init__(self) -> None:
+        self.level: int = logging.WARNING
+        self.format: Literal["console", "json"] = "console"
+        self.stream: TextIO | None = None
+        self.number = 0
+        self.applied = -1
+
+
+_settings = _Settings()
+
+
+def _structured() -> Any:
+    """Return the module that renders records, set up as `configure` last said."""
+    from pilothouse.foundation import _structured as module  # noqa: PLC0415  # what it loads takes its time
+
+    if _settings.applied != _settings.number:
+        module.apply(_settings.level, _settings.format, _settings.stream)
+        _settings.applied = _settings.number
+    return module
+
+
+class _Formatter(logging.Formatter):
+    """Renders records of the standard library's logging as all others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: logging.Formatter | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        if self._made is None:
+            self._made = _structured().formatter(_settings.format, _settings.stream)
+        return self._made.format(record)
+
+
+class _Logger:
+    """A logger that loads what renders records when the first one is to be written."""
+
+    __slots__ = ("_fields", "_name", "_number", "_real")
+
+    def __init__(self, name: str, fields: Mapping[str, object]) -> None:
+        self._name = name
+        self._fields = fields
+        self._real: Any = None
+        self._number = -1
+
+    def debug(self, event: str, *args: object, **fields: object) -> None:
+        """Write a record for who looks for a fault."""
+        if _settings.level <= logging.DEBUG:
+            self._bound().debug(event, *args, **fields)
+
+    def info(self, event: str, *args: object, **fields: object) -> None:
+        """Write a record of what goes on."""
+        if _settings.level <= logging.INFO:
+            self._bound().info(event, *args, **fields)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bound(), name)
+
+    def _bound(self) -> Any:
+        module = _structured()
+        if self._number != _settings.number:
+            self._real, self._number = module.logger(self._name, self._fields), _settings.number
+        return self._real
 
 
 def get_logger(name: str, **fields: object) -> Any:
     """Return a logger for `name` (a module's `__name__`) that adds `fields` to each record."""
-    return structlog.get_logger(name, **fields)
+    return _Logger(name, fields)
 
 
 def redact(value: Any, name: str = "", *, depth: int = 0, limit: int = _MAX_TEXT) -> Any:
@@ -101,32 +157,6 @@ def is_secret_name(name: str) -> bool:
     return any(word.lower() in _SECRET_WORDS for word in _WORDS.findall(name))
 
 
-class _Sink:
-    """Where one logger's lines go; stderr is looked up at each line, as it may be replaced."""
-
-    __slots__ = ("_stream", "name")
-
-    def __init__(self, name: str, stream: TextIO | None) -> None:
-        self.name = name
-        self._stream = stream
-
-    def msg(self, line: str) -> None:
-        stream = self._stream or sys.stderr
-        stream.write(line + "\n")
-        stream.flush()
-
-    debug = info = warning = error = critical = msg
-
-
-def _configure_structlog(level: int, processors: list[Callable[..., Any]], stream: TextIO | None) -> None:
-    structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda name="", *_: _Sink(name, stream),
-        cache_logger_on_first_use=False,
-    )
-
-
 def _tells_nothing(name: str, value: Any) -> bool:
     """Whether the value of a secret's field is none itself: whether there is one, or how many."""
     return value is None or isinstance(value, bool) or (isinstance(value, int) and name.lower().endswith("s"))
@@ -145,72 +175,3 @@ def _clean_text(text: str, limit: int) -> str:
     if "PRIVATE KEY" in text:
         text = _PEM_KEY.sub(f"{_HIDDEN} private key", text)
     return _BEARER.sub(rf"\1 {_HIDDEN}", text)
-
-
-def _processors() -> list[Callable[..., Any]]:
-    return [
-        structlog.processors.add_log_level,
-        _add_name,
-        structlog.contextvars.merge_contextvars,
-        _add_trace,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
-        structlog.processors.format_exc_info,
-        _redact_record,
-    ]
-
-
-def _add_name(logger: Any, _: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    # The standard library's records come with no logger, but with themselves.
-    record["logger"] = (record.get("_record") or logger).name
-    return record
-
-
-def _drop_formatted(_: Any, __: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    # Another handler's formatter leaves its own work on the record.
-    record.pop("message", None)
-    record.pop("asctime", None)
-    return record
-
-
-def _add_trace(_: Any, __: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    context = trace.get_current_span().get_span_context()
-    if context.is_valid:
-        record["trace_id"] = trace.format_trace_id(context.trace_id)
-        record["span_id"] = trace.format_span_id(context.span_id)
-    return record
-
-
-def _redact_record(_: Any, __: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for name, value in record.items():
-        if name in {"exception", "stack"}:
-            record[name] = redact(value, limit=_MAX_EXCEPTION)
-        elif name not in {"_record", "_from_structlog"}:
-            clean = redact(value, name)
-            record[name] = _one_line(clean) if isinstance(clean, str) else clean
-    return record
-
-
-def _one_line(text: str) -> str:
-    """Escape what would start another line or steer a terminal, whatever the text quotes."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _renderer(format: str, stream: TextIO) -> Callable[..., Any]:  # noqa: A002
-    if format == "json":
-        return _render_json
-    return structlog.dev.ConsoleRenderer(
-        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
-    )
-
-
-def _render_json(_: Any, __: str, record: MutableMapping[str, Any]) -> str:
-    first = {name: record.pop(name, None) for name in ("timestamp", "level", "logger", "event")}
-    return msgspec.json.encode(first | dict(record), enc_hook=str).decode()
-
-
-# Used as a library, before or without `configure`, warnings go to stderr: structlog's own default is stdout.
-if not structlog.is_configured():
-    _configure_structlog(logging.WARNING, [*_processors(), _renderer("console", sys.stderr)], None)
