@@ -81,6 +81,22 @@ async def test_workers_are_bounded_and_none_is_left_at_rest() -> None:
     assert work.clock.waiting == 0
 
 
+async def test_what_is_asked_for_as_a_worker_ends_is_not_forgotten() -> None:
+    done: list[str] = []
+
+    async def work(key: str) -> None:
+        done.append(key)
+        if key == "a":
+            # Called after this worker has ended and before the loop has told anybody.
+            asyncio.get_running_loop().call_soon(queue.add, "b")
+
+    clock = FakeClock()
+    queue = WorkQueue[str]("test", work, clock)
+    queue.add("a")
+    await clock.run(0)
+    assert done == ["a", "b"]
+
+
 async def test_failures_are_tried_again_with_growing_waits() -> None:
     work = Work()
     queue = work.queue()

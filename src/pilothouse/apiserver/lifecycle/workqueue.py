@@ -51,6 +51,8 @@ class WorkQueue(Generic[_K]):
         self._later: dict[_K, Timer] = {}
         self._failed: dict[_K, Iterator[float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # Counted apart from the tasks: one that has ended is among those until the loop has told of it.
+        self._alive = 0
         self._closed = False
 
     @property
@@ -70,7 +72,8 @@ class WorkQueue(Generic[_K]):
         if timer := self._later.pop(key, None):
             timer.cancel()
         self._ready[key] = None
-        if len(self._tasks) < self._workers and len(self._ready) > len(self._tasks) - len(self._running):
+        if self._alive < self._workers and len(self._ready) > self._alive - len(self._running):
+            self._alive += 1
             task = asyncio.get_running_loop().create_task(self._run(), name=self._name)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -109,15 +112,18 @@ class WorkQueue(Generic[_K]):
 
     async def _run(self) -> None:
         done = 0
-        while (key := self._next()) is not None:
-            self._running.add(key)
-            try:
-                await self._one(key)
-            finally:
-                self._running.discard(key)
-            done += 1
-            if not done % _TURN:
-                await asyncio.sleep(0)
+        try:
+            while (key := self._next()) is not None:
+                self._running.add(key)
+                try:
+                    await self._one(key)
+                finally:
+                    self._running.discard(key)
+                done += 1
+                if not done % _TURN:
+                    await asyncio.sleep(0)
+        finally:
+            self._alive -= 1
 
     async def _one(self, key: _K) -> None:
         try:
