@@ -113,7 +113,9 @@ def read_yaml(data: bytes) -> Any:
         # JSON is YAML, and read in a tenth of the time.
         try:
             return _decode_json(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except RecursionError:
+            raise BadRequest("exceeded max depth: the object is nested too deeply") from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
             pass
     import yaml  # noqa: PLC0415  # not needed by most requests
 
@@ -189,7 +191,12 @@ def check_custom_fields(
     warn: Callable[[str], None],
 ) -> Object:
     """Return a custom object without unknown fields; as `check_fields`."""
-    made, messages = pruned(body.obj)
+    try:
+        made, messages = pruned(body.obj)
+    except DecodeError as error:
+        raise BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {error}') from None
+    except RecursionError:
+        raise BadRequest("exceeded max depth: the object is nested too deeply") from None
     if validation != "Ignore" and body.raw is not None and has_duplicates(body.raw, body.obj):
         messages = [*strict_errors(ANY, body.raw), *messages]
     told(messages, kind, version, validation, warn)

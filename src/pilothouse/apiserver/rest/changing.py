@@ -262,6 +262,7 @@ class Changing:
         served = call.served
         applied = patch.content
         check_type(applied, call)
+        _check_metadata(unnamed(applied))
         check_names(applied, call.info, named=True)
         check_namespace(applied, call.info, namespaced=served.resource.namespaced)
         wanted = applied["metadata"].get("resourceVersion") or ""
@@ -315,6 +316,13 @@ class Changing:
         name = f"{info.namespace}/{info.name}" if info.namespace else f"/{info.name}"
         where = f"{name}; {resource.api_version}, Kind={resource.kind}"
         return UnknownReason(f"failed to create typed patch object ({where}): {error}")
+
+
+def _check_metadata(metadata: Object) -> None:
+    """Refuse what the names of an applied configuration cannot be, before they are compared."""
+    for name in ("name", "namespace", "uid", "resourceVersion"):
+        if not isinstance(metadata.get(name) or "", str):
+            raise BadRequest(f"metadata.{name} must be text")
 
 
 def as_it_is(call: Call, live: Object, new: Object, context: Context) -> Object:

@@ -31,7 +31,12 @@ class UnknownReason(ApiStatus):
 def check_type(obj: Any, call: Call) -> None:
     """Refuse an object of another kind or version than the path's; fill both in where they are missing."""
     resource = call.served.resource
+    if not isinstance(obj, dict):
+        raise BadRequest(f"the body makes no {resource.kind} but another value")
     kind, version = obj.get("kind") or "", obj.get("apiVersion") or ""
+    for name, value in (("kind", kind), ("apiVersion", version)):
+        if not isinstance(value, str):
+            raise BadRequest(f"couldn't get version/kind; json parse error: field {name} must be text")
     if not kind:
         obj["kind"] = kind = resource.kind
     if not version:
@@ -54,10 +59,12 @@ def check_type(obj: Any, call: Call) -> None:
 
 
 def unnamed(obj: Object) -> Object:
-    """Return the metadata of an object, made where it is missing or null."""
+    """Return the metadata of an object, made where it is missing or null. Raises BadRequest where it is no object."""
     metadata = obj.get("metadata")
-    if not isinstance(metadata, dict):
+    if metadata is None:
         metadata = obj["metadata"] = {}
+    if not isinstance(metadata, dict):
+        raise BadRequest("metadata must be an object")
     return metadata
 
 

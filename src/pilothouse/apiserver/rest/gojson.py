@@ -10,6 +10,8 @@ _SPACE = re.compile(rb"[ \t\r\n]*")
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
 _LITERALS = {0x74: b"true", 0x66: b"false", 0x6E: b"null"}
 _END = "unexpected end of JSON input"
+_LONGEST = 128 * 1024
+"""Bytes that are looked at; the loop waits for it, so a long text must not take seconds."""
 _DIGITS = frozenset(b"0123456789")
 _ESCAPED = frozenset(b'bfnrt\\/"')
 _HEX = frozenset(b"0123456789abcdefABCDEF")
@@ -172,7 +174,9 @@ class _Scanner:
 
 
 def syntax_error(data: bytes) -> str:
-    """Return what Go's decoder says of the first mistake, empty where the text is JSON."""
+    """Return what Go's decoder says of the first mistake; empty where the text is JSON, or too long to be looked at."""
+    if len(data) > _LONGEST:
+        return ""
     try:
         _Scanner(data).run()
     except _BadError as error:

@@ -64,7 +64,9 @@ class Patch:
             return cls(media, content, request.body, served)
         try:
             content = msgspec.json.decode(request.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except RecursionError:
+            raise BadRequest("error decoding patch: exceeded max depth") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             why = syntax_error(request.body) or str(error)
             into = "[]handlers.jsonPatchOp" if media == JSON_PATCH else "map"
             raise BadRequest(f"error decoding patch: {why}" if into else why) from None
