@@ -359,6 +359,9 @@ def test_lists_of_objects() -> None:
     more = decode(body.replace(b'"name"', b'"new":1,"name"'), ObjectList[Pod])
     assert more.items[0].metadata.carried == {"new": 1}
     assert to_dict(more)["items"][0]["metadata"] == {"name": "a", "new": 1}
+    for one in (found, more, ObjectList[Pod](), ObjectList[Pod](items=[])):
+        assert to_dict(pickle.loads(pickle.dumps(one))) == to_dict(one)
+        assert pickle.loads(pickle.dumps(one)) == one
     made = ObjectList.of(Widget, [Widget(spec=WidgetSpec(size=1))], ListMeta(resource_version="1"))
     assert to_dict(made)["kind"] == "WidgetList"
     assert to_dict(made)["apiVersion"] == "example.com/v1"
@@ -367,6 +370,20 @@ def test_lists_of_objects() -> None:
 def test_quantities_may_be_numbers() -> None:
     limits: Mapping[str, Quantity] = decode(b'{"limits":{"cpu":1,"memory":"1Gi"}}', ResourceRequirements).limits
     assert limits == {"cpu": 1, "memory": "1Gi"}
+
+
+def test_secrets_are_not_shown() -> None:
+    secret = decode(
+        b'{"metadata":{"name":"a","annotations":{"b":"hush"}},"stringData":{"c":"hush"},"d":"hush"}', Secret
+    )
+    request = from_dict({"status": {"token": "hush"}}, structs.TokenRequest)
+    review = from_dict({"spec": {"token": "hush"}}, structs.TokenReview)
+    listed = ObjectList.of(Secret, [secret])
+    for one in (secret, request, review, listed):
+        assert "hush" not in f"{one!r} {one}"
+        assert "hush" not in repr(list(one.__rich_repr__()))
+    assert repr(secret) == "Secret('a', ...)"
+    assert "hush" in encode(secret).decode()
 
 
 def test_a_thing_with_no_form_in_json_is_refused() -> None:

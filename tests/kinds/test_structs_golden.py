@@ -127,7 +127,7 @@ values = st.recursive(
 names = st.text(max_size=8) | st.sampled_from([CARRIED_KEY, "carried", "node_name", "Spec", "podIp", "kinds"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     found=st.sampled_from(OBJECTS),
     pool=st.lists(st.dictionaries(names, values, max_size=3), min_size=1, max_size=4),

@@ -7,6 +7,7 @@ msgspec takes that for the struct's field `carried`. Encoding is the same the ot
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeVar
@@ -142,7 +143,17 @@ def _lift(value: Any, tree: Any) -> None:
 @cache
 def _nested(kind: Any) -> tuple[tuple[str, str], ...]:
     """Return the fields, by attribute and JSON name, below which there may be structs."""
-    return tuple((field.name, field.encode_name) for field in _fields(kind) if _step(field.type))
+    return tuple((field.name, field.encode_name) for field in _fields(kind) if _holds_structs(field.type))
+
+
+def _holds_structs(found: msgspec.inspect.Type) -> bool:
+    if isinstance(found, msgspec.inspect.UnionType):
+        return any(map(_holds_structs, found.types))
+    if isinstance(found, msgspec.inspect.CollectionType):
+        return _holds_structs(found.item_type)
+    if isinstance(found, msgspec.inspect.DictType):
+        return _holds_structs(found.value_type)
+    return isinstance(found, msgspec.inspect.StructType)
 
 
 _Step = Callable[[Any], Any]
@@ -154,6 +165,10 @@ class _Steps(NamedTuple):
     with_dict: _Step | None = None
     with_list: _Step | None = None
     with_text: _Step | None = None
+
+    def take_dict(self, value: Any) -> Any:
+        """Do with an object what it asks for."""
+        return self.with_dict(value) if self.with_dict and isinstance(value, dict) else value
 
     def take(self, value: Any) -> Any:
         """Do with the value what its kind asks for."""
@@ -170,30 +185,46 @@ class _Steps(NamedTuple):
 class _Shape:
     """Moves unknown fields of the objects of one struct type out of msgspec's way."""
 
-    __slots__ = ("_kind", "_plan")
+    __slots__ = ("_kind", "_names", "_steps")
 
     def __init__(self, kind: Any) -> None:
         self._kind = kind
-        self._plan: dict[str, _Step | None] | None = None
+        self._names: frozenset[str] = frozenset()
+        self._steps: dict[str, _Step] = {}
 
-    def __call__(self, tree: Mapping[str, Any]) -> dict[str, Any]:
-        plan = self._plan
-        if plan is None:
-            plan = self._plan = {field.encode_name: _step(field.type) for field in _fields(self._kind)}
-            del plan[CARRIED_KEY]
-        known, unknown = {}, {}
+    def __call__(self, tree: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not self._names:
+            self._learn()
+        unknown: dict[str, Any] = {}
+        changed: dict[str, Any] = {}
         for name, value in tree.items():
-            if name not in plan:
-                unknown[name] = value
-            elif value is not None:
-                step = plan[name]
+            if step := self._steps.get(name):
                 try:
-                    known[name] = step(value) if step else value
+                    made = step(value)
                 except _MisfitError:
                     unknown[name] = value
+                else:
+                    if made is not value:
+                        changed[name] = made
+        return self._rebuilt(tree, unknown, changed)
+
+    def _rebuilt(self, tree: Mapping[str, Any], unknown: dict[str, Any], changed: dict[str, Any]) -> Mapping[str, Any]:
+        """Give the same object where nothing has to change, which is the usual case."""
+        names = self._names
+        if not tree.keys() <= names:
+            unknown |= {name: value for name, value in tree.items() if name not in names}
+        if not unknown and not changed and None not in tree.values():
+            return tree
+        known = {name: value for name, value in tree.items() if value is not None and name not in unknown}
+        known |= changed
         if unknown:
             known[CARRIED_KEY] = Carried(unknown)
         return known
+
+    def _learn(self) -> None:
+        fields = [field for field in _fields(self._kind) if field.encode_name != CARRIED_KEY]
+        self._steps = {field.encode_name: step for field in fields if (step := _step(field.type))}
+        self._names = frozenset(field.encode_name for field in fields)
 
 
 _shape = cache(_Shape)
@@ -222,6 +253,8 @@ def _step(found: msgspec.inspect.Type) -> _Step | None:
             steps = steps._replace(with_dict=_in_values(inner))
         elif isinstance(part, msgspec.inspect.CollectionType) and (inner := _step(part.item_type)):
             steps = steps._replace(with_list=_in_elements(inner))
+    if steps.with_dict and not steps.with_list and not steps.with_text:
+        return steps.take_dict
     return steps.take if any(steps) else None
 
 
@@ -235,7 +268,11 @@ def _listed(texts: frozenset[Any]) -> _Step:
 
 
 def _in_elements(inner: _Step) -> _Step:
-    return lambda values: [inner(value) for value in values]
+    def step(values: Any) -> Any:
+        made = [inner(value) for value in values]
+        return values if all(map(operator.is_, made, values)) else made
+
+    return step
 
 
 def _in_values(inner: _Step) -> _Step:

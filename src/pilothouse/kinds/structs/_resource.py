@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
+import msgspec
+
+from ._codec import decode, encode
 from ._struct import Struct, StructType, field
 from .meta import ListMeta, ObjectMeta
 
@@ -93,3 +96,13 @@ class ObjectList(Struct, Generic[R]):
         group, version, name = kind.gvk
         api_version = f"{group}/{version}" if group else version
         return cls(api_version=api_version, kind=f"{name}List", metadata=metadata, items=list(items))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        items = None if self.items == () else list(self.items)
+        return _restored, (encode(msgspec.structs.replace(self, items=())), items)
+
+
+def _restored(data: bytes, items: list[Any] | None) -> ObjectList[Any]:
+    """Give a list back that was pickled; only the items know of what kind they are."""
+    found = decode(data, ObjectList[Any])
+    return found if items is None else msgspec.structs.replace(found, items=items)

@@ -11,7 +11,7 @@ from msgspec import field
 from ._absent import CARRIED_KEY, NOTHING, Carried, absent
 from ._codec import decode, encode
 
-__all__ = ["Struct", "StructType", "field"]
+__all__ = ["Concealed", "Struct", "StructType", "field"]
 
 _OPTIONS: Final = ("kw_only", "frozen", "omit_defaults", "repr_omit_defaults", "forbid_unknown_fields")
 _Field: Final = type(field())
@@ -50,3 +50,16 @@ class Struct(msgspec.Struct, metaclass=StructType, frozen=True, kw_only=True):
 
     def __reduce__(self) -> tuple[Callable[[bytes, type[Self]], Self], tuple[bytes, type[Self]]]:
         return decode, (encode(self), type(self))
+
+
+class Concealed:
+    """Makes a struct show its name alone, so that what is in it gets into no log. Name it before the other base."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        name = getattr(getattr(self, "metadata", None), "name", "")
+        return f"{type(self).__name__}({f'{name!r}, ' if name else ''}...)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ._resource import Resource
-from ._struct import Struct
+from ._struct import Concealed, Struct
 from ._values import EMPTY, Time
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 
-class TokenReviewSpec(Struct):
+class TokenReviewSpec(Concealed, Struct):
     """`spec{}` of TokenReview."""
 
     token: str = ""
@@ -69,7 +69,7 @@ class TokenRequestSpec(Struct):
     expiration_seconds: int | None = None
 
 
-class TokenRequestStatus(Struct):
+class TokenRequestStatus(Concealed, Struct):
     """`status{}` of TokenRequest."""
 
     token: str = ""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from ._resource import Resource
-from ._struct import Struct
+from ._struct import Concealed, Struct
 from ._values import EMPTY, Quantity, Time
 from .core_references import LocalObjectReference, ObjectReference
 
@@ -35,7 +35,7 @@ class ConfigMap(Resource, group="", version="v1", plural="configmaps"):
     immutable: bool | None = None
 
 
-class Secret(Resource, group="", version="v1", plural="secrets"):
+class Secret(Concealed, Resource, group="", version="v1", plural="secrets"):
     """Secret: one of `secrets`, in a namespace."""
 
     data: Mapping[str, bytes] = EMPTY
