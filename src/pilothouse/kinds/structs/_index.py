@@ -6,8 +6,8 @@ __all__ = ["GROUPS", "MODULES"]
 
 MODULES: Final[dict[str, str]] = {
     "meta": (
-        "Condition LabelSelector LabelSelectorRequirement ListMeta ManagedFieldsEntry ObjectMeta "
-        "OwnerReference ShardInfo"
+        "Condition DeleteOptions LabelSelector LabelSelectorRequirement ListMeta ManagedFieldsEntry "
+        "ObjectMeta OwnerReference Preconditions ShardInfo"
     ),
     "core_references": ("LocalObjectReference ObjectReference SecretReference"),
     "core_drivers": (
@@ -98,9 +98,7 @@ MODULES: Final[dict[str, str]] = {
         "ResourceMetricSource ResourceMetricStatus"
     ),
     "autoscaling_v1": ("Scale ScaleSpec ScaleStatus"),
-    "policy": (
-        "DeleteOptions Eviction PodDisruptionBudget PodDisruptionBudgetSpec PodDisruptionBudgetStatus Preconditions"
-    ),
+    "policy": ("Eviction PodDisruptionBudget PodDisruptionBudgetSpec PodDisruptionBudgetStatus"),
     "networking": (
         "HTTPIngressPath HTTPIngressRuleValue IPAddress IPAddressSpec IPBlock Ingress IngressBackend "
         "IngressClass IngressClassParametersReference IngressClassSpec IngressLoadBalancerIngress "

@@ -53,7 +53,7 @@ class ResourceType(StructType):
             "api_version": _always(f"{group}/{version}" if group else version),
             "kind": _always(kind),
         }
-        base = super().__new__(mcls, name, bases, filled)
+        base = super().__new__(mcls, f"{name}Base", bases, filled)
         gvk = group, version, kind
         facts = {"group": group, "version": version, "plural": plural, "namespaced": namespaced, "gvk": gvk}
         made = super().__new__(mcls, name, (base,), {**namespace, **facts}, **options)

@@ -39,7 +39,7 @@ __all__ = [
 
 
 class ServiceReference(Struct):
-    """`service{}` of WebhookClientConfig."""
+    """`service` of WebhookClientConfig."""
 
     namespace: str = ""
     name: str = ""
@@ -48,7 +48,7 @@ class ServiceReference(Struct):
 
 
 class WebhookClientConfig(Struct):
-    """`clientConfig[]` of ValidatingWebhook and of others."""
+    """`clientConfig` of ValidatingWebhook and of others."""
 
     service: ServiceReference | None = None
     ca_bundle: bytes = b""
@@ -130,7 +130,7 @@ class MutatingWebhookConfiguration(
 
 
 class ParamKind(Struct):
-    """`paramKind{}` of ValidatingAdmissionPolicySpec and of others."""
+    """`paramKind` of ValidatingAdmissionPolicySpec and of others."""
 
     api_version: str = ""
     kind: str = ""
@@ -148,7 +148,7 @@ class NamedRuleWithOperations(Struct):
 
 
 class MatchResources(Struct):
-    """`matchConstraints{}` of ValidatingAdmissionPolicySpec and of others."""
+    """`matchConstraints` of ValidatingAdmissionPolicySpec and of others."""
 
     namespace_selector: LabelSelector | None = None
     object_selector: LabelSelector | None = None
@@ -181,7 +181,7 @@ class Variable(Struct):
 
 
 class ValidatingAdmissionPolicySpec(Struct):
-    """`spec[]` of ValidatingAdmissionPolicy."""
+    """`spec` of ValidatingAdmissionPolicy."""
 
     param_kind: ParamKind | None = None
     match_constraints: MatchResources | None = None
@@ -200,13 +200,13 @@ class ExpressionWarning(Struct):
 
 
 class TypeChecking(Struct):
-    """`typeChecking{}` of ValidatingAdmissionPolicyStatus."""
+    """`typeChecking` of ValidatingAdmissionPolicyStatus."""
 
     expression_warnings: Sequence[ExpressionWarning] = ()
 
 
 class ValidatingAdmissionPolicyStatus(Struct):
-    """`status[]` of ValidatingAdmissionPolicy."""
+    """`status` of ValidatingAdmissionPolicy."""
 
     observed_generation: int = 0
     type_checking: TypeChecking | None = None
@@ -223,7 +223,7 @@ class ValidatingAdmissionPolicy(
 
 
 class ParamRef(Struct):
-    """`paramRef{}` of ValidatingAdmissionPolicyBindingSpec and of others."""
+    """`paramRef` of ValidatingAdmissionPolicyBindingSpec and of others."""
 
     name: str = ""
     namespace: str = ""
@@ -232,7 +232,7 @@ class ParamRef(Struct):
 
 
 class ValidatingAdmissionPolicyBindingSpec(Struct):
-    """`spec[]` of ValidatingAdmissionPolicyBinding."""
+    """`spec` of ValidatingAdmissionPolicyBinding."""
 
     policy_name: str = ""
     param_ref: ParamRef | None = None
@@ -253,13 +253,13 @@ class ValidatingAdmissionPolicyBinding(
 
 
 class ApplyConfiguration(Struct):
-    """`applyConfiguration[]` of Mutation."""
+    """`applyConfiguration` of Mutation."""
 
     expression: str = ""
 
 
 class JSONPatch(Struct):
-    """`jsonPatch{}` of Mutation."""
+    """`jsonPatch` of Mutation."""
 
     expression: str = ""
 
@@ -273,7 +273,7 @@ class Mutation(Struct):
 
 
 class MutatingAdmissionPolicySpec(Struct):
-    """`spec[]` of MutatingAdmissionPolicy."""
+    """`spec` of MutatingAdmissionPolicy."""
 
     param_kind: ParamKind | None = None
     match_constraints: MatchResources | None = None
@@ -293,7 +293,7 @@ class MutatingAdmissionPolicy(
 
 
 class MutatingAdmissionPolicyBindingSpec(Struct):
-    """`spec[]` of MutatingAdmissionPolicyBinding."""
+    """`spec` of MutatingAdmissionPolicyBinding."""
 
     policy_name: str = ""
     param_ref: ParamRef | None = None

@@ -31,7 +31,7 @@ __all__ = [
 
 
 class CustomResourceDefinitionNames(Struct):
-    """`names{}` of CustomResourceDefinitionSpec and of others."""
+    """`names` of CustomResourceDefinitionSpec and of others."""
 
     plural: str = ""
     singular: str = ""
@@ -42,7 +42,7 @@ class CustomResourceDefinitionNames(Struct):
 
 
 class ExternalDocumentation(Struct):
-    """`externalDocs[]` of JSONSchemaProps."""
+    """`externalDocs` of JSONSchemaProps."""
 
     description: str = ""
     url: str = ""
@@ -62,7 +62,7 @@ class ValidationRule(Struct):
 
 
 class JSONSchemaProps(Struct):
-    """`items{}` of JSONSchemaProps and of others."""
+    """`items` of JSONSchemaProps and of others."""
 
     id: str = ""
     description: str = ""
@@ -111,17 +111,17 @@ class JSONSchemaProps(Struct):
 
 
 class CustomResourceValidation(Struct):
-    """`schema[]` of CustomResourceDefinitionVersion."""
+    """`schema` of CustomResourceDefinitionVersion."""
 
     open_api_v3_schema: JSONSchemaProps | None = field(default=None, name="openAPIV3Schema")
 
 
 class CustomResourceSubresourceStatus(Struct):
-    """`status{}` of CustomResourceSubresources."""
+    """`status` of CustomResourceSubresources."""
 
 
 class CustomResourceSubresourceScale(Struct):
-    """`scale[]` of CustomResourceSubresources."""
+    """`scale` of CustomResourceSubresources."""
 
     spec_replicas_path: str = ""
     status_replicas_path: str = ""
@@ -129,7 +129,7 @@ class CustomResourceSubresourceScale(Struct):
 
 
 class CustomResourceSubresources(Struct):
-    """`subresources{}` of CustomResourceDefinitionVersion."""
+    """`subresources` of CustomResourceDefinitionVersion."""
 
     status: CustomResourceSubresourceStatus | None = None
     scale: CustomResourceSubresourceScale | None = None
@@ -167,7 +167,7 @@ class CustomResourceDefinitionVersion(Struct):
 
 
 class ServiceReference(Struct):
-    """`service{}` of WebhookClientConfig."""
+    """`service` of WebhookClientConfig."""
 
     namespace: str = ""
     name: str = ""
@@ -176,7 +176,7 @@ class ServiceReference(Struct):
 
 
 class WebhookClientConfig(Struct):
-    """`clientConfig[]` of WebhookConversion."""
+    """`clientConfig` of WebhookConversion."""
 
     service: ServiceReference | None = None
     ca_bundle: bytes = b""
@@ -184,21 +184,21 @@ class WebhookClientConfig(Struct):
 
 
 class WebhookConversion(Struct):
-    """`webhook{}` of CustomResourceConversion."""
+    """`webhook` of CustomResourceConversion."""
 
     client_config: WebhookClientConfig | None = None
     conversion_review_versions: Sequence[str] = ()
 
 
 class CustomResourceConversion(Struct):
-    """`conversion{}` of CustomResourceDefinitionSpec."""
+    """`conversion` of CustomResourceDefinitionSpec."""
 
     strategy: str = ""
     webhook: WebhookConversion | None = None
 
 
 class CustomResourceDefinitionSpec(Struct):
-    """`spec{}` of CustomResourceDefinition."""
+    """`spec` of CustomResourceDefinition."""
 
     group: str = ""
     names: CustomResourceDefinitionNames = CustomResourceDefinitionNames()
@@ -220,7 +220,7 @@ class CustomResourceDefinitionCondition(Struct):
 
 
 class CustomResourceDefinitionStatus(Struct):
-    """`status{}` of CustomResourceDefinition."""
+    """`status` of CustomResourceDefinition."""
 
     conditions: Sequence[CustomResourceDefinitionCondition] = ()
     accepted_names: CustomResourceDefinitionNames = CustomResourceDefinitionNames()

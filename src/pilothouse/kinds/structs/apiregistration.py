@@ -10,7 +10,7 @@ __all__ = ["APIService", "APIServiceCondition", "APIServiceSpec", "APIServiceSta
 
 
 class ServiceReference(Struct):
-    """`service{}` of APIServiceSpec."""
+    """`service` of APIServiceSpec."""
 
     namespace: str = ""
     name: str = ""
@@ -18,7 +18,7 @@ class ServiceReference(Struct):
 
 
 class APIServiceSpec(Struct):
-    """`spec{}` of APIService."""
+    """`spec` of APIService."""
 
     service: ServiceReference | None = None
     group: str = ""
@@ -40,7 +40,7 @@ class APIServiceCondition(Struct):
 
 
 class APIServiceStatus(Struct):
-    """`status{}` of APIService."""
+    """`status` of APIService."""
 
     conditions: Sequence[APIServiceCondition] = ()
 

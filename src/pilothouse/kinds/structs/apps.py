@@ -40,7 +40,7 @@ __all__ = [
 
 
 class RollingUpdateDeployment(Struct):
-    """`rollingUpdate[]` of DeploymentStrategy."""
+    """`rollingUpdate` of DeploymentStrategy."""
 
     max_unavailable: IntOrString | None = None
     max_surge: IntOrString | None = None
@@ -54,7 +54,7 @@ class DeploymentStrategy(Struct):
 
 
 class DeploymentSpec(Struct):
-    """`spec[]` of Deployment."""
+    """`spec` of Deployment."""
 
     replicas: int | None = None
     selector: LabelSelector = LabelSelector()
@@ -78,7 +78,7 @@ class DeploymentCondition(Struct):
 
 
 class DeploymentStatus(Struct):
-    """`status[]` of Deployment."""
+    """`status` of Deployment."""
 
     observed_generation: int = 0
     replicas: int = 0
@@ -99,7 +99,7 @@ class Deployment(Resource, group="apps", version="v1", plural="deployments"):
 
 
 class ReplicaSetSpec(Struct):
-    """`spec[]` of ReplicaSet."""
+    """`spec` of ReplicaSet."""
 
     replicas: int | None = None
     selector: LabelSelector = LabelSelector()
@@ -118,7 +118,7 @@ class ReplicaSetCondition(Struct):
 
 
 class ReplicaSetStatus(Struct):
-    """`status[]` of ReplicaSet."""
+    """`status` of ReplicaSet."""
 
     replicas: int = 0
     fully_labeled_replicas: int = 0
@@ -137,34 +137,34 @@ class ReplicaSet(Resource, group="apps", version="v1", plural="replicasets"):
 
 
 class RollingUpdateStatefulSetStrategy(Struct):
-    """`rollingUpdate[]` of StatefulSetUpdateStrategy."""
+    """`rollingUpdate` of StatefulSetUpdateStrategy."""
 
     partition: int | None = None
     max_unavailable: IntOrString | None = None
 
 
 class StatefulSetUpdateStrategy(Struct):
-    """`updateStrategy[]` of StatefulSetSpec."""
+    """`updateStrategy` of StatefulSetSpec."""
 
     type: Literal["OnDelete", "RollingUpdate"] | None = None
     rolling_update: RollingUpdateStatefulSetStrategy | None = None
 
 
 class StatefulSetPersistentVolumeClaimRetentionPolicy(Struct):
-    """`persistentVolumeClaimRetentionPolicy[]` of StatefulSetSpec."""
+    """`persistentVolumeClaimRetentionPolicy` of StatefulSetSpec."""
 
     when_deleted: str = ""
     when_scaled: str = ""
 
 
 class StatefulSetOrdinals(Struct):
-    """`ordinals[]` of StatefulSetSpec."""
+    """`ordinals` of StatefulSetSpec."""
 
     start: int = 0
 
 
 class StatefulSetSpec(Struct):
-    """`spec[]` of StatefulSet."""
+    """`spec` of StatefulSet."""
 
     replicas: int | None = None
     selector: LabelSelector = LabelSelector()
@@ -190,7 +190,7 @@ class StatefulSetCondition(Struct):
 
 
 class StatefulSetStatus(Struct):
-    """`status[]` of StatefulSet."""
+    """`status` of StatefulSet."""
 
     observed_generation: int = 0
     replicas: int = 0
@@ -212,21 +212,21 @@ class StatefulSet(Resource, group="apps", version="v1", plural="statefulsets"):
 
 
 class RollingUpdateDaemonSet(Struct):
-    """`rollingUpdate[]` of DaemonSetUpdateStrategy."""
+    """`rollingUpdate` of DaemonSetUpdateStrategy."""
 
     max_unavailable: IntOrString | None = None
     max_surge: IntOrString | None = None
 
 
 class DaemonSetUpdateStrategy(Struct):
-    """`updateStrategy{}` of DaemonSetSpec."""
+    """`updateStrategy` of DaemonSetSpec."""
 
     type: Literal["OnDelete", "RollingUpdate"] | None = None
     rolling_update: RollingUpdateDaemonSet | None = None
 
 
 class DaemonSetSpec(Struct):
-    """`spec{}` of DaemonSet."""
+    """`spec` of DaemonSet."""
 
     selector: LabelSelector = LabelSelector()
     template: PodTemplateSpec = PodTemplateSpec()
@@ -246,7 +246,7 @@ class DaemonSetCondition(Struct):
 
 
 class DaemonSetStatus(Struct):
-    """`status{}` of DaemonSet."""
+    """`status` of DaemonSet."""
 
     current_number_scheduled: int = 0
     number_misscheduled: int = 0

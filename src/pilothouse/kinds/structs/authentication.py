@@ -21,14 +21,14 @@ __all__ = [
 
 
 class TokenReviewSpec(Concealed, Struct):
-    """`spec{}` of TokenReview."""
+    """`spec` of TokenReview."""
 
     token: str = ""
     audiences: Sequence[str] = ()
 
 
 class UserInfo(Struct):
-    """`user{}` of TokenReviewStatus and of others."""
+    """`user` of TokenReviewStatus and of others."""
 
     username: str = ""
     uid: str = ""
@@ -37,7 +37,7 @@ class UserInfo(Struct):
 
 
 class TokenReviewStatus(Struct):
-    """`status{}` of TokenReview."""
+    """`status` of TokenReview."""
 
     authenticated: bool | None = None
     user: UserInfo = UserInfo()
@@ -53,7 +53,7 @@ class TokenReview(Resource, group="authentication.k8s.io", version="v1", plural=
 
 
 class BoundObjectReference(Struct):
-    """`boundObjectRef{}` of TokenRequestSpec."""
+    """`boundObjectRef` of TokenRequestSpec."""
 
     kind: str = ""
     api_version: str = ""
@@ -62,7 +62,7 @@ class BoundObjectReference(Struct):
 
 
 class TokenRequestSpec(Struct):
-    """`spec{}` of TokenRequest."""
+    """`spec` of TokenRequest."""
 
     audiences: Sequence[str] = ()
     bound_object_ref: BoundObjectReference | None = None
@@ -70,7 +70,7 @@ class TokenRequestSpec(Struct):
 
 
 class TokenRequestStatus(Concealed, Struct):
-    """`status{}` of TokenRequest."""
+    """`status` of TokenRequest."""
 
     token: str = ""
     expiration_timestamp: Time | None = None
@@ -84,7 +84,7 @@ class TokenRequest(Resource, group="authentication.k8s.io", version="v1", plural
 
 
 class SelfSubjectReviewStatus(Struct):
-    """`status[]` of SelfSubjectReview."""
+    """`status` of SelfSubjectReview."""
 
     user_info: UserInfo = UserInfo()
 

@@ -36,21 +36,21 @@ class FieldSelectorRequirement(Struct):
 
 
 class FieldSelectorAttributes(Struct):
-    """`fieldSelector[]` of ResourceAttributes."""
+    """`fieldSelector` of ResourceAttributes."""
 
     raw_selector: str = ""
     requirements: Sequence[FieldSelectorRequirement] = ()
 
 
 class LabelSelectorAttributes(Struct):
-    """`labelSelector[]` of ResourceAttributes."""
+    """`labelSelector` of ResourceAttributes."""
 
     raw_selector: str = ""
     requirements: Sequence[LabelSelectorRequirement] = ()
 
 
 class ResourceAttributes(Struct):
-    """`resourceAttributes{}` of SubjectAccessReviewSpec and of others."""
+    """`resourceAttributes` of SubjectAccessReviewSpec and of others."""
 
     namespace: str = ""
     verb: str = ""
@@ -64,14 +64,14 @@ class ResourceAttributes(Struct):
 
 
 class NonResourceAttributes(Struct):
-    """`nonResourceAttributes{}` of SubjectAccessReviewSpec and of others."""
+    """`nonResourceAttributes` of SubjectAccessReviewSpec and of others."""
 
     path: str = ""
     verb: str = ""
 
 
 class SubjectAccessReviewSpec(Struct):
-    """`spec{}` of SubjectAccessReview and of others."""
+    """`spec` of SubjectAccessReview and of others."""
 
     resource_attributes: ResourceAttributes | None = None
     non_resource_attributes: NonResourceAttributes | None = None
@@ -82,7 +82,7 @@ class SubjectAccessReviewSpec(Struct):
 
 
 class SubjectAccessReviewStatus(Struct):
-    """`status{}` of SubjectAccessReview and of others."""
+    """`status` of SubjectAccessReview and of others."""
 
     allowed: bool | None = None
     reason: str = ""
@@ -100,7 +100,7 @@ class SubjectAccessReview(
 
 
 class SelfSubjectAccessReviewSpec(Struct):
-    """`spec[]` of SelfSubjectAccessReview."""
+    """`spec` of SelfSubjectAccessReview."""
 
     resource_attributes: ResourceAttributes | None = None
     non_resource_attributes: NonResourceAttributes | None = None
@@ -125,7 +125,7 @@ class LocalSubjectAccessReview(
 
 
 class SelfSubjectRulesReviewSpec(Struct):
-    """`spec[]` of SelfSubjectRulesReview."""
+    """`spec` of SelfSubjectRulesReview."""
 
     namespace: str = ""
 
@@ -147,7 +147,7 @@ class NonResourceRule(Struct):
 
 
 class SubjectRulesReviewStatus(Struct):
-    """`status[]` of SelfSubjectRulesReview."""
+    """`status` of SelfSubjectRulesReview."""
 
     resource_rules: Sequence[ResourceRule] = ()
     non_resource_rules: Sequence[NonResourceRule] = ()

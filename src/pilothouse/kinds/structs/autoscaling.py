@@ -35,7 +35,7 @@ __all__ = [
 
 
 class CrossVersionObjectReference(Struct):
-    """`describedObject[]` of ObjectMetricSource and of others."""
+    """`describedObject` of ObjectMetricSource and of others."""
 
     kind: str = ""
     name: str = ""
@@ -43,7 +43,7 @@ class CrossVersionObjectReference(Struct):
 
 
 class MetricTarget(Struct):
-    """`target[]` of ObjectMetricSource and of others."""
+    """`target` of ObjectMetricSource and of others."""
 
     type: str = ""
     value: Quantity | None = None
@@ -52,14 +52,14 @@ class MetricTarget(Struct):
 
 
 class MetricIdentifier(Struct):
-    """`metric[]` of ObjectMetricSource and of others."""
+    """`metric` of ObjectMetricSource and of others."""
 
     name: str = ""
     selector: LabelSelector | None = None
 
 
 class ObjectMetricSource(Struct):
-    """`object[]` of MetricSpec."""
+    """`object` of MetricSpec."""
 
     described_object: CrossVersionObjectReference = CrossVersionObjectReference()
     target: MetricTarget = MetricTarget()
@@ -67,28 +67,28 @@ class ObjectMetricSource(Struct):
 
 
 class PodsMetricSource(Struct):
-    """`pods[]` of MetricSpec."""
+    """`pods` of MetricSpec."""
 
     metric: MetricIdentifier = MetricIdentifier()
     target: MetricTarget = MetricTarget()
 
 
 class ResourceMetricSource(Struct):
-    """`resource[]` of MetricSpec."""
+    """`resource` of MetricSpec."""
 
     name: str = ""
     target: MetricTarget = MetricTarget()
 
 
 class ExternalMetricSource(Struct):
-    """`external[]` of MetricSpec."""
+    """`external` of MetricSpec."""
 
     metric: MetricIdentifier = MetricIdentifier()
     target: MetricTarget = MetricTarget()
 
 
 class ContainerResourceMetricSource(Struct):
-    """`containerResource[]` of MetricSpec."""
+    """`containerResource` of MetricSpec."""
 
     name: str = ""
     target: MetricTarget = MetricTarget()
@@ -115,7 +115,7 @@ class HPAScalingPolicy(Struct):
 
 
 class HPAScalingRules(Struct):
-    """`scaleUp[]` of HorizontalPodAutoscalerBehavior and of others."""
+    """`scaleUp` of HorizontalPodAutoscalerBehavior and of others."""
 
     select_policy: str | None = None
     policies: Sequence[HPAScalingPolicy] = ()
@@ -124,14 +124,14 @@ class HPAScalingRules(Struct):
 
 
 class HorizontalPodAutoscalerBehavior(Struct):
-    """`behavior[]` of HorizontalPodAutoscalerSpec."""
+    """`behavior` of HorizontalPodAutoscalerSpec."""
 
     scale_up: HPAScalingRules | None = None
     scale_down: HPAScalingRules | None = None
 
 
 class HorizontalPodAutoscalerSpec(Struct):
-    """`spec[]` of HorizontalPodAutoscaler."""
+    """`spec` of HorizontalPodAutoscaler."""
 
     scale_target_ref: CrossVersionObjectReference = CrossVersionObjectReference()
     min_replicas: int | None = None
@@ -141,7 +141,7 @@ class HorizontalPodAutoscalerSpec(Struct):
 
 
 class MetricValueStatus(Struct):
-    """`current[]` of ObjectMetricStatus and of others."""
+    """`current` of ObjectMetricStatus and of others."""
 
     value: Quantity | None = None
     average_value: Quantity | None = None
@@ -149,7 +149,7 @@ class MetricValueStatus(Struct):
 
 
 class ObjectMetricStatus(Struct):
-    """`object[]` of MetricStatus."""
+    """`object` of MetricStatus."""
 
     metric: MetricIdentifier = MetricIdentifier()
     current: MetricValueStatus = MetricValueStatus()
@@ -157,28 +157,28 @@ class ObjectMetricStatus(Struct):
 
 
 class PodsMetricStatus(Struct):
-    """`pods[]` of MetricStatus."""
+    """`pods` of MetricStatus."""
 
     metric: MetricIdentifier = MetricIdentifier()
     current: MetricValueStatus = MetricValueStatus()
 
 
 class ResourceMetricStatus(Struct):
-    """`resource[]` of MetricStatus."""
+    """`resource` of MetricStatus."""
 
     name: str = ""
     current: MetricValueStatus = MetricValueStatus()
 
 
 class ExternalMetricStatus(Struct):
-    """`external[]` of MetricStatus."""
+    """`external` of MetricStatus."""
 
     metric: MetricIdentifier = MetricIdentifier()
     current: MetricValueStatus = MetricValueStatus()
 
 
 class ContainerResourceMetricStatus(Struct):
-    """`containerResource[]` of MetricStatus."""
+    """`containerResource` of MetricStatus."""
 
     name: str = ""
     current: MetricValueStatus = MetricValueStatus()
@@ -207,7 +207,7 @@ class HorizontalPodAutoscalerCondition(Struct):
 
 
 class HorizontalPodAutoscalerStatus(Struct):
-    """`status[]` of HorizontalPodAutoscaler."""
+    """`status` of HorizontalPodAutoscaler."""
 
     observed_generation: int | None = None
     last_scale_time: Time | None = None

@@ -7,13 +7,13 @@ __all__ = ["Scale", "ScaleSpec", "ScaleStatus"]
 
 
 class ScaleSpec(Struct):
-    """`spec[]` of Scale."""
+    """`spec` of Scale."""
 
     replicas: int = 0
 
 
 class ScaleStatus(Struct):
-    """`status[]` of Scale."""
+    """`status` of Scale."""
 
     replicas: int = 0
     selector: str = ""

@@ -30,7 +30,7 @@ __all__ = [
 
 
 class PodFailurePolicyOnExitCodesRequirement(Struct):
-    """`onExitCodes[]` of PodFailurePolicyRule."""
+    """`onExitCodes` of PodFailurePolicyRule."""
 
     container_name: str | None = None
     operator: Literal["In", "NotIn"] | None = None
@@ -53,7 +53,7 @@ class PodFailurePolicyRule(Struct):
 
 
 class PodFailurePolicy(Struct):
-    """`podFailurePolicy[]` of JobSpec."""
+    """`podFailurePolicy` of JobSpec."""
 
     rules: Sequence[PodFailurePolicyRule] = ()
 
@@ -66,13 +66,13 @@ class SuccessPolicyRule(Struct):
 
 
 class SuccessPolicy(Struct):
-    """`successPolicy[]` of JobSpec."""
+    """`successPolicy` of JobSpec."""
 
     rules: Sequence[SuccessPolicyRule] = ()
 
 
 class JobSpec(Struct):
-    """`spec{}` of Job and of others."""
+    """`spec` of Job and of others."""
 
     parallelism: int | None = None
     completions: int | None = None
@@ -104,14 +104,14 @@ class JobCondition(Struct):
 
 
 class UncountedTerminatedPods(Struct):
-    """`uncountedTerminatedPods{}` of JobStatus."""
+    """`uncountedTerminatedPods` of JobStatus."""
 
     succeeded: Sequence[str] = ()
     failed: Sequence[str] = ()
 
 
 class JobStatus(Struct):
-    """`status{}` of Job."""
+    """`status` of Job."""
 
     conditions: Sequence[JobCondition] = ()
     start_time: Time | None = None
@@ -134,14 +134,14 @@ class Job(Resource, group="batch", version="v1", plural="jobs"):
 
 
 class JobTemplateSpec(Struct):
-    """`jobTemplate[]` of CronJobSpec."""
+    """`jobTemplate` of CronJobSpec."""
 
     metadata: ObjectMeta = ObjectMeta()
     spec: JobSpec = JobSpec()
 
 
 class CronJobSpec(Struct):
-    """`spec{}` of CronJob."""
+    """`spec` of CronJob."""
 
     schedule: str = ""
     starting_deadline_seconds: int | None = None
@@ -154,7 +154,7 @@ class CronJobSpec(Struct):
 
 
 class CronJobStatus(Struct):
-    """`status{}` of CronJob."""
+    """`status` of CronJob."""
 
     active: Sequence[ObjectReference] = ()
     last_schedule_time: Time | None = None

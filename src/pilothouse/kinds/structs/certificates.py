@@ -15,7 +15,7 @@ __all__ = [
 
 
 class CertificateSigningRequestSpec(Struct):
-    """`spec{}` of CertificateSigningRequest."""
+    """`spec` of CertificateSigningRequest."""
 
     request: bytes = b""
     username: str = ""
@@ -39,7 +39,7 @@ class CertificateSigningRequestCondition(Struct):
 
 
 class CertificateSigningRequestStatus(Struct):
-    """`status{}` of CertificateSigningRequest."""
+    """`status` of CertificateSigningRequest."""
 
     conditions: Sequence[CertificateSigningRequestCondition] = ()
     certificate: bytes = b""

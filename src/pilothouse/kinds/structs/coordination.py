@@ -8,7 +8,7 @@ __all__ = ["Lease", "LeaseSpec"]
 
 
 class LeaseSpec(Struct):
-    """`spec{}` of Lease."""
+    """`spec` of Lease."""
 
     holder_identity: str | None = None
     lease_duration_seconds: int | None = None

@@ -53,14 +53,14 @@ class ServiceAccount(Resource, group="", version="v1", plural="serviceaccounts")
 
 
 class EventSource(Struct):
-    """`source{}` of Event and of others."""
+    """`source` of Event and of others."""
 
     component: str = ""
     host: str = ""
 
 
 class EventSeries(Struct):
-    """`series{}` of Event."""
+    """`series` of Event."""
 
     count: int = 0
     last_observed_time: Time | None = None
@@ -105,13 +105,13 @@ class ScopedResourceSelectorRequirement(Struct):
 
 
 class ScopeSelector(Struct):
-    """`scopeSelector[]` of ResourceQuotaSpec."""
+    """`scopeSelector` of ResourceQuotaSpec."""
 
     match_expressions: Sequence[ScopedResourceSelectorRequirement] = ()
 
 
 class ResourceQuotaSpec(Struct):
-    """`spec{}` of ResourceQuota."""
+    """`spec` of ResourceQuota."""
 
     hard: Mapping[str, Quantity] = EMPTY
     scopes: Sequence[str] = ()
@@ -119,7 +119,7 @@ class ResourceQuotaSpec(Struct):
 
 
 class ResourceQuotaStatus(Struct):
-    """`status{}` of ResourceQuota."""
+    """`status` of ResourceQuota."""
 
     hard: Mapping[str, Quantity] = EMPTY
     used: Mapping[str, Quantity] = EMPTY
@@ -144,7 +144,7 @@ class LimitRangeItem(Struct):
 
 
 class LimitRangeSpec(Struct):
-    """`spec{}` of LimitRange."""
+    """`spec` of LimitRange."""
 
     limits: Sequence[LimitRangeItem] = ()
 

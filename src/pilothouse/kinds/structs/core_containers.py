@@ -47,7 +47,7 @@ class ContainerPort(Struct):
 
 
 class ConfigMapKeySelector(Struct):
-    """`configMapKeyRef[]` of EnvVarSource."""
+    """`configMapKeyRef` of EnvVarSource."""
 
     key: str = ""
     optional: bool | None = None
@@ -55,7 +55,7 @@ class ConfigMapKeySelector(Struct):
 
 
 class SecretKeySelector(Struct):
-    """`secretKeyRef[]` of EnvVarSource."""
+    """`secretKeyRef` of EnvVarSource."""
 
     key: str = ""
     optional: bool | None = None
@@ -63,7 +63,7 @@ class SecretKeySelector(Struct):
 
 
 class FileKeySelector(Struct):
-    """`fileKeyRef[]` of EnvVarSource."""
+    """`fileKeyRef` of EnvVarSource."""
 
     volume_name: str = ""
     path: str = ""
@@ -72,7 +72,7 @@ class FileKeySelector(Struct):
 
 
 class EnvVarSource(Struct):
-    """`valueFrom{}` of EnvVar."""
+    """`valueFrom` of EnvVar."""
 
     field_ref: ObjectFieldSelector | None = None
     resource_field_ref: ResourceFieldSelector | None = None
@@ -97,7 +97,7 @@ class ResourceClaim(Struct):
 
 
 class ResourceRequirements(Struct):
-    """`resources{}` of Container and of others."""
+    """`resources` of Container and of others."""
 
     limits: Mapping[str, Quantity] = EMPTY
     requests: Mapping[str, Quantity] = EMPTY
@@ -117,14 +117,14 @@ class VolumeMount(Struct):
 
 
 class Capabilities(Struct):
-    """`capabilities[]` of SecurityContext."""
+    """`capabilities` of SecurityContext."""
 
     add: Sequence[str] = ()
     drop: Sequence[str] = ()
 
 
 class SELinuxOptions(Struct):
-    """`seLinuxOptions{}` of SecurityContext and of others."""
+    """`seLinuxOptions` of SecurityContext and of others."""
 
     user: str = ""
     role: str = ""
@@ -133,7 +133,7 @@ class SELinuxOptions(Struct):
 
 
 class WindowsSecurityContextOptions(Struct):
-    """`windowsOptions{}` of SecurityContext and of others."""
+    """`windowsOptions` of SecurityContext and of others."""
 
     gmsa_credential_spec_name: str | None = None
     gmsa_credential_spec: str | None = None
@@ -142,21 +142,21 @@ class WindowsSecurityContextOptions(Struct):
 
 
 class SeccompProfile(Struct):
-    """`seccompProfile[]` of SecurityContext and of others."""
+    """`seccompProfile` of SecurityContext and of others."""
 
     type: Literal["Localhost", "RuntimeDefault", "Unconfined"] | None = None
     localhost_profile: str | None = None
 
 
 class AppArmorProfile(Struct):
-    """`appArmorProfile[]` of SecurityContext and of others."""
+    """`appArmorProfile` of SecurityContext and of others."""
 
     type: Literal["Localhost", "RuntimeDefault", "Unconfined"] | None = None
     localhost_profile: str | None = None
 
 
 class SecurityContext(Struct):
-    """`securityContext{}` of Container and of others."""
+    """`securityContext` of Container and of others."""
 
     capabilities: Capabilities | None = None
     privileged: bool | None = None
@@ -173,14 +173,14 @@ class SecurityContext(Struct):
 
 
 class ConfigMapEnvSource(Struct):
-    """`configMapRef{}` of EnvFromSource."""
+    """`configMapRef` of EnvFromSource."""
 
     optional: bool | None = None
     name: str = ""
 
 
 class SecretEnvSource(Struct):
-    """`secretRef{}` of EnvFromSource."""
+    """`secretRef` of EnvFromSource."""
 
     optional: bool | None = None
     name: str = ""
@@ -209,7 +209,7 @@ class ContainerResizePolicy(Struct):
 
 
 class ContainerRestartRuleOnExitCodes(Struct):
-    """`exitCodes[]` of ContainerRestartRule."""
+    """`exitCodes` of ContainerRestartRule."""
 
     operator: str = ""
     values: Sequence[int] = ()

@@ -31,7 +31,7 @@ __all__ = [
 
 
 class AWSElasticBlockStoreVolumeSource(Struct):
-    """`awsElasticBlockStore[]` of Volume and of others."""
+    """`awsElasticBlockStore` of Volume and of others."""
 
     volume_id: str = field(default="", name="volumeID")
     fs_type: str = ""
@@ -40,7 +40,7 @@ class AWSElasticBlockStoreVolumeSource(Struct):
 
 
 class AzureDiskVolumeSource(Struct):
-    """`azureDisk[]` of Volume and of others."""
+    """`azureDisk` of Volume and of others."""
 
     disk_name: str = ""
     disk_uri: str = field(default="", name="diskURI")
@@ -51,7 +51,7 @@ class AzureDiskVolumeSource(Struct):
 
 
 class AzureFileVolumeSource(Struct):
-    """`azureFile[]` of Volume."""
+    """`azureFile` of Volume."""
 
     secret_name: str = ""
     share_name: str = ""
@@ -59,7 +59,7 @@ class AzureFileVolumeSource(Struct):
 
 
 class CephFSVolumeSource(Struct):
-    """`cephfs[]` of Volume."""
+    """`cephfs` of Volume."""
 
     monitors: Sequence[str] = ()
     path: str = ""
@@ -70,7 +70,7 @@ class CephFSVolumeSource(Struct):
 
 
 class CinderVolumeSource(Struct):
-    """`cinder[]` of Volume."""
+    """`cinder` of Volume."""
 
     volume_id: str = field(default="", name="volumeID")
     fs_type: str = ""
@@ -79,7 +79,7 @@ class CinderVolumeSource(Struct):
 
 
 class CSIVolumeSource(Struct):
-    """`csi[]` of Volume."""
+    """`csi` of Volume."""
 
     driver: str = ""
     read_only: bool | None = None
@@ -89,7 +89,7 @@ class CSIVolumeSource(Struct):
 
 
 class FCVolumeSource(Struct):
-    """`fc[]` of Volume and of others."""
+    """`fc` of Volume and of others."""
 
     target_wwns: Sequence[str] = field(default=(), name="targetWWNs")
     lun: int | None = None
@@ -99,7 +99,7 @@ class FCVolumeSource(Struct):
 
 
 class FlexVolumeSource(Struct):
-    """`flexVolume[]` of Volume."""
+    """`flexVolume` of Volume."""
 
     driver: str = ""
     fs_type: str = ""
@@ -109,14 +109,14 @@ class FlexVolumeSource(Struct):
 
 
 class FlockerVolumeSource(Struct):
-    """`flocker[]` of Volume and of others."""
+    """`flocker` of Volume and of others."""
 
     dataset_name: str = ""
     dataset_uuid: str = field(default="", name="datasetUUID")
 
 
 class GCEPersistentDiskVolumeSource(Struct):
-    """`gcePersistentDisk[]` of Volume and of others."""
+    """`gcePersistentDisk` of Volume and of others."""
 
     pd_name: str = ""
     fs_type: str = ""
@@ -125,7 +125,7 @@ class GCEPersistentDiskVolumeSource(Struct):
 
 
 class GlusterfsVolumeSource(Struct):
-    """`glusterfs[]` of Volume."""
+    """`glusterfs` of Volume."""
 
     endpoints: str = ""
     path: str = ""
@@ -133,7 +133,7 @@ class GlusterfsVolumeSource(Struct):
 
 
 class ISCSIVolumeSource(Struct):
-    """`iscsi[]` of Volume."""
+    """`iscsi` of Volume."""
 
     target_portal: str = ""
     iqn: str = ""
@@ -149,14 +149,14 @@ class ISCSIVolumeSource(Struct):
 
 
 class PhotonPersistentDiskVolumeSource(Struct):
-    """`photonPersistentDisk[]` of Volume and of others."""
+    """`photonPersistentDisk` of Volume and of others."""
 
     pd_id: str = field(default="", name="pdID")
     fs_type: str = ""
 
 
 class PortworxVolumeSource(Struct):
-    """`portworxVolume[]` of Volume and of others."""
+    """`portworxVolume` of Volume and of others."""
 
     volume_id: str = field(default="", name="volumeID")
     fs_type: str = ""
@@ -164,7 +164,7 @@ class PortworxVolumeSource(Struct):
 
 
 class QuobyteVolumeSource(Struct):
-    """`quobyte[]` of Volume and of others."""
+    """`quobyte` of Volume and of others."""
 
     registry: str = ""
     volume: str = ""
@@ -175,7 +175,7 @@ class QuobyteVolumeSource(Struct):
 
 
 class RBDVolumeSource(Struct):
-    """`rbd[]` of Volume."""
+    """`rbd` of Volume."""
 
     monitors: Sequence[str] = ()
     image: str = ""
@@ -188,7 +188,7 @@ class RBDVolumeSource(Struct):
 
 
 class ScaleIOVolumeSource(Struct):
-    """`scaleIO[]` of Volume."""
+    """`scaleIO` of Volume."""
 
     gateway: str = ""
     system: str = ""
@@ -203,7 +203,7 @@ class ScaleIOVolumeSource(Struct):
 
 
 class StorageOSVolumeSource(Struct):
-    """`storageos[]` of Volume."""
+    """`storageos` of Volume."""
 
     volume_name: str = ""
     volume_namespace: str = ""
@@ -213,7 +213,7 @@ class StorageOSVolumeSource(Struct):
 
 
 class VsphereVirtualDiskVolumeSource(Struct):
-    """`vsphereVolume[]` of Volume and of others."""
+    """`vsphereVolume` of Volume and of others."""
 
     volume_path: str = ""
     fs_type: str = ""

@@ -20,7 +20,7 @@ __all__ = [
 
 
 class ExecAction(Struct):
-    """`exec{}` of LifecycleHandler and of others."""
+    """`exec` of LifecycleHandler and of others."""
 
     command: Sequence[str] = ()
 
@@ -33,7 +33,7 @@ class HTTPHeader(Struct):
 
 
 class HTTPGetAction(Struct):
-    """`httpGet{}` of LifecycleHandler and of others."""
+    """`httpGet` of LifecycleHandler and of others."""
 
     path: str = ""
     port: IntOrString = 0
@@ -43,20 +43,20 @@ class HTTPGetAction(Struct):
 
 
 class TCPSocketAction(Struct):
-    """`tcpSocket{}` of LifecycleHandler and of others."""
+    """`tcpSocket` of LifecycleHandler and of others."""
 
     port: IntOrString = 0
     host: str = ""
 
 
 class SleepAction(Struct):
-    """`sleep[]` of LifecycleHandler."""
+    """`sleep` of LifecycleHandler."""
 
     seconds: int = 0
 
 
 class LifecycleHandler(Struct):
-    """`postStart[]` of Lifecycle and of others."""
+    """`postStart` of Lifecycle and of others."""
 
     exec: ExecAction | None = None
     http_get: HTTPGetAction | None = None
@@ -65,7 +65,7 @@ class LifecycleHandler(Struct):
 
 
 class Lifecycle(Struct):
-    """`lifecycle[]` of Container and of others."""
+    """`lifecycle` of Container and of others."""
 
     post_start: LifecycleHandler | None = None
     pre_stop: LifecycleHandler | None = None
@@ -142,14 +142,14 @@ class Lifecycle(Struct):
 
 
 class GRPCAction(Struct):
-    """`grpc{}` of Probe."""
+    """`grpc` of Probe."""
 
     port: int = 0
     service: str | None = None
 
 
 class Probe(Struct):
-    """`livenessProbe{}` of Container and of others."""
+    """`livenessProbe` of Container and of others."""
 
     initial_delay_seconds: int = 0
     timeout_seconds: int = 0

@@ -43,7 +43,7 @@ class Taint(Struct):
 
 
 class ConfigMapNodeConfigSource(Struct):
-    """`configMap{}` of NodeConfigSource."""
+    """`configMap` of NodeConfigSource."""
 
     namespace: str = ""
     name: str = ""
@@ -53,13 +53,13 @@ class ConfigMapNodeConfigSource(Struct):
 
 
 class NodeConfigSource(Struct):
-    """`configSource{}` of NodeSpec and of others."""
+    """`configSource` of NodeSpec and of others."""
 
     config_map: ConfigMapNodeConfigSource | None = None
 
 
 class NodeSpec(Struct):
-    """`spec{}` of Node."""
+    """`spec` of Node."""
 
     pod_cidr: str = field(default="", name="podCIDR")
     external_id: str = field(default="", name="externalID")
@@ -89,25 +89,25 @@ class NodeAddress(Struct):
 
 
 class DaemonEndpoint(Struct):
-    """`kubeletEndpoint{}` of NodeDaemonEndpoints."""
+    """`kubeletEndpoint` of NodeDaemonEndpoints."""
 
     port: int = field(default=0, name="Port")
 
 
 class NodeDaemonEndpoints(Struct):
-    """`daemonEndpoints{}` of NodeStatus."""
+    """`daemonEndpoints` of NodeStatus."""
 
     kubelet_endpoint: DaemonEndpoint = DaemonEndpoint()
 
 
 class NodeSwapStatus(Struct):
-    """`swap{}` of NodeSystemInfo."""
+    """`swap` of NodeSystemInfo."""
 
     capacity: int | None = None
 
 
 class NodeSystemInfo(Struct):
-    """`nodeInfo{}` of NodeStatus."""
+    """`nodeInfo` of NodeStatus."""
 
     machine_id: str = field(default="", name="machineID")
     system_uuid: str = field(default="", name="systemUUID")
@@ -137,7 +137,7 @@ class AttachedVolume(Struct):
 
 
 class NodeConfigStatus(Struct):
-    """`config{}` of NodeStatus."""
+    """`config` of NodeStatus."""
 
     assigned: NodeConfigSource | None = None
     active: NodeConfigSource | None = None
@@ -146,7 +146,7 @@ class NodeConfigStatus(Struct):
 
 
 class NodeRuntimeHandlerFeatures(Struct):
-    """`features[]` of NodeRuntimeHandler."""
+    """`features` of NodeRuntimeHandler."""
 
     recursive_read_only_mounts: bool | None = None
     user_namespaces: bool | None = None
@@ -160,13 +160,13 @@ class NodeRuntimeHandler(Struct):
 
 
 class NodeFeatures(Struct):
-    """`features{}` of NodeStatus."""
+    """`features` of NodeStatus."""
 
     supplemental_groups_policy: bool | None = None
 
 
 class NodeStatus(Struct):
-    """`status{}` of Node."""
+    """`status` of Node."""
 
     capacity: Mapping[str, Quantity] = EMPTY
     allocatable: Mapping[str, Quantity] = EMPTY
@@ -192,7 +192,7 @@ class Node(Resource, group="", version="v1", plural="nodes", namespaced=False):
 
 
 class NamespaceSpec(Struct):
-    """`spec{}` of Namespace."""
+    """`spec` of Namespace."""
 
     finalizers: Sequence[str] = ()
 
@@ -208,7 +208,7 @@ class NamespaceCondition(Struct):
 
 
 class NamespaceStatus(Struct):
-    """`status{}` of Namespace."""
+    """`status` of Namespace."""
 
     phase: Literal["Active", "Terminating"] | None = None
     conditions: Sequence[NamespaceCondition] = ()

@@ -44,20 +44,20 @@ class PodCondition(Struct):
 
 
 class ContainerStateWaiting(Struct):
-    """`waiting{}` of ContainerState."""
+    """`waiting` of ContainerState."""
 
     reason: str = ""
     message: str = ""
 
 
 class ContainerStateRunning(Struct):
-    """`running{}` of ContainerState."""
+    """`running` of ContainerState."""
 
     started_at: Time | None = None
 
 
 class ContainerStateTerminated(Struct):
-    """`terminated{}` of ContainerState."""
+    """`terminated` of ContainerState."""
 
     exit_code: int = 0
     signal: int = 0
@@ -69,7 +69,7 @@ class ContainerStateTerminated(Struct):
 
 
 class ContainerState(Struct):
-    """`state{}` of ContainerStatus and of others."""
+    """`state` of ContainerStatus and of others."""
 
     waiting: ContainerStateWaiting | None = None
     running: ContainerStateRunning | None = None
@@ -77,13 +77,13 @@ class ContainerState(Struct):
 
 
 class ImageVolumeStatus(Struct):
-    """`image[]` of VolumeStatus."""
+    """`image` of VolumeStatus."""
 
     image_ref: str = ""
 
 
 class VolumeStatus(Struct):
-    """`volumeStatus[]` of VolumeMountStatus."""
+    """`volumeStatus` of VolumeMountStatus."""
 
     image: ImageVolumeStatus | None = None
 
@@ -99,7 +99,7 @@ class VolumeMountStatus(Struct):
 
 
 class LinuxContainerUser(Struct):
-    """`linux{}` of ContainerUser."""
+    """`linux` of ContainerUser."""
 
     uid: int = 0
     gid: int = 0
@@ -107,7 +107,7 @@ class LinuxContainerUser(Struct):
 
 
 class ContainerUser(Struct):
-    """`user{}` of ContainerStatus."""
+    """`user` of ContainerStatus."""
 
     linux: LinuxContainerUser | None = None
 
@@ -244,7 +244,7 @@ class ContainerExtendedResourceRequest(Struct):
 
 
 class PodExtendedResourceClaimStatus(Struct):
-    """`extendedResourceClaimStatus[]` of PodStatus."""
+    """`extendedResourceClaimStatus` of PodStatus."""
 
     request_mappings: Sequence[ContainerExtendedResourceRequest] = ()
     resource_claim_name: str = ""
@@ -259,7 +259,7 @@ class NodeAllocatableResourceClaimStatus(Struct):
 
 
 class PodStatus(Struct):
-    """`status{}` of Pod."""
+    """`status` of Pod."""
 
     phase: Literal["Failed", "Pending", "Running", "Succeeded", "Unknown"] | None = None
     conditions: Sequence[PodCondition] = ()

@@ -51,7 +51,7 @@ class Sysctl(Struct):
 
 
 class PodSecurityContext(Struct):
-    """`securityContext{}` of PodSpec."""
+    """`securityContext` of PodSpec."""
 
     se_linux_options: SELinuxOptions | None = None
     run_as_user: int | None = None
@@ -83,7 +83,7 @@ class PodDNSConfigOption(Struct):
 
 
 class PodDNSConfig(Struct):
-    """`dnsConfig{}` of PodSpec."""
+    """`dnsConfig` of PodSpec."""
 
     nameservers: Sequence[str] = ()
     searches: Sequence[str] = ()
@@ -97,7 +97,7 @@ class PodReadinessGate(Struct):
 
 
 class PodOS(Struct):
-    """`os{}` of PodSpec."""
+    """`os` of PodSpec."""
 
     name: str = ""
 
@@ -117,13 +117,13 @@ class PodResourceClaim(Struct):
 
 
 class PodSchedulingGroup(Struct):
-    """`schedulingGroup[]` of PodSpec."""
+    """`schedulingGroup` of PodSpec."""
 
     pod_group_name: str | None = None
 
 
 class PodSpec(Struct):
-    """`spec{}` of Pod and of others."""
+    """`spec` of Pod and of others."""
 
     volumes: Sequence[Volume] = ()
     containers: Sequence[Container] = ()
@@ -177,7 +177,7 @@ class Pod(Resource, group="", version="v1", plural="pods"):
 
 
 class PodTemplateSpec(Struct):
-    """`template[]` of PodTemplate and of others."""
+    """`template` of PodTemplate and of others."""
 
     metadata: ObjectMeta = ObjectMeta()
     spec: PodSpec = PodSpec()
@@ -190,7 +190,7 @@ class PodTemplate(Resource, group="", version="v1", plural="podtemplates"):
 
 
 class ReplicationControllerSpec(Struct):
-    """`spec[]` of ReplicationController."""
+    """`spec` of ReplicationController."""
 
     replicas: int | None = None
     selector: Mapping[str, str] = EMPTY
@@ -209,7 +209,7 @@ class ReplicationControllerCondition(Struct):
 
 
 class ReplicationControllerStatus(Struct):
-    """`status[]` of ReplicationController."""
+    """`status` of ReplicationController."""
 
     replicas: int = 0
     fully_labeled_replicas: int = 0

@@ -6,7 +6,7 @@ __all__ = ["LocalObjectReference", "ObjectReference", "SecretReference"]
 
 
 class ObjectReference(Struct):
-    """`targetRef{}` of EndpointAddress and of others."""
+    """`targetRef` of EndpointAddress and of others."""
 
     kind: str = ""
     namespace: str = ""
@@ -18,13 +18,13 @@ class ObjectReference(Struct):
 
 
 class LocalObjectReference(Struct):
-    """`secretRef[]` of CephFSVolumeSource and of others."""
+    """`secretRef` of CephFSVolumeSource and of others."""
 
     name: str = ""
 
 
 class SecretReference(Struct):
-    """`secretRef{}` of CephFSPersistentVolumeSource and of others."""
+    """`secretRef` of CephFSPersistentVolumeSource and of others."""
 
     name: str = ""
     namespace: str = ""

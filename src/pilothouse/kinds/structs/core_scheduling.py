@@ -38,7 +38,7 @@ class NodeSelectorTerm(Struct):
 
 
 class NodeSelector(Struct):
-    """`requiredDuringSchedulingIgnoredDuringExecution[]` of NodeAffinity and of others."""
+    """`requiredDuringSchedulingIgnoredDuringExecution` of NodeAffinity and of others."""
 
     node_selector_terms: Sequence[NodeSelectorTerm] = ()
 
@@ -51,14 +51,14 @@ class PreferredSchedulingTerm(Struct):
 
 
 class NodeAffinity(Struct):
-    """`nodeAffinity{}` of Affinity."""
+    """`nodeAffinity` of Affinity."""
 
     required_during_scheduling_ignored_during_execution: NodeSelector | None = None
     preferred_during_scheduling_ignored_during_execution: Sequence[PreferredSchedulingTerm] = ()
 
 
 class PodAffinityTerm(Struct):
-    """`podAffinityTerm{}` of WeightedPodAffinityTerm and of others."""
+    """`podAffinityTerm` of WeightedPodAffinityTerm and of others."""
 
     label_selector: LabelSelector | None = None
     namespaces: Sequence[str] = ()
@@ -76,21 +76,21 @@ class WeightedPodAffinityTerm(Struct):
 
 
 class PodAffinity(Struct):
-    """`podAffinity{}` of Affinity."""
+    """`podAffinity` of Affinity."""
 
     required_during_scheduling_ignored_during_execution: Sequence[PodAffinityTerm] = ()
     preferred_during_scheduling_ignored_during_execution: Sequence[WeightedPodAffinityTerm] = ()
 
 
 class PodAntiAffinity(Struct):
-    """`podAntiAffinity{}` of Affinity."""
+    """`podAntiAffinity` of Affinity."""
 
     required_during_scheduling_ignored_during_execution: Sequence[PodAffinityTerm] = ()
     preferred_during_scheduling_ignored_during_execution: Sequence[WeightedPodAffinityTerm] = ()
 
 
 class Affinity(Struct):
-    """`affinity{}` of PodSpec."""
+    """`affinity` of PodSpec."""
 
     node_affinity: NodeAffinity | None = None
     pod_affinity: PodAffinity | None = None

@@ -38,19 +38,19 @@ class ServicePort(Struct):
 
 
 class ClientIPConfig(Struct):
-    """`clientIP[]` of SessionAffinityConfig."""
+    """`clientIP` of SessionAffinityConfig."""
 
     timeout_seconds: int | None = None
 
 
 class SessionAffinityConfig(Struct):
-    """`sessionAffinityConfig{}` of ServiceSpec."""
+    """`sessionAffinityConfig` of ServiceSpec."""
 
     client_ip: ClientIPConfig | None = field(default=None, name="clientIP")
 
 
 class ServiceSpec(Struct):
-    """`spec{}` of Service."""
+    """`spec` of Service."""
 
     ports: Sequence[ServicePort] = ()
     selector: Mapping[str, str] = EMPTY
@@ -92,13 +92,13 @@ class LoadBalancerIngress(Struct):
 
 
 class LoadBalancerStatus(Struct):
-    """`loadBalancer[]` of ServiceStatus."""
+    """`loadBalancer` of ServiceStatus."""
 
     ingress: Sequence[LoadBalancerIngress] = ()
 
 
 class ServiceStatus(Struct):
-    """`status{}` of Service."""
+    """`status` of Service."""
 
     load_balancer: LoadBalancerStatus = LoadBalancerStatus()
     conditions: Sequence[Condition] = ()

@@ -45,13 +45,13 @@ __all__ = [
 
 
 class VolumeNodeAffinity(Struct):
-    """`nodeAffinity[]` of PersistentVolumeSpec."""
+    """`nodeAffinity` of PersistentVolumeSpec."""
 
     required: NodeSelector | None = None
 
 
 class AzureFilePersistentVolumeSource(Struct):
-    """`azureFile[]` of PersistentVolumeSpec."""
+    """`azureFile` of PersistentVolumeSpec."""
 
     secret_name: str = ""
     share_name: str = ""
@@ -60,7 +60,7 @@ class AzureFilePersistentVolumeSource(Struct):
 
 
 class CephFSPersistentVolumeSource(Struct):
-    """`cephfs[]` of PersistentVolumeSpec."""
+    """`cephfs` of PersistentVolumeSpec."""
 
     monitors: Sequence[str] = ()
     path: str = ""
@@ -71,7 +71,7 @@ class CephFSPersistentVolumeSource(Struct):
 
 
 class CinderPersistentVolumeSource(Struct):
-    """`cinder[]` of PersistentVolumeSpec."""
+    """`cinder` of PersistentVolumeSpec."""
 
     volume_id: str = field(default="", name="volumeID")
     fs_type: str = ""
@@ -80,7 +80,7 @@ class CinderPersistentVolumeSource(Struct):
 
 
 class CSIPersistentVolumeSource(Struct):
-    """`csi[]` of PersistentVolumeSpec."""
+    """`csi` of PersistentVolumeSpec."""
 
     driver: str = ""
     volume_handle: str = ""
@@ -95,7 +95,7 @@ class CSIPersistentVolumeSource(Struct):
 
 
 class FlexPersistentVolumeSource(Struct):
-    """`flexVolume[]` of PersistentVolumeSpec."""
+    """`flexVolume` of PersistentVolumeSpec."""
 
     driver: str = ""
     fs_type: str = ""
@@ -105,7 +105,7 @@ class FlexPersistentVolumeSource(Struct):
 
 
 class GlusterfsPersistentVolumeSource(Struct):
-    """`glusterfs[]` of PersistentVolumeSpec."""
+    """`glusterfs` of PersistentVolumeSpec."""
 
     endpoints: str = ""
     path: str = ""
@@ -114,7 +114,7 @@ class GlusterfsPersistentVolumeSource(Struct):
 
 
 class ISCSIPersistentVolumeSource(Struct):
-    """`iscsi[]` of PersistentVolumeSpec."""
+    """`iscsi` of PersistentVolumeSpec."""
 
     target_portal: str = ""
     iqn: str = ""
@@ -130,14 +130,14 @@ class ISCSIPersistentVolumeSource(Struct):
 
 
 class LocalVolumeSource(Struct):
-    """`local[]` of PersistentVolumeSpec."""
+    """`local` of PersistentVolumeSpec."""
 
     path: str = ""
     fs_type: str | None = None
 
 
 class RBDPersistentVolumeSource(Struct):
-    """`rbd[]` of PersistentVolumeSpec."""
+    """`rbd` of PersistentVolumeSpec."""
 
     monitors: Sequence[str] = ()
     image: str = ""
@@ -150,7 +150,7 @@ class RBDPersistentVolumeSource(Struct):
 
 
 class ScaleIOPersistentVolumeSource(Struct):
-    """`scaleIO[]` of PersistentVolumeSpec."""
+    """`scaleIO` of PersistentVolumeSpec."""
 
     gateway: str = ""
     system: str = ""
@@ -165,7 +165,7 @@ class ScaleIOPersistentVolumeSource(Struct):
 
 
 class StorageOSPersistentVolumeSource(Struct):
-    """`storageos[]` of PersistentVolumeSpec."""
+    """`storageos` of PersistentVolumeSpec."""
 
     volume_name: str = ""
     volume_namespace: str = ""
@@ -175,7 +175,7 @@ class StorageOSPersistentVolumeSource(Struct):
 
 
 class PersistentVolumeSpec(Struct):
-    """`spec[]` of PersistentVolume and of others."""
+    """`spec` of PersistentVolume and of others."""
 
     capacity: Mapping[str, Quantity] = EMPTY
     access_modes: Sequence[str] = ()
@@ -211,7 +211,7 @@ class PersistentVolumeSpec(Struct):
 
 
 class PersistentVolumeStatus(Struct):
-    """`status[]` of PersistentVolume."""
+    """`status` of PersistentVolume."""
 
     phase: Literal["Available", "Bound", "Failed", "Pending", "Released"] | None = None
     message: str = ""
@@ -238,14 +238,14 @@ class PersistentVolumeClaimCondition(Struct):
 
 
 class ModifyVolumeStatus(Struct):
-    """`modifyVolumeStatus[]` of PersistentVolumeClaimStatus."""
+    """`modifyVolumeStatus` of PersistentVolumeClaimStatus."""
 
     target_volume_attributes_class_name: str = ""
     status: Literal["InProgress", "Infeasible", "Pending"] | None = None
 
 
 class PersistentVolumeClaimStatus(Struct):
-    """`status[]` of PersistentVolumeClaim."""
+    """`status` of PersistentVolumeClaim."""
 
     phase: Literal["Bound", "Lost", "Pending"] | None = None
     access_modes: Sequence[str] = ()

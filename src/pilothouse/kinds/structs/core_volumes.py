@@ -69,7 +69,7 @@ class KeyToPath(Struct):
 
 
 class ConfigMapVolumeSource(Struct):
-    """`configMap[]` of Volume."""
+    """`configMap` of Volume."""
 
     items: Sequence[KeyToPath] = ()
     default_mode: int | None = None
@@ -78,14 +78,14 @@ class ConfigMapVolumeSource(Struct):
 
 
 class ObjectFieldSelector(Struct):
-    """`fieldRef[]` of DownwardAPIVolumeFile and of others."""
+    """`fieldRef` of DownwardAPIVolumeFile and of others."""
 
     api_version: str = ""
     field_path: str = ""
 
 
 class ResourceFieldSelector(Struct):
-    """`resourceFieldRef[]` of DownwardAPIVolumeFile and of others."""
+    """`resourceFieldRef` of DownwardAPIVolumeFile and of others."""
 
     container_name: str = ""
     resource: str = ""
@@ -102,28 +102,28 @@ class DownwardAPIVolumeFile(Struct):
 
 
 class DownwardAPIVolumeSource(Struct):
-    """`downwardAPI[]` of Volume."""
+    """`downwardAPI` of Volume."""
 
     items: Sequence[DownwardAPIVolumeFile] = ()
     default_mode: int | None = None
 
 
 class EmptyDirVolumeSource(Struct):
-    """`emptyDir[]` of Volume."""
+    """`emptyDir` of Volume."""
 
     medium: str = ""
     size_limit: Quantity | None = None
 
 
 class VolumeResourceRequirements(Struct):
-    """`resources[]` of PersistentVolumeClaimSpec."""
+    """`resources` of PersistentVolumeClaimSpec."""
 
     limits: Mapping[str, Quantity] = EMPTY
     requests: Mapping[str, Quantity] = EMPTY
 
 
 class TypedLocalObjectReference(Struct):
-    """`dataSource[]` of PersistentVolumeClaimSpec and of others."""
+    """`dataSource` of PersistentVolumeClaimSpec and of others."""
 
     api_group: str | None = None
     kind: str = ""
@@ -131,7 +131,7 @@ class TypedLocalObjectReference(Struct):
 
 
 class TypedObjectReference(Struct):
-    """`dataSourceRef{}` of PersistentVolumeClaimSpec."""
+    """`dataSourceRef` of PersistentVolumeClaimSpec."""
 
     api_group: str | None = None
     kind: str = ""
@@ -140,7 +140,7 @@ class TypedObjectReference(Struct):
 
 
 class PersistentVolumeClaimSpec(Struct):
-    """`spec[]` of PersistentVolumeClaimTemplate and of others."""
+    """`spec` of PersistentVolumeClaimTemplate and of others."""
 
     access_modes: Sequence[str] = ()
     resources: VolumeResourceRequirements = VolumeResourceRequirements()
@@ -154,20 +154,20 @@ class PersistentVolumeClaimSpec(Struct):
 
 
 class PersistentVolumeClaimTemplate(Struct):
-    """`volumeClaimTemplate[]` of EphemeralVolumeSource."""
+    """`volumeClaimTemplate` of EphemeralVolumeSource."""
 
     metadata: ObjectMeta = ObjectMeta()
     spec: PersistentVolumeClaimSpec = PersistentVolumeClaimSpec()
 
 
 class EphemeralVolumeSource(Struct):
-    """`ephemeral[]` of Volume."""
+    """`ephemeral` of Volume."""
 
     volume_claim_template: PersistentVolumeClaimTemplate | None = None
 
 
 class GitRepoVolumeSource(Struct):
-    """`gitRepo[]` of Volume."""
+    """`gitRepo` of Volume."""
 
     repository: str = ""
     revision: str = ""
@@ -175,7 +175,7 @@ class GitRepoVolumeSource(Struct):
 
 
 class HostPathVolumeSource(Struct):
-    """`hostPath[]` of Volume and of others."""
+    """`hostPath` of Volume and of others."""
 
     path: str = ""
     type: (
@@ -185,14 +185,14 @@ class HostPathVolumeSource(Struct):
 
 
 class ImageVolumeSource(Struct):
-    """`image[]` of Volume."""
+    """`image` of Volume."""
 
     reference: str = ""
     pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
 
 
 class NFSVolumeSource(Struct):
-    """`nfs[]` of Volume and of others."""
+    """`nfs` of Volume and of others."""
 
     server: str = ""
     path: str = ""
@@ -200,14 +200,14 @@ class NFSVolumeSource(Struct):
 
 
 class PersistentVolumeClaimVolumeSource(Struct):
-    """`persistentVolumeClaim[]` of Volume."""
+    """`persistentVolumeClaim` of Volume."""
 
     claim_name: str = ""
     read_only: bool | None = None
 
 
 class SecretProjection(Struct):
-    """`secret{}` of VolumeProjection."""
+    """`secret` of VolumeProjection."""
 
     items: Sequence[KeyToPath] = ()
     optional: bool | None = None
@@ -215,13 +215,13 @@ class SecretProjection(Struct):
 
 
 class DownwardAPIProjection(Struct):
-    """`downwardAPI{}` of VolumeProjection."""
+    """`downwardAPI` of VolumeProjection."""
 
     items: Sequence[DownwardAPIVolumeFile] = ()
 
 
 class ConfigMapProjection(Struct):
-    """`configMap{}` of VolumeProjection."""
+    """`configMap` of VolumeProjection."""
 
     items: Sequence[KeyToPath] = ()
     optional: bool | None = None
@@ -229,7 +229,7 @@ class ConfigMapProjection(Struct):
 
 
 class ServiceAccountTokenProjection(Struct):
-    """`serviceAccountToken{}` of VolumeProjection."""
+    """`serviceAccountToken` of VolumeProjection."""
 
     audience: str = ""
     expiration_seconds: int | None = None
@@ -237,7 +237,7 @@ class ServiceAccountTokenProjection(Struct):
 
 
 class ClusterTrustBundleProjection(Struct):
-    """`clusterTrustBundle[]` of VolumeProjection."""
+    """`clusterTrustBundle` of VolumeProjection."""
 
     name: str | None = None
     signer_name: str | None = None
@@ -247,7 +247,7 @@ class ClusterTrustBundleProjection(Struct):
 
 
 class PodCertificateProjection(Struct):
-    """`podCertificate{}` of VolumeProjection."""
+    """`podCertificate` of VolumeProjection."""
 
     signer_name: str = ""
     key_type: str = ""
@@ -270,14 +270,14 @@ class VolumeProjection(Struct):
 
 
 class ProjectedVolumeSource(Struct):
-    """`projected[]` of Volume."""
+    """`projected` of Volume."""
 
     sources: Sequence[VolumeProjection] = ()
     default_mode: int | None = None
 
 
 class SecretVolumeSource(Struct):
-    """`secret[]` of Volume."""
+    """`secret` of Volume."""
 
     secret_name: str = ""
     items: Sequence[KeyToPath] = ()

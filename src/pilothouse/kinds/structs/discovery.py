@@ -12,7 +12,7 @@ __all__ = ["Endpoint", "EndpointConditions", "EndpointHints", "EndpointSlice", "
 
 
 class EndpointConditions(Struct):
-    """`conditions{}` of Endpoint."""
+    """`conditions` of Endpoint."""
 
     ready: bool | None = None
     serving: bool | None = None
@@ -32,7 +32,7 @@ class ForNode(Struct):
 
 
 class EndpointHints(Struct):
-    """`hints{}` of Endpoint."""
+    """`hints` of Endpoint."""
 
     for_zones: Sequence[ForZone] = ()
     for_nodes: Sequence[ForNode] = ()

@@ -10,7 +10,7 @@ __all__ = []
 
 
 class EventSeries(Struct):
-    """`series{}` of Event."""
+    """`series` of Event."""
 
     count: int = 0
     last_observed_time: Time | None = None

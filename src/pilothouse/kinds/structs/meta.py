@@ -8,12 +8,14 @@ from ._values import EMPTY, Time
 
 __all__ = [
     "Condition",
+    "DeleteOptions",
     "LabelSelector",
     "LabelSelectorRequirement",
     "ListMeta",
     "ManagedFieldsEntry",
     "ObjectMeta",
     "OwnerReference",
+    "Preconditions",
     "ShardInfo",
 ]
 
@@ -42,7 +44,7 @@ class ManagedFieldsEntry(Struct):
 
 
 class ObjectMeta(Struct):
-    """`metadata{}` of PersistentVolumeClaimTemplate and of others."""
+    """`metadata` of PersistentVolumeClaimTemplate and of others."""
 
     name: str = ""
     generate_name: str = ""
@@ -62,7 +64,7 @@ class ObjectMeta(Struct):
 
 
 class ShardInfo(Struct):
-    """`shardInfo{}` of ListMeta."""
+    """`shardInfo` of ListMeta."""
 
     selector: str = ""
 
@@ -86,7 +88,7 @@ class LabelSelectorRequirement(Struct):
 
 
 class LabelSelector(Struct):
-    """`selector[]` of PersistentVolumeClaimSpec and of others."""
+    """`selector` of PersistentVolumeClaimSpec and of others."""
 
     match_labels: Mapping[str, str] = EMPTY
     match_expressions: Sequence[LabelSelectorRequirement] = ()
@@ -101,3 +103,23 @@ class Condition(Struct):
     last_transition_time: Time | None = None
     reason: str = ""
     message: str = ""
+
+
+class Preconditions(Struct):
+    """`preconditions` of DeleteOptions."""
+
+    uid: str | None = None
+    resource_version: str | None = None
+
+
+class DeleteOptions(Struct):
+    """`deleteOptions` of Eviction."""
+
+    grace_period_seconds: int | None = None
+    preconditions: Preconditions | None = None
+    orphan_dependents: bool | None = None
+    propagation_policy: str | None = None
+    dry_run: Sequence[str] = ()
+    ignore_store_read_error_with_cluster_breaking_potential: bool | None = None
+    api_version: str = ""
+    kind: str = ""

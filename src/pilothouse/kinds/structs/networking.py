@@ -43,21 +43,21 @@ __all__ = [
 
 
 class ServiceBackendPort(Struct):
-    """`port{}` of IngressServiceBackend."""
+    """`port` of IngressServiceBackend."""
 
     name: str = ""
     number: int = 0
 
 
 class IngressServiceBackend(Struct):
-    """`service{}` of IngressBackend."""
+    """`service` of IngressBackend."""
 
     name: str = ""
     port: ServiceBackendPort = ServiceBackendPort()
 
 
 class IngressBackend(Struct):
-    """`backend{}` of HTTPIngressPath and of others."""
+    """`backend` of HTTPIngressPath and of others."""
 
     resource: TypedLocalObjectReference | None = None
     service: IngressServiceBackend | None = None
@@ -79,7 +79,7 @@ class HTTPIngressPath(Struct):
 
 
 class HTTPIngressRuleValue(Struct):
-    """`http[]` of IngressRule."""
+    """`http` of IngressRule."""
 
     paths: Sequence[HTTPIngressPath] = ()
 
@@ -92,7 +92,7 @@ class IngressRule(Struct):
 
 
 class IngressSpec(Struct):
-    """`spec{}` of Ingress."""
+    """`spec` of Ingress."""
 
     default_backend: IngressBackend | None = None
     tls: Sequence[IngressTLS] = ()
@@ -117,13 +117,13 @@ class IngressLoadBalancerIngress(Struct):
 
 
 class IngressLoadBalancerStatus(Struct):
-    """`loadBalancer[]` of IngressStatus."""
+    """`loadBalancer` of IngressStatus."""
 
     ingress: Sequence[IngressLoadBalancerIngress] = ()
 
 
 class IngressStatus(Struct):
-    """`status{}` of Ingress."""
+    """`status` of Ingress."""
 
     load_balancer: IngressLoadBalancerStatus = IngressLoadBalancerStatus()
 
@@ -136,7 +136,7 @@ class Ingress(Resource, group="networking.k8s.io", version="v1", plural="ingress
 
 
 class IngressClassParametersReference(Struct):
-    """`parameters[]` of IngressClassSpec."""
+    """`parameters` of IngressClassSpec."""
 
     api_group: str = ""
     kind: str = ""
@@ -146,7 +146,7 @@ class IngressClassParametersReference(Struct):
 
 
 class IngressClassSpec(Struct):
-    """`spec[]` of IngressClass."""
+    """`spec` of IngressClass."""
 
     controller: str = ""
     parameters: IngressClassParametersReference | None = None
@@ -167,7 +167,7 @@ class NetworkPolicyPort(Struct):
 
 
 class IPBlock(Struct):
-    """`ipBlock[]` of NetworkPolicyPeer."""
+    """`ipBlock` of NetworkPolicyPeer."""
 
     cidr: str = ""
     except_: Sequence[str] = ()
@@ -196,7 +196,7 @@ class NetworkPolicyEgressRule(Struct):
 
 
 class NetworkPolicySpec(Struct):
-    """`spec[]` of NetworkPolicy."""
+    """`spec` of NetworkPolicy."""
 
     pod_selector: LabelSelector = LabelSelector()
     ingress: Sequence[NetworkPolicyIngressRule] = ()
@@ -211,7 +211,7 @@ class NetworkPolicy(Resource, group="networking.k8s.io", version="v1", plural="n
 
 
 class ParentReference(Struct):
-    """`parentRef{}` of IPAddressSpec."""
+    """`parentRef` of IPAddressSpec."""
 
     group: str = ""
     resource: str = ""
@@ -220,7 +220,7 @@ class ParentReference(Struct):
 
 
 class IPAddressSpec(Struct):
-    """`spec{}` of IPAddress."""
+    """`spec` of IPAddress."""
 
     parent_ref: ParentReference = ParentReference()
 
@@ -232,13 +232,13 @@ class IPAddress(Resource, group="networking.k8s.io", version="v1", plural="ipadd
 
 
 class ServiceCIDRSpec(Struct):
-    """`spec{}` of ServiceCIDR."""
+    """`spec` of ServiceCIDR."""
 
     cidrs: Sequence[str] = ()
 
 
 class ServiceCIDRStatus(Struct):
-    """`status{}` of ServiceCIDR."""
+    """`status` of ServiceCIDR."""
 
     conditions: Sequence[Condition] = ()
 

@@ -11,13 +11,13 @@ __all__ = ["Overhead", "RuntimeClass", "Scheduling"]
 
 
 class Overhead(Struct):
-    """`overhead{}` of RuntimeClass."""
+    """`overhead` of RuntimeClass."""
 
     pod_fixed: Mapping[str, Quantity] = EMPTY
 
 
 class Scheduling(Struct):
-    """`scheduling[]` of RuntimeClass."""
+    """`scheduling` of RuntimeClass."""
 
     node_selector: Mapping[str, str] = EMPTY
     tolerations: Sequence[Toleration] = ()

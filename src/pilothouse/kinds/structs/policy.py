@@ -6,20 +6,13 @@ from typing import Literal
 from ._resource import Resource
 from ._struct import Struct
 from ._values import EMPTY, IntOrString, Time
-from .meta import Condition, LabelSelector
+from .meta import Condition, DeleteOptions, LabelSelector
 
-__all__ = [
-    "DeleteOptions",
-    "Eviction",
-    "PodDisruptionBudget",
-    "PodDisruptionBudgetSpec",
-    "PodDisruptionBudgetStatus",
-    "Preconditions",
-]
+__all__ = ["Eviction", "PodDisruptionBudget", "PodDisruptionBudgetSpec", "PodDisruptionBudgetStatus"]
 
 
 class PodDisruptionBudgetSpec(Struct):
-    """`spec[]` of PodDisruptionBudget."""
+    """`spec` of PodDisruptionBudget."""
 
     min_available: IntOrString | None = None
     selector: LabelSelector | None = None
@@ -28,7 +21,7 @@ class PodDisruptionBudgetSpec(Struct):
 
 
 class PodDisruptionBudgetStatus(Struct):
-    """`status[]` of PodDisruptionBudget."""
+    """`status` of PodDisruptionBudget."""
 
     observed_generation: int = 0
     disrupted_pods: Mapping[str, Time | None] = EMPTY
@@ -44,26 +37,6 @@ class PodDisruptionBudget(Resource, group="policy", version="v1", plural="poddis
 
     spec: PodDisruptionBudgetSpec = PodDisruptionBudgetSpec()
     status: PodDisruptionBudgetStatus = PodDisruptionBudgetStatus()
-
-
-class Preconditions(Struct):
-    """`preconditions{}` of DeleteOptions."""
-
-    uid: str | None = None
-    resource_version: str | None = None
-
-
-class DeleteOptions(Struct):
-    """`deleteOptions[]` of Eviction."""
-
-    grace_period_seconds: int | None = None
-    preconditions: Preconditions | None = None
-    orphan_dependents: bool | None = None
-    propagation_policy: str | None = None
-    dry_run: Sequence[str] = ()
-    ignore_store_read_error_with_cluster_breaking_potential: bool | None = None
-    api_version: str = ""
-    kind: str = ""
 
 
 class Eviction(Resource, group="policy", version="v1", plural=""):

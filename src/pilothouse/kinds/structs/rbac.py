@@ -35,7 +35,7 @@ class Role(Resource, group="rbac.authorization.k8s.io", version="v1", plural="ro
 
 
 class AggregationRule(Struct):
-    """`aggregationRule[]` of ClusterRole."""
+    """`aggregationRule` of ClusterRole."""
 
     cluster_role_selectors: Sequence[LabelSelector] = ()
 
@@ -57,7 +57,7 @@ class Subject(Struct):
 
 
 class RoleRef(Struct):
-    """`roleRef[]` of RoleBinding and of others."""
+    """`roleRef` of RoleBinding and of others."""
 
     api_group: str = ""
     kind: str = ""

@@ -62,7 +62,7 @@ class TokenRequest(Struct):
 
 
 class CSIDriverSpec(Struct):
-    """`spec{}` of CSIDriver."""
+    """`spec` of CSIDriver."""
 
     attach_required: bool | None = None
     pod_info_on_mount: bool | None = None
@@ -84,7 +84,7 @@ class CSIDriver(Resource, group="storage.k8s.io", version="v1", plural="csidrive
 
 
 class VolumeNodeResources(Struct):
-    """`allocatable[]` of CSINodeDriver."""
+    """`allocatable` of CSINodeDriver."""
 
     count: int | None = None
 
@@ -99,7 +99,7 @@ class CSINodeDriver(Struct):
 
 
 class CSINodeSpec(Struct):
-    """`spec{}` of CSINode."""
+    """`spec` of CSINode."""
 
     drivers: Sequence[CSINodeDriver] = ()
 
@@ -120,14 +120,14 @@ class CSIStorageCapacity(Resource, group="storage.k8s.io", version="v1", plural=
 
 
 class VolumeAttachmentSource(Struct):
-    """`source[]` of VolumeAttachmentSpec."""
+    """`source` of VolumeAttachmentSpec."""
 
     persistent_volume_name: str | None = None
     inline_volume_spec: PersistentVolumeSpec | None = None
 
 
 class VolumeAttachmentSpec(Struct):
-    """`spec[]` of VolumeAttachment."""
+    """`spec` of VolumeAttachment."""
 
     attacher: str = ""
     source: VolumeAttachmentSource = VolumeAttachmentSource()
@@ -135,7 +135,7 @@ class VolumeAttachmentSpec(Struct):
 
 
 class VolumeError(Struct):
-    """`attachError[]` of VolumeAttachmentStatus and of others."""
+    """`attachError` of VolumeAttachmentStatus and of others."""
 
     time: Time | None = None
     message: str = ""
@@ -143,7 +143,7 @@ class VolumeError(Struct):
 
 
 class VolumeAttachmentStatus(Struct):
-    """`status[]` of VolumeAttachment."""
+    """`status` of VolumeAttachment."""
 
     attached: bool | None = None
     attachment_metadata: Mapping[str, str] = EMPTY
