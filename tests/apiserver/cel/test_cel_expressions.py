@@ -298,6 +298,15 @@ def test_what_costs_too_much_is_stopped() -> None:
         evaluate("lists.range(1000000).size()")
 
 
+@pytest.mark.parametrize(
+    "text", ["self.all(x, self.indexOf(x) >= 0)", "self.all(x, x in self)", "self.distinct() == []"]
+)
+def test_large_values_cost_more_to_look_for(text: str) -> None:
+    large = [{"pad": ["same"] * 1000, "n": at} for at in range(600)]
+    with pytest.raises(CostExceededError):
+        evaluate(text, self=large)
+
+
 @pytest.mark.parametrize("text", ["(" * 500 + "1" + ")" * 500, "[" * 300, "a." * 5000 + "a", "1" * 90000])
 def test_hostile_texts_are_refused(text: str) -> None:
     with pytest.raises(CelCompileError):

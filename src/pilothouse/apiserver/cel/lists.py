@@ -7,7 +7,7 @@ from typing import Any
 
 from pilothouse.apiserver.cel.declarations import Functions
 from pilothouse.apiserver.cel.errors import CelError, CostExceededError
-from pilothouse.apiserver.cel.sizes import list_cost
+from pilothouse.apiserver.cel.sizes import list_cost, search_cost, weight
 from pilothouse.apiserver.cel.standard import contains
 from pilothouse.apiserver.cel.values import INT_MAX, INT_MIN, UINT_MAX, Duration, Timestamp, Uint, equal, type_name
 
@@ -97,8 +97,8 @@ def _distinct(found: list[Any]) -> list[Any]:
 
 
 def _distinct_cost(found: list[Any]) -> int:
-    nested = sum(isinstance(each, (list, dict)) for each in found)
-    return len(found) + nested * nested
+    nested = [each for each in found if isinstance(each, (list, dict))]
+    return len(found) + len(nested) * (len(nested) + weight(nested) // 3)
 
 
 def _sortable(keys: list[Any]) -> None:
@@ -130,6 +130,10 @@ def _all_in(these: list[Any], found: list[Any]) -> bool:
     return all(contains(each, found) for each in these)
 
 
+def _search_cost(found: list[Any], value: Any) -> int:
+    return list_cost(found) + search_cost(value, found) - len(found)
+
+
 for _kind in _COMPARABLE:
     LISTS.add("isSorted", _is_sorted, f"list({_kind}) @ -> bool", cost=list_cost)
     LISTS.add("min", _least, f"list({_kind}) @ -> {_kind}", cost=list_cost)
@@ -137,9 +141,9 @@ for _kind in _COMPARABLE:
     LISTS.add("sort", _sort, f"list({_kind}) @ -> list({_kind})", cost=lambda found: 1 + 2 * list_cost(found))
 for _kind, _zero in _SUMMABLE.items():
     LISTS.add("sum", _total(_zero), f"list({_kind}) @ -> {_kind}", cost=list_cost)
-LISTS.add("indexOf", _index_of, "list(A) @ A -> int", cost=list_cost)
-LISTS.add("lastIndexOf", _last_index_of, "list(A) @ A -> int", cost=list_cost)
-LISTS.add("includes", lambda found, value: contains(value, found), "list(A) @ A -> bool", cost=list_cost)
+LISTS.add("indexOf", _index_of, "list(A) @ A -> int", cost=_search_cost)
+LISTS.add("lastIndexOf", _last_index_of, "list(A) @ A -> int", cost=_search_cost)
+LISTS.add("includes", lambda found, value: contains(value, found), "list(A) @ A -> bool", cost=_search_cost)
 LISTS.add("slice", _slice, "list(A) @ int, int -> list(A)", cost=lambda found, *_: len(found))
 LISTS.add("flatten", _flatten, "list(list(A)) @ -> list(A)", cost=lambda found: sum(_wide(each) for each in found))
 LISTS.add("flatten", _flatten, "list(dyn) @ int -> list(dyn)", cost=lambda found, *_: _deep(found))
@@ -157,6 +161,8 @@ def _deep(value: Any) -> int:
 
 
 def _pairs_cost(left: list[Any], right: list[Any]) -> int:
+    if any(isinstance(each, (list, dict)) for each in left):
+        return 1 + len(left) * len(right) + weight(left) * len(right) // 3
     return 1 + len(left) * len(right)
 
 

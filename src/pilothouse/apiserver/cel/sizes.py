@@ -14,14 +14,18 @@ __all__ = [
     "list_cost",
     "pair_cost",
     "regex_cost",
+    "search_cost",
     "size_of",
     "text_cost",
     "texts_cost",
     "twice",
+    "weight",
 ]
 
 LIST, MAP, STRUCT = 10, 30, 40
 """What it costs to make a list, a map, an object."""
+_NODES = 3
+"""Elements compared for one unit of cost; Kubernetes counts ten characters, but only those of the outermost value."""
 AUTHORIZATION = 350_000
 """What one question to the authorizer costs, so that an expression has two of them at most."""
 
@@ -55,17 +59,24 @@ def pair_cost(left: Any, right: Any) -> int:
     if isinstance(left, (str, bytes)):
         return -(-min(len(left), size_of(right)) // 10)
     if isinstance(left, (list, tuple, dict)) and isinstance(right, (list, tuple, dict)):
-        return 1 + min(_weight(left), _weight(right)) // 10
+        return 1 + min(weight(left), weight(right)) // _NODES
     return 1
 
 
-def _weight(value: Any) -> int:
+def weight(value: Any) -> int:
     """Return how much there is in a value; comparing goes all the way down."""
     if isinstance(value, dict):
-        return sum(map(_weight, value.values())) + len(value)
+        return sum(map(weight, value.values())) + len(value)
     if isinstance(value, (list, tuple)):
-        return sum(map(_weight, value)) + 1
+        return sum(map(weight, value)) + 1
     return len(value) if isinstance(value, (str, bytes)) else 1
+
+
+def search_cost(value: Any, found: Any) -> int:
+    """Return what looking for a value in a list costs: one for each element, more where values are large."""
+    if isinstance(value, (list, tuple, dict)):
+        return len(found) * (1 + weight(value) // _NODES)
+    return len(found)
 
 
 def regex_cost(text: str, pattern: str, *_: Any) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from pilothouse.apiserver.cel.declarations import Functions
 from pilothouse.apiserver.cel.errors import CelError
 from pilothouse.apiserver.cel.regex import PatternError, found
-from pilothouse.apiserver.cel.sizes import pair_cost, regex_cost, text_cost, texts_cost
+from pilothouse.apiserver.cel.sizes import pair_cost, regex_cost, search_cost, text_cost, texts_cost
 from pilothouse.apiserver.cel.times import parse_duration, parse_timestamp
 from pilothouse.apiserver.cel.values import (
     INT_MAX,
@@ -114,7 +114,7 @@ def _comparisons() -> None:
         STANDARD.add(name, run, *(f"{kind}, {kind} -> bool" for kind in same), cost=pair_cost)
     STANDARD.add("_==_", equal, "A, A -> bool", cost=pair_cost)
     STANDARD.add("_!=_", lambda a, b: not equal(a, b), "A, A -> bool", cost=pair_cost)
-    STANDARD.add("@in", contains, "A, list(A) -> bool", cost=lambda _, found: len(found))
+    STANDARD.add("@in", contains, "A, list(A) -> bool", cost=search_cost)
     STANDARD.add("@in", contains, "A, map(A, B) -> bool")
 
 
