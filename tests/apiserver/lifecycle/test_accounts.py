@@ -99,3 +99,27 @@ async def test_nothing_is_made_without_the_part() -> None:
         assert api.server.background.lifecycle is None
         await api.made("/api/v1/namespaces", namespace("fresh"))
         assert not api.server.view.list("serviceaccounts")
+
+
+async def test_deleted_secret_is_no_longer_listed(api: Api) -> None:
+    await api.made(f"{SPACE}/secrets", token_secret("default"))
+    await api.merge(f"{SPACE}/serviceaccounts/default", {"secrets": [{"name": "s"}, {"name": "other"}]})
+    await api.delete(f"{SPACE}/secrets/s")
+    await until(lambda: (_get(api, "serviceaccounts", "default") or {}).get("secrets") == [{"name": "other"}])
+
+
+async def test_another_certificate_reaches_all_that_tell_of_it(api: Api) -> None:
+    await api.made(f"{SPACE}/secrets", token_secret("default"))
+    await until(lambda: bool((_get(api, "secrets", "s") or {}).get("data")))
+    before = (_get(api, "secrets", "s") or {})["data"]["token"]
+    lifecycle = api.server.background.lifecycle
+    assert lifecycle is not None
+    lifecycle.publish(b"another\n")
+    view = api.server.view
+    await until(lambda: (_get(api, "configmaps", "kube-root-ca.crt") or {}).get("data") == {"ca.crt": "another\n"})
+    await until(
+        lambda: (view.get("configmaps", "kube-system", "kube-root-ca.crt") or {})["data"]["ca.crt"] == "another\n"
+    )
+    wanted = base64.b64encode(b"another\n").decode()
+    await until(lambda: (_get(api, "secrets", "s") or {})["data"]["ca.crt"] == wanted)
+    assert (_get(api, "secrets", "s") or {})["data"]["token"] == before

@@ -90,6 +90,13 @@ class Accounts:
         for queue in (self.accounts, self.certificates, self.secrets):
             await queue.close()
 
+    def publish(self, ca: bytes) -> None:
+        """Have another CA than before, and bring all that tells of it up to date."""
+        self._ca = ca
+        for name, queue in ((_NAMESPACES, self.certificates), (_SECRETS, self.secrets)):
+            cache = self._cacher.named(name)
+            queue.add_all(entry.key for entry in (cache.entries() if cache is not None else ()))
+
     # Changes
 
     def _namespace_changed(self, change: Change) -> None:
@@ -110,7 +117,7 @@ class Accounts:
             self.certificates.add(namespace)
 
     def _secret_changed(self, change: Change) -> None:
-        if not change.deleted and _TYPE in change.entry.value:
+        if _TYPE in change.entry.value:
             self.secrets.add(change.entry.key)
 
     def _token_secrets(self, namespace: str) -> list[Entry]:
@@ -168,7 +175,10 @@ class Accounts:
         """Fill a secret that asks for a token, or delete it where its account is gone."""
         namespace, _, name = key.partition("/")
         secret = self._view.get(_SECRETS, namespace, name)
-        if secret is None or secret.get("type") != SECRET_TYPE or secret["metadata"].get("deletionTimestamp"):
+        if secret is None:
+            await self._forget_secret(namespace, name)
+            return
+        if secret.get("type") != SECRET_TYPE or secret["metadata"].get("deletionTimestamp"):
             return
         metadata = secret["metadata"]
         annotations = metadata.get("annotations") or {}
@@ -184,6 +194,19 @@ class Accounts:
                 await self._filler.call("PUT", path, filled)
         except (NotFound, Conflict):
             return  # a change of it is on its way
+
+    async def _forget_secret(self, namespace: str, name: str) -> None:
+        """Take a secret that is gone from the accounts that list it."""
+        for account in self._view.list(_ACCOUNTS, namespace):
+            listed = account.get("secrets") or []
+            left = [each for each in listed if each.get("name") != name]
+            if len(left) == len(listed) or account["metadata"].get("deletionTimestamp"):
+                continue
+            path = f"{_path(namespace, _ACCOUNTS)}/{quote(account['metadata']['name'], safe='')}"
+            try:
+                await self._filler.call("PUT", path, {**account, "secrets": left})
+            except NotFound:
+                continue
 
 
 def _path(namespace: str, resource: str) -> str:

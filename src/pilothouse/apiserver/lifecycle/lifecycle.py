@@ -45,6 +45,10 @@ class Lifecycle:
         self.accounts.start()
         self._signer = asyncio.get_running_loop().create_task(self._signing.run(), name="signing of certificates")
 
+    def publish(self, ca: bytes) -> None:
+        """Have another CA (PEM) than before: in all namespaces and in secrets with tokens."""
+        self.accounts.publish(ca)
+
     async def close(self) -> None:
         """Stop all of it."""
         if self._signer is not None:

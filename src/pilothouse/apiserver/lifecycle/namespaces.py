@@ -18,7 +18,7 @@ from pilothouse.apiserver.ports import Local, Object, View
 from pilothouse.apiserver.rest.served import Served
 from pilothouse.foundation.clock import Clock
 from pilothouse.kinds import conditions
-from pilothouse.kinds.status import ApiStatus, Conflict, MethodNotAllowed, NotFound
+from pilothouse.kinds.status import ApiStatus, Conflict, MethodNotAllowed, NotFound, ServiceUnavailable
 from pilothouse.kinds.times import format_seconds, parse
 
 __all__ = ["NamespaceDeletion"]
@@ -122,6 +122,9 @@ class NamespaceDeletion:
             self._unwatch(name)
             return None
         self._watch(name, found)
+        if found.failures or found.undiscovered:
+            why = ", ".join((*found.failures, *(f"{each}: does not answer" for each in found.undiscovered)))
+            raise ServiceUnavailable(f'namespace "{name}" cannot be emptied yet: {why}')
         return found.seconds / 2 + _AGAIN
 
     async def _sweep(self, name: str) -> float | None:
@@ -168,7 +171,6 @@ class NamespaceDeletion:
             await self._delete_all(served, name)
         except ApiStatus as error:
             found.failures.append(error.message)
-            found.seconds = max(found.seconds, _AGAIN)
             return
         left = served.cache.entries(name)
         if not left:
