@@ -66,6 +66,10 @@ class Encryption:
             found = self._transformers[resource] = Transformer(resource, providers)
         return found
 
+    def key_names(self) -> list[str]:
+        """Return the names of all keys, sorted."""
+        return sorted(_names(self._data))
+
     def reload(self) -> None:
         """Read the file again and go by it. Raises EncryptionError, and then stays as it is."""
         self._use(_read(self.path, self._files))

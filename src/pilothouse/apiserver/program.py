@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pilothouse.apiserver.access.pki import Pki, PkiError
 from pilothouse.apiserver.access.pkibundle import export_bundle, import_bundle
 from pilothouse.apiserver.access.wiring import write_admin_kubeconfig
+from pilothouse.apiserver.encryption import EncryptionError
 from pilothouse.apiserver.encryption_config import Encryption
 from pilothouse.apiserver.http import HttpLimits, HttpServer
 from pilothouse.apiserver.options import ServerOptions
@@ -19,13 +20,23 @@ from pilothouse.apiserver.server import ApiServer
 from pilothouse.foundation import logs
 from pilothouse.foundation.files import OsFileSystem, write_whole
 from pilothouse.foundation.tls import ReloadingContext, TlsError
-from pilothouse.store import Compare, CompareTarget, PutRequest, RangeRequest, Store, StoreOptions, TxnRequest
+from pilothouse.kinds.status import ApiStatus
+from pilothouse.store import (
+    Compare,
+    CompareTarget,
+    PutRequest,
+    RangeRequest,
+    Store,
+    StoreError,
+    StoreOptions,
+    TxnRequest,
+)
 
 __all__ = ["Program", "ProgramOptions"]
 
 _log = logs.get_logger(__name__)
 
-_RELOAD_SECONDS = 30.0
+_RELOAD_SECONDS = 10.0
 _BUNDLE = b"/pilothouse/keys"
 """Where servers that share a store find the cluster's keys; encrypted with the key of `keys.key`, which is copied."""
 _ENCRYPTED = "secrets"
@@ -93,17 +104,17 @@ class Program:
             await self._share_keys(store)
         self.pki.ensure()
         encryption = self._encryption()
-        transformer = encryption.transformer(_ENCRYPTED)
+        self._transformer = encryption.transformer(_ENCRYPTED)
         self.server = ApiServer(
             store,
             replace(options.server, advertise=options.server.advertise or f"{self._shown_host()}:{options.port}"),
             pki=self.pki,
-            ciphers={_ENCRYPTED: transformer} if transformer is not None else {},
+            ciphers={_ENCRYPTED: self._transformer} if self._transformer is not None else {},
             front_proxy=(self.pki.path("front-proxy-client.crt"), self.pki.path("front-proxy-client.key")),
         )
         await self.server.start()
         self._stack.push_async_callback(self.server.close)
-        await self._listen()
+        await self._listen(encryption)
         _quieten_collector()
 
     async def _open_store(self) -> Store:
@@ -144,7 +155,7 @@ class Program:
             return Encryption.load(self.options.encryption)
         return Encryption.ensure(os.path.join(self.options.data_dir, "pki", "encryption.json"), (_ENCRYPTED,))
 
-    async def _listen(self) -> None:
+    async def _listen(self, encryption: Encryption) -> None:
         options, pki = self.options, self.pki
         tls = ReloadingContext(
             pki.path("apiserver.crt"), pki.path("apiserver.key"), client_ca=pki.path("ca.crt"), client_required=False
@@ -155,7 +166,7 @@ class Program:
         _, port = await http.start(options.host, options.port)
         self.url = f"https://{self._shown_host()}:{port}"
         self.server.listening_at(self._shown_host(), port)
-        for task in (self._renew(tls), pki.run(self._renewed)):
+        for task in (self._renew(tls), self._encrypt(encryption), pki.run(self._renewed)):
             running = asyncio.get_running_loop().create_task(task)
             self._stack.callback(running.cancel)
         self._write_kubeconfig()
@@ -173,6 +184,29 @@ class Program:
         if "admin" in names:
             self._write_kubeconfig()
 
+    async def _encrypt(self, encryption: Encryption) -> None:
+        """Write secrets again that were not written with the newest key: now, and when the file has another."""
+        ours = not self.options.encryption and not self.options.store
+        before = 0
+        while True:
+            try:
+                if _changed(encryption.path) != before:
+                    encryption.reload()
+                    await self._encrypt_anew(encryption, forget=ours and len(encryption.key_names()) > 1)
+                    before = _changed(encryption.path)
+            except (EncryptionError, ApiStatus, StoreError) as error:
+                _log.warning("secrets could not be encrypted with the newest key; tried again", reason=str(error))
+            await self.options.server.clock.sleep(_RELOAD_SECONDS)
+
+    async def _encrypt_anew(self, encryption: Encryption, *, forget: bool) -> None:
+        if self._transformer is None:
+            return
+        written = await self.server.encrypt_anew(_ENCRYPTED, self._transformer.stale)
+        if written:
+            _log.info("secrets were encrypted with the newest key", count=written)
+        if forget and (gone := encryption.prune()):
+            _log.info("former keys of secrets are forgotten", key_name=", ".join(gone))
+
     async def _renew(self, tls: ReloadingContext) -> None:
         """Take up certificates that were renewed or exchanged, by us or by somebody."""
         while True:
@@ -183,6 +217,14 @@ class Program:
                     _log.info("the serving certificate was loaded anew")
             except (TlsError, PkiError) as error:
                 _log.warning("renewed keys cannot be used; the old ones stay", reason=str(error))
+
+
+def _changed(path: str) -> int:
+    """Return when a file was last changed, 0 where it is not there."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _bundle_key(path: str) -> bytes:

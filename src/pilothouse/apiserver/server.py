@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self
 
@@ -39,7 +40,7 @@ from pilothouse.apiserver.rest.reading import Reading
 from pilothouse.apiserver.rest.rendering import Renderer
 from pilothouse.apiserver.rest.watching import Watching
 from pilothouse.apiserver.routing import NOT_FOUND, Router
-from pilothouse.apiserver.storing import Storage
+from pilothouse.apiserver.storing import ChangedError, Storage
 from pilothouse.foundation.memoryfiles import MemoryFileSystem
 from pilothouse.kinds.registry import builtin
 from pilothouse.store import Store
@@ -153,6 +154,18 @@ class ApiServer:
     def listening_at(self, host: str, port: int) -> None:
         """Tell where clients reach this server, for the service `kubernetes`."""
         self.background.listening_at(host, port)
+
+    async def encrypt_anew(self, resource: str, stale: Callable[[bytes], bool]) -> int:
+        """Write the objects of a resource again whose stored bytes are stale; return how many. Raises ApiStatus."""
+        cache = self.cacher.named(resource)
+        written = 0
+        for entry in cache.entries() if cache is not None else ():
+            if cache is None or not await self.storage.is_stored(cache, entry, stale):
+                continue
+            with contextlib.suppress(ChangedError):  # whoever changed it used the new key
+                await self.storage.rewrite(cache, entry)
+                written += 1
+        return written
 
     def handle(self, request: Request) -> Answer | Awaitable[Answer]:
         """Answer a request: the `Handler` of every transport."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from pilothouse.apiserver.cache.cacher import Cacher
@@ -98,6 +98,11 @@ class Storage:
         put = PutRequest(full, self._stored(cache, full, value))
         return Entry(old.key, value, await self._write(_unless(full, old.rv, put)), form)
 
+    async def rewrite(self, cache: ResourceCache, entry: Entry) -> None:
+        """Store an object as it is once more, so that it is encrypted anew. Raises ChangedError."""
+        full = cache.prefix + entry.key.encode()
+        await self._write(_unless(full, entry.rv, PutRequest(full, self._stored(cache, full, entry.value))))
+
     async def delete(self, cache: ResourceCache, old: Entry) -> int:
         """Delete an object; return the revision. Raises ChangedError where it is not what is there."""
         full = cache.prefix + old.key.encode()
@@ -154,6 +159,11 @@ class Storage:
                 raise store_status(error) from error
             self._leases[seconds] = lease, now + _LEASE_REUSE
         return lease
+
+    async def is_stored(self, cache: ResourceCache, entry: Entry, test: Callable[[bytes], bool]) -> bool:
+        """Whether an object is there, and the bytes that the store has of it pass a test."""
+        answer = await self.store.range(RangeRequest(cache.prefix + entry.key.encode()))
+        return bool(answer.kvs) and test(answer.kvs[0].value)
 
     async def at(
         self, cache: ResourceCache, revision: int, start: str, end: bytes, limit: int
