@@ -166,6 +166,18 @@ async def test_custom_resources_own_and_are_owned_once_they_are_served(api: Api)
     assert (await api.get(f"{path}/w")).status == 404
 
 
+async def test_definition_whose_kept_version_is_not_served_harms_nobody(api: Api) -> None:
+    made = definition()
+    (version,) = made["spec"]["versions"]
+    made["spec"]["versions"] = [{**version, "storage": False}, {**version, "name": "v2", "served": False}]
+    await api.made("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", made)
+    await until(lambda: api.server.catalogue.registry.get("x.io", "v1", "widgets") is not None)
+    await family(api)
+    await api.delete(f"{MAPS}/owner")
+    await settled(api)
+    assert names(api) == set()
+
+
 async def test_starts_with_what_is_there_and_ends_at_rest() -> None:
     async with api_server(lifecycle=False) as api:
         owner = await api.made(MAPS, config_map("owner"))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pilothouse.apiserver.cache.resourcecache import ResourceCache
 from pilothouse.apiserver.rest.catalogue import Catalogue
 from pilothouse.apiserver.rest.served import Served
+from pilothouse.kinds.registry import Resource
 
 __all__ = ["Resources"]
 
@@ -44,14 +45,21 @@ class Resources:
         """Return what serves each resource, by the full name of its cache."""
         if self._all is None:
             self._all = {}
-            registry = self._catalogue.registry
-            for served in self._catalogue.all_preferred():
-                if not _NEEDED.issubset(served.resource.verbs):
+            for resource in self._catalogue.registry:
+                if not _NEEDED.issubset(resource.verbs):
                     continue
                 # In the version that is kept, so that nothing has to be converted.
-                kept = self._catalogue.served(*registry.storage(served.resource).key) or served
-                self._all.setdefault(kept.cache.name, kept)
+                kept = self._kept(resource)
+                if kept is not None:
+                    self._all.setdefault(kept.cache.name, kept)
         return self._all
+
+    def _kept(self, resource: Resource) -> Served | None:
+        """Return what serves a resource in the version that is kept; None where that one is not served."""
+        try:
+            return self._catalogue.served(*self._catalogue.registry.storage(resource).key)
+        except LookupError:
+            return None
 
     def get(self, name: str) -> Served | None:
         """Return what serves a resource."""
@@ -68,8 +76,8 @@ class Resources:
         if key not in self._kinds:
             group, _, version = api_version.rpartition("/")
             found = self._catalogue.registry.by_kind(group, version, kind)
-            served = None if found is None else self._catalogue.served(*found.key)
-            if found is None or served is None or "list" not in found.verbs:
+            served = None if found is None or "list" not in found.verbs else self._kept(found)
+            if found is None or served is None:
                 return None
             self._kinds[key] = served.cache.name, found.namespaced
         return self._kinds[key]
