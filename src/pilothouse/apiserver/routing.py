@@ -21,14 +21,18 @@ from pilothouse.apiserver.rest.special import Special
 from pilothouse.apiserver.rest.watching import Watching
 from pilothouse.kinds.status import NotFound, generic
 
-__all__ = ["NOT_FOUND", "Answers", "Reviews", "Router", "Streams"]
+__all__ = ["Answers", "Reviews", "Router", "Streams", "page_not_found"]
 
 Answers: TypeAlias = Answer | Awaitable[Answer]
 _CREATED = 201
 _NOT_FOUND = 404
 _NOT_ALLOWED = 405
-NOT_FOUND = Response(_NOT_FOUND, b"404 page not found\n", content_type="text/plain; charset=utf-8")
 _HAS_SUBRESOURCE = frozenset({"log", "exec", "attach", "portforward", "proxy"})
+
+
+def page_not_found() -> Response:
+    """Return what a path gets that nothing serves; each time anew, for each answer has headers of its own."""
+    return Response(_NOT_FOUND, b"404 page not found\n", content_type="text/plain; charset=utf-8")
 
 
 class Reviews(Protocol):
@@ -92,7 +96,7 @@ class Router:
         if served is None:
             if self._catalogue.registry.resources(info.group, info.version):
                 raise generic(_NOT_FOUND)
-            return NOT_FOUND
+            return page_not_found()
         resource = served.resource
         if info.namespace and not resource.namespaced and info.resource != "namespaces":
             raise generic(_NOT_FOUND)

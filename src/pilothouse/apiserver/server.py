@@ -39,7 +39,7 @@ from pilothouse.apiserver.rest.engine import Engine
 from pilothouse.apiserver.rest.reading import Reading
 from pilothouse.apiserver.rest.rendering import Renderer
 from pilothouse.apiserver.rest.watching import Watching
-from pilothouse.apiserver.routing import NOT_FOUND, Router
+from pilothouse.apiserver.routing import Router, page_not_found
 from pilothouse.apiserver.storing import ChangedError, Storage
 from pilothouse.foundation.memoryfiles import MemoryFileSystem
 from pilothouse.kinds.registry import builtin
@@ -234,7 +234,7 @@ class ApiServer:
         other = self._plain.get(request.path)
         if other is not None:
             return other(request)
-        return self._openapi.answer(request, self.catalogue.registry) or NOT_FOUND
+        return self._openapi.answer(request, self.catalogue.registry) or page_not_found()
 
     def _metrics(self, request: Request) -> Response:
         return Response(200, self.options.metrics.exposition(), content_type=_TEXT)
