@@ -74,7 +74,13 @@ Managed = dict[Identity, Owner]
 
 def format_time(now: datetime) -> str:
     """Return an aware time as entries hold it."""
-    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _text_of(int(now.timestamp()))
+
+
+@functools.lru_cache(maxsize=64)
+def _text_of(second: int) -> str:
+    # Every write of one second has the same time.
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @functools.lru_cache(maxsize=4096)
