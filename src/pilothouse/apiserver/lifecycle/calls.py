@@ -10,17 +10,22 @@ from pilothouse.apiserver.model import Handler, User
 from pilothouse.apiserver.ports import Object
 from pilothouse.apiserver.rest.served import Served
 
-__all__ = ["MERGE", "caller", "delete_options", "object_path"]
+__all__ = ["MERGE", "caller", "controller_user", "delete_options", "object_path"]
 
 MERGE = "application/merge-patch+json"
 _AGENT = "kube-controller-manager"
 """Who owns fields that these controllers write, as in every cluster."""
 
 
-def caller(handler: Handler, controller: str) -> LocalCaller:
-    """Return the server as called by the service account of a controller, which may do everything."""
+def controller_user(controller: str) -> User:
+    """Return the service account of a controller, which may do everything."""
     groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated", "system:masters")
-    return LocalCaller(handler, User(f"system:serviceaccount:kube-system:{controller}", groups=groups), _AGENT)
+    return User(f"system:serviceaccount:kube-system:{controller}", groups=groups)
+
+
+def caller(handler: Handler, controller: str) -> LocalCaller:
+    """Return the server as called by a controller."""
+    return LocalCaller(handler, controller_user(controller), _AGENT)
 
 
 def object_path(served: Served, namespace: str, name: str = "") -> str:

@@ -10,6 +10,7 @@ from pilothouse.apiserver.access.csrcontroller import CertificateSigning
 from pilothouse.apiserver.lifecycle.accounts import Accounts
 from pilothouse.apiserver.lifecycle.calls import caller
 from pilothouse.apiserver.lifecycle.collector import GarbageCollector
+from pilothouse.apiserver.lifecycle.foreign import ForeignContent
 from pilothouse.apiserver.lifecycle.namespaces import NamespaceDeletion
 from pilothouse.apiserver.lifecycle.resources import Resources
 
@@ -28,10 +29,11 @@ class Lifecycle:
     def __init__(self, server: ApiServer, ca: bytes = b"") -> None:
         options, handler = server.options, server.handle
         clock, ids = options.clock, options.ids
+        foreign = ForeignContent(server.view, handler, lambda: server.elsewhere.versions)
         self._resources = Resources(server.catalogue)
         self.collector = GarbageCollector(self._resources, caller(handler, "generic-garbage-collector"), clock, ids)
         self.namespaces = NamespaceDeletion(
-            self._resources, server.view, server.cacher, caller(handler, "namespace-controller"), clock
+            self._resources, server.view, server.cacher, caller(handler, "namespace-controller"), clock, foreign
         )
         self.accounts = Accounts(server.view, server.cacher, handler, server.accounts, ca, clock)
         signer = CsrSigner(server.pki.authority(), clock=clock)

@@ -12,12 +12,12 @@ from pilothouse.apiserver.cache.changes import Change
 from pilothouse.apiserver.cache.entries import Entry
 from pilothouse.apiserver.lifecycle.calls import delete_options, object_path
 from pilothouse.apiserver.lifecycle.emptying import FINALIZER_SECONDS, Emptying, grace_left
+from pilothouse.apiserver.lifecycle.foreign import ForeignContent
 from pilothouse.apiserver.lifecycle.resources import Resources
 from pilothouse.apiserver.lifecycle.workqueue import WorkQueue
 from pilothouse.apiserver.ports import Local, Object, View
 from pilothouse.apiserver.rest.served import Served
 from pilothouse.foundation.clock import Clock
-from pilothouse.kinds import conditions
 from pilothouse.kinds.status import ApiStatus, Conflict, MethodNotAllowed, NotFound, ServiceUnavailable
 from pilothouse.kinds.times import format_seconds, parse
 
@@ -25,7 +25,6 @@ __all__ = ["NamespaceDeletion"]
 
 _NAMESPACES: Final = "namespaces"
 _PODS: Final = "pods"
-_SERVICES: Final = "apiservices.apiregistration.k8s.io"
 _KUBERNETES: Final = "kubernetes"
 _PAGE: Final = 500
 _AT_ONCE: Final = 4
@@ -51,12 +50,21 @@ class _Remains:
 class NamespaceDeletion:
     """Empties and finalizes namespaces that are being deleted, from `start` to `close`."""
 
-    def __init__(self, resources: Resources, view: View, cacher: Cacher, local: Local, clock: Clock) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        view: View,
+        cacher: Cacher,
+        local: Local,
+        clock: Clock,
+        foreign: ForeignContent,
+    ) -> None:
         self._resources = resources
         self._view = view
         self._cacher = cacher
         self._local = local
         self._clock = clock
+        self._foreign = foreign
         self.queue = WorkQueue[str]("namespaces", self._work, clock, workers=10)
         self._stops: list[Callable[[], None]] = []
         self._watched: dict[str, list[Callable[[], None]]] = {}
@@ -138,7 +146,7 @@ class NamespaceDeletion:
         return _OTHERS_LEARN
 
     async def _empty(self, name: str, passed: float) -> Emptying:
-        found = Emptying(undiscovered=self._undiscovered())
+        found = Emptying(undiscovered=self._foreign.undiscovered())
         pods = self._resources.get(_PODS)
         if pods is not None:
             await self._empty_of(pods, name, passed, found)
@@ -152,6 +160,7 @@ class NamespaceDeletion:
                 await self._empty_of(served, name, passed, found)
 
         await asyncio.gather(*(one(each) for each in self._resources.all().values() if self._left(each, name)))
+        await self._foreign.empty(name, found)
         return found
 
     def _left(self, served: Served, namespace: str) -> bool:
@@ -207,15 +216,6 @@ class NamespaceDeletion:
                 await self._local.call("DELETE", path, delete_options("Background", uid=metadata.uid))
             except NotFound:
                 continue
-
-    def _undiscovered(self) -> list[str]:
-        """Return group/version of APIs of other servers that do not answer: what they hold cannot be known."""
-        found = []
-        for service in self._view.list(_SERVICES):
-            spec, status = service.get("spec") or {}, service.get("status") or {}
-            if spec.get("service") and not conditions.is_true(status.get("conditions"), "Available"):
-                found.append(f"{spec.get('group')}/{spec.get('version')}")
-        return found
 
     # What becomes of the namespace
 
