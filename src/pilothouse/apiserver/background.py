@@ -12,6 +12,7 @@ from pilothouse.apiserver.access.default_roles import reconcile
 from pilothouse.apiserver.access.wiring import authentication_config_map
 from pilothouse.apiserver.flow import ensure_defaults
 from pilothouse.apiserver.lifecycle.lifecycle import Lifecycle
+from pilothouse.apiserver.localapis import LocalApis
 from pilothouse.apiserver.proxying.availabilitycontroller import AvailabilityController
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.status import AlreadyExists, ApiStatus
@@ -60,6 +61,8 @@ class Background:
         controller = AvailabilityController(server.view, server.local, server.aggregator, clock=clock)
         self._spawn(controller.run(), "availability of aggregated APIs")
         self._spawn(server.elsewhere.run(), "discovery of aggregated APIs")
+        apis = LocalApis(server.catalogue, server.view, server.local, clock)
+        self._spawn(self._after_start(apis.run), "APIServices of this server")
         self._spawn(aggregation.run(), "cluster roles")
         self._spawn(self._every(_REPAIR_SECONDS, self._repair), "repair")
         if server.options.compact_seconds:
@@ -78,7 +81,13 @@ class Background:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        task.add_done_callback(_tell)
+        self._tasks.append(task)
+
+    async def _after_start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await self._started.wait()
+        await work()
 
     async def _begin(self) -> None:
         await self._once("rbac/bootstrap-roles", self._roles)
@@ -203,6 +212,14 @@ class Background:
                     continue
                 self._server.cacher.compacted(before)
             before = now
+
+
+def _tell(task: asyncio.Task[None]) -> None:
+    """Say that a task of the server ended, which none does by itself but those that are done."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error(
+            "a task of the server failed; it runs again with the next start", task=task.get_name(), exc_info=error
+        )
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

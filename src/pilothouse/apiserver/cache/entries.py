@@ -46,12 +46,13 @@ def form_of(api_version: str, kind: str, *, custom: bool) -> Form:
     return Form(api_version, kind, custom=custom)
 
 
+# Fields have the names that JSON has.
 class _Reference(msgspec.Struct, frozen=True, gc=False):
     uid: str = ""
     kind: str = ""
     name: str = ""
-    apiVersion: str = ""  # as JSON has it
-    blockOwnerDeletion: bool = False
+    apiVersion: str = ""  # noqa: N815
+    blockOwnerDeletion: bool = False  # noqa: N815
     controller: bool = False
 
 
@@ -63,9 +64,9 @@ class Metadata(msgspec.Struct, frozen=True):
     uid: str = ""
     generation: int = 0
     labels: dict[str, str] = {}
-    deletionTimestamp: str | None = None
+    deletionTimestamp: str | None = None  # noqa: N815
     finalizers: list[str] = []
-    ownerReferences: list[_Reference] = []
+    ownerReferences: list[_Reference] = []  # noqa: N815
 
 
 class _Outer(msgspec.Struct):
