@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from pilothouse.apiserver.lifecycle.collector import GarbageCollector
+from pilothouse.apiserver.lifecycle.resources import Resources
+from pilothouse.kinds.status import ApiStatus, Conflict
 from support.apiserverkit import Api, api_server, config_map, until
 
 Object = dict[str, Any]
@@ -190,3 +193,70 @@ async def test_starts_with_what_is_there_and_ends_at_rest() -> None:
             lifecycle = second.server.background.lifecycle
             assert lifecycle is not None
             assert len(lifecycle.collector.graph) == 0
+
+
+class Recorder:
+    """A server that only notes what it is asked, and refuses first what it is told to."""
+
+    def __init__(self, *errors: ApiStatus) -> None:
+        self.calls: list[tuple[str, str, Object]] = []
+        self.errors = list(errors)
+
+    async def call(
+        self, method: str, path: str, body: Object | None = None, *, content_type: str = "application/json"
+    ) -> Object:
+        self.calls.append((method, path, body or {}))
+        if self.errors:
+            raise self.errors.pop(0)
+        return {}
+
+
+async def collected(api: Api, recorder: Recorder, calls: int) -> list[tuple[str, str, Object]]:
+    options = api.server.options
+    collector = GarbageCollector(Resources(api.server.catalogue), recorder, options.clock, options.ids)
+    collector.start()
+    try:
+        await until(lambda: len(recorder.calls) >= calls)
+        await asyncio.sleep(0)
+    finally:
+        await collector.close()
+    assert len(recorder.calls) == calls
+    return recorder.calls
+
+
+async def test_deletes_only_what_it_has_judged() -> None:
+    async with api_server(lifecycle=False) as api:
+        ghost = {"metadata": {"name": "nobody", "uid": "00000000-0000-0000-0000-000000000001"}}
+        child = await api.made(MAPS, config_map("child", ownerReferences=[reference(ghost)]))
+        refused = Conflict("it has changed")
+        calls = await collected(api, Recorder(refused), 2)
+        assert calls[0] == calls[1]
+        method, path, options = calls[0]
+        assert (method, path) == ("DELETE", f"{MAPS}/child")
+        metadata = child["metadata"]
+        assert options["preconditions"] == {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        assert options["propagationPolicy"] == "Background"
+
+
+async def test_changes_only_what_it_has_judged() -> None:
+    async with api_server(lifecycle=False) as api:
+        ghost = {"metadata": {"name": "nobody", "uid": "00000000-0000-0000-0000-000000000001"}}
+        owner = await api.made(MAPS, config_map("owner"))
+        owners = [reference(ghost), {**reference(owner), "controller": True}]
+        child = await api.made(MAPS, config_map("child", ownerReferences=owners))
+        ((method, path, patch),) = await collected(api, Recorder(), 1)
+        assert (method, path) == ("PATCH", f"{MAPS}/child")
+        assert patch["metadata"] == {
+            "uid": child["metadata"]["uid"],
+            "resourceVersion": child["metadata"]["resourceVersion"],
+            "ownerReferences": owners[1:],
+        }
+
+
+async def test_events_are_nobody_s_garbage(api: Api) -> None:
+    ghost = {"metadata": {"name": "nobody", "uid": "00000000-0000-0000-0000-000000000001"}}
+    metadata = {"name": "e", "ownerReferences": [reference(ghost)]}
+    event = {"apiVersion": "v1", "kind": "Event", "metadata": metadata, "involvedObject": {"namespace": "default"}}
+    await api.made("/api/v1/namespaces/default/events", event)
+    await settled(api)
+    assert names(api, "events") == {"e"}
