@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -165,7 +165,7 @@ async def api() -> AsyncIterator[Api]:
         yield found
 
 
-def run_with_server(examples: int, strategies: dict[str, Any], test: Callable[..., Awaitable[None]]) -> None:
+def run_with_server(examples: int, strategies: dict[str, Any], test: Callable[..., Coroutine[Any, Any, None]]) -> None:
     """Run a property against one server that all examples share."""
     with asyncio.Runner() as runner:
         manager = api_server()
@@ -228,7 +228,7 @@ def configured(name: str, data: dict[str, str]) -> Object:
 
 
 async def applied(api: Api, first: dict[str, str], second: dict[str, str], third: dict[str, str]) -> None:
-    """Apply again changes nothing; who applies nothing owns nothing; those who share no field do not mind each other."""
+    """Apply again changes nothing; who applies nothing owns nothing; a conflict names its fields."""
     path = f"{MAPS}/owned"
     await api.delete(path)
     made = await api.apply(path, configured("owned", first), "one")
@@ -364,7 +364,7 @@ class TestWatching:
         await until(lambda: api.server.watching.running == 1)
         made = await api.made(MAPS, config_map("a", labels={"colour": "green"}))
         red = (await api.merge(f"{MAPS}/a", {"metadata": {"labels": {"colour": "red"}}})).body
-        (await api.merge(f"{MAPS}/a", {"data": {"x": "y"}})).body
+        await api.merge(f"{MAPS}/a", {"data": {"x": "y"}})
         green = (await api.merge(f"{MAPS}/a", {"metadata": {"labels": {"colour": "green"}}})).body
         await api.delete(f"{MAPS}/a")
         await api.made(MAPS, config_map("b", labels={"colour": "red"}))

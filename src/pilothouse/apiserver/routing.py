@@ -27,6 +27,7 @@ Answers: TypeAlias = Answer | Awaitable[Answer]
 _CREATED = 201
 _NOT_FOUND = 404
 _NOT_ALLOWED = 405
+_CHANGING = frozenset({"update", "patch", "delete", "deletecollection"})
 _HAS_SUBRESOURCE = frozenset({"log", "exec", "attach", "portforward", "proxy"})
 
 
@@ -103,12 +104,22 @@ class Router:
         if served.warnings:
             request.warnings.extend(served.warnings)
         call = Call(request, info, served)
-        if info.subresource:
-            return self._subresource(call)
         verb = info.verb
-        if verb not in resource.verbs or not self._fits(info, resource.namespaced):
+        if info.subresource:
+            handler: Callable[[Call], Answers] = self._subresource
+        elif verb not in resource.verbs or not self._fits(info, resource.namespaced):
             raise generic(_NOT_ALLOWED)
-        return self._plain[verb](call)
+        else:
+            handler = self._plain[verb]
+        if self._reading.shared and (verb in _CHANGING or (verb == "create" and info.subresource)):
+            return self._up_to_date(handler, call)
+        return handler(call)
+
+    async def _up_to_date(self, handler: Callable[[Call], Answers], call: Call) -> Answer:
+        """Answer once the cache knows what others wrote to the store: what is changed has to be there."""
+        await self._reading.newest()
+        answer = handler(call)
+        return await answer if isinstance(answer, Awaitable) else answer
 
     def _fits(self, info: RequestInfo, namespaced: bool) -> bool:
         """Whether the verb may have the name, or lack of one, and the namespace that it has."""

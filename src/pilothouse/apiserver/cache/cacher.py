@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from pilothouse.apiserver.cache.changes import Change
@@ -18,6 +18,7 @@ from pilothouse.apiserver.cache.resourcecache import ResourceCache
 from pilothouse.foundation.clock import Clock
 from pilothouse.foundation.retry import Backoff, retry
 from pilothouse.store import Event, KeyValue, RangeRequest, Store, StoreError, WatchRequest, prefix_end
+from pilothouse.store.errors import Compacted
 
 __all__ = ["PREFIX", "Cacher", "Decrypt", "key_of", "prefix_of"]
 
@@ -29,6 +30,7 @@ _HISTORY = 10_000
 _METADATA = b'"metadata":{'
 _HEAD_LENGTH = 1024
 _PROGRESS_SECONDS = 0.1
+_PAUSE_SECONDS = 0.2
 
 
 class Decrypt(Protocol):
@@ -75,10 +77,14 @@ class Cacher:
         self._watch: Any = None
         self._since = 0
         self._sequence = 0
+        self._gap = False
+        """Whether changes were compacted away before they were seen."""
         self.revision = 0
         """The store's revision up to which the cache knows everything."""
         self.behind: str = ""
         """Why the cache cannot follow the store now, empty while it can."""
+        self.reloading: list[Callable[[], None]] = []
+        """Called before changes are told whose order and revisions are not those of the store."""
         self.stale: list[tuple[ResourceCache, str]] = []
         """Objects that were encrypted with an old key when they were loaded."""
 
@@ -141,7 +147,12 @@ class Cacher:
     async def _load(self) -> None:
         status = await self._store.status()
         since = max(status.compact_revision, status.revision - _HISTORY, 1)
-        answer = await self._store.range(RangeRequest(PREFIX, prefix_end(PREFIX), revision=since))
+        try:
+            answer = await self._store.range(RangeRequest(PREFIX, prefix_end(PREFIX), revision=since))
+        except Compacted:
+            # Another server has compacted it; without a past there is nothing that watchers could start from.
+            answer = await self._store.range(RangeRequest(PREFIX, prefix_end(PREFIX), revision=status.revision))
+            since = status.revision
         self._target = status.revision
         self._since = self.revision = since
         known: dict[ResourceCache, dict[str, Entry]] = {}
@@ -174,7 +185,11 @@ class Cacher:
             self._take_from(watcher)
             return
         while True:
+            began = self.revision
             await self._consume()
+            if self.revision == began and not self._gap:
+                # Nothing came of it: whatever ended it may do so again at once.
+                await self._clock.sleep(_PAUSE_SECONDS)
             backoff = Backoff(base=0.1, cap=5.0, attempts=None)
             await retry(self._again, backoff, self._clock, (StoreError, OSError), name="watch of the store")
 
@@ -183,6 +198,7 @@ class Cacher:
             async for response in self._watch:
                 if response.canceled:
                     self.behind = f"the store ended the watch: {response.cancel_reason or 'compacted'}"
+                    self._gap = response.compact_revision > self.revision
                     break
                 self._take(response)
         except (StoreError, OSError) as error:
@@ -192,16 +208,19 @@ class Cacher:
     async def _again(self) -> None:
         await self._watch.cancel()
         status = await self._store.status()
-        if status.compact_revision > self.revision:
+        # Not every store says up to where it is compacted before it is asked for something older.
+        if self._gap or status.compact_revision > self.revision:
             await self._reload()
         else:
             self._listen(self.revision + 1)
-        self.behind = ""
+        self._gap, self.behind = False, ""
 
     async def _reload(self) -> None:
         """Bring the cache to what the store has now, after changes that can no longer be read one by one."""
         answer = await self._store.range(RangeRequest(PREFIX, prefix_end(PREFIX)))
         there = {kv.key: kv for kv in answer.kvs}
+        for callback in self.reloading:
+            callback()
         for cache in self.caches():
             for key in list(cache.items):
                 if cache.prefix + key.encode() not in there:

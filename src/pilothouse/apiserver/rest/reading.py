@@ -108,6 +108,15 @@ class Reading:
         answer = self._found(call)
         return await answer if isinstance(answer, Awaitable) else answer
 
+    @property
+    def shared(self) -> bool:
+        """Whether others write to the store, so that the cache may be behind."""
+        return self._cacher.shared
+
+    async def newest(self) -> None:
+        """Wait until the cache knows all that is in the store now. Raises ApiStatus."""
+        await self._fresh(None)
+
     async def _fresh(self, wanted: int | None) -> None:
         """Wait until the cache knows what was asked for; what is newer than the store itself is refused."""
         try:

@@ -51,6 +51,8 @@ class Session:
         """Whether anything was sent since the last bookmark."""
 
     def feed(self, change: Change) -> None:
+        if self.ended.done():
+            return
         if self._deferred is not None:
             self._deferred.append(change)
             if len(self._deferred) > _WAITING:
@@ -169,6 +171,8 @@ class Watching:
         self._clock = clock
         self._ids = ids
         self._sessions: dict[Session, Served] = {}
+        # Who watched across a gap could not go on from the versions of what fills it; they start anew and are told.
+        cacher.reloading.append(self.end_all)
 
     @property
     def running(self) -> int:
