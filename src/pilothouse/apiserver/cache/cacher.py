@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from pilothouse.apiserver.cache.changes import Change
 from pilothouse.apiserver.cache.entries import Entry, Form, decode, encode, form_of
 from pilothouse.apiserver.cache.resourcecache import ResourceCache
-from pilothouse.foundation.clock import Clock
+from pilothouse.foundation.clock import Clock, Timer
 from pilothouse.foundation.retry import Backoff, retry
 from pilothouse.store import Event, KeyValue, RangeRequest, Store, StoreError, WatchRequest, prefix_end
 from pilothouse.store.errors import Compacted
@@ -74,6 +74,7 @@ class Cacher:
         self._target = 0
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
+        self._asking: Timer | None = None
         self._watch: Any = None
         self._since = 0
         self._sequence = 0
@@ -325,7 +326,7 @@ class Cacher:
             heapq.heappop(self._waiting)
         if self._waiting and self._watch is not None:
             self._watch.request_progress()
-            self._clock.call_later(_PROGRESS_SECONDS, self._ask_progress)
+            self._asking = self._clock.call_later(_PROGRESS_SECONDS, self._ask_progress)
 
     async def current(self) -> int:
         """Wait until the cache is as new as the store is now, whoever wrote to it; return that revision."""
@@ -343,6 +344,8 @@ class Cacher:
 
     async def close(self) -> None:
         """Stop following the store."""
+        if self._asking is not None:
+            self._asking.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
