@@ -334,7 +334,8 @@ def test_a_kopf_operator(plane: BlockingPlane, kubeconfig: str) -> None:
         settings.watching.server_timeout = 30
 
     @kopf.on.create("boats", id="created", registry=registry)  # type: ignore[untyped-decorator]
-    async def created(spec: Any, name: str, namespace: str, **_: Any) -> dict[str, Any]:
+    async def created(spec: Any, body: Any, name: str, namespace: str, **_: Any) -> dict[str, Any]:
+        kopf.info(body, reason="Launched", message="she floats")
         child = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-log"}, "data": {}}
         kopf.adopt(child)
         await asyncio.to_thread(plane.call, "POST", f"/api/v1/namespaces/{namespace}/configmaps", child)
@@ -365,6 +366,11 @@ def test_a_kopf_operator(plane: BlockingPlane, kubeconfig: str) -> None:
         done = plane.wait_for(f"{BOATS}/kopf", lambda found: found and found.get("status", {}).get("created"))
         assert done["status"]["created"] == {"length": 3}
         assert done["metadata"]["finalizers"] == [f"{GROUP}/kopf"]
+        uid = done["metadata"]["uid"]
+        plane.wait_for(
+            f"/api/v1/namespaces/default/events?fieldSelector=involvedObject.uid={uid}",
+            lambda found: any(each["reason"] == "Launched" for each in found),
+        )
         plane.call("PATCH", f"{BOATS}/kopf", {"spec": {"length": 9}})
         plane.wait_for(f"{BOATS}/kopf", lambda found: found["status"].get("change") == "3 to 9")
         plane.call("DELETE", f"{BOATS}/kopf")

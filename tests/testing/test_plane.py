@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 import tempfile
 import threading
 import weakref
@@ -156,6 +157,12 @@ def test_one_that_is_interrupted_while_it_starts_leaves_nothing(monkeypatch: pyt
     monkeypatch.setattr("pilothouse.testing.plane.seed", interrupted)
     with pytest.raises(KeyboardInterrupt), ControlPlane():
         pytest.fail("it did not start")
+
+
+def test_a_plain_block_needs_no_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    with ControlPlane() as plane:
+        assert plane.call("GET", "/readyz") == "ok"
 
 
 @nothing_is_left()

@@ -15,6 +15,8 @@ def pytest_in(directory: Path, text: str, *options: str) -> str:
     (directory / "test_it.py").write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-rA"]
     plugin = [] if _registered() else ["-p", "pilothouse.testing.pytest_plugin"]
+    if "no:asyncio" not in options:
+        plugin += ["-o", "asyncio_default_fixture_loop_scope=function"]  # or pytest-asyncio warns
     done = subprocess.run(
         [*command, *plugin, *options, "."], cwd=directory, capture_output=True, text=True, check=False, timeout=60
     )
