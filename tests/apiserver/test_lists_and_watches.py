@@ -161,14 +161,14 @@ async def settled(follower: Follower, expected: dict[str, Object], version: int)
 
 @pytest.fixture
 async def api() -> AsyncIterator[Api]:
-    async with api_server() as found:
+    async with api_server(quiet=True) as found:
         yield found
 
 
 def run_with_server(examples: int, strategies: dict[str, Any], test: Callable[..., Coroutine[Any, Any, None]]) -> None:
     """Run a property against one server that all examples share."""
     with asyncio.Runner() as runner:
-        manager = api_server()
+        manager = api_server(quiet=True)
         api = runner.run(manager.__aenter__())
 
         @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
@@ -444,7 +444,7 @@ class TestWatching:
 
     async def test_bookmarks_come_each_minute_and_at_the_end(self) -> None:
         clock = FakeClock(datetime(2026, 1, 1, tzinfo=UTC))
-        async with api_server(clock=clock) as api:
+        async with api_server(quiet=True, clock=clock) as api:
             watcher = await api.watch(f"{MAPS}?allowWatchBookmarks=true&timeoutSeconds=130")
             plain = await api.watch(f"{MAPS}?timeoutSeconds=130")
             await until(lambda: api.server.watching.running == 2)

@@ -171,9 +171,11 @@ async def memory_store(**options: Any) -> EmbeddedStore:
 
 @contextlib.asynccontextmanager
 async def api_server(
-    store: Store | None = None, *, ready: bool = True, keep_open: bool = False, **options: Any
+    store: Store | None = None, *, ready: bool = True, quiet: bool = False, keep_open: bool = False, **options: Any
 ) -> AsyncIterator[Api]:
-    """Run a server, over a store of its own unless one is given; `ready` waits until its start is over."""
+    """Run a server, over a store of its own unless one is given; `ready` waits until its start is over, and
+    `quiet` until it has nothing more of its own to write.
+    """
     own = await memory_store() if store is None else store
     try:
         async with ApiServer(
@@ -181,10 +183,19 @@ async def api_server(
         ) as server:
             if ready:
                 await until(lambda: not server.background.pending)
+            if quiet:
+                await _quiet(server)
             yield Api(server)
     finally:
         if store is None and isinstance(own, EmbeddedStore) and not keep_open:
             await own.close()
+
+
+async def _quiet(server: ApiServer) -> None:
+    before = -1
+    while before != server.cacher.revision:
+        before = server.cacher.revision
+        await asyncio.sleep(0.03)  # more than any step of the start takes between two writes
 
 
 async def until(true: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -27,7 +27,7 @@ async def clock() -> FakeClock:
 
 @pytest.fixture
 async def api(clock: FakeClock) -> AsyncIterator[Api]:
-    async with api_server(clock=clock) as found:
+    async with api_server(quiet=True, clock=clock) as found:
         await found.made(
             "/api/v1/namespaces/default/serviceaccounts",
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}},
