@@ -9,7 +9,7 @@ from pilothouse.apiserver.cel.declarations import Functions
 from pilothouse.apiserver.cel.errors import CelError
 from pilothouse.apiserver.cel.formatting import formatted
 from pilothouse.apiserver.cel.regex import PatternError, compile_pattern
-from pilothouse.apiserver.cel.sizes import list_cost, regex_cost, text_cost, twice
+from pilothouse.apiserver.cel.sizes import list_cost, regex_cost, text_cost, twice, weight
 
 __all__ = ["STRINGS"]
 
@@ -125,7 +125,7 @@ STRINGS.add(
 )
 STRINGS.add("split", _split, "string @ string -> list(string)", "string @ string, int -> list(string)", cost=twice)
 STRINGS.add("join", _join, "list(string) @ -> string", "list(string) @ string -> string", cost=_join_cost)
-STRINGS.add("format", formatted, "string @ list(dyn) -> string", cost=lambda text, _: text_cost(text))
+STRINGS.add("format", formatted, "string @ list(dyn) -> string", cost=lambda text, args: text_cost(text) + weight(args))
 STRINGS.add("strings.quote", _quote, "string -> string", cost=text_cost)
 STRINGS.add("find", _find, "string @ string -> string", cost=regex_cost)
 STRINGS.add(
