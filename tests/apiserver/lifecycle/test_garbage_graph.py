@@ -221,7 +221,7 @@ def play(world: World, script: list[Any], *, resolvable: bool) -> None:
 
 
 @given(SCRIPTS, st.integers(0, 1000))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_converges_to_the_definition(script: list[Any], seed: int) -> None:
     world = World(seed)
     play(world, script, resolvable=True)
@@ -236,7 +236,7 @@ def test_converges_to_the_definition(script: list[Any], seed: int) -> None:
 
 
 @given(SCRIPTS, st.integers(0, 1000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_what_cannot_be_resolved_is_left_alone(script: list[Any], seed: int) -> None:
     world = World(seed)
     del world.kinds["v1", "Other"]
@@ -248,7 +248,7 @@ def test_what_cannot_be_resolved_is_left_alone(script: list[Any], seed: int) -> 
 
 
 @given(SCRIPTS, st.integers(0, 1000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_new_graph_over_the_same_objects_finds_the_same(script: list[Any], seed: int) -> None:
     world = World(seed)
     play(world, script, resolvable=True)
