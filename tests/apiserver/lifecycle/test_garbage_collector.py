@@ -117,6 +117,21 @@ async def test_owner_of_another_namespace_is_absent_and_told_of(api: Api) -> Non
     )
 
 
+async def test_object_of_the_cluster_with_an_owner_in_a_namespace_is_told_of_once(api: Api) -> None:
+    owner = await api.made(MAPS, config_map("owner"))
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "ownerReferences": [reference(owner)]}}
+    await api.made("/api/v1/nodes", node)
+    await settled(api)
+    await api.merge("/api/v1/nodes/n", {"metadata": {"finalizers": [FOREIGN]}})
+    await settled(api)
+    (event,) = api.server.view.list("events", "default")
+    assert event["involvedObject"]["kind"] == "Node"
+    assert event["message"].endswith('does not exist in namespace ""')
+    await api.delete(f"{MAPS}/owner")
+    await settled(api)
+    assert (await api.get("/api/v1/nodes/n")).status == 200
+
+
 async def test_owner_of_the_cluster_has_dependents_in_namespaces(api: Api) -> None:
     node = await api.made("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}})
     await api.made(MAPS, config_map("child", ownerReferences=[reference(node, kind="Node")]))

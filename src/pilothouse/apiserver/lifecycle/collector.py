@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -31,10 +31,11 @@ _log = get_logger(__name__)
 _IGNORED: Final = frozenset({"events"})
 _SAYS_OWNERS: Final = b'"ownerReferences"'
 _SAYS_DELETED: Final = b'"deletionTimestamp"'
-_GONE: Final = 1000
-"""Uids of objects known to be gone that are remembered, so that nobody looks for them elsewhere."""
+_REMEMBERED: Final = 1000
+"""Uids of objects known to be gone, which nobody has to look for elsewhere; and warnings that were given."""
 _SEARCHED: Final = 10_000
 """Objects of a kind among which an owner of another namespace is looked for, to warn of it."""
+_Known = TypeVar("_Known")
 _Stop: TypeAlias = Callable[[], None]
 
 
@@ -83,6 +84,7 @@ class GarbageCollector:
         self.queue = WorkQueue[str]("garbage", self._work, clock)
         self._feeds: dict[str, tuple[ResourceCache, _Stop]] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()
+        self._warned: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def start(self) -> None:
         """Read what is there and follow all resources, those to come included."""
@@ -131,7 +133,7 @@ class GarbageCollector:
 
     def forget(self, uid: str) -> None:
         """Take in that an object is gone."""
-        self._remember(uid)
+        _remember(self._gone, uid)
         self.queue.add_all(self.graph.forget(uid))
 
     # Work
@@ -139,6 +141,7 @@ class GarbageCollector:
     async def _work(self, uid: str) -> None:
         action = self.graph.decide(uid)
         if action is None:
+            await self._warn_of_misplaced(uid)
             return
         place = action.item.place
         entry, served = self._entry(place), self._resources.get(place.resource)
@@ -154,21 +157,28 @@ class GarbageCollector:
                 await self._local.call("PATCH", path, patch, content_type=MERGE)
         except NotFound:
             return
-        await self._warn(action, entry)
+        if isinstance(action, garbage.Delete | garbage.RemoveOwners):
+            await self._warn(action.dangling, action.item, entry)
 
-    async def _warn(self, action: Action, entry: Entry) -> None:
-        """Tell by an event of owners that are in another namespace than the dependent."""
-        if not isinstance(action, garbage.Delete | garbage.RemoveOwners):
-            return
-        for owner in action.dangling:
-            if owner.uid in self._gone or not self._is_elsewhere(owner, action.item.place):
+    async def _warn(self, owners: Sequence[Owner], item: Item, entry: Entry) -> None:
+        """Tell by an event of owners that are in another namespace than the dependent, once of each."""
+        for owner in owners:
+            known = item.uid, owner.uid
+            if owner.uid in self._gone or known in self._warned or not self._is_elsewhere(owner):
                 continue
+            _remember(self._warned, known)
             try:
-                await self._event(owner, action.item, entry)
+                await self._event(owner, item, entry)
             except ApiStatus as error:
-                _log.info("an event could not be written", object=action.item.place.name, error=error.message)
+                _log.info("an event could not be written", object=item.place.name, error=error.message)
 
-    def _is_elsewhere(self, owner: Owner, place: Place) -> bool:
+    async def _warn_of_misplaced(self, uid: str) -> None:
+        owners, item = self.graph.misplaced(uid), self.graph.item(uid)
+        entry = self._entry(item.place) if item is not None and owners else None
+        if item is not None and entry is not None:
+            await self._warn(owners, item, entry)
+
+    def _is_elsewhere(self, owner: Owner) -> bool:
         known = self._resources.of_kind(owner.api_version, owner.kind)
         if known is None or not known[1]:
             return False
@@ -177,14 +187,8 @@ class GarbageCollector:
             return False
         found = any(uid in entry.value and entry.metadata.uid == owner.uid for entry in cache.entries())
         if not found:
-            self._remember(owner.uid)
+            _remember(self._gone, owner.uid)
         return found
-
-    def _remember(self, uid: str) -> None:
-        self._gone[uid] = None
-        self._gone.move_to_end(uid)
-        if len(self._gone) > _GONE:
-            self._gone.popitem(last=False)
 
     async def _event(self, owner: Owner, item: Item, entry: Entry) -> None:
         place, now = item.place, format_seconds(self._clock.now())
@@ -208,6 +212,13 @@ class GarbageCollector:
             "type": "Warning",
         }
         await self._local.call("POST", f"/api/v1/namespaces/{namespace}/events", event)
+
+
+def _remember(known: OrderedDict[_Known, None], what: _Known) -> None:
+    known[what] = None
+    known.move_to_end(what)
+    if len(known) > _REMEMBERED:
+        known.popitem(last=False)
 
 
 def _changed(action: Action, entry: Entry) -> dict[str, Any]:

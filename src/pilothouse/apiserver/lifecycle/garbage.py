@@ -193,6 +193,14 @@ class Graph:
         self._unresolved.clear()
         return found
 
+    def misplaced(self, uid: str) -> list[Owner]:
+        """Return the owners of an object of the cluster that are of namespaced kinds, which it cannot have."""
+        item = self._items.get(uid)
+        if item is None or item.place.namespace:
+            return []
+        kinds = ((owner, self._world.resource(owner.api_version, owner.kind)) for owner in item.owners)
+        return [owner for owner, known in kinds if known is not None and known[1]]
+
     # Decisions
 
     def decide(self, uid: str) -> Action | None:
