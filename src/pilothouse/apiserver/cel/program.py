@@ -30,7 +30,7 @@ Result = Literal["bool", "string", "any"]
 PER_CALL_LIMIT = 1_000_000
 """What one evaluation may cost."""
 RUNTIME_BUDGET = 3_000_000
-"""What all evaluations for one request may cost. Kubernetes allows 10,000,000, which would hold one loop for seconds."""
+"""What all evaluations for one request may cost. Kubernetes allows 10,000,000, which would hold a loop for seconds."""
 _KEPT = 512
 _RESULTS = {"bool": ("bool", "dyn"), "string": ("string", "dyn")}
 _WELL_KNOWN = {
