@@ -214,6 +214,8 @@ class Program:
             try:
                 if tls.reload_if_changed():
                     self.server.access.reload()
+                    if self.server.background.lifecycle is not None:
+                        self.server.background.lifecycle.publish(self.pki.read("ca.crt"))
                     _log.info("the serving certificate was loaded anew")
             except (TlsError, PkiError) as error:
                 _log.warning("renewed keys cannot be used; the old ones stay", reason=str(error))

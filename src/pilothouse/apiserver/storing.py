@@ -115,7 +115,7 @@ class Storage:
     async def _write(self, request: TxnRequest) -> int:
         try:
             # What is on its way cannot be called back: who gives up waiting does not know what became of it.
-            answer = await (self._submit(request) if self._submit else asyncio.shield(self.store.txn(request)))
+            answer = await (self._submit(request) if self._submit else self._sent(request))
         except StoreError as error:
             if isinstance(error, store_errors.NoSpace | store_errors.Unavailable | store_errors.CorruptAlarm):
                 self.refusing = error.message
@@ -129,6 +129,12 @@ class Storage:
         if revision > self.cacher.revision:
             await self.cacher.wait(revision)
         return revision
+
+    async def _sent(self, request: TxnRequest) -> Any:
+        """Send a transaction to its end, whoever still waits for it."""
+        sending = asyncio.ensure_future(self.store.txn(request))
+        sending.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(sending)
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Let a write be done that nobody waits for; what becomes of it is logged where it fails."""
