@@ -1,0 +1,408 @@
+"""The shared informer: one watch and one cache of a resource for all who want to know of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+
+from pilothouse.client.deltaqueue import BATCH, Delta, DeltaQueue, Transform
+from pilothouse.client.indexer import Indexer, IndexFunction, Lister
+from pilothouse.client.listener import ADD, DELETE, UPDATE, EventHandler, Handlers, Listener, Notification
+from pilothouse.client.listwatch import ListerWatcher, WatchEvent
+from pilothouse.client.metrics import Sample, register
+from pilothouse.client.objects import DeletedFinalStateUnknown, key_of, resource_version_of
+from pilothouse.client.reflector import Reflector, Timeouts
+from pilothouse.client.reflector_core import ReflectorCore, ReflectorOptions
+from pilothouse.foundation.clock import Clock, SystemClock, Timer
+from pilothouse.foundation.logs import get_logger
+
+if TYPE_CHECKING:
+    from pilothouse.foundation.metrics import Metrics
+
+__all__ = ["Informer", "InformerOptions", "Problem"]
+
+T = TypeVar("T")
+
+_SLICE: Final = 500
+"""Changes worked off before others get a turn of the event loop."""
+_MIN_RESYNC_SECONDS: Final = 1.0
+
+_log = get_logger("pilothouse.client.informer")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something of an informer that is not well: what, and since how many seconds, 0 if that is not known."""
+
+    informer: str
+    what: str
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        since = f" for {self.seconds:.0f} s" if self.seconds else ""
+        return f"informer {self.informer}: {self.what}{since}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InformerOptions:
+    """How an informer behaves.
+
+    resync_seconds: how often handlers are told of every object again, from the cache; 0 is never, as in client-go. A
+    handler may ask for its own. reflector, timeouts: of the list and the watch. sync_alarm_seconds: after which a cache
+    that is not filled, or a server that cannot be reached, is a problem. handler_alarm_seconds: the same of a handler's
+    coroutine that does not return.
+    """
+
+    resync_seconds: float = 0.0
+    reflector: ReflectorOptions = field(default_factory=ReflectorOptions)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    sync_alarm_seconds: float = 120.0
+    handler_alarm_seconds: float = 60.0
+
+
+class Informer(Generic[T]):
+    """A cache that follows a resource, and handlers that are told of each change.
+
+    `async with Informer(...)` or `start` and `stop`; handlers may be added and removed at any time. All of it belongs
+    to one event loop. name: for logs and metrics; the lister-watcher's description by default. cluster: where several
+    are followed. transform: makes of each object what is cached, such as one without what nobody reads. indexers: by
+    name. accepts: whether an object is of the type wanted, where the lister-watcher cannot know.
+    """
+
+    def __init__(  # noqa: PLR0913  what it is made of, each with a default
+        self,
+        lister_watcher: ListerWatcher[T],
+        *,
+        options: InformerOptions | None = None,
+        name: str = "",
+        cluster: str = "",
+        transform: Transform[T] | None = None,
+        indexers: Mapping[str, IndexFunction[T]] | None = None,
+        accepts: Callable[[T], bool] | None = None,
+        clock: Clock | None = None,
+        source: random.Random | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.name: Final = name or lister_watcher.description
+        self.cluster: Final = cluster
+        self.options: Final = options or InformerOptions()
+        self.indexer: Final[Indexer[T]] = Indexer(indexers, failed=self._index_failed)
+        self.handler_failures = 0
+        """Of handlers that were removed; those that are here count their own."""
+        self.restarts = 0
+        """How often the task of the reflector or of a handler had ended and was begun anew."""
+        self.user_failures = 0
+        """Of transforms and index functions."""
+        self._clock = clock or SystemClock()
+        self._queue: DeltaQueue[T] = DeltaQueue(
+            self.indexer, transform=transform, transform_failed=self._transform_failed
+        )
+        self._core: ReflectorCore[T] = ReflectorCore(
+            self.name,
+            self._queue,
+            self.options.reflector,
+            source=source,
+            accepts=accepts,
+            on_skip=self._skipped,
+            transformed=None if transform is None else self._queue.transformed,
+        )
+        self._reflector = Reflector(lister_watcher, self._core, self, clock=self._clock, timeouts=self.options.timeouts)
+        self._listeners: list[Listener[T]] = []
+        self._synced = asyncio.Event()
+        self._task: asyncio.Task[Any] | None = None
+        self._started = False
+        self._stopped = False
+        self._started_at = 0.0
+        self._well_at = 0.0
+        self._resync_seconds = self.options.resync_seconds
+        self._resync_timer: Timer | None = None
+        register(self, metrics)
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def start(self) -> None:
+        """Begin to list and watch, in tasks of the running loop. A second call does nothing.
+
+        Raises RuntimeError for one that was stopped.
+        """
+        if self._stopped:
+            raise RuntimeError(f"informer {self.name}: it was stopped; make a new one")
+        if self._started:
+            return
+        self._started = True
+        self._started_at = self._well_at = self._clock.monotonic()
+        for listener in self._listeners:
+            listener.start(self._removed)
+        self._task = self._follow()
+        self._arm_resync()
+
+    async def stop(self) -> None:
+        """End watch and handlers at once; the cache stays readable. More than once is fine."""
+        self._stopped = True
+        if self._resync_timer is not None:
+            self._resync_timer.cancel()
+        for listener in self._listeners:
+            listener.stop()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it was started, even if it was stopped since."""
+        return self._started
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped."""
+        return self._stopped
+
+    @property
+    def has_synced(self) -> bool:
+        """Whether the cache holds all of the first list."""
+        return self._synced.is_set()
+
+    @property
+    def resource_version(self) -> str:
+        """The last version that was seen; empty before the first list."""
+        return self._core.resource_version
+
+    @property
+    def core(self) -> ReflectorCore[T]:
+        """The reflector's state, for who looks into it."""
+        return self._core
+
+    async def wait_synced(self) -> None:
+        """Wait until the cache holds all of the first list."""
+        await self._synced.wait()
+
+    # Who reads and who is told
+
+    def lister(self, group: str = "", resource: str = "") -> Lister[T]:
+        """Return a reader of the cache; group and resource are what its errors name."""
+        return Lister(self.indexer, group, resource or self.name)
+
+    def add_handler(
+        self,
+        handler: EventHandler[T] | None = None,
+        *,
+        on_add: Callable[[T, bool], object] | None = None,
+        on_update: Callable[[T, T], object] | None = None,
+        on_delete: Callable[[T | DeletedFinalStateUnknown[T]], object] | None = None,
+        resync_seconds: float | None = None,
+        name: str = "",
+    ) -> Listener[T]:
+        """Tell a handler, or functions, of everything that is there and of each change from now on.
+
+        The result says when the handler has synced, and removes it. resync_seconds: None takes the informer's own.
+        Raises RuntimeError for a stopped informer.
+        """
+        if self._stopped:
+            raise RuntimeError(f"informer {self.name}: it was stopped, so a handler would never be called")
+        if handler is None:
+            handler = Handlers(on_add=on_add, on_update=on_update, on_delete=on_delete)
+        wanted = self._resync_of(self.options.resync_seconds if resync_seconds is None else resync_seconds)
+        listener = Listener(
+            handler, name or f"{self.name} {_name_of(handler, on_add)}", clock=self._clock, resync_seconds=wanted
+        )
+        self._listeners.append(listener)
+        if self._started:
+            for key in self.indexer.keys():  # noqa: SIM118  it is no dictionary
+                listener.add(Notification(ADD, key, None, self.indexer.get(key), initial=True))
+            if self.has_synced:
+                listener.upstream_synced()
+            listener.start(self._removed)
+        return listener
+
+    @property
+    def listeners(self) -> Sequence[Listener[T]]:
+        """The handlers' registrations."""
+        return self._listeners
+
+    # The reflector's consumer
+
+    def consume(self) -> None:
+        """Work off what the reflector queued, if that is little; the first list is left to `consume_all`."""
+        self._queue.process(self._process, BATCH)
+        if not self._synced.is_set():
+            self._check_synced()
+
+    async def consume_all(self) -> None:
+        """Work off all that the reflector queued, letting others have their turns."""
+        while self._queue.process(self._process, _SLICE) and len(self._queue):
+            await self._clock.sleep(0)
+        self._check_synced()
+
+    # Health
+
+    def problems(self) -> list[Problem]:
+        """Return what is not well now; empty is healthy. Also begins anew what died."""
+        if not self._started or self._stopped:
+            return []
+        now, found = self._clock.monotonic(), []
+        if self._task is None or self._task.done():
+            found.append(Problem(self.name, f"its watcher had ended ({_end_of(self._task)}) and was begun anew"))
+            self.restarts += 1
+            _log.error("the watcher of an informer had ended; beginning anew", informer=self.name)
+            self._task = self._follow()
+        core = self._core
+        if not core.failing:
+            self._well_at = now
+        alarm, because = self.options.sync_alarm_seconds, f": {core.last_error}" if core.last_error else ""
+        if not self.has_synced and now - self._started_at > alarm:
+            found.append(Problem(self.name, f"its cache is not filled{because}", now - self._started_at))
+        elif now - self._well_at > alarm:
+            text = f"list and watch fail, {core.failing} times in a row{because}"
+            found.append(Problem(self.name, text, now - self._well_at))
+        return found + self._handler_problems()
+
+    def samples(self) -> Iterable[Sample]:
+        """Return the informer's figures."""
+        labels = {"cluster": self.cluster, "resource": self.name}
+        counts = self._core.counts
+        for name, text, count in (
+            ("lists_total", "Lists begun", counts.lists),
+            ("watches_total", "Watches begun", counts.watches),
+            ("watch_events_total", "Events of watches, bookmarks included", counts.events),
+            ("skipped_events_total", "Events whose object does not fit the type", counts.skipped),
+            ("reflector_failures_total", "Failed lists and watches that were followed by a wait", counts.failures),
+            ("silent_watches_total", "Watches given up because nothing was heard", self._reflector.silences),
+            ("informer_restarts_total", "Tasks of informers that had ended and were begun anew", self.restarts),
+            (
+                "handler_failures_total",
+                "Handlers of informers that raised",
+                self.handler_failures + sum(listener.failures for listener in self._listeners),
+            ),
+            ("cache_function_failures_total", "Transforms and index functions that raised", self.user_failures),
+        ):
+            yield Sample("counter", f"pilothouse_client_{name}", text, labels, count)
+        pending = sum(listener.pending for listener in self._listeners)
+        for name, text, value in (
+            ("cached_objects", "Objects in the caches of informers", len(self.indexer)),
+            ("pending_notifications", "Notifications that wait for handlers", pending),
+            ("failing_reflectors", "Reflectors whose last list or watch failed", int(self._core.failing > 0)),
+        ):
+            yield Sample("gauge", f"pilothouse_client_{name}", text, labels, value)
+        yield Sample(
+            "histogram", "pilothouse_client_list_seconds", "From asking for a page to having it", labels,
+            self._reflector.list_time,
+        )  # fmt: skip
+
+    # Inside
+
+    def _follow(self) -> asyncio.Task[Any]:
+        return asyncio.get_running_loop().create_task(self._reflector.run(), name=f"informer {self.name}")
+
+    def _check_synced(self) -> None:
+        if self._queue.has_synced and not self._synced.is_set():
+            self._synced.set()
+            for listener in self._listeners:
+                listener.upstream_synced()
+
+    def _process(self, deltas: Sequence[Delta], initial: bool) -> None:
+        put, remove, tell = self.indexer.put, self.indexer.remove, self._tell
+        for kind, key, obj in deltas:
+            if kind == "Deleted":
+                if remove(key) is not None:
+                    tell(Notification(DELETE, key, None, obj))
+                continue
+            old = put(key, obj)
+            if old is None:
+                tell(Notification(ADD, key, None, obj, initial))
+            elif resource_version_of(old) == resource_version_of(obj):
+                self._tell_syncing(Notification(UPDATE, key, old, obj))
+            else:
+                tell(Notification(UPDATE, key, old, obj))
+
+    def _tell(self, notification: Notification) -> None:
+        for listener in self._listeners:
+            listener.add(notification)
+
+    def _tell_syncing(self, notification: Notification) -> None:
+        for listener in self._listeners:
+            if listener.is_syncing:
+                listener.add(notification)
+
+    def _removed(self, listener: Listener[T]) -> None:
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+            self.handler_failures += listener.failures
+
+    def _handler_problems(self) -> list[Problem]:
+        found = []
+        for listener in self._listeners:
+            if listener.is_dead:
+                found.append(Problem(self.name, f"the task of handler {listener.name} had ended and was begun anew"))
+                self.restarts += 1
+                listener.start(self._removed)
+            elif (stuck := listener.stuck_seconds()) > self.options.handler_alarm_seconds:
+                text = f"handler {listener.name} does not return; {listener.pending} notifications wait"
+                found.append(Problem(self.name, text, stuck))
+        return found
+
+    def _resync_of(self, wanted: float) -> float:
+        """Return the period that a handler gets: not under a second, nor under the one that the informer looks by."""
+        if wanted <= 0:
+            return 0.0
+        wanted = max(wanted, _MIN_RESYNC_SECONDS)
+        if not self._resync_seconds or (wanted < self._resync_seconds and not self._started):
+            self._resync_seconds = wanted
+            if self._started:
+                self._arm_resync()
+        return max(wanted, self._resync_seconds)
+
+    def _arm_resync(self) -> None:
+        if self._resync_seconds and not self._stopped:
+            self._resync_timer = self._clock.call_later(self._resync_seconds, self._resync)
+
+    def _resync(self) -> None:
+        now = self._clock.monotonic()
+        due = [listener.should_resync(now) for listener in self._listeners]
+        if any(due) and self.has_synced:
+            self._queue.resync()
+            self._pump()
+        self._arm_resync()
+
+    def _pump(self) -> None:
+        """Work off what a resync queued, a slice a turn."""
+        self._queue.process(self._process, _SLICE)
+        if len(self._queue) and not self._stopped:
+            self._clock.call_later(0, self._pump)
+
+    def _skipped(self, event: WatchEvent[T], error: Exception | None) -> None:
+        try:
+            key = "" if event.object is None else key_of(event.object)
+        except ValueError:
+            key = ""
+        reason = str(error) if error is not None else f"an object of type {type(event.object).__name__}"
+        _log.error("object skipped: it does not fit", informer=self.name, object_key=key, reason=reason)
+
+    def _transform_failed(self, key: str, error: Exception) -> None:
+        self.user_failures += 1
+        _log.error("transform failed; cached as it came", informer=self.name, object_key=key, error=repr(error))
+
+    def _index_failed(self, index: str, key: str, error: Exception) -> None:
+        self.user_failures += 1
+        _log.error("index function failed", informer=self.name, index=index, object_key=key, error=repr(error))
+
+
+def _end_of(task: asyncio.Task[Any] | None) -> str:
+    if task is None or task.cancelled():
+        return "cancelled from outside"
+    return repr(task.exception())
+
+
+def _name_of(handler: object, on_add: object) -> str:
+    function = handler if on_add is None else on_add
+    return str(getattr(function, "__qualname__", type(function).__name__))
