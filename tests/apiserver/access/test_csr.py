@@ -85,6 +85,12 @@ def test_a_client_certificate_proves_who_it_was_approved_for(signer: CsrSigner) 
     assert (usage.digital_signature, usage.key_encipherment, usage.key_cert_sign) == (True, True, False)
 
 
+def test_purposes_alone_make_no_empty_key_usage(signer: CsrSigner) -> None:
+    certificate = signed(signer, request(CLIENT, pem("ann"), ["client auth"]))
+    with pytest.raises(x509.ExtensionNotFound):
+        certificate.extensions.get_extension_for_class(x509.KeyUsage)
+
+
 def test_no_request_makes_a_ca(signer: CsrSigner) -> None:
     usages = ["cert sign", "crl sign", "any", "digital signature"]
     certificate = signed(signer, request(LEGACY, pem("x", ca=True), usages))

@@ -127,9 +127,11 @@ class CsrSigner:
         purposes = list(dict.fromkeys(_PURPOSES[usage] for usage in usages if usage in _PURPOSES))
         found: list[tuple[x509.ExtensionType, bool]] = [
             (x509.BasicConstraints(ca=False, path_length=None), True),
-            (_key_usage(usages), True),
             (x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), False),
         ]
+        usage = _key_usage(usages)
+        if usage is not None:
+            found.append((usage, True))
         if purposes:
             found.append((x509.ExtendedKeyUsage(purposes), False))
         names = _alternative_names(csr)
@@ -186,7 +188,8 @@ def _alternative_names(csr: x509.CertificateSigningRequest) -> x509.SubjectAlter
         raise CsrError(f"unable to parse csr: {error}") from error
 
 
-def _key_usage(usages: Sequence[str]) -> x509.KeyUsage:
+def _key_usage(usages: Sequence[str]) -> x509.KeyUsage | None:
+    """Return what the key is for, None where that is nothing: OpenSSL refuses certificates that say so."""
     wanted = {_KEY_USAGES[usage] for usage in usages if usage in _KEY_USAGES}
     agreement = "key_agreement" in wanted
     flags = {name: name in wanted for name in set(_KEY_USAGES.values())}
@@ -194,7 +197,7 @@ def _key_usage(usages: Sequence[str]) -> x509.KeyUsage:
     flags.update(key_cert_sign=False, crl_sign=False)
     for name in ("encipher_only", "decipher_only"):
         flags[name] = flags[name] and agreement
-    return x509.KeyUsage(**flags)
+    return x509.KeyUsage(**flags) if any(flags.values()) else None
 
 
 def _subject(csr: x509.CertificateSigningRequest, oid: x509.ObjectIdentifier) -> list[str]:
