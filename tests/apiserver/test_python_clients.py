@@ -9,10 +9,14 @@ import asyncio
 import gc
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pilothouse.foundation import tls
+from pilothouse.kinds.status import ApiStatus
 from pilothouse.testing import BlockingPlane, ControlPlane
 
 pytestmark = [
@@ -318,20 +322,38 @@ def test_lightkube(kubeconfig: str) -> None:
 # kopf
 
 
-def test_a_kopf_operator(plane: BlockingPlane, kubeconfig: str) -> None:
+@contextmanager
+def operating(registry: Any) -> Iterator[None]:
+    """Run a kopf operator in a thread."""
     import kopf
-
-    registry = kopf.OperatorRegistry()
-    started, stop = threading.Event(), threading.Event()
 
     @kopf.on.login(registry=registry)  # type: ignore[untyped-decorator]
     def login(**kwargs: Any) -> Any:
         return kopf.login_with_kubeconfig(**kwargs)
 
+    started, stop = threading.Event(), threading.Event()
+    operator = kopf.operator(
+        registry=registry, namespaces=["default"], standalone=True, stop_flag=stop, ready_flag=started
+    )
+    thread = threading.Thread(target=asyncio.run, args=[operator])
+    thread.start()
+    try:
+        assert started.wait(10)
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_kopf_operator(plane: BlockingPlane, kubeconfig: str) -> None:
+    import kopf
+
+    registry = kopf.OperatorRegistry()
+
     @kopf.on.startup(registry=registry)  # type: ignore[untyped-decorator]
-    def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+    def configure(settings: Any, **_: Any) -> None:
         settings.persistence.finalizer = f"{GROUP}/kopf"
-        settings.watching.server_timeout = 30
 
     @kopf.on.create("boats", id="created", registry=registry)  # type: ignore[untyped-decorator]
     async def created(spec: Any, body: Any, name: str, namespace: str, **_: Any) -> dict[str, Any]:
@@ -345,40 +367,67 @@ def test_a_kopf_operator(plane: BlockingPlane, kubeconfig: str) -> None:
     def updated(old: Any, new: Any, patch: Any, **_: Any) -> None:
         patch.status["change"] = f"{old} to {new}"
 
+    @kopf.timer("boats", id="ticking", interval=0.2, registry=registry)  # type: ignore[untyped-decorator]
+    def ticking(patch: Any, status: Any, **_: Any) -> None:
+        patch.status["ticks"] = min(2, status.get("ticks", 0) + 1)
+
     @kopf.on.delete("boats", id="deleted", registry=registry)  # type: ignore[untyped-decorator]
     async def deleted(name: str, **_: Any) -> None:
-        await asyncio.to_thread(
-            plane.call, "POST", "/api/v1/namespaces/default/configmaps", {"metadata": {"name": f"{name}-sunk"}}
-        )
+        sunk = {"metadata": {"name": f"{name}-sunk"}}
+        await asyncio.to_thread(plane.call, "POST", "/api/v1/namespaces/default/configmaps", sunk)
 
-    def run() -> None:
-        asyncio.run(
-            kopf.operator(
-                registry=registry, namespaces=["default"], standalone=True, stop_flag=stop, ready_flag=started
-            )
-        )
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        assert started.wait(10)
+    with operating(registry):
         plane.call("POST", BOATS, boat("kopf"))
         done = plane.wait_for(f"{BOATS}/kopf", lambda found: found and found.get("status", {}).get("created"))
         assert done["status"]["created"] == {"length": 3}
         assert done["metadata"]["finalizers"] == [f"{GROUP}/kopf"]
-        uid = done["metadata"]["uid"]
         plane.wait_for(
-            f"/api/v1/namespaces/default/events?fieldSelector=involvedObject.uid={uid}",
+            f"/api/v1/namespaces/default/events?fieldSelector=involvedObject.uid={done['metadata']['uid']}",
             lambda found: any(each["reason"] == "Launched" for each in found),
         )
         plane.call("PATCH", f"{BOATS}/kopf", {"spec": {"length": 9}})
         plane.wait_for(f"{BOATS}/kopf", lambda found: found["status"].get("change") == "3 to 9")
+        plane.wait_for(f"{BOATS}/kopf", lambda found: found["status"].get("ticks") == 2)
         plane.call("DELETE", f"{BOATS}/kopf")
         plane.wait_for(f"{BOATS}/kopf", lambda found: found is None)
         plane.wait_for("/api/v1/namespaces/default/configmaps/kopf-sunk")
         # the child goes with its owner, by the garbage collector
         plane.wait_for("/api/v1/namespaces/default/configmaps/kopf-log", lambda found: found is None)
-    finally:
-        stop.set()
-        thread.join(10)
-    assert not thread.is_alive()
+
+
+def test_the_webhooks_of_a_kopf_operator(plane: BlockingPlane, kubeconfig: str, tmp_path: Path) -> None:
+    import kopf
+
+    registry = kopf.OperatorRegistry()
+    ca = tls.make_ca("webhooks")
+    certificate, key, authority = (str(tmp_path / name) for name in ("hook.crt", "hook.key", "ca.crt"))
+    tls.write(tls.issue(ca, "127.0.0.1", hosts=["127.0.0.1"], server=True), certificate, key)
+    Path(authority).write_bytes(ca.certificate)
+
+    @kopf.on.startup(registry=registry)  # type: ignore[untyped-decorator]
+    def configure(settings: Any, **_: Any) -> None:
+        settings.admission.managed = "boats.kopf.dev"
+        settings.admission.server = kopf.WebhookServer(
+            addr="127.0.0.1", host="127.0.0.1", certfile=certificate, pkeyfile=key, cafile=authority
+        )
+
+    @kopf.on.validate("boats", id="short", registry=registry)  # type: ignore[untyped-decorator]
+    def short(spec: Any, **_: Any) -> None:
+        if spec.get("length", 0) > 100:
+            raise kopf.AdmissionError("boats are at most 100 long", code=422)
+
+    @kopf.on.mutate("boats", id="manned", registry=registry)  # type: ignore[untyped-decorator]
+    def manned(patch: Any, **_: Any) -> None:
+        patch.spec["crew"] = ["ann"]
+
+    with operating(registry):
+        for kind in ("validating", "mutating"):
+            plane.wait_for(
+                f"/apis/admissionregistration.k8s.io/v1/{kind}webhookconfigurations/boats.kopf.dev",
+                lambda found: found and found.get("webhooks"),
+            )
+        assert plane.call("POST", BOATS, boat("manned"))["spec"] == {"length": 3, "crew": ["ann"]}
+        with pytest.raises(ApiStatus, match="denied the request: boats are at most 100 long") as raised:
+            plane.call("POST", BOATS, boat("long", 101))
+        assert raised.value.code == 422
+        plane.call("DELETE", f"{BOATS}/manned")
