@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _RETRY = 1
 _LEASE_REUSE = 60.0
+_REMEMBERED = 30.0
 
 
 class ChangedError(Exception):
@@ -73,13 +74,21 @@ class Storage:
     ) -> None:
         self.store = store
         self.cacher = cacher
-        self.refusing = ""
-        """Why the store refused the last write for want of space or health; empty after one that went well."""
+        self._refused = ("", 0.0)
         self._clock = clock
         self._encrypts = dict(encrypts or {})
         self._submit: Any = getattr(store, "submit", None)
         self._tasks: set[asyncio.Task[None]] = set()
         self._leases: dict[int, tuple[int, float]] = {}
+
+    @property
+    def refusing(self) -> str:
+        """Why the store refused the last write for want of space or health; empty after one that went well.
+
+        It is forgotten after a while: a server that says it is not ready gets no writes that could show it is again.
+        """
+        why, until = self._refused
+        return why if self._clock.monotonic() < until else ""
 
     async def create(
         self, cache: ResourceCache, key: str, obj: dict[str, Any], form: Form, *, seconds: int = 0
@@ -118,9 +127,9 @@ class Storage:
             answer = await (self._submit(request) if self._submit else self._sent(request))
         except StoreError as error:
             if isinstance(error, store_errors.NoSpace | store_errors.Unavailable | store_errors.CorruptAlarm):
-                self.refusing = error.message
+                self._refused = error.message, self._clock.monotonic() + _REMEMBERED
             raise store_status(error) from error
-        self.refusing = ""
+        self._refused = ("", 0.0)
         revision: int = answer.revision
         if not answer.succeeded:
             if self.cacher.shared:
