@@ -66,6 +66,7 @@ def test_turn(control_plane, namespace, turn):
 """
 
 
+@pytest.mark.slow
 def test_one_plane_may_serve_all_tests(tmp_path: Path) -> None:
     printed = pytest_in(tmp_path, _SHARED)
     assert "3 passed" in printed, printed
@@ -81,27 +82,18 @@ def test_it():
 """
 
 
+@pytest.mark.slow
 def test_who_does_not_use_it_pays_nothing(tmp_path: Path) -> None:
     printed = pytest_in(tmp_path, _IDLE)
-    assert "1 passed" in printed, printed
-
-
-_PLAIN = """
-def test_it(control_plane, namespace, kubeconfig):
-    with open(kubeconfig) as file:
-        assert control_plane.url in file.read()
-"""
-
-
-def test_it_works_without_pytest_asyncio(tmp_path: Path) -> None:
-    printed = pytest_in(tmp_path, _PLAIN, "-p", "no:asyncio")
     assert "1 passed" in printed, printed
 
 
 _FAILING = """
 import threading
 
-def test_it(control_plane, kubeconfig):
+def test_it(control_plane, namespace, kubeconfig):
+    with open(kubeconfig) as file:
+        assert control_plane.url in file.read()
     raise ValueError("for a reason of its own")
 
 def test_nothing_is_left():
@@ -109,8 +101,9 @@ def test_nothing_is_left():
 """
 
 
-def test_a_failing_test_leaves_nothing(tmp_path: Path) -> None:
-    printed = pytest_in(tmp_path, _FAILING)
+@pytest.mark.slow
+def test_a_failing_test_leaves_nothing_and_needs_no_pytest_asyncio(tmp_path: Path) -> None:
+    printed = pytest_in(tmp_path, _FAILING, "-p", "no:asyncio")
     assert "1 failed, 1 passed" in printed, printed
     assert "for a reason of its own" in printed
 

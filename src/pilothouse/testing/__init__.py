@@ -27,4 +27,13 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+    try:
+        module = importlib.import_module(home)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "pilothouse":
+            raise
+        raise ModuleNotFoundError(
+            f"pilothouse.testing runs an API server, which needs {error.name}: pip install 'pilothouse[server]'",
+            name=error.name,
+        ) from error
+    return getattr(module, name)
