@@ -552,6 +552,42 @@ def test_made_up_bodies_for_long() -> None:
     run_fuzz(LONG_EXAMPLES)
 
 
+EMPTY: tuple[dict[str, Any], ...] = (
+    {},
+    {"metadata": {"name": "a"}},
+    {"metadata": {"name": "a"}, "spec": None, "status": None},
+    {"metadata": {"name": "a"}, "spec": {}, "status": {}},
+)
+
+
+async def test_every_resource_and_subresource(api: Api) -> None:
+    for resource in api.server.catalogue.registry:
+        root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
+        collection = (
+            f"{root}/namespaces/default/{resource.resource}" if resource.namespaced else f"{root}/{resource.resource}"
+        )
+        for path in (collection, f"{collection}?limit=1", f"{collection}/none", f"{root}/{resource.resource}"):
+            check(await api.get(path), path)
+        for body in EMPTY:
+            check(await api.post(collection, body), (collection, body))
+            for name in ("a", "none"):
+                await attack_object(api, f"{collection}/{name}", body)
+                for sub in resource.subresources:
+                    if sub.name not in {"log", "exec", "attach", "portforward", "proxy"}:
+                        await attack_object(api, f"{collection}/{name}/{sub.name}", body)
+        for target in (f"{collection}/none", f"{collection}/a"):
+            check(await api.delete(target), target)
+
+
+async def attack_object(api: Api, path: str, body: object) -> None:
+    check(await api.get(path), path)
+    check(await api.post(path, body), (path, body))
+    check(await api.put(path, body), (path, body))
+    for media in PATCHES:
+        content = [{"op": "add", "path": "/metadata/labels", "value": {"a": "b"}}] if media == JSON_PATCH else body
+        check(await api.call("PATCH", f"{path}?fieldManager=m", content, content_type=media), (path, media, body))
+
+
 async def test_large_bodies_are_refused(api: Api) -> None:
     body = json.dumps(config_map("big", {"x": "y" * 4_000_000})).encode()
     check(reply := await api.post(MAPS, body), "large")

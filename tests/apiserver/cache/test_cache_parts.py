@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -335,21 +336,12 @@ class FakeStore:
     async def status(self) -> Any:
         if self.failing:
             raise self.failing
-
-        class Status:
-            revision, compact_revision = self.revision, 0
-
-        return Status
+        return SimpleNamespace(revision=self.revision, compact_revision=0)
 
     async def range(self, request: RangeRequest) -> Any:
         if request.revision and request.revision < self.compacted:
             raise Compacted("compacted")
-
-        class Answer:
-            revision, count = self.revision, len(self.kvs)
-            kvs = list(self.kvs.values())
-
-        return Answer
+        return SimpleNamespace(revision=self.revision, count=len(self.kvs), kvs=list(self.kvs.values()))
 
     def watch(self, request: Any) -> FakeWatch:
         self.watches.append(FakeWatch(request.start_revision))

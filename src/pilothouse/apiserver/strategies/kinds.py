@@ -46,7 +46,7 @@ def _job(new: Object, context: Context) -> None:
     spec = new["spec"]
     if spec.get("manualSelector"):
         return
-    uid, name = new["metadata"]["uid"], new["metadata"]["name"]
+    uid, name = new["metadata"]["uid"], new["metadata"].get("name") or ""
     template = spec["template"].setdefault("metadata", {})
     labels = dict(template.get("labels") or {})
     wanted = {
