@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -135,14 +134,17 @@ class Renderer:
         """Return what makes one event of a watch from its type and object, and the content type of the stream."""
         form = negotiated(request)
         if form is None or (form.media_type == "json" and not form.as_):
-            return _plain_lines(served), "application/json"
+            return _kept(served, "plain", lambda: _plain_lines(served)), "application/json"
         if form.media_type == "protobuf" and not form.as_:
-            return _protobuf_frames(served), "application/vnd.kubernetes.protobuf;stream=watch"
+            return _kept(
+                served, "protobuf", lambda: _protobuf_frames(served)
+            ), "application/vnd.kubernetes.protobuf;stream=watch"
         if form.media_type != "json":
             raise BadRequest(f"streaming is not offered as {form.content_type}; ask for application/json")
         if form.as_ == "Table":
             return self._table_lines(request, served, form), "application/json"
-        return _partial_lines(served, form.version), "application/json"
+        version = form.version
+        return _kept(served, f"partial {version}", lambda: _partial_lines(served, version)), "application/json"
 
     def _table_lines(self, request: Request, served: Served, form: Negotiated) -> Encode:
         include = include_object(request.param("includeObject"))
@@ -185,7 +187,14 @@ def _item(obj: Object, *, custom: bool) -> Object:
     return {name: value for name, value in obj.items() if name not in {"kind", "apiVersion"}}
 
 
-@lru_cache(maxsize=512)
+def _kept(served: Served, name: str, make: Callable[[], Encode]) -> Encode:
+    """Return the one function of a format: watchers share what it makes by its identity, and it goes with `served`."""
+    found = served.encoders.get(name)
+    if found is None:
+        found = served.encoders[name] = make()
+    return found
+
+
 def _plain_lines(served: Served) -> Encode:
     direct = json_line(served.form)
     conversions, resource, form = served.conversions, served.resource, served.form
@@ -198,7 +207,6 @@ def _plain_lines(served: Served) -> Encode:
     return direct if conversions.is_single(resource) else line
 
 
-@lru_cache(maxsize=512)
 def _partial_lines(served: Served, version: str) -> Encode:
     def line(kind: str, entry: Entry) -> bytes:
         return b'{"type":"%b","object":%b}\n' % (kind.encode(), _encode(to_partial(entry.decoded(), version)))
@@ -206,7 +214,6 @@ def _partial_lines(served: Served, version: str) -> Encode:
     return line
 
 
-@lru_cache(maxsize=512)
 def _protobuf_frames(served: Served) -> Encode:
     from pilothouse.kinds import protobuf  # noqa: PLC0415  # only for clients that take nothing else
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from pilothouse.apiserver.cache.cacher import Cacher
+from pilothouse.apiserver.cache.changes import Encode
 from pilothouse.apiserver.cache.entries import Entry, Form, form_of
 from pilothouse.apiserver.cache.resourcecache import ResourceCache
 from pilothouse.apiserver.ports import Object
@@ -126,6 +127,8 @@ class Served:
             self.stored.full_name, self.stored.group, self.stored.resource, custom=custom is not None
         )
         self._managers: dict[str, FieldManager] = {}
+        self.encoders: dict[str, Encode] = {}
+        """What writes the events of watches, by format."""
         self.warnings: tuple[str, ...] = ()
         """Told to every caller: that the version is deprecated."""
 
