@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -13,8 +14,9 @@ from pilothouse.foundation.ids import Ids
 from pilothouse.kinds.times import format_seconds
 from pilothouse.store import PutRequest, Store
 
-__all__ = ["remember", "seed"]
+__all__ = ["knows_services", "remember", "remember_services", "seed"]
 
+_SERVICES: Final = "apiservices.apiregistration.k8s.io"
 _RESOURCES: Final = (
     "clusterroles.rbac.authorization.k8s.io",
     "clusterrolebindings.rbac.authorization.k8s.io",
@@ -31,25 +33,42 @@ class _Known(NamedTuple):
     value: bytes
 
 
-_known: list[_Known] = []
-"""Filled once; a second plane that starts meanwhile only does without."""
+_known: dict[str, list[_Known]] = {}
+"""By resource; the same whichever plane filled it."""
 
 
 def remember(server: ApiServer) -> None:
     """Keep the default objects of a server that began with an empty store, has just started and was used by nobody."""
-    if _known:
-        return
-    caches = [cache for name in _RESOURCES if (cache := server.cacher.named(name)) is not None]
-    _known.extend(
-        _Known(cache.prefix + key.encode(), entry.value) for cache in caches for key, entry in cache.items.items()
-    )
+    for resource in _RESOURCES:
+        _keep(server, resource)
+
+
+def knows_services() -> bool:
+    """Whether the APIServices are remembered too, which a server writes after its start."""
+    return _SERVICES in _known
+
+
+def remember_services(server: ApiServer, names: Container[str]) -> None:
+    """Keep the APIServices of these names."""
+    _keep(server, _SERVICES, names)
+
+
+def _keep(server: ApiServer, resource: str, names: Container[str] | None = None) -> None:
+    cache = server.cacher.named(resource)
+    found = cache.items.items() if cache is not None else ()
+    _known[resource] = [
+        _Known(cache.prefix + key.encode(), entry.value)
+        for key, entry in found
+        if cache is not None and (names is None or key in names)
+    ]
 
 
 async def seed(store: Store, clock: Clock, ids: Ids) -> int:
     """Write what is remembered into an empty store, with ids and times of its own; return how many objects."""
     now = format_seconds(clock.now())
-    await asyncio.gather(*(store.put(PutRequest(known.key, _fresh(known.value, now, ids))) for known in _known))
-    return len(_known)
+    known = [each for found in list(_known.values()) for each in found]
+    await asyncio.gather(*(store.put(PutRequest(each.key, _fresh(each.value, now, ids))) for each in known))
+    return len(known)
 
 
 def _fresh(value: bytes, now: str, ids: Ids) -> bytes:

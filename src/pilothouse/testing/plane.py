@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 from collections.abc import Awaitable, Iterable
@@ -19,9 +20,10 @@ from pilothouse.foundation.files import FileSystem, OsFileSystem
 from pilothouse.foundation.ids import Ids, SystemIds
 from pilothouse.foundation.memoryfiles import MemoryFileSystem
 from pilothouse.foundation.metrics import Metrics
+from pilothouse.kinds.status import ApiStatus
 from pilothouse.store import EmbeddedStore, StoreOptions
-from pilothouse.testing.bootstrap import remember, seed
-from pilothouse.testing.caller import Caller, user_of
+from pilothouse.testing.bootstrap import knows_services, remember, remember_services, seed
+from pilothouse.testing.caller import Caller, Object, user_of
 from pilothouse.testing.serving import Serving
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ __all__ = ["ControlPlane"]
 
 _ADMIN = User("kubernetes-admin", groups=("system:masters", "system:authenticated"))
 _DEFAULT_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
+_API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 _MEMORY = "/memory"
 _EMPTY = 1
 """The revision of a store that nobody has written to."""
@@ -75,6 +78,7 @@ class ControlPlane(Caller):
         self._opening: asyncio.Task[EmbeddedStore] | None = None
         self._server: ApiServer | None = None
         self._serving: Serving | None = None
+        self._learning: asyncio.Task[None] | None = None
         self._thread: LoopThread | None = None
         super().__init__(InProcessTransport(self._handle), _ADMIN)
 
@@ -175,8 +179,17 @@ class ControlPlane(Caller):
         await server.background.wait_started()
         if fresh and not seeded:
             remember(server)
+        if fresh and not knows_services():
+            self._learning = asyncio.get_running_loop().create_task(self._learn_services(server))
         if options.lifecycle:
             await self.wait_for(_DEFAULT_ACCOUNT)
+
+    async def _learn_services(self, server: ApiServer) -> None:
+        registry = server.catalogue.registry
+        names = {f"{version}.{group}" for group in registry.groups() for version in registry.versions(group)}
+        with contextlib.suppress(ApiStatus, TimeoutError):
+            await self.wait_for(_API_SERVICES, lambda found: names <= set(map(_available, found)))
+            remember_services(server, names)
 
     async def _open(self) -> EmbeddedStore:
         options = self.options
@@ -208,6 +221,10 @@ class ControlPlane(Caller):
         serving, self._serving = self._serving, None
         server, self._server = self._server, None
         opening, self._opening = self._opening, None
+        learning, self._learning = self._learning, None
+        if learning is not None:
+            learning.cancel()
+            await asyncio.wait([learning])
         try:
             if serving is not None:
                 await serving.close()
@@ -228,3 +245,10 @@ class ControlPlane(Caller):
         if self._serving is None:
             self._serving = Serving(self.server.handle, self._pki, self.token)
         return self._serving
+
+
+def _available(service: Object) -> str:
+    """Return the name of an APIService that is found to be available, else nothing."""
+    conditions = service.get("status", {}).get("conditions", ())
+    good = any(each["type"] == "Available" and each["status"] == "True" for each in conditions)
+    return str(service["metadata"]["name"]) if good else ""
