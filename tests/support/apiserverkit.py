@@ -17,7 +17,7 @@ from pilothouse.foundation.memoryfiles import MemoryFileSystem
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.store import EmbeddedStore, Store, StoreOptions
 
-__all__ = ["ADMIN", "TOKEN", "Api", "Reply", "Watcher", "api_server", "config_map", "memory_store", "until"]
+__all__ = ["ADMIN", "TOKEN", "Api", "Reply", "Watcher", "api_server", "config_map", "memory_store", "silence", "until"]
 
 ADMIN = User("admin", "admin-uid", ("system:masters", "system:authenticated"))
 TOKEN = "administrators-token"
@@ -184,14 +184,16 @@ async def api_server(
             if ready:
                 await until(lambda: not server.background.pending)
             if quiet:
-                await _quiet(server)
+                await silence(server)
             yield Api(server)
     finally:
         if store is None and isinstance(own, EmbeddedStore) and not keep_open:
             await own.close()
 
 
-async def _quiet(server: ApiServer) -> None:
+async def silence(server: ApiServer) -> None:
+    """Wait until a server has started and has nothing more of its own to write."""
+    await until(lambda: not server.background.pending)
     before = -1
     while before != server.cacher.revision:
         before = server.cacher.revision

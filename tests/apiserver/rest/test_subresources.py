@@ -26,7 +26,7 @@ Object = dict[str, Any]
 
 @pytest.fixture
 async def api() -> AsyncIterator[Api]:
-    async with api_server(quiet=True, clock=FakeClock(datetime(2026, 1, 1, tzinfo=UTC))) as found:
+    async with api_server(ready=False, clock=FakeClock(datetime(2026, 1, 1, tzinfo=UTC))) as found:
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
         await found.made("/api/v1/namespaces/default/serviceaccounts", account)
         yield found

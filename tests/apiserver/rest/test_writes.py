@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pilothouse.foundation.clock import FakeClock
-from support.apiserverkit import Api, api_server, config_map
+from support.apiserverkit import Api, api_server, config_map, silence
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 PODS = "/api/v1/namespaces/default/pods"
@@ -27,7 +27,7 @@ async def clock() -> FakeClock:
 
 @pytest.fixture
 async def api(clock: FakeClock) -> AsyncIterator[Api]:
-    async with api_server(quiet=True, clock=clock) as found:
+    async with api_server(ready=False, clock=clock) as found:
         await found.made(
             "/api/v1/namespaces/default/serviceaccounts",
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}},
@@ -113,6 +113,7 @@ class TestUpdating:
         assert (await api.put(f"{MAPS}/a", config_map("a", {"x": "1"}, uid="other"))).status == 409
 
     async def test_one_that_changes_nothing_keeps_the_version(self, api: Api, clock: FakeClock) -> None:
+        await silence(api.server)
         first = await api.made(MAPS, config_map("a", {"x": "1"}))
         revision = api.server.cacher.revision
         clock.advance(3600)
@@ -189,6 +190,7 @@ class TestUpdating:
 
 class TestDryRun:
     async def test_nothing_is_written(self, api: Api) -> None:
+        await silence(api.server)
         await api.made(MAPS, config_map("a", {"x": "1"}))
         await api.made(DEPLOYMENTS, deployment("d"))
         await api.made("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}})
