@@ -80,6 +80,11 @@ class Indexer(Generic[T]):
         """Return all values of an index. Raises IndexerError where there is no such index."""
         return [*self._index(name)]
 
+    @property
+    def indexes(self) -> frozenset[str]:
+        """The names of all indexes."""
+        return frozenset(self._indexers)
+
     def add_indexers(self, indexers: Mapping[str, IndexFunction[T]]) -> None:
         """Add indexes, also of a cache that holds objects. Raises IndexerError for a name that is taken."""
         for name in indexers:

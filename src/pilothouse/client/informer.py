@@ -96,6 +96,7 @@ class Informer(Generic[T]):
         """How often the task of the reflector or of a handler had ended and was begun anew."""
         self.user_failures = 0
         """Of transforms and index functions."""
+        self.transform: Final = transform
         self._clock = clock or SystemClock()
         self._queue: DeltaQueue[T] = DeltaQueue(
             self.indexer, transform=transform, transform_failed=self._transform_failed

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 from pilothouse.client.deadline import noticing_silence, within
+from pilothouse.client.errors import ClientError
 from pilothouse.client.listwatch import ListerWatcher
 from pilothouse.client.metrics import Distribution
 from pilothouse.client.reflector_core import (
@@ -96,7 +97,8 @@ class Reflector(Generic[T]):
                 action = await self._do(action)
             except Exception as error:  # noqa: BLE001  a watcher must not die in a process that lives
                 action = self.core.crashed(error, self._clock.monotonic())
-                _log.error("reflector failed; starting over", resource=self.core.name, error=_text(error))
+                if not isinstance(error, ClientError):
+                    _log.error("reflector failed; starting over", resource=self.core.name, exc_info=error)
             if isinstance(action, Wait):
                 self._tell(action)
 

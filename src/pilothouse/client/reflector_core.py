@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
+from pilothouse.client.errors import ConnectFailed
 from pilothouse.client.listwatch import BOOKMARK, ListOptions, ListResult, WatchEvent, WatchOptions
 from pilothouse.client.objects import ObjectKeyError, key_of
 from pilothouse.foundation.retry import Backoff
@@ -283,7 +284,8 @@ class ReflectorCore(Generic[T]):
             return self._watch(now)
         if isinstance(error, OSError):
             # It broke: nothing says that the versions are gone.
-            if not quiet or now - self._began >= _SHORT_SECONDS:
+            reached = not isinstance(error, ConnectFailed | ConnectionRefusedError)
+            if reached and (not quiet or now - self._began >= _SHORT_SECONDS):
                 self.last_error = error
                 return self._watch(now)
             return self._wait(error, now, self._watch)
