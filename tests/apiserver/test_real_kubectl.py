@@ -11,7 +11,17 @@ from typing import Any
 
 import pytest
 
-from support.clientskit import Command, Server, client_program, dump, eventually, line_of, running, serving_program
+from support.clientskit import (
+    Command,
+    Server,
+    client_program,
+    dump,
+    eventually,
+    line_of,
+    running,
+    serving_program,
+    ship_definition,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 Object = dict[str, Any]
@@ -49,37 +59,6 @@ def pod(name: str, node: str = "", **metadata: Any) -> Object:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata}, "spec": spec}
 
 
-def definition() -> Object:
-    numbers = {"crew": {"type": "integer", "description": "How many sail."}}
-    schema = {
-        "type": "object",
-        "description": "A ship at sea.",
-        "properties": {
-            "spec": {"type": "object", "properties": numbers, "required": ["crew"]},
-            "status": {"type": "object", "properties": {"crew": {"type": "integer"}}},
-        },
-    }
-    version = {
-        "name": "v1",
-        "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": schema},
-        "additionalPrinterColumns": [{"name": "Crew", "type": "integer", "jsonPath": ".spec.crew"}],
-        "subresources": {
-            "status": {},
-            "scale": {"specReplicasPath": ".spec.crew", "statusReplicasPath": ".status.crew"},
-        },
-    }
-    names = {"kind": "Ship", "plural": "ships", "singular": "ship", "shortNames": ["shp"]}
-    spec = {"group": "example.com", "names": names, "scope": "Namespaced", "versions": [version]}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": SHIPS},
-        "spec": spec,
-    }
-
-
 def ship(name: str, crew: Any = 3) -> Object:
     return {"apiVersion": "example.com/v1", "kind": "Ship", "metadata": {"name": name}, "spec": {"crew": crew}}
 
@@ -103,7 +82,7 @@ def kubectl(request: pytest.FixtureRequest, server: Server) -> Command:
 
 @pytest.fixture(scope="module")
 def ships(new: Command) -> None:
-    new("apply", "-f", "-", data=dump(definition()))
+    new("apply", "-f", "-", data=dump(ship_definition()))
     new("wait", "--for=condition=Established", f"crd/{SHIPS}")
 
 

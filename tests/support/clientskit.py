@@ -9,9 +9,11 @@ import re
 import select
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +25,15 @@ __all__ = [
     "CLIENTS",
     "Command",
     "Server",
+    "call",
     "client_program",
     "dump",
     "eventually",
     "line_of",
+    "prepare",
     "running",
     "serving_program",
+    "ship_definition",
     "which",
 ]
 
@@ -183,3 +188,55 @@ def which(name: str, reason: str) -> str:
     if found is None:
         pytest.skip(f"{name} not found: {reason}")
     return found
+
+
+def ship_definition() -> Object:
+    """The kind Ship of example.com/v1, of which all clients make some."""
+    number = {"type": "integer", "description": "How many sail."}
+    spec = {"type": "object", "properties": {"crew": number}, "required": ["crew"]}
+    status = {"type": "object", "properties": {"crew": {"type": "integer"}}}
+    schema = {"type": "object", "description": "A ship at sea.", "properties": {"spec": spec, "status": status}}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": schema},
+        "additionalPrinterColumns": [{"name": "Crew", "type": "integer", "jsonPath": ".spec.crew"}],
+        "subresources": {
+            "status": {},
+            "scale": {"specReplicasPath": ".spec.crew", "statusReplicasPath": ".status.crew"},
+        },
+    }
+    names = {"kind": "Ship", "plural": "ships", "singular": "ship", "shortNames": ["shp"]}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "ships.example.com"},
+        "spec": {"group": "example.com", "names": names, "scope": "Namespaced", "versions": [version]},
+    }
+
+
+def call(server: Server, method: str, path: str, body: Object | None = None) -> Object:
+    """Ask the server as an administrator. Raises urllib.error.HTTPError for what it refuses."""
+    authority = ssl.create_default_context(cafile=str(server.home / "data" / "pki" / "ca.crt"))
+    headers = {"Authorization": "Bearer root-token", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(server.url + path, data, headers, method=method)
+    with urllib.request.urlopen(asked, context=authority, timeout=20) as answer:
+        found: Object = json.load(answer)
+    return found
+
+
+def prepare(server: Server, *namespaces: str) -> None:
+    """Make namespaces, and define ships."""
+    for name in namespaces:
+        made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        call(server, "POST", "/api/v1/namespaces", made)
+    call(server, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", ship_definition())
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/ships.example.com"
+
+    def established() -> bool:
+        conditions = call(server, "GET", path)["status"].get("conditions") or ()
+        return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+
+    eventually(established)
