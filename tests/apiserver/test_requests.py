@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -162,6 +163,39 @@ async def test_too_many_at_once_wait_and_then_are_refused() -> None:
         gate.set()
         replies = await asyncio.gather(*asked)
         assert {reply.status for reply in replies} == {201, 429}
+
+
+async def test_those_who_go_leave_nothing_but_a_line_in_the_audit(tmp_path: Path) -> None:
+    """Requests are called off at any point of their way: seats, addresses and audit are as they should be."""
+    rng, log = random.Random(3), tmp_path / "audit.log"
+    limits = Limits(requests=4, mutating=4)
+    services = "/api/v1/namespaces/default/services"
+    async with api_server(limits=limits, audit_log=str(log), audit_policy=EVERYTHING) as api:
+        for turn in range(20):
+            bodies = [
+                {"metadata": {"name": f"s{turn}-{n}"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}}
+                for n in range(8)
+            ]
+            tasks = [asyncio.create_task(api.post(services, body)) for body in bodies]
+            for _ in range(rng.randrange(30)):
+                await asyncio.sleep(0)
+            for task in tasks:
+                if rng.random() < 0.8:
+                    task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        made = (await api.get(services)).body["items"]
+        assert len(made) >= 20
+        assert len({one["spec"]["clusterIP"] for one in made}) == len(made)
+        assert len({one["spec"]["ports"][0]["nodePort"] for one in made}) == len(made)
+        for _ in range(2):
+            told = await api.server.allocator.repair()
+            assert all("was taken by nobody" in line for line in told), told
+        assert await api.server.allocator.repair() == []
+        replies = await asyncio.wait_for(asyncio.gather(*(api.get(services) for _ in range(50))), 20)
+        assert {reply.status for reply in replies} == {200}
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    ended = {event["auditID"] for event in events if event["stage"] == "ResponseComplete"}
+    assert {event["auditID"] for event in events} == ended
 
 
 async def allow_everything(api: Api, gate: asyncio.Event, name: str) -> None:

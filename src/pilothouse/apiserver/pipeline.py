@@ -151,6 +151,9 @@ class Pipeline:
         try:
             ticket = await seat
             answer = self._authorized(request, info, request.user)  # type: ignore[arg-type]  # set by now
+        except asyncio.CancelledError:
+            self._abandoned(ticket, record)
+            raise
         except Exception as error:  # noqa: BLE001
             return self._finished(request, info, self._refused(request, error, record), ticket, record, began)
         if isinstance(answer, Awaitable):
@@ -174,11 +177,18 @@ class Pipeline:
             if isinstance(answer, Response | StreamingResponse) and wants_gzip(request):
                 answer = await compressed(answer)
         except asyncio.CancelledError:
-            ticket.release()
+            self._abandoned(ticket, record)
             raise
         except Exception as error:  # noqa: BLE001
             answer = self._refused(request, error, record)
         return self._finished(request, info, answer, ticket, record, began)
+
+    def _abandoned(self, ticket: Ticket | None, record: AuditRecord | None) -> None:
+        """Let go of a request whose peer has gone; what it did may be done all the same, so it is told."""
+        if ticket is not None:
+            ticket.release()
+        if record is not None:
+            record.closed()
 
     async def _in_time(self, coming: Awaitable[Answer]) -> Answer:
         try:
