@@ -293,6 +293,53 @@ class TestCacher:
         await cacher.close()
 
 
+GARBAGE = {
+    b"/registry/configmaps/ns/bad": b"garbage",
+    b"/registry/configmaps/ns/list": b"[]",
+    b"/registry/configmaps/ns/protobuf": b"k8s\x00\x0a\x00",
+    b"/registry/configmaps/ns/\xff": b"{}",
+    b"/registry/x": b"1",
+    b"/registry/": b"1",
+}
+
+
+class TestWhatOthersWrite:
+    async def test_what_is_no_object_stops_nobody(self, store: EmbeddedStore, caplog: pytest.LogCaptureFixture) -> None:
+        cacher = Cacher(store, FakeClock(), NAMES)
+        await cacher.start()
+        for key, value in GARBAGE.items():
+            await store.put(PutRequest(key, value))
+        await store.put(PutRequest(b"/registry/configmaps/ns/good", stored("good")))
+        cache = cacher.named("configmaps")
+        assert cache is not None
+        assert [one.key for one in cache.entries()] == ["ns/good"]
+        assert caplog.text.count("it is left out") == len(GARBAGE)
+        assert "garbage" not in caplog.text
+        await store.put(PutRequest(b"/registry/configmaps/ns/good", b"garbage"))
+        assert cache.entries() == [], "what can no longer be read is not shown as it was"
+        await cacher.close()
+
+    async def test_a_start_is_refused_by_name(self, store: EmbeddedStore) -> None:
+        await store.put(PutRequest(b"/registry/configmaps/ns/bad", b"garbage"))
+        await store.put(PutRequest(b"/other", b"x"))
+        await store.compact((await store.status()).revision)
+        with pytest.raises(
+            StoreError, match=r"/registry/configmaps/ns/bad.* holds no Kubernetes object in JSON; delete"
+        ):
+            await Cacher(store, FakeClock(), NAMES).start()
+
+    async def test_what_cannot_be_decrypted_is_told_without_the_value(self, store: EmbeddedStore) -> None:
+        class Locked:
+            def decrypt(self, key: bytes, stored: bytes) -> tuple[bytes, bool]:
+                raise ValueError("no key fits")
+
+        await store.put(PutRequest(b"/registry/configmaps/ns/a", b"hunter2"))
+        await store.compact((await store.status()).revision)
+        with pytest.raises(StoreError, match=r"ns/a.*no key fits") as caught:
+            await Cacher(store, FakeClock(), NAMES, {"configmaps": Locked()}).start()
+        assert "hunter2" not in str(caught.value)
+
+
 class FakeWatch:
     def __init__(self, start: int) -> None:
         self.start = start

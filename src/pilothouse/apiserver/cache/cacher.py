@@ -31,6 +31,8 @@ _METADATA = b'"metadata":{'
 _HEAD_LENGTH = 1024
 _PROGRESS_SECONDS = 0.1
 _PAUSE_SECONDS = 0.2
+_PARTS = 4
+"""Of the shortest key: an empty one, `registry`, the resource, a name."""
 
 
 class Decrypt(Protocol):
@@ -43,6 +45,12 @@ class Decrypt(Protocol):
 def prefix_of(group: str, resource: str, *, custom: bool) -> bytes:
     """Return where the objects of a resource lie in the store."""
     return b"/registry/%b/%b/" % (group.encode(), resource.encode()) if custom else b"/registry/%b/" % resource.encode()
+
+
+def _no_object(key: bytes) -> StoreError:
+    return StoreError(
+        f"key {key.decode()!r} of the store holds no Kubernetes object in JSON; delete it or write it anew"
+    )
 
 
 def key_of(namespace: str, name: str) -> str:
@@ -124,6 +132,8 @@ class Cacher:
 
     def _place(self, key: bytes) -> tuple[ResourceCache, str]:
         parts = key.split(b"/", 4)
+        if not key.isascii() or not parts[-1] or len(parts) < _PARTS:
+            raise StoreError(f"key {key!r} of the store is none of an API server's")
         custom = b"." in parts[2]
         prefix = b"/".join(parts[: 4 if custom else 3]) + b"/"
         cache = self._by_prefix.get(prefix)
@@ -242,12 +252,23 @@ class Cacher:
             return
         event: Event
         for event in response.events:
-            cache, key = self._place(event.kv.key)
-            if event.kv.version == 0:
-                self._delete(cache, key, event.kv.mod_revision)
-            else:
-                self._put(cache, key, event.kv)
+            try:
+                self._take_event(event)
+            except StoreError as error:
+                # Only others than API servers write such things, and what they write must stop nobody.
+                _log.error("watch cache: %s; it is left out", error.message)  # the text says all
         self._reached(response.revision)
+
+    def _take_event(self, event: Event) -> None:
+        cache, key = self._place(event.kv.key)
+        if event.kv.version == 0:
+            self._delete(cache, key, event.kv.mod_revision)
+            return
+        try:
+            self._put(cache, key, event.kv)
+        except StoreError:
+            self._delete(cache, key, event.kv.mod_revision)
+            raise
 
     def _put(self, cache: ResourceCache, key: str, kv: KeyValue) -> None:
         old = cache.get(key)
@@ -273,16 +294,22 @@ class Cacher:
         value = kv.value
         decrypt = self._decrypts.get(cache.name)
         if decrypt is not None:
-            value, stale = decrypt.decrypt(kv.key, value)
+            try:
+                value, stale = decrypt.decrypt(kv.key, value)
+            except Exception as error:
+                raise StoreError(f"key {kv.key.decode()!r} of the store: {error}") from error
             if stale:
                 self.stale.append((cache, key))
         form = self._form(value, custom=cache.custom)
         if form is None:
             # Written by another program, whose fields stand in another order.
-            value = encode(decode(value))
+            try:
+                value = encode(decode(value))
+            except (ValueError, KeyError, TypeError):
+                raise _no_object(kv.key) from None
             form = self._form(value, custom=cache.custom)
             if form is None:
-                raise StoreError(f"key {kv.key.decode()!r} of the store holds no Kubernetes object in JSON")
+                raise _no_object(kv.key)
         return Entry(key, value, kv.mod_revision, form)
 
     def _form(self, value: bytes, *, custom: bool) -> Form | None:
