@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
@@ -17,6 +18,8 @@ __all__ = ["Matches", "Selection", "selection"]
 Matches = Callable[[Entry], bool]
 
 _MEMO = 256
+_WORDS = frozenset({b'"true"', b'"false"'})
+_NUMBER = re.compile(rb'"-?[0-9.]+(?:[eE]-?[0-9]+)?"')
 """Selections remembered of each resource."""
 
 
@@ -66,7 +69,8 @@ def _made(served: Served, options: ListOptions) -> Selection:
         for term in options.fields.terms
         if term.operator == "=" and term.value.isascii() and term.value.replace("-", "").replace(".", "").isalnum()
     ]
-    needles = [needle for needle in needles if needle not in {b'"true"', b'"false"'} and not needle[1:-1].isdigit()]
+    # Numbers and booleans stand in the bytes without quotes.
+    needles = [needle for needle in needles if needle not in _WORDS and not _NUMBER.fullmatch(needle)]
 
     def matches(entry: Entry) -> bool:
         if by_labels is not None and not by_labels(entry.metadata.labels):
