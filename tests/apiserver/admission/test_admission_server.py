@@ -95,11 +95,11 @@ async def test_policies(api: Api) -> None:
     assert reply.status == 422
     assert "spec.validations[0].expression" in reply.message
     await api.made(f"{CONFIGURATIONS}/validatingadmissionpolicies", policy)
-    reply = await api.post("/api/v1/namespaces/n/configmaps", {"metadata": {"name": "x"}, "data": {}})
+    reply = await api.post("/api/v1/namespaces/n/configmaps", {"metadata": {"name": "x"}, "data": {"a": "b"}})
     assert reply.status == 201
     bound = {"metadata": {"name": "b"}, "spec": {"policyName": "named", "validationActions": ["Deny"]}}
     await api.made(f"{CONFIGURATIONS}/validatingadmissionpolicybindings", bound)
-    reply = await api.post("/api/v1/namespaces/n/configmaps", {"metadata": {"name": "y"}, "data": {}})
+    reply = await api.post("/api/v1/namespaces/n/configmaps", {"metadata": {"name": "y"}, "data": {"a": "b"}})
     assert (reply.status, reply.message) == (
         422,
         (

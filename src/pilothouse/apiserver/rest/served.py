@@ -22,6 +22,7 @@ from pilothouse.kinds.defaults import default, has_defaults
 from pilothouse.kinds.emptyobjects import empty_object
 from pilothouse.kinds.fielderrors import ErrorList
 from pilothouse.kinds.fieldset import FieldSet, of_paths
+from pilothouse.kinds.omission import leave_out_empty, leave_out_empty_metadata
 from pilothouse.kinds.registry import Registry, Resource
 from pilothouse.kinds.schema import ANY, Schema
 from pilothouse.kinds.table import schema_for
@@ -191,13 +192,16 @@ class Served:
         return check_fields(body, self.schema, self.resource.kind, self.resource.version, validation, warn)
 
     def default(self, obj: Object) -> Object:
-        """Fill in the defaults."""
+        """Fill in the defaults, and leave out what counts as not set."""
         if self.custom is not None:
-            return self.custom.default(obj)
-        made = default(obj, *self.resource.gvk)
-        if not has_defaults(*self.resource.gvk):
-            complete(made, *self.resource.gvk)
-        return complete_status(made, *self.resource.gvk) if made.get("status") else made
+            return leave_out_empty_metadata(self.custom.default(obj))
+        gvk = self.resource.gvk
+        made = default(obj, *gvk)
+        if not has_defaults(*gvk):
+            complete(made, *gvk)
+        if made.get("status"):
+            complete_status(made, *gvk)
+        return leave_out_empty(made, *gvk)
 
     def validate_create(self, obj: Object) -> ErrorList:
         """Check a new object."""
