@@ -530,3 +530,38 @@ async def test_nothing_is_encoded_to_be_read(api: Api) -> None:
     await watcher.next()
     await watcher.close()
     assert encodings.count == before
+
+
+class TestForms:
+    PROTOBUF = "application/vnd.kubernetes.protobuf"
+    PARTIAL = "as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+
+    async def test_streams_of_protobuf(self, api: Api) -> None:
+        await api.made(MAPS, config_map("a", {"key": "hidden"}))
+        for accept, kind, shown in (
+            (self.PROTOBUF, b"ConfigMap", True),
+            (f"{self.PROTOBUF};{self.PARTIAL}", b"PartialObjectMetadata", False),
+        ):
+            answer = await api.send("GET", f"{MAPS}?watch=1", headers=[("accept", accept)])
+            assert answer.header("content-type") == f"{self.PROTOBUF};stream=watch"
+            assert answer.stream is not None
+            frame = await anext(answer.stream)
+            assert int.from_bytes(frame[:4], "big") == len(frame) - 4
+            assert b"ADDED" in frame
+            assert kind in frame
+            assert (b"hidden" in frame) is shown
+            await answer.aclose()
+
+    async def test_forms_that_are_not_streamed(self, api: Api) -> None:
+        for accept in ("application/yaml", f"{self.PROTOBUF};as=Table;v=v1;g=meta.k8s.io"):
+            reply = await api.get(f"{MAPS}?watch=1", headers=[("accept", accept)])
+            assert (reply.status, reply.reason) == (406, "NotAcceptable"), accept
+
+
+async def test_version_zero_means_any(api: Api) -> None:
+    """As in Kubernetes, where a version that is not set is 0."""
+    assert (await api.post(MAPS, config_map("a", resourceVersion="0"))).status == 201
+    assert (await api.post(MAPS, config_map("b", resourceVersion="7"))).status == 500
+    await api.merge(f"{MAPS}/a", {"data": {"x": "y"}})
+    assert (await api.merge(f"{MAPS}/a", {"metadata": {"resourceVersion": "0"}, "data": {"x": "z"}})).status == 200
+    assert (await api.put(f"{MAPS}/a", config_map("a", {"x": "0"}, resourceVersion="0"))).status == 200

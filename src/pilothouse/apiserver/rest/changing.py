@@ -256,7 +256,7 @@ class Changing:
         check_namespace(new, call.info, namespaced=served.resource.namespaced)
         new = served.default(_own(new))
         version = new["metadata"].get("resourceVersion") or ""
-        return new, version if version != live["metadata"]["resourceVersion"] else ""
+        return new, version if version not in {"0", live["metadata"]["resourceVersion"]} else ""
 
     async def _apply(self, call: Call, patch: Patch, options: WriteOptions) -> Made:
         served = call.served

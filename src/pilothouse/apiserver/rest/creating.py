@@ -92,11 +92,12 @@ class Creating:
         """Create an object with its defaults filled in. owned: its managed fields are there already."""
         served, info, engine = call.served, call.info, self._engine
         metadata = obj["metadata"]
-        if metadata.get("resourceVersion"):
+        if (metadata.get("resourceVersion") or "0") != "0":
             raise UnknownReason("resourceVersion should not be set on objects to be created")
         if info.name:
             check_names(obj, info, named=True)
         check_namespace(obj, info, namespaced=served.resource.namespaced)
+        metadata.pop("resourceVersion", None)
         for name in _SERVER_SETS:
             metadata.pop(name, None)
         call.options, call.dry_run, call.manager = options.raw, options.dry_run, options.manager

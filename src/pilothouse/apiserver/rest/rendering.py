@@ -16,7 +16,7 @@ from pilothouse.apiserver.rest.served import Served
 from pilothouse.apiserver.tables import check_partial, include_object, to_partial, to_partial_list, to_table
 from pilothouse.foundation.clock import Clock
 from pilothouse.kinds.emptyobjects import empty_object
-from pilothouse.kinds.status import ApiStatus, BadRequest, NotAcceptable
+from pilothouse.kinds.status import ApiStatus, NotAcceptable
 
 __all__ = ["PLAIN", "Renderer", "negotiated"]
 
@@ -135,12 +135,15 @@ class Renderer:
         form = negotiated(request)
         if form is None or (form.media_type == "json" and not form.as_):
             return _kept(served, "plain", lambda: _plain_lines(served)), "application/json"
-        if form.media_type == "protobuf" and not form.as_:
+        if form.media_type == "protobuf" and form.as_.startswith("Partial"):
+            kept = _kept(served, f"protobuf {form.version}", lambda: _partial_frames(form.version))
+            return kept, "application/vnd.kubernetes.protobuf;stream=watch"
+        if form.media_type == "protobuf" and not form.as_ and served.custom is None:
             return _kept(
                 served, "protobuf", lambda: _protobuf_frames(served)
             ), "application/vnd.kubernetes.protobuf;stream=watch"
         if form.media_type != "json":
-            raise BadRequest(f"streaming is not offered as {form.content_type}; ask for application/json")
+            raise NotAcceptable(f"only the following media types are accepted: {_streamed(served)}")
         if form.as_ == "Table":
             return self._table_lines(request, served, form), "application/json"
         version = form.version
@@ -222,6 +225,21 @@ def _protobuf_frames(served: Served) -> Encode:
         return protobuf.encode_watch_event(kind, obj, served.resource.gvk)
 
     return frame
+
+
+def _partial_frames(version: str) -> Encode:
+    from pilothouse.kinds import protobuf  # noqa: PLC0415  # only for clients that take nothing else
+
+    def frame(kind: str, entry: Entry) -> bytes:
+        obj = to_partial(entry.decoded(), version)
+        return protobuf.encode_watch_event(kind, obj, ("meta.k8s.io", version, "PartialObjectMetadata"))
+
+    return frame
+
+
+def _streamed(served: Served) -> str:
+    media = ["application/json", *(["application/vnd.kubernetes.protobuf"] if served.custom is None else ())]
+    return ", ".join(f"{each};stream=watch" for each in media)
 
 
 def to_yaml(obj: Object) -> bytes:
