@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -515,6 +516,37 @@ async def attack(api: Api, obj: Any, operations: Any, path: str, raw: bytes) -> 
     check(await api.post(collection, b"k8s\x00" + raw, content_type=PROTOBUF), raw)
 
 
+PARAMETERS = st.dictionaries(
+    st.sampled_from(
+        [
+            "labelSelector", "fieldSelector", "continue", "limit", "resourceVersion", "resourceVersionMatch", "watch",
+            "timeoutSeconds", "sendInitialEvents", "allowWatchBookmarks", "pretty", "dryRun", "fieldManager", "force",
+            "fieldValidation", "gracePeriodSeconds", "propagationPolicy", "includeObject", "orphanDependents",
+        ]
+    ),
+    st.one_of(
+        st.text(max_size=12),
+        st.text(alphabet="abk=!,() in notexists.<>\\/:-_0123456789", max_size=24),
+        st.sampled_from(
+            ["true", "false", "1", "0", "-1", "All", "Exact", "NotOlderThan", "metadata.name=a", "a in (b)"]
+        ),
+    ),
+    max_size=4,
+)  # fmt: skip
+
+
+async def ask_made_up(api: Api, query: dict[str, str]) -> None:
+    text = urlencode(query, errors="replace")
+    for path in (MAPS, f"{MAPS}/a", DEPLOYMENTS, WIDGETS):
+        answer = await api.send("GET", f"{path}?{text}")
+        if answer.stream is not None:
+            await answer.aclose()
+        else:
+            check(Reply(answer.status, list(answer.headers), answer.body), (path, query))
+    check(await api.delete(f"{MAPS}/none?{text}"), query)
+    check(await api.merge(f"{MAPS}/a?{text}", {"data": {"x": "y"}}), query)
+
+
 async def fuzz(obj: Any, operations: Any, raw: bytes, api: Api) -> None:
     for path in (f"{MAPS}/a", f"{DEPLOYMENTS}/d", f"{WIDGETS}/w"):
         await attack(api, obj, operations, path, raw)
@@ -532,9 +564,10 @@ def run_fuzz(examples: int) -> None:
         runner.run(prepared(api))
 
         @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
-        @given(OBJECTS, OPERATIONS, st.binary(max_size=60))
-        def tried(obj: Any, operations: Any, raw: bytes) -> None:
+        @given(OBJECTS, OPERATIONS, st.binary(max_size=60), PARAMETERS)
+        def tried(obj: Any, operations: Any, raw: bytes, query: dict[str, str]) -> None:
             runner.run(fuzz(obj, operations, raw, api))
+            runner.run(ask_made_up(api, query))
 
         try:
             tried()

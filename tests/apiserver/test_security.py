@@ -16,6 +16,7 @@ from pilothouse.apiserver.audit import AuditPolicy
 from pilothouse.apiserver.model import User
 from pilothouse.foundation.clock import FakeClock
 from support.apiserverkit import TOKEN, Api, Watcher, api_server, config_map, until
+from support.httpkit import Client, serving
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 AUTHENTICATED = "system:authenticated"
@@ -385,3 +386,58 @@ async def test_refused_impersonations_are_audited(tmp_path: Path) -> None:
     events = [json.loads(line) for line in log.read_text().splitlines()]
     (event,) = [each for each in events if each["user"]["username"] == "eve" and each["stage"] == "ResponseComplete"]
     assert event["responseStatus"]["code"] == 403
+
+
+class TestOverSockets:
+    """The same as bytes on a connection, where nothing has been tidied up by a client."""
+
+    async def ask(self, port: int, head: str, *headers: str) -> tuple[int, bytes]:
+        client = await Client.connect(port)
+        lines = [head, "Host: x", *headers, "", ""]
+        await client.send("\r\n".join(lines).encode("latin-1"))
+        status, _, body = await client.answer()
+        await client.close()
+        return status, body
+
+    async def test_paths_that_climb(self, api: Api) -> None:
+        good = f"Authorization: Bearer {TOKEN}"
+        async with serving(api.server.handle) as (_, port):
+            status, body = await self.ask(port, "GET /api/v1/namespaces/ours/secrets/s HTTP/1.1", good)
+            assert status == 200
+            assert b"aHVudGVyMg==" in body
+            for path in (
+                "/healthz/../api/v1/namespaces/ours/secrets/s",
+                "/healthz/%2e%2e/api/v1/namespaces/ours/secrets/s",
+                "/healthz/..%2fapi/v1/namespaces/ours/secrets/s",
+                "/version/./../api/v1/namespaces/ours/secrets/s",
+                "//api/v1/namespaces/ours/secrets/s",
+                "/api/v1//namespaces/ours/secrets/s",
+                "/api/v1/namespaces/ours//secrets/s",
+                "/API/v1/namespaces/ours/secrets/s",
+                "/healthz#/api/v1/namespaces/ours/secrets/s",
+                "http://x/api/v1/namespaces/ours/secrets/s",
+                "\\api\\v1\\namespaces\\ours\\secrets\\s",
+            ):
+                status, body = await self.ask(port, f"GET {path} HTTP/1.1")
+                assert status in {400, 403, 404} or body == b"ok", (path, status)
+                assert b"aHVudGVyMg==" not in body, path
+
+    async def test_headers_that_come_twice(self, api: Api) -> None:
+        path = "GET /api/v1/namespaces/ours/secrets/s HTTP/1.1"
+        good, bad = f"Authorization: Bearer {TOKEN}", "Authorization: Bearer wrong"
+        async with serving(api.server.handle) as (_, port):
+            for headers in (
+                (bad, good),
+                ("Authorization: Basic x", good),
+                (" Authorization: Bearer " + TOKEN,),
+                ("Authorization : Bearer " + TOKEN,),
+                ("X: y\r\n Authorization: Bearer " + TOKEN,),
+                ("X: y\nAuthorization: Bearer " + TOKEN,),
+                ("X: y\rAuthorization: Bearer " + TOKEN,),
+                ("Authorization_: Bearer " + TOKEN,),
+                ("X-Remote-User: admin", "X-Remote-Group: system:masters"),
+                ("Impersonate-User: admin", "Impersonate-Group: system:masters"),
+            ):
+                status, body = await self.ask(port, path, *headers)
+                assert status in {400, 401, 403}, (headers, status)
+                assert b"aHVudGVyMg==" not in body
