@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.traces import replay, traces_in
 
 from pilothouse.client.errors import ConnectFailed
 from pilothouse.client.listwatch import ListResult, WatchEvent
@@ -25,6 +24,7 @@ from pilothouse.client.reflector_core import (
 )
 from pilothouse.foundation.retry import Backoff
 from pilothouse.kinds import status
+from support.traces import replay, traces_in
 
 
 class Half(random.Random):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar
 
@@ -67,16 +68,16 @@ class Indexer(Generic[T]):
         """Iterate over all keys; the cache must not change meanwhile."""
         return iter(self._items)
 
-    def by_index(self, name: str, value: str) -> list[T]:  # type: ignore[valid-type]  # `list` is a method here
+    def by_index(self, name: str, value: str) -> builtins.list[T]:
         """Return the objects that an index has under a value. Raises IndexerError where there is no such index."""
         items = self._items
         return [items[key] for key in self._index(name).get(value, ())]
 
-    def index_keys(self, name: str, value: str) -> list[str]:  # type: ignore[valid-type]
+    def index_keys(self, name: str, value: str) -> builtins.list[str]:
         """Return the keys that an index has under a value. Raises IndexerError where there is no such index."""
         return [*self._index(name).get(value, ())]
 
-    def index_values(self, name: str) -> list[str]:  # type: ignore[valid-type]
+    def index_values(self, name: str) -> builtins.list[str]:
         """Return all values of an index. Raises IndexerError where there is no such index."""
         return [*self._index(name)]
 
@@ -178,7 +179,7 @@ class Lister(Generic[T]):
         """Return the lister of one namespace."""
         return NamespaceLister(self, namespace)
 
-    def _in(self, namespace: str, selector: Selector | None) -> list[T]:  # type: ignore[valid-type]
+    def _in(self, namespace: str, selector: Selector | None) -> builtins.list[T]:
         return _selected(self._indexer.by_index(NAMESPACE_INDEX, namespace), selector)
 
     def _get(self, key: str, name: str) -> T:

@@ -122,6 +122,10 @@ def _merged(early: Notification, late: Notification) -> Notification | None:
         return None if late.kind == DELETE else Notification(ADD, late.key, None, late.new, early.initial)
     if late.kind == DELETE:
         return late
+    if early.kind == DELETE:
+        gone = early.new
+        known = gone.object if isinstance(gone, DeletedFinalStateUnknown) else gone
+        return Notification(UPDATE, late.key, known, late.new)
     return Notification(UPDATE, late.key, early.old, late.new)
 
 
