@@ -343,17 +343,21 @@ class Cacher:
         future = asyncio.get_running_loop().create_future()
         self._sequence += 1
         heapq.heappush(self._waiting, (revision, self._sequence, future))
-        if len(self._waiting) == 1:
-            self._ask_progress()
+        if self._watch is not None:
+            self._watch.request_progress()
+        if self._asking is None:
+            self._asking = self._clock.call_later(_PROGRESS_SECONDS, self._ask_progress)
         await future
 
     def _ask_progress(self) -> None:
         """Ask the store how far the watch is until nobody waits: etcd does not answer while a watch catches up."""
         while self._waiting and self._waiting[0][2].done():
             heapq.heappop(self._waiting)
-        if self._waiting and self._watch is not None:
-            self._watch.request_progress()
+        self._asking = None
+        if self._waiting:
             self._asking = self._clock.call_later(_PROGRESS_SECONDS, self._ask_progress)
+            if self._watch is not None:
+                self._watch.request_progress()
 
     async def current(self) -> int:
         """Wait until the cache is as new as the store is now, whoever wrote to it; return that revision."""
