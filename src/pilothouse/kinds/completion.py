@@ -101,8 +101,14 @@ def _step(field: Field) -> tuple[str, _Fill] | None:
         inner = _filler(field.word[1:])
     except KeyError:
         return None
-    if field.label == "[]":
-        return field.name, lambda values: [inner(value) for value in values] and None
-    if field.label == "{}":
-        return field.name, lambda values: [inner(value) for value in values.values()] and None
-    return field.name, inner
+
+    def of_list(values: list[Any]) -> None:
+        for value in values:
+            inner(value)
+
+    def of_map(values: dict[str, Any]) -> None:
+        for value in values.values():
+            inner(value)
+
+    acts: dict[str, _Fill] = {"[]": of_list, "{}": of_map}
+    return field.name, acts.get(field.label, inner)
