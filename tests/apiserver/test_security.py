@@ -13,9 +13,14 @@ from typing import Any
 import pytest
 
 from pilothouse.apiserver.audit import AuditPolicy
+from pilothouse.apiserver.encryption import Transformer, aes_gcm
 from pilothouse.apiserver.model import User
+from pilothouse.apiserver.options import ServerOptions
+from pilothouse.apiserver.server import ApiServer
 from pilothouse.foundation.clock import FakeClock
-from support.apiserverkit import TOKEN, Api, Watcher, api_server, config_map, until
+from pilothouse.foundation.metrics import Metrics
+from pilothouse.store import RangeRequest, StoreError
+from support.apiserverkit import TOKEN, Api, Watcher, api_server, config_map, memory_store, until
 from support.httpkit import Client, serving
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -441,3 +446,38 @@ class TestOverSockets:
                 status, body = await self.ask(port, path, *headers)
                 assert status in {400, 401, 403}, (headers, status)
                 assert b"aHVudGVyMg==" not in body
+
+
+async def test_secrets_lie_encrypted_in_the_store() -> None:
+    """What the store holds tells nothing, what the API answers is plain: also from the past, and after a restart."""
+    ciphers = {"secrets": Transformer("secrets", [aes_gcm("one", b"k" * 32)])}
+    store = await memory_store()
+    path = "/api/v1/namespaces/default/secrets"
+    for restarted in (False, True):
+        async with ApiServer(store, ServerOptions(metrics=Metrics()), ciphers=ciphers) as server:
+            api = Api(server)
+            if not restarted:
+                for name in ("a", "b", "c"):
+                    body = {"metadata": {"name": name}, "stringData": {"p": f"hunter2-{name}"}}
+                    await api.made(path, {"apiVersion": "v1", "kind": "Secret", **body})
+            token = (await api.get(f"{path}?limit=1")).body["metadata"]["continue"]
+            await api.merge(f"{path}/b", {"metadata": {"labels": {"n": str(restarted)}}})
+            pages = (await api.get(f"{path}?continue={token}")).body["items"]
+            found = [base64.b64decode(item["data"]["p"]).decode() for item in pages]
+            assert found == ["hunter2-b", "hunter2-c"]
+            watcher = await api.watch(path)
+            assert (await watcher.next() or {})["object"]["data"]
+            await watcher.close()
+        kvs = (await store.range(RangeRequest(b"/registry/secrets/", b"/registry/secrets0"))).kvs
+        assert len(kvs) == 3
+        for kv in kvs:
+            assert kv.value.startswith(b"k8s:enc:aesgcm:v1:one:")
+            assert b"hunter2" not in kv.value
+            assert base64.b64encode(b"hunter2-a")[:8] not in kv.value
+    without_key = "/registry/secrets/default/.* is encrypted; give the configuration"
+    with pytest.raises(StoreError, match=without_key):
+        await ApiServer(store, ServerOptions(metrics=Metrics())).start()
+    await store.compact((await store.status()).revision)
+    with pytest.raises(StoreError, match=without_key):
+        await ApiServer(store, ServerOptions(metrics=Metrics())).start()
+    await store.close()

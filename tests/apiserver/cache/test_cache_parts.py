@@ -328,6 +328,19 @@ class TestWhatOthersWrite:
         ):
             await Cacher(store, FakeClock(), NAMES).start()
 
+    async def test_only_what_is_there_now_has_to_be_readable(self, store: EmbeddedStore) -> None:
+        key = b"/registry/configmaps/ns/a"
+        await store.put(PutRequest(key, b"garbage"))
+        with pytest.raises(StoreError, match="ns/a"):
+            await Cacher(store, FakeClock(), NAMES).start()
+        await store.put(PutRequest(key, stored("a")))
+        cacher = Cacher(store, FakeClock(), NAMES)
+        await cacher.start()
+        cache = cacher.named("configmaps")
+        assert cache is not None
+        assert cache.get("ns/a") is not None
+        await cacher.close()
+
     async def test_what_cannot_be_decrypted_is_told_without_the_value(self, store: EmbeddedStore) -> None:
         class Locked:
             def decrypt(self, key: bytes, stored: bytes) -> tuple[bytes, bool]:

@@ -31,6 +31,7 @@ _METADATA = b'"metadata":{'
 _HEAD_LENGTH = 1024
 _PROGRESS_SECONDS = 0.1
 _PAUSE_SECONDS = 0.2
+_ENCRYPTED = b"k8s:enc:"
 _PARTS = 4
 """Of the shortest key: an empty one, `registry`, the resource, a name."""
 
@@ -47,10 +48,11 @@ def prefix_of(group: str, resource: str, *, custom: bool) -> bytes:
     return b"/registry/%b/%b/" % (group.encode(), resource.encode()) if custom else b"/registry/%b/" % resource.encode()
 
 
-def _no_object(key: bytes) -> StoreError:
-    return StoreError(
-        f"key {key.decode()!r} of the store holds no Kubernetes object in JSON; delete it or write it anew"
-    )
+def _no_object(kv: KeyValue) -> StoreError:
+    key = kv.key.decode()
+    if kv.value.startswith(_ENCRYPTED):
+        return StoreError(f"key {key!r} of the store is encrypted; give the configuration that has its key")
+    return StoreError(f"key {key!r} of the store holds no Kubernetes object in JSON; delete it or write it anew")
 
 
 def key_of(namespace: str, name: str) -> str:
@@ -83,6 +85,9 @@ class Cacher:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self._asking: Timer | None = None
+        self._started = False
+        self._unreadable: dict[bytes, str] = {}
+        """By key what of the past could not be read while starting, and was not written anew since."""
         self._watch: Any = None
         self._since = 0
         self._sequence = 0
@@ -94,8 +99,6 @@ class Cacher:
         """Why the cache cannot follow the store now, empty while it can."""
         self.reloading: list[Callable[[], None]] = []
         """Called before changes are told whose order and revisions are not those of the store."""
-        self.stale: list[tuple[ResourceCache, str]] = []
-        """Objects that were encrypted with an old key when they were loaded."""
 
     @property
     def shared(self) -> bool:
@@ -154,6 +157,10 @@ class Cacher:
         await self.wait(self._target)
         if self.behind:
             raise RuntimeError(self.behind)
+        self._started = True
+        if self._unreadable:
+            await self.close()
+            raise StoreError(next(iter(self._unreadable.values())))
 
     async def _load(self) -> None:
         status = await self._store.status()
@@ -254,7 +261,11 @@ class Cacher:
         for event in response.events:
             try:
                 self._take_event(event)
+                self._unreadable.pop(event.kv.key, None)
             except StoreError as error:
+                if not self._started:
+                    self._unreadable[event.kv.key] = error.message
+                    continue
                 # Only others than API servers write such things, and what they write must stop nobody.
                 _log.error("watch cache: %s; it is left out", error.message)  # the text says all
         self._reached(response.revision)
@@ -295,21 +306,19 @@ class Cacher:
         decrypt = self._decrypts.get(cache.name)
         if decrypt is not None:
             try:
-                value, stale = decrypt.decrypt(kv.key, value)
+                value, _ = decrypt.decrypt(kv.key, value)
             except Exception as error:
                 raise StoreError(f"key {kv.key.decode()!r} of the store: {error}") from error
-            if stale:
-                self.stale.append((cache, key))
         form = self._form(value, custom=cache.custom)
         if form is None:
             # Written by another program, whose fields stand in another order.
             try:
                 value = encode(decode(value))
             except (ValueError, KeyError, TypeError):
-                raise _no_object(kv.key) from None
+                raise _no_object(kv) from None
             form = self._form(value, custom=cache.custom)
             if form is None:
-                raise _no_object(kv.key)
+                raise _no_object(kv)
         return Entry(key, value, kv.mod_revision, form)
 
     def _form(self, value: bytes, *, custom: bool) -> Form | None:
