@@ -12,7 +12,7 @@ from pilothouse.foundation.clock import Clock
 
 from .config import ClientConfig, Impersonation
 from .credentials import Credentials, Shown, credentials_for
-from .errors import TransportError
+from .errors import ConnectFailed, TransportError
 from .httpconnecting import Connector
 from .httpconnection import HttpConnection
 from .httpstream import HttpStream
@@ -100,7 +100,7 @@ class HttpTransport:
         idle: float | None = None,
     ) -> Answer:
         if self._closed:
-            raise TransportError(f"{self._connector.where}: this transport was closed")
+            raise ConnectFailed(f"{self._connector.where}: this transport was closed")
         turn = self._streams if stream else self._calls
         await turn.acquire()
         handed = False
@@ -166,7 +166,7 @@ class HttpTransport:
         connection = await self._connector.connect(shown)
         if self._closed:
             connection.abort()
-            raise TransportError(f"{self._connector.where}: this transport was closed")
+            raise ConnectFailed(f"{self._connector.where}: this transport was closed")
         self._open.add(connection)
         connection.on_lost = self._open.discard
         return connection
@@ -197,6 +197,8 @@ class HttpTransport:
         self._idle = kept
 
     def _head(self, method: str, target: str, headers: Headers, body: bytes, authorization: str) -> bytes:
+        if not target.isascii() or not target.isprintable() or " " in target:
+            raise ValueError(f"{method} {target!r}: not the path of a request; quote what is in it")
         text = f"{method} {self._connector.prefix}{target} HTTP/1.1\r\n{self._fixed}"
         if authorization:
             text += f"Authorization: {authorization}\r\n"
@@ -207,7 +209,7 @@ class HttpTransport:
         try:
             return text.encode("latin-1") + b"\r\n" + body
         except UnicodeEncodeError as error:
-            raise ValueError(f"{method} {target!r}: only ASCII can be in the head of a request; quote it") from error
+            raise ValueError(f"{method} {target}: a header that is not Latin-1; encode it") from error
 
     async def aclose(self) -> None:
         self._closed = True

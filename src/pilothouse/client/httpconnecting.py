@@ -13,7 +13,16 @@ from .config import ClientConfig
 from .credentials import Shown
 from .errors import ConfigError, ConnectFailed, TransportTimeout
 from .httpconnection import HttpConnection
-from .httpproxy import Proxy, check_connected, connect_head, environment_proxy, parse_proxy, plain_context, tunnel
+from .httpproxy import (
+    Proxy,
+    ProxyHead,
+    check_connected,
+    connect_head,
+    environment_proxy,
+    parse_proxy,
+    plain_context,
+    tunnel,
+)
 from .httptls import TlsSource
 
 __all__ = ["Connector"]
@@ -59,7 +68,7 @@ class Connector:
         except ssl.SSLCertVerificationError as error:
             raise ConnectFailed(f"{self._named()}: {self._certificate(error)}") from error
         except ssl.SSLError as error:
-            raise ConnectFailed(f"{self._named()}: TLS: {error.reason or error}") from error
+            raise ConnectFailed(f"{self._named()}: {_tls_problem(error)}") from error
         except socket.gaierror as error:
             raise ConnectFailed(f"{self._named()}: the name cannot be resolved: {error.strerror}") from error
         except ConnectFailed:
@@ -95,23 +104,19 @@ class Connector:
         self, loop: asyncio.AbstractEventLoop, proxy: Proxy, context: ssl.SSLContext | None
     ) -> HttpConnection:
         """Connect through a proxy that is itself reached by TLS."""
-        reader, writer = await asyncio.open_connection(proxy.host, proxy.port, ssl=plain_context())
+        made, head = await loop.create_connection(ProxyHead, proxy.host, proxy.port, ssl=plain_context())
         try:
-            writer.write(connect_head(proxy, self.host, self.port))
-            check_connected(proxy, await reader.readuntil(b"\r\n\r\n"))
+            made.write(connect_head(proxy, self.host, self.port))
+            check_connected(proxy, await head.answer)
             protocol = HttpConnection(self.where)
-            inner = writer.transport
             if context is None:
-                inner.set_protocol(protocol)
-                protocol.connection_made(inner)
+                made.set_protocol(protocol)
+                protocol.connection_made(made)
                 return protocol
             name = self._config.tls_server_name or self.host
-            upgraded = await loop.start_tls(inner, protocol, context, server_hostname=name)
-        except asyncio.IncompleteReadError as error:
-            writer.transport.abort()
-            raise ConnectFailed(f"proxy {proxy.shown}: closed the connection") from error
+            upgraded = await loop.start_tls(made, protocol, context, server_hostname=name)
         except BaseException:
-            writer.transport.abort()
+            made.abort()
             raise
         if upgraded is None:
             raise ConnectFailed(f"proxy {proxy.shown}: closed the connection")
@@ -134,6 +139,17 @@ class Connector:
         given = self._config.ca_data or self._config.ca_file
         hint = "is it of another cluster?" if given else "set certificate-authority-data to the cluster's CA"
         return f"the server's certificate is of an unknown authority: {error.verify_message}; {hint}"
+
+
+def _tls_problem(error: ssl.SSLError) -> str:
+    reason = str(error.reason or error)
+    hints = {
+        "WRONG_VERSION_NUMBER": "does the server speak TLS at this port?",
+        "HTTP_REQUEST": "does the server speak TLS at this port?",
+        "CERTIFICATE_REQUIRED": "give the user a client certificate",
+    }
+    hint = next((text for part, text in hints.items() if part in reason), "")
+    return f"TLS: {reason.replace('_', ' ').lower()}{f'; {hint}' if hint else ''}"
 
 
 def _keep_alive(sock: socket.socket | None) -> None:

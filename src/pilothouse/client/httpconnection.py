@@ -43,7 +43,7 @@ class HttpConnection(asyncio.Protocol):
         self._last = 0.0
         self._stream = False
         self._upgraded = False
-        self._sized = False
+        self._sized = self._headed = False
         self._headers: list[tuple[str, str]] = []
         self._head_size = 0
         self._parts: list[bytes] = []
@@ -118,7 +118,7 @@ class HttpConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._waiting is None:
             raise ValueError("an answer that nobody asked for")
-        self._headers, self._head_size, self._sized = [], 0, False
+        self._headers, self._head_size, self._sized, self._headed = [], 0, False, False
         self._parts, self._body_size, self._unpack = [], 0, None
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -133,6 +133,7 @@ class HttpConnection(asyncio.Protocol):
             self._unpack = zlib.decompressobj(_GZIP)
 
     def on_headers_complete(self) -> None:
+        self._headed = True
         status = self._parser.get_status_code()
         if self._stream and 200 <= status < 300 and self._waiting is not None:
             self._inbox = Inbox(self)
@@ -157,6 +158,7 @@ class HttpConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
         if 100 <= status < 200:
+            self._headed = False
             return
         self.reusable = not self.closed and self._sized and self._parser.should_keep_alive()
         self._stop_timer()
@@ -236,7 +238,7 @@ class HttpConnection(asyncio.Protocol):
     # What happens inside.
 
     def _in_body(self) -> bool:
-        return bool(self._headers) and (self._inbox is not None or self._waiting is not None)
+        return self._headed and (self._inbox is not None or self._waiting is not None)
 
     def _resolve(self, answer: Answer) -> None:
         waiting, self._waiting = self._waiting, None

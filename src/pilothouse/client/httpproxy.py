@@ -17,7 +17,16 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from .errors import ConfigError, ConnectFailed
 
-__all__ = ["Proxy", "environment_proxy", "parse_proxy", "tunnel"]
+__all__ = [
+    "Proxy",
+    "ProxyHead",
+    "check_connected",
+    "connect_head",
+    "environment_proxy",
+    "parse_proxy",
+    "plain_context",
+    "tunnel",
+]
 
 _MAX_HEAD: Final = 1 << 14
 _SOCKS_REFUSALS: Final = {
@@ -163,6 +172,23 @@ async def _http(loop: asyncio.AbstractEventLoop, sock: socket.socket, proxy: Pro
             raise ConnectFailed(f"proxy {proxy.shown}: {'answered too much' if piece else 'closed the connection'}")
         head += piece
     check_connected(proxy, head)
+
+
+class ProxyHead(asyncio.Protocol):
+    """Waits for the head of a proxy's answer."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._data = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        if not self.answer.done() and (self._data.endswith(b"\r\n\r\n") or len(self._data) > _MAX_HEAD):
+            self.answer.set_result(self._data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.answer.done():
+            self.answer.set_result(b"")
 
 
 async def _read(loop: asyncio.AbstractEventLoop, sock: socket.socket, count: int, proxy: Proxy) -> bytes:

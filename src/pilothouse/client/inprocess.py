@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from .errors import TransportError, TransportTimeout
+from .errors import ConnectFailed, TransportError, TransportTimeout
 from .transport import Answer, Duplex, Headers
 
 __all__ = ["InProcess", "LocalAnswer", "LocalHandler", "LocalStream"]
@@ -75,7 +76,8 @@ class InProcess:
         self._handler = handler
         self._user = user
         self._seconds = seconds
-        self._open: set[_Stream] = set()
+        self._open: weakref.WeakSet[_Stream] = weakref.WeakSet()
+        self._closed = False
 
     async def request(
         self,
@@ -88,6 +90,8 @@ class InProcess:
         timeout: float | None = None,  # noqa: ASYNC109
         idle: float | None = None,
     ) -> Answer:
+        if self._closed:
+            raise ConnectFailed("this transport was closed")
         limit = self._seconds if timeout is None else timeout
         try:
             async with asyncio.timeout(limit):
@@ -108,8 +112,9 @@ class InProcess:
             raise TransportError(f"{method} {target.partition('?')[0]}: the answer broke off: {error}") from error
 
     async def aclose(self) -> None:
+        self._closed = True
         for stream in list(self._open):
-            await stream.aclose()
+            await stream.break_off()
 
 
 async def _whole(answer: LocalAnswer) -> bytes:
@@ -123,12 +128,13 @@ async def _whole(answer: LocalAnswer) -> bytes:
 class _Stream:
     """A stream with the transport's errors and its limit for silence."""
 
-    __slots__ = ("_idle", "_inner", "_open")
+    __slots__ = ("__weakref__", "_broken", "_idle", "_inner", "_open")
 
-    def __init__(self, inner: LocalStream, idle: float | None, opened: set[_Stream]) -> None:
+    def __init__(self, inner: LocalStream, idle: float | None, opened: weakref.WeakSet[_Stream]) -> None:
         self._inner = inner
         self._idle = idle
         self._open = opened
+        self._broken = False
         opened.add(self)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -140,6 +146,11 @@ class _Stream:
                 return await self._inner.__anext__()
             async with asyncio.timeout(self._idle):
                 return await self._inner.__anext__()
+        except StopAsyncIteration:
+            self._open.discard(self)
+            if self._broken:
+                raise TransportError("this transport was closed") from None
+            raise
         except TimeoutError as error:
             await self.aclose()
             raise TransportTimeout(f"nothing came on the stream for {self._idle:g} s") from error
@@ -149,3 +160,8 @@ class _Stream:
     async def aclose(self) -> None:
         self._open.discard(self)
         await self._inner.aclose()
+
+    async def break_off(self) -> None:
+        """End it so that its reader gets to know."""
+        self._broken = True
+        await self.aclose()

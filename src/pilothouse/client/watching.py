@@ -120,4 +120,3 @@ async def resumed(
         if seen:
             delays = waits.delays(source)
         await clock.sleep(next(delays) if not seen else 0)
-
