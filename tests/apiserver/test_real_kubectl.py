@@ -18,6 +18,7 @@ from support.clientskit import (
     dump,
     eventually,
     line_of,
+    make_namespace,
     running,
     serving_program,
     ship_definition,
@@ -90,7 +91,7 @@ def ships(new: Command) -> None:
 def k(kubectl: Command, request: pytest.FixtureRequest) -> Command:
     """Kubectl in a namespace of the test's own."""
     name = re.sub("[^a-z]+", "-", request.node.name.replace("kubectl", "")).strip("-") + ("-old" if kubectl.old else "")
-    assert kubectl("create", "namespace", name) == f"namespace/{name} created"
+    make_namespace(kubectl.server, name)
     return kubectl.with_("-n", name)
 
 
@@ -169,6 +170,18 @@ class TestApply:
         )
         assert (code, out) == (0, "configmap/one unchanged\nconfigmap/two pruned\n")
         assert k("get", "cm", "-l", "set=s", "-o", "name") == "configmap/one"
+
+    def test_sets_of_applied_objects(self, k: Command, tmp_path: Path) -> None:
+        if k.old:
+            pytest.skip("kubectl 1.20 has no --applyset")
+        file = tmp_path / "app.json"
+        k = k.with_(KUBECTL_APPLYSET="true")
+        arguments = ("apply", "--prune", "--applyset=configmaps/set", "--server-side", "-f", str(file))
+        file.write_text(dump(service(), config("member")))
+        assert k(*arguments) == "service/web serverside-applied\nconfigmap/member serverside-applied"
+        file.write_text(dump(service()))
+        assert k(*arguments) == "service/web serverside-applied\nconfigmap/member pruned"
+        assert k("get", "cm", "-l", "applyset.kubernetes.io/id", "-o", "name") == "configmap/set"
 
     def test_kustomize(self, k: Command, tmp_path: Path) -> None:
         (tmp_path / "cm.json").write_text(json.dumps(config()))
@@ -367,6 +380,8 @@ class TestChanging:
             status = '{"spec":{"replicas":9},"status":{"replicas":4}}'
             k("patch", "deploy", "web", "--subresource=status", "--type=merge", "-p", status)
             assert k("get", "deploy", "web", "-o", "jsonpath={.spec.replicas} {.status.replicas}") == "2 4"
+            scale = k("get", "deploy", "web", "--subresource=scale", "--no-headers").split()
+            assert scale[:3] == ["web", "2", "4"]
 
     def test_labels_annotations_and_taints(self, k: Command) -> None:
         k.made(config())

@@ -30,6 +30,7 @@ __all__ = [
     "dump",
     "eventually",
     "line_of",
+    "make_namespace",
     "prepare",
     "running",
     "serving_program",
@@ -227,11 +228,16 @@ def call(server: Server, method: str, path: str, body: Object | None = None) -> 
     return found
 
 
+def make_namespace(server: Server, name: str) -> None:
+    """Make a namespace, without a client's start."""
+    made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    call(server, "POST", "/api/v1/namespaces", made)
+
+
 def prepare(server: Server, *namespaces: str) -> None:
     """Make namespaces, and define ships."""
     for name in namespaces:
-        made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-        call(server, "POST", "/api/v1/namespaces", made)
+        make_namespace(server, name)
     call(server, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", ship_definition())
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/ships.example.com"
 
