@@ -104,6 +104,8 @@ class Indexer(Generic[T]):
         old = self._items.get(key)
         self._items[key] = obj
         for name, function in self._indexers.items():
+            if old is not None and name == NAMESPACE_INDEX:
+                continue  # it is a part of the key
             values = self._values(name, function, key, obj)
             index = self._indices[name]
             if old is not None:
