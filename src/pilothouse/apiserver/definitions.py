@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -45,7 +45,7 @@ class Definitions:
         self._wake = asyncio.Event()
         self._serving: dict[str, dict[Key, Any]] = {}
         self._versions: dict[tuple[str, int, str], CompiledVersion] = {}
-        self._converted: OrderedDict[tuple[str, str, str], bytes] = OrderedDict()
+        self._converted: OrderedDict[tuple[bytes, str, str, str, int], bytes] = OrderedDict()
         self._schemas: dict[tuple[str, int, str], Mapping[str, Any]] = {}
         self._task: asyncio.Task[None] | None = None
         self._working = False
@@ -206,28 +206,39 @@ class Definitions:
         served = self._server.catalogue.served(*resource.key)
         return served.schema if served is not None else None
 
-    async def convert(self, obj: Object, resource: Resource) -> Object:
-        """Return a custom object in the version of a resource, by its webhook where it has one. Raises ApiStatus."""
-        from pilothouse.apiserver.crds import ConversionError, convert  # noqa: PLC0415  # heavy
-
+    async def convert(self, objects: Sequence[Object], resource: Resource, kept: Sequence[bytes] = ()) -> list[Object]:
+        """Return custom objects in the version of a resource, by its webhook where it has one. Raises ApiStatus."""
         found = self._definition(resource)
         if found is None or not self._by_webhook(resource):
-            return {**obj, "apiVersion": resource.api_version}
-        metadata = obj.get("metadata") or {}
-        key = (metadata.get("uid") or "", resource.version, metadata.get("resourceVersion") or "")
-        known = self._converted.get(key) if key[0] and key[2] else None
-        if known is not None:
-            made: Object = msgspec.json.decode(known)
-            return made
+            return [{**obj, "apiVersion": resource.api_version} for obj in objects]
+        if not kept:
+            return await self._ask(found, objects, resource)
+        # Uid and resource version would not do: what a dry run made has those of the object that it changed.
+        keys = [
+            (value, obj["metadata"]["resourceVersion"], resource.api_version, *_generation(found))
+            for obj, value in zip(objects, kept, strict=True)
+        ]
+        asked = [place for place, key in enumerate(keys) if key not in self._converted]
+        made = await self._ask(found, [objects[place] for place in asked], resource) if asked else []
+        fresh = dict(zip(asked, made, strict=True))
+        answer = [
+            fresh[place] if place in fresh else msgspec.json.decode(self._converted[key])
+            for place, key in enumerate(keys)
+        ]
+        for place, obj in fresh.items():
+            self._converted[keys[place]] = msgspec.json.encode(obj)
+        while len(self._converted) > _CONVERTED:
+            self._converted.popitem(last=False)
+        return answer
+
+    async def _ask(self, definition: Object, objects: Sequence[Object], resource: Resource) -> list[Object]:
+        from pilothouse.apiserver.crds import ConversionError, convert_many  # noqa: PLC0415  # heavy
+
+        uid, single = self._server.options.ids.uuid(), len(objects) == 1
         try:
-            made = await convert(found, obj, resource.version, self._server.options.ids.uuid(), self._call)
+            return await convert_many(definition, objects, resource.version, uid, self._call, single=single)
         except ConversionError as error:
             raise InternalError(str(error)) from None
-        if key[0] and key[2]:
-            self._converted[key] = msgspec.json.encode(made)
-            if len(self._converted) > _CONVERTED:
-                self._converted.popitem(last=False)
-        return made
 
     async def _call(self, config: Mapping[str, Any], review: Object) -> Object:
         body = msgspec.json.encode(review)
@@ -241,8 +252,12 @@ class Definitions:
         found = self._definition(resource)
         if found is None:
             return None
-        key = (found["metadata"]["uid"], found["metadata"].get("generation") or 0, resource.version)
+        key = (*_generation(found), resource.version)
         made = self._schemas.get(key)
         if made is None:
             made = self._schemas[key] = next(iter(openapi_v3(found, resource.version).values()))
         return made
+
+
+def _generation(definition: Object) -> tuple[str, int]:
+    return definition["metadata"]["uid"], definition["metadata"].get("generation") or 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pilothouse.apiserver.crds import ConversionError, TakenNames, convert, convert_many, status_after, taken_names
+from pilothouse.apiserver.crds import ConversionError, TakenNames, convert_many, status_after, taken_names
 
 Raw = dict[str, Any]
 CRD: Raw = {
@@ -34,6 +34,11 @@ OBJECT: Raw = {
     "metadata": {"name": "a", "uid": "u", "labels": {"x": "y"}},
     "spec": {"n": 1},
 }
+
+
+async def convert(crd: Raw, obj: Raw, version: str, uid: str, call: Any) -> Raw:
+    (found,) = await convert_many(crd, [obj], version, uid, call, single=True)
+    return found
 
 
 async def _never(client: Mapping[str, Any], review: Raw) -> Raw:

@@ -4,7 +4,7 @@
 `status_after` decides what their status says, `conversion` converts between versions, `openapi` publishes schemas.
 """
 
-from pilothouse.apiserver.crds.conversion import ConversionError, convert, convert_many
+from pilothouse.apiserver.crds.conversion import ConversionError, convert_many
 from pilothouse.apiserver.crds.definitions import complete_definition
 from pilothouse.apiserver.crds.naming import TakenNames, initial_status, status_after, taken_names, terminating
 from pilothouse.apiserver.crds.openapi import openapi_v2, openapi_v3
@@ -18,7 +18,6 @@ __all__ = [
     "ScalePaths",
     "TakenNames",
     "complete_definition",
-    "convert",
     "convert_many",
     "definition_warnings",
     "initial_status",

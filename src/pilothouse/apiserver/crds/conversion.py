@@ -11,7 +11,7 @@ from pilothouse.kinds import labels
 from pilothouse.kinds.fielderrors import ErrorList, Path, quote
 from pilothouse.kinds.validation.metadata import check_annotations
 
-__all__ = ["Call", "ConversionError", "convert", "convert_many", "review_versions"]
+__all__ = ["Call", "ConversionError", "convert_many", "review_versions"]
 
 Object = dict[str, Any]
 Call = Callable[[Mapping[str, Any], Object], Awaitable[Object]]
@@ -28,11 +28,6 @@ def review_versions(crd: Mapping[str, Any]) -> Sequence[str]:
     """Return the versions of ConversionReview that a definition's webhook takes."""
     webhook = (crd["spec"].get("conversion") or {}).get("webhook") or {}
     return webhook.get("conversionReviewVersions") or ()
-
-
-async def convert(crd: Mapping[str, Any], obj: Object, version: str, uid: str, call: Call) -> Object:
-    """Return an object in another version of its kind; the given one is not changed. See `convert_many`."""
-    return (await convert_many(crd, [obj], version, uid, call, single=True))[0]
 
 
 async def convert_many(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
 
 from pilothouse.apiserver.ports import Object
 from pilothouse.kinds.apply import UnknownVersionError, Versions
@@ -24,7 +24,16 @@ _BEHAVIOR = "autoscaling.alpha.kubernetes.io/behavior"
 _EVENTS = ("", "events.k8s.io")
 _COHABITING = {(group, "events"): _EVENTS for group in _EVENTS}
 
-CustomConvert = Callable[[Object, Resource], Awaitable[Object]]
+
+class CustomConvert(Protocol):
+    """Gives custom resources in the version of a resource, in their order. Raises ApiStatus.
+
+    kept: the bytes that the objects were decoded from, to know them again by; none for what came from elsewhere.
+    """
+
+    async def __call__(
+        self, objects: Sequence[Object], resource: Resource, kept: Sequence[bytes] = ()
+    ) -> list[Object]: ...
 
 
 class Conversions:
@@ -41,8 +50,14 @@ class Conversions:
         if obj.get("apiVersion") == resource.api_version:
             return obj
         if resource.custom and self.custom is not None:
-            return await self.custom(obj, resource)
+            return (await self.custom([obj], resource))[0]
         return convert_builtin(obj, resource.api_version)
+
+    async def convert_many(self, objects: Sequence[Object], resource: Resource, kept: Sequence[bytes]) -> list[Object]:
+        """As `convert`, for objects decoded from the bytes `kept`: what a webhook made of those is remembered."""
+        if resource.custom and self.custom is not None:
+            return await self.custom(objects, resource, kept)
+        return [self.now(obj, resource) for obj in objects]
 
     def renames(self, resource: Resource, kept: str) -> bool:
         """Whether an object kept in the API version `kept` differs from the resource's in the name of it only."""

@@ -219,11 +219,10 @@ class Reading:
 
     async def _converted(self, call: Call, page: Page, form: Negotiated | None) -> Answer:
         served = call.served
-        objects = []
-        for place, entry in enumerate(page.entries):
-            objects.append(await served.load(entry))
-            if place % _AT_ONCE == _AT_ONCE - 1:
-                await asyncio.sleep(0)
+        objects: list[Object] = []
+        for start in range(0, len(page.entries), _AT_ONCE):
+            objects += await served.load_many(page.entries[start : start + _AT_ONCE])
+            await asyncio.sleep(0)
         return self._renderer.many(call.request, served, objects, page.metadata(), form)
 
 

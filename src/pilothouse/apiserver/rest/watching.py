@@ -104,6 +104,10 @@ class Session:
         """Send one event that is for this client alone."""
         self._sink.write(self._encode(kind, entry))
 
+    async def flush(self) -> None:
+        """Wait until the client has taken enough of what was sent for more to be sent."""
+        await self._sink.drain()
+
     async def run(self) -> None:
         """Wait until the watch ends."""
         await self.ended
@@ -143,18 +147,22 @@ class ConvertingSession(Session):
             pump.cancel()
 
     async def _pump(self) -> None:
-        while True:
+        while not self.ended.done():
             await self._some.wait()
             self._some.clear()
-            while self._events:
-                kind, entry = self._events.popleft()
-                try:
-                    converted = await self._converted(entry)
-                except ApiStatus as error:
-                    self._sink.write(error_event(error))
-                    return
-                self._sink.write(self._encode(kind, converted))
-                await self._sink.drain()
+            await self.flush()
+
+    async def flush(self) -> None:
+        while self._events and not self.ended.done():
+            kind, entry = self._events.popleft()
+            try:
+                converted = await self._converted(entry)
+            except ApiStatus as error:
+                self._sink.write(error_event(error))
+                self.end()
+                return
+            self._sink.write(self._encode(kind, converted))
+            await self._sink.drain()
 
     async def _converted(self, entry: Entry) -> Entry:
         if not entry.key:
@@ -236,7 +244,7 @@ class Watching:
         timers: list[Timer] = []
         try:
             if wants_state:
-                await self._send_state(session, sink, served.cache.entries(namespace), matches)
+                await self._send_state(session, served.cache.entries(namespace), matches)
                 if options.initial_events and options.bookmarks:
                     session.send(BOOKMARK, self._renderer.bookmark(served, version, initial=True))
             elif options.version and not self._send_past(call, session, sink, options.version):
@@ -255,12 +263,12 @@ class Watching:
             return ConvertingSession(served, sink, matches, encode, version)
         return Session(sink, matches, encode, version)
 
-    async def _send_state(self, session: Session, sink: Sink, entries: list[Entry], matches: Matches | None) -> None:
+    async def _send_state(self, session: Session, entries: list[Entry], matches: Matches | None) -> None:
         for place, entry in enumerate(entries):
             if matches is None or matches(entry):
                 session.send(ADDED, entry)
             if place % _AT_ONCE == _AT_ONCE - 1:
-                await sink.drain()
+                await session.flush()
                 await asyncio.sleep(0)
 
     def _send_past(self, call: Call, session: Session, sink: Sink, version: int) -> bool:
