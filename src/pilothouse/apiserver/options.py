@@ -23,7 +23,7 @@ class ServerOptions:
     tokens: users by their static token. issuers: of service-account tokens, the first signs. audiences: whom tokens
     are for. anonymous: whether requests without credentials are `system:anonymous` (who may see health and version).
     oidc: providers of identities, oidc_ca: a file of their authorities.
-    lifecycle: whether garbage collection, namespace deletion and default service accounts run here.
+    lifecycle: whether garbage collection, namespace deletion, default accounts and signing of certificates run here.
     compact_seconds: between compactions of the store; 0 for none. enable_admission, disable_admission: plugins by name.
     advertise: host and port that clients reach.
     """

@@ -35,8 +35,8 @@ def default_home() -> Path:
 def up(data_dir: Path | None, **settings: Any) -> None:
     """Start the platform on this machine and stay until SIGTERM or SIGINT.
 
-    Today that is the API server with garbage collection, namespace deletion and default service accounts. It prints
-    one line when it is ready, and writes DIR/admin.kubeconfig.
+    Today that is the API server with garbage collection, namespace deletion, default service accounts and the signing
+    of approved certificates. It prints one line when it is ready, and writes DIR/admin.kubeconfig.
     """
     directory = data_dir or default_home()
     if data_dir is None:
