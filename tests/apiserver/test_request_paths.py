@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pilothouse.apiserver import paths
+from pilothouse.apiserver.model import User
+from support.apiserverkit import api_server
 
 PODS = "/api/v1/namespaces/a/pods"
 
@@ -23,3 +25,15 @@ PODS = "/api/v1/namespaces/a/pods"
 def test_field_selectors_are_told(method: str, path: str, query: str, verb: str, name: str, selector: str) -> None:
     info = paths.parse(method, path, query)
     assert (info.verb, info.name, info.field_selector) == (verb, name, selector)
+
+
+async def test_a_node_may_list_its_own_pods_and_no_others() -> None:
+    node = User("system:node:n1", "", ("system:nodes", "system:authenticated"))
+    async with api_server() as api:
+        kubelet = api.as_user(node)
+        own = await kubelet.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1")
+        assert (own.status, own.body["items"]) == (200, [])
+        for query in ("", "?fieldSelector=spec.nodeName%3Dn2"):
+            refused = await kubelet.get(f"/api/v1/pods{query}")
+            assert refused.status == 403
+            assert "can only list/watch pods with spec.nodeName field selector" in refused.message
