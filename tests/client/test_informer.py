@@ -416,3 +416,37 @@ async def test_figures_are_shown() -> None:
             "# TYPE pilothouse_client_list_seconds histogram",
         ):
             assert line in text
+
+
+async def test_a_handler_may_be_removed_before_the_start_and_may_stop_the_informer_itself() -> None:
+    async with World() as world:
+        world.server.put("a")
+        unwanted = Recorder()
+        world.informer.add_handler(unwanted).remove()
+
+        async def stop(*_: object) -> None:
+            await world.informer.stop()
+
+        world.informer.add_handler(on_add=stop)
+        await world.start()
+        await world.clock.run(1)
+        assert world.informer.is_stopped
+        assert unwanted.take() == []
+        assert len(world.informer.listeners) == 2
+
+
+async def test_a_lister_watcher_whose_inner_work_was_cancelled_has_failed() -> None:
+    async with World(streams=False) as world:
+        lists = world.server.list
+
+        async def cancelled(options: Any) -> Any:
+            world.server.list = lists  # type: ignore[method-assign]
+            inner = asyncio.get_running_loop().create_future()
+            inner.cancel()
+            await inner
+
+        world.server.list = cancelled  # type: ignore[method-assign]
+        await world.start()
+        await world.clock.run(3)
+        assert world.informer.has_synced
+        assert world.informer.restarts == 0

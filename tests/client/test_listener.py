@@ -68,7 +68,7 @@ def test_a_merged_history_holds_together_and_ends_the_same(steps: list[tuple[str
 async def started(handler: Any, **options: Any) -> tuple[Listener[Any], FakeClock]:
     clock = FakeClock()
     listener: Listener[Any] = Listener(handler, "test", clock=clock, **options)
-    listener.start(lambda _: None)
+    listener.start()
     return listener, clock
 
 
@@ -107,7 +107,7 @@ async def test_coroutines_are_waited_for_one_after_the_other() -> None:
         seen.append(new)
 
     listener: Listener[int] = Listener(Handlers(on_update=on_update), "test", clock=clock)
-    listener.start(lambda _: None)
+    listener.start()
     for number in range(5):
         listener.add(note(UPDATE, "a", number, number - 1))
     await clock.run(2.5)
@@ -172,8 +172,9 @@ async def test_a_stopped_handler_is_told_nothing_more_at_once() -> None:
     seen: list[int] = []
     removed: list[object] = []
     clock = FakeClock()
-    listener: Listener[int] = Listener(Handlers(on_add=lambda found, _: seen.append(found)), "test", clock=clock)
-    listener.start(removed.append)
+    handler: Handlers[int] = Handlers(on_add=lambda found, _: seen.append(found))
+    listener: Listener[int] = Listener(handler, "test", clock=clock, removed=removed.append)
+    listener.start()
     listener.add(note(ADD, "a", 1))
     listener.remove()
     listener.remove()
@@ -209,3 +210,47 @@ def test_a_filter_turns_changes_into_adds_and_deletes() -> None:
         ("add", 3, False),
         ("delete", DeletedFinalStateUnknown("a", 3)),
     ]
+
+
+async def test_a_handler_whose_inner_work_was_cancelled_has_failed_and_goes_on() -> None:
+    seen: list[int] = []
+
+    async def on_add(found: int, _: bool) -> None:
+        if found == 1:
+            inner = asyncio.get_running_loop().create_future()
+            inner.cancel()
+            await inner
+        seen.append(found)
+
+    listener, clock = await started(Handlers(on_add=on_add))
+    listener.add(note(ADD, "a", 1))
+    listener.add(note(ADD, "b", 2))
+    await clock.run(2)
+    assert seen == [2]
+    assert listener.failures == 1
+    listener.stop()
+
+
+async def test_what_was_handed_over_when_the_task_was_killed_is_handed_over_again() -> None:
+    seen: list[int] = []
+    clock = FakeClock()
+
+    async def on_add(found: int, _: bool) -> None:
+        await clock.sleep(1)
+        seen.append(found)
+
+    listener: Listener[int] = Listener(Handlers(on_add=on_add), "test", clock=clock)
+    listener.start()
+    for number in range(3):
+        listener.add(note(ADD, str(number), number, initial=True))
+    listener.upstream_synced()
+    await clock.run(1.5)
+    assert listener._task is not None
+    listener._task.cancel()
+    await clock.run(0)
+    assert listener.is_dead
+    listener.start()
+    await clock.run(5)
+    assert seen == [0, 1, 2]
+    assert listener.has_synced
+    listener.stop()

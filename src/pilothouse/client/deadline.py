@@ -8,7 +8,13 @@ from contextlib import asynccontextmanager
 
 from pilothouse.foundation.clock import Clock, Timer
 
-__all__ = ["noticing_silence", "within"]
+__all__ = ["is_being_cancelled", "noticing_silence", "within"]
+
+
+def is_being_cancelled() -> bool:
+    """Whether somebody cancels the running task, rather than what it waited for having been cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _Interrupt:

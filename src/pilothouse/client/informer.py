@@ -29,6 +29,8 @@ T = TypeVar("T")
 _SLICE: Final = 500
 """Changes worked off before others get a turn of the event loop."""
 _MIN_RESYNC_SECONDS: Final = 1.0
+_END_SECONDS: Final = 5.0
+"""For what handlers do when they are cancelled; it is real time, whatever the clock."""
 
 _log = get_logger("pilothouse.client.informer")
 
@@ -143,7 +145,7 @@ class Informer(Generic[T]):
         self._started = True
         self._started_at = self._well_at = self._clock.monotonic()
         for listener in self._listeners:
-            listener.start(self._removed)
+            listener.start()
         self._task = self._follow()
         self._arm_resync()
 
@@ -152,12 +154,15 @@ class Informer(Generic[T]):
         self._stopped = True
         if self._resync_timer is not None:
             self._resync_timer.cancel()
-        for listener in self._listeners:
-            listener.stop()
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        tasks = [listener.stop() for listener in self._listeners]
+        watcher, self._task = self._task, None
+        if watcher is not None:
+            watcher.cancel()
+        ending = [task for task in (*tasks, watcher) if task is not None and task is not asyncio.current_task()]
+        if ending:
+            _, left = await asyncio.wait(ending, timeout=_END_SECONDS)
+            for task in left:
+                _log.error("does not end though it was cancelled", informer=self.name, task=task.get_name())
 
     @property
     def is_started(self) -> bool:
@@ -215,7 +220,11 @@ class Informer(Generic[T]):
             handler = Handlers(on_add=on_add, on_update=on_update, on_delete=on_delete)
         wanted = self._resync_of(self.options.resync_seconds if resync_seconds is None else resync_seconds)
         listener = Listener(
-            handler, name or f"{self.name} {_name_of(handler, on_add)}", clock=self._clock, resync_seconds=wanted
+            handler,
+            name or f"{self.name} {_name_of(handler, on_add)}",
+            clock=self._clock,
+            resync_seconds=wanted,
+            removed=self._removed,
         )
         self._listeners.append(listener)
         if self._started:
@@ -223,7 +232,7 @@ class Informer(Generic[T]):
                 listener.add(Notification(ADD, key, None, self.indexer.get(key), initial=True))
             if self.has_synced:
                 listener.upstream_synced()
-            listener.start(self._removed)
+            listener.start()
         return listener
 
     @property
@@ -346,7 +355,7 @@ class Informer(Generic[T]):
             if listener.is_dead:
                 found.append(Problem(self.name, f"the task of handler {listener.name} had ended and was begun anew"))
                 self.restarts += 1
-                listener.start(self._removed)
+                listener.start()
             elif (stuck := listener.stuck_seconds()) > self.options.handler_alarm_seconds:
                 text = f"handler {listener.name} does not return; {listener.pending} notifications wait"
                 found.append(Problem(self.name, text, stuck))

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
+from pilothouse.client.deadline import is_being_cancelled
 from pilothouse.client.objects import DeletedFinalStateUnknown
 from pilothouse.foundation.clock import Clock
 from pilothouse.foundation.logs import get_logger
@@ -145,6 +146,7 @@ class Listener(Generic[T]):
         resync_seconds: float = 0.0,
         bound: int = BOUND,
         crash_pause: float = CRASH_PAUSE_SECONDS,
+        removed: Callable[[Listener[T]], None] | None = None,
     ) -> None:
         self.name: Final = name
         self.resync_asked: Final = resync_seconds
@@ -168,7 +170,8 @@ class Listener(Generic[T]):
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._waits_since: float | None = None
-        self._remove: Callable[[Listener[T]], None] | None = None
+        self._current: Notification | None = None
+        self._removed = removed
 
     @property
     def has_synced(self) -> bool:
@@ -186,8 +189,8 @@ class Listener(Generic[T]):
 
     def remove(self) -> None:
         """End this handler at once; what waits is dropped. More than once is fine."""
-        if self._remove is not None:
-            self._remove(self)
+        if self._removed is not None:
+            self._removed(self)
         self.stop()
 
     def stuck_seconds(self) -> float:
@@ -199,17 +202,22 @@ class Listener(Generic[T]):
         """Whether it was started and runs no more, though nobody stopped it."""
         return self._task is not None and self._task.done()
 
-    def start(self, removed: Callable[[Listener[T]], None]) -> None:
-        """Begin to hand over, in a task of the running loop; also anew after that was ended from outside."""
-        self._remove = removed
+    def start(self) -> None:
+        """Begin to hand over, in a task of the running loop; anew after that was ended from outside.
+
+        What was being handed over then is handed over again.
+        """
+        if self._current is not None:
+            self._pending.appendleft(self._current)
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"handler {self.name}")
 
-    def stop(self) -> None:
-        """End the task and forget what waits."""
+    def stop(self) -> asyncio.Task[None] | None:
+        """End the task and forget what waits; return the task, for who waits for its end."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
         self._pending.clear()
+        return task
 
     def add(self, notification: Notification) -> None:
         """Queue one."""
@@ -259,18 +267,22 @@ class Listener(Generic[T]):
             await self._wake.wait()
 
     async def _tell(self, notification: Notification) -> None:
+        self._current = notification
         try:
             result = self._call(notification)
             if result is not None and inspect.isawaitable(result):
                 self._waits_since = self._clock.monotonic()
                 await result
-        except Exception as error:  # noqa: BLE001  a handler's failure is counted and must not end the others
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
             self.failures += 1
             _log.error("handler failed", handler=self.name, object_key=notification.key, error=repr(error))
             self._waits_since = None
             await self._clock.sleep(self._crash_pause)
         finally:
             self._waits_since = None
+        self._current = None
         self.delivered += 1
         if notification.initial:
             self._initial_left -= 1

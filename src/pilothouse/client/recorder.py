@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
+from pilothouse.client.deadline import is_being_cancelled
 from pilothouse.client.event_correlation import Correlated, CorrelationOptions, EventCorrelator
 from pilothouse.client.metrics import Sample, register
 from pilothouse.client.objects import namespace_of, resource_version_of, uid_of
@@ -184,7 +185,9 @@ class EventBroadcaster:
             while self._queue:
                 try:
                     await self._record(self._queue.popleft())
-                except Exception as error:  # noqa: BLE001  one event must not cost all others
+                except (Exception, asyncio.CancelledError) as error:
+                    if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                        raise
                     self.failed += 1
                     _log.error("event not written", error=repr(error))
             self._idle.set()

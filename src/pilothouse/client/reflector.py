@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
 
-from pilothouse.client.deadline import noticing_silence, within
+from pilothouse.client.deadline import is_being_cancelled, noticing_silence, within
 from pilothouse.client.errors import ClientError
 from pilothouse.client.listwatch import ListerWatcher
 from pilothouse.client.metrics import Distribution
@@ -95,7 +96,10 @@ class Reflector(Generic[T]):
         while True:
             try:
                 action = await self._do(action)
-            except Exception as error:  # noqa: BLE001  a watcher must not die in a process that lives
+            except (Exception, asyncio.CancelledError) as caught:
+                if isinstance(caught, asyncio.CancelledError) and is_being_cancelled():
+                    raise
+                error = caught if isinstance(caught, Exception) else RuntimeError("what it waited for was cancelled")
                 action = self.core.crashed(error, self._clock.monotonic())
                 if not isinstance(error, ClientError):
                     _log.error("reflector failed; starting over", resource=self.core.name, exc_info=error)
