@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pilothouse.apiserver.access.aggregation import ClusterRoleAggregation
 from pilothouse.apiserver.access.default_roles import reconcile
 from pilothouse.apiserver.access.wiring import authentication_config_map
-from pilothouse.apiserver.flow import ensure_defaults
+from pilothouse.apiserver.flow import FlowSchemaStatus, ensure_defaults
 from pilothouse.apiserver.lifecycle.lifecycle import Lifecycle
 from pilothouse.apiserver.localapis import LocalApis
 from pilothouse.apiserver.proxying.availabilitycontroller import AvailabilityController
@@ -44,6 +44,7 @@ class Background:
         self._tasks: list[asyncio.Task[None]] = []
         self.lifecycle: Lifecycle | None = None
         """Garbage collection and the like, where it runs here."""
+        self._schemas = FlowSchemaStatus(server.view, server.local, server.options.clock)
         self._started = asyncio.Event()
         self.pending: set[str] = set()
         """Steps of the start that are not done yet, by the names of their checks."""
@@ -64,6 +65,7 @@ class Background:
         apis = LocalApis(server.catalogue, server.view, server.local, clock)
         self._spawn(self._after_start(apis.run), "APIServices of this server")
         self._spawn(aggregation.run(), "cluster roles")
+        self._spawn(self._after_start(self._schemas.run), "flow schemas")
         self._spawn(self._every(_REPAIR_SECONDS, self._repair), "repair")
         if server.options.compact_seconds:
             self._spawn(self._compact(server.options.compact_seconds), "compaction")
@@ -136,6 +138,7 @@ class Background:
 
     async def _flows(self) -> None:
         await ensure_defaults(self._server.local, self._server.view)
+        await self._schemas.step()
         if self._server.view.get("configmaps", "kube-system", "extension-apiserver-authentication") is None:
             await self._create("/api/v1/namespaces/kube-system/configmaps", authentication_config_map(self._server.pki))
         for name, value in _PRIORITIES:

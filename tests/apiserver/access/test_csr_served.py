@@ -71,6 +71,20 @@ async def test_conditions_of_a_status_get_their_times(api: Api) -> None:
     ]
 
 
+async def test_only_an_approval_changes_the_decision(api: Api) -> None:
+    made = await api.made(REQUESTS, signing_request("a"))
+    made["status"] = {"conditions": [condition("Approved")]}
+    approved = (await api.put(f"{REQUESTS}/a/approval", made)).body
+    other = condition("Approved", message="not as it was decided")
+    changed = {**approved, "status": {"conditions": [condition("Failed"), other]}}
+    answer = (await api.put(f"{REQUESTS}/a/status", changed)).body
+    assert answer["status"]["conditions"][1] == approved["status"]["conditions"][0]
+    refused = await api.put(f"{REQUESTS}/a/status", {**answer, "status": {"conditions": [condition("Denied")]}})
+    assert refused.status == 422
+    assert 'updates may not remove a condition of type "Approved"' in refused.message
+    assert 'updates may not add a condition of type "Denied"' in refused.message
+
+
 @pytest.mark.parametrize("lifecycle", [True, False])
 async def test_who_has_controllers_signs(lifecycle: bool) -> None:
     async with api_server(lifecycle=lifecycle) as api:

@@ -11,6 +11,9 @@ import pytest
 from pilothouse.apiserver.flow import FLOW_SCHEMAS, PRIORITY_LEVELS, dangling_condition, ensure_defaults
 from pilothouse.kinds.status import already_exists
 from pilothouse.kinds.validation import validate_create
+from support.apiserverkit import api_server, until
+
+GROUP = "flowcontrol.apiserver.k8s.io"
 
 
 class Server:
@@ -83,3 +86,23 @@ def test_a_schema_without_its_level_dangles() -> None:
     gone = dangling_condition(schema, [], at)
     assert gone is not None
     assert (gone["status"], gone["reason"]) == ("True", "NotFound")
+
+
+async def test_schemas_say_whether_their_level_is_there() -> None:
+    def dangling(name: str) -> str:
+        found = api.server.view.get(f"flowschemas.{GROUP}", "", name)
+        conditions = ((found or {}).get("status") or {}).get("conditions") or [{}]
+        return str(conditions[0].get("status"))
+
+    async with api_server() as api:
+        listed = (await api.get(f"/apis/{GROUP}/v1/flowschemas")).body["items"]
+        assert {each["status"]["conditions"][0]["reason"] for each in listed} == {"Found"}
+        schema = copy.deepcopy(FLOW_SCHEMAS[4])
+        schema["metadata"] = {"name": "mine"}
+        schema["spec"]["priorityLevelConfiguration"] = {"name": "later"}
+        await api.made(f"/apis/{GROUP}/v1/flowschemas", schema)
+        await until(lambda: dangling("mine") == "True")
+        level = copy.deepcopy(next(each for each in PRIORITY_LEVELS if each["spec"]["type"] == "Limited"))
+        level["metadata"] = {"name": "later"}
+        await api.made(f"/apis/{GROUP}/v1/prioritylevelconfigurations", level)
+        await until(lambda: dangling("mine") == "False")

@@ -6,8 +6,9 @@ share of the server's seats and, for its flows, bounded fair queues.
 
 from __future__ import annotations
 
-from pilothouse.apiserver.flow.bootstrap import dangling_condition, ensure_defaults
+from pilothouse.apiserver.flow.bootstrap import ensure_defaults
 from pilothouse.apiserver.flow.control import FlowControl, Limits, Rejected, Ticket
+from pilothouse.apiserver.flow.dangling import FlowSchemaStatus, dangling_condition
 from pilothouse.apiserver.flow.defaults import FLOW_SCHEMAS, MANDATORY, PRIORITY_LEVELS
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "MANDATORY",
     "PRIORITY_LEVELS",
     "FlowControl",
+    "FlowSchemaStatus",
     "Limits",
     "Rejected",
     "Ticket",

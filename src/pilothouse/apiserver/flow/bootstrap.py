@@ -1,18 +1,14 @@
-"""Creates the default flow schemas and priority levels, and tells what their status should say."""
+"""Creates the default flow schemas and priority levels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 
 from pilothouse.apiserver.flow.defaults import AUTO_UPDATE, FLOW_SCHEMAS, MANDATORY, PRIORITY_LEVELS
 from pilothouse.apiserver.ports import Local, Object, View
-from pilothouse.kinds.fielderrors import quote
 from pilothouse.kinds.status import AlreadyExists, Conflict, NotFound
-from pilothouse.kinds.times import format_seconds
 
-__all__ = ["dangling_condition", "ensure_defaults"]
+__all__ = ["ensure_defaults"]
 
 _PATH = "/apis/flowcontrol.apiserver.k8s.io/v1"
 _GROUP = "flowcontrol.apiserver.k8s.io"
@@ -64,17 +60,3 @@ def _contains(found: Any, wanted: Any) -> bool:
         same = isinstance(found, list) and len(found) == len(wanted)
         return same and all(_contains(have, want) for have, want in zip(found, wanted, strict=True))
     return bool(found == wanted)
-
-
-def dangling_condition(schema: Object, levels: Iterable[str], now: datetime) -> Object | None:
-    """Return the condition `Dangling` that a flow schema's status should have; None where it has it already."""
-    level = ((schema.get("spec") or {}).get("priorityLevelConfiguration") or {}).get("name", "")
-    intro = f"This FlowSchema references the PriorityLevelConfiguration object named {quote(level)}"
-    if level in levels:
-        wanted = {"status": "False", "reason": "Found", "message": f"{intro} and it exists"}
-    else:
-        wanted = {"status": "True", "reason": "NotFound", "message": f"{intro} but there is no such object"}
-    for condition in (schema.get("status") or {}).get("conditions") or ():
-        if condition.get("type") == "Dangling" and all(condition.get(key) == text for key, text in wanted.items()):
-            return None
-    return {"type": "Dangling", "lastTransitionTime": format_seconds(now), **wanted}

@@ -6,7 +6,7 @@ from typing import Any
 
 from pilothouse.apiserver.ports import Object
 from pilothouse.apiserver.strategies.base import Context, Strategy
-from pilothouse.apiserver.strategies.parts import stamp_conditions
+from pilothouse.apiserver.strategies.parts import keep_decision
 from pilothouse.apiserver.strategies.pods import POD
 from pilothouse.apiserver.strategies.services import SERVICE
 from pilothouse.kinds.emptyobjects import empty_object
@@ -177,7 +177,7 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("autoscaling", "HorizontalPodAutoscaler"): _with_status({"desiredReplicas": 0, "currentMetrics": None}),
     ("batch", "CronJob"): _with_status(wanted=_SPEC),
     ("batch", "Job"): _with_status(wanted=_SPEC, orphans_by_default=True, finish_create=_job_labels),
-    ("certificates.k8s.io", "CertificateSigningRequest"): _with_status(finish_status=stamp_conditions),
+    ("certificates.k8s.io", "CertificateSigningRequest"): _with_status(finish_status=keep_decision),
     ("coordination.k8s.io", "Lease"): Strategy(creates_on_update=True, unconditional=False),
     ("discovery.k8s.io", "EndpointSlice"): _generated("addressType", "endpoints", "ports"),
     (_FLOW, "FlowSchema"): _with_status(wanted=_SPEC, unconditional=False),

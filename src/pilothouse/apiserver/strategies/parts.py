@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pilothouse.apiserver.ports import Object
 from pilothouse.apiserver.strategies.base import Context
 
-__all__ = ["PARTS", "stamp_conditions"]
+__all__ = ["PARTS", "keep_decision"]
 
 
-def stamp_conditions(new: Object, old: Object, context: Context) -> None:
+def _stamp_conditions(new: Object, old: Object, context: Context) -> None:
     """Fill the times that the conditions of a signing request came without, as its approval and status writes do.
 
     A condition that was there already, with the same status, keeps the time at which it came to that.
@@ -25,9 +25,24 @@ def stamp_conditions(new: Object, old: Object, context: Context) -> None:
             condition["lastTransitionTime"] = known or context.now
 
 
+def keep_decision(new: Object, old: Object, context: Context) -> None:
+    """Keep the decision about a signing request as it is, which only its approval changes, and stamp it.
+
+    A condition too many or too few is left for the validation to refuse.
+    """
+    before, after = ((obj.get("status") or {}).get("conditions") or [] for obj in (old, new))
+    for kind in ("Approved", "Denied"):
+        kept = [condition for condition in before if condition.get("type") == kind]
+        places = [place for place, condition in enumerate(after) if condition.get("type") == kind]
+        if len(kept) == len(places):
+            for place, condition in zip(places, kept, strict=True):
+                after[place] = dict(condition)
+    _stamp_conditions(new, old, context)
+
+
 def _approval(new: Object, old: Object, context: Context) -> None:
     """Of a signing request take the conditions."""
-    stamp_conditions(new, old, context)
+    _stamp_conditions(new, old, context)
     conditions = (new.get("status") or {}).get("conditions")
     status = dict(old.get("status") or {})
     if conditions is None:
