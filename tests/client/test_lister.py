@@ -107,7 +107,7 @@ async def test_the_query_of_a_watch() -> None:
         ),
         "/api/v1/configmaps?watch=true&resourceVersion=5",
     ]
-    assert transport.idle == [90.0, None]
+    assert transport.idle == [None, None]
 
 
 async def test_events_however_the_stream_is_cut() -> None:
@@ -199,7 +199,7 @@ async def test_a_resumed_watch_survives_breaks_and_refusals_and_raises_when_it_i
 
     async def watch() -> None:
         async for event in client.watch(ConfigMap, since="0", resume=True):
-            seen.append(event)
+            seen.append(event)  # noqa: PERF401  # kept up to the error
 
     with pytest.raises(Expired):
         await watch()

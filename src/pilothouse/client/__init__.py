@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .client import Client
     from .config import ClientConfig, ExecConfig, Impersonation
+    from .election_core import ElectionOptions
     from .errors import (
         BadAnswer,
         ClientError,
@@ -22,58 +23,104 @@ if TYPE_CHECKING:
         TransportTimeout,
         UnknownKind,
     )
+    from .factory import CacheSyncError, Clusters, SharedInformerFactory
     from .helpers import ignore_not_found
     from .http import HttpTransport
+    from .indexer import Indexer, Lister
+    from .informer import Informer, InformerOptions
     from .inprocess import InProcess
     from .kubeconfig import load_kubeconfig
+    from .leaderelection import LeaderElector, LeadershipLostError, LeaseLock
+    from .listwatch import ListerWatcher, ListOptions, ListResult, WatchEvent, WatchOptions
+    from .objects import DeletedFinalStateUnknown, key_of, split_key
     from .patches import JsonPatch, MergePatch, StrategicPatch
+    from .ratelimit import RateLimiter, default_limiter
+    from .recorder import ClientEventSink, EventBroadcaster, EventRecorder
     from .resourceclient import ALL_NAMESPACES, ResourceClient
     from .transport import Answer, Transport
     from .watching import ObjectEvent
+    from .workqueue import LOW_PRIORITY, QueueShutDownError, WorkQueue
 
 __all__ = [
     "ALL_NAMESPACES",
+    "LOW_PRIORITY",
     "Answer",
     "BadAnswer",
+    "CacheSyncError",
     "Client",
     "ClientConfig",
     "ClientError",
+    "ClientEventSink",
+    "Clusters",
     "ConfigError",
     "ConnectFailed",
     "CredentialsError",
+    "DeletedFinalStateUnknown",
+    "ElectionOptions",
+    "EventBroadcaster",
+    "EventRecorder",
     "ExecConfig",
     "HttpTransport",
     "Impersonation",
     "InProcess",
+    "Indexer",
+    "Informer",
+    "InformerOptions",
     "JsonPatch",
+    "LeaderElector",
+    "LeadershipLostError",
+    "LeaseLock",
+    "ListOptions",
+    "ListResult",
+    "Lister",
+    "ListerWatcher",
     "MergePatch",
     "ObjectEvent",
+    "QueueShutDownError",
+    "RateLimiter",
     "ResourceClient",
+    "SharedInformerFactory",
     "StrategicPatch",
     "StreamFailed",
     "Transport",
     "TransportError",
     "TransportTimeout",
     "UnknownKind",
+    "WatchEvent",
+    "WatchOptions",
+    "WorkQueue",
+    "default_limiter",
     "ignore_not_found",
+    "key_of",
     "load_kubeconfig",
+    "split_key",
 ]
 
 _HOMES = {
     "client": "Client",
     "config": "ClientConfig ExecConfig Impersonation",
+    "election_core": "ElectionOptions",
     "errors": (
         "BadAnswer ClientError ConfigError ConnectFailed CredentialsError StreamFailed TransportError TransportTimeout "
         "UnknownKind"
     ),
+    "factory": "CacheSyncError Clusters SharedInformerFactory",
     "helpers": "ignore_not_found",
     "http": "HttpTransport",
+    "indexer": "Indexer Lister",
+    "informer": "Informer InformerOptions",
     "inprocess": "InProcess",
     "kubeconfig": "load_kubeconfig",
+    "leaderelection": "LeaderElector LeadershipLostError LeaseLock",
+    "listwatch": "ListOptions ListResult ListerWatcher WatchEvent WatchOptions",
+    "objects": "DeletedFinalStateUnknown key_of split_key",
     "patches": "JsonPatch MergePatch StrategicPatch",
+    "ratelimit": "RateLimiter default_limiter",
+    "recorder": "ClientEventSink EventBroadcaster EventRecorder",
     "resourceclient": "ALL_NAMESPACES ResourceClient",
     "transport": "Answer Transport",
     "watching": "ObjectEvent",
+    "workqueue": "LOW_PRIORITY QueueShutDownError WorkQueue",
 }
 
 

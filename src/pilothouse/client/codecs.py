@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -193,7 +195,21 @@ def read_page(codec: Codec[T], data: bytes, where: str) -> Page[T]:
         except (msgspec.MsgspecError, StructError) as error:
             raise BadAnswer(f"{where}: the answer is no list: {error}") from error
     read = codec.decode
-    return Page([read(item) for item in listed.items or ()], listed.metadata)
+    with _no_collections():
+        return Page([read(item) for item in listed.items or ()], listed.metadata)
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Keep the garbage collector from looking at half-read lists: it would find nothing, in most of the time."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class _RawItems(msgspec.Struct):

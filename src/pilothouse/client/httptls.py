@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import tempfile
 from collections.abc import Sequence
 
 from .config import ClientConfig
@@ -31,6 +30,8 @@ class TlsSource:
         return self._made[1]
 
     def _make(self, shown: Shown) -> ssl.SSLContext:
+        import tempfile  # noqa: PLC0415  # takes its time, and plain connections do without
+
         config = self._config
         certificate = shown.certificate or config.certificate_data
         key = shown.key or config.key_data

@@ -12,7 +12,7 @@ from .errors import BadAnswer, TransportError
 from .listwatch import INITIAL_EVENTS_END, ListOptions, ListResult, WatchEvent, WatchOptions
 from .resources import Mapping
 from .selecting import Selector, query, selector_text
-from .watching import IDLE_SECONDS, raw_events
+from .watching import raw_events
 
 __all__ = ["ListWatch"]
 
@@ -25,7 +25,7 @@ class ListWatch(Generic[T]):
     """One resource of one cluster, in all namespaces (`*`) or in one. It is a `ListerWatcher`.
 
     labels, fields: narrow it down, besides what the options of a call say. idle_seconds: silence after which a watch
-    counts as dead.
+    counts as dead; None leaves that to the reflector, which has its own limit.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ListWatch(Generic[T]):
         *,
         labels: Selector = "",
         fields: Selector = "",
-        idle_seconds: float = IDLE_SECONDS,
+        idle_seconds: float | None = None,
     ) -> None:
         # The reflector waits and asks again by its own rules.
         self._caller = caller.once()

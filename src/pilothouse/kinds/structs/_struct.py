@@ -22,7 +22,9 @@ class StructType(msgspec.StructMeta):
 
     def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> StructType:
         made = {key: value if key.startswith("__") else _default(value) for key, value in namespace.items()}
-        chosen: dict[str, Any] = {**dict.fromkeys(_OPTIONS, True), "rename": "camel", **options}
+        # What never changes is in no cycle but by a list or dictionary given to it; the collector, which would go over
+        # each struct of a cache again and again, need not know of them.
+        chosen: dict[str, Any] = {**dict.fromkeys(_OPTIONS, True), "rename": "camel", "gc": False, **options}
         return super().__new__(mcls, name, bases, made, **chosen)
 
 
