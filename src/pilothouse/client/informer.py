@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
+from pilothouse.client.collector import spare_collector
 from pilothouse.client.deltaqueue import BATCH, Delta, DeltaQueue, Transform
 from pilothouse.client.indexer import Indexer, IndexFunction, Lister
 from pilothouse.client.listener import ADD, DELETE, UPDATE, EventHandler, Handlers, Listener, Notification
@@ -28,6 +29,10 @@ T = TypeVar("T")
 
 _SLICE: Final = 500
 """Changes worked off before others get a turn of the event loop."""
+_MANY: Final = 1_000
+"""Objects from which on looking at them again and again costs more than it brings."""
+_SKIPS_A_RECORD: Final = 100
+"""Skipped objects for one record in the log; all are counted."""
 _MIN_RESYNC_SECONDS: Final = 1.0
 _END_SECONDS: Final = 5.0
 """For what handlers do when they are cancelled; it is real time, whatever the clock."""
@@ -55,7 +60,8 @@ class InformerOptions:
     resync_seconds: how often handlers are told of every object again, from the cache; 0 is never, as in client-go. A
     handler may ask for its own. reflector, timeouts: of the list and the watch. sync_alarm_seconds: after which a cache
     that is not filled, or a server that cannot be reached, is a problem. handler_alarm_seconds: the same of a handler's
-    coroutine that does not return.
+    coroutine that does not return. tune_collector: pause Python's garbage collector while the first state is read, and
+    leave a cache of thousands out of its rounds; it concerns the whole process.
     """
 
     resync_seconds: float = 0.0
@@ -63,6 +69,7 @@ class InformerOptions:
     timeouts: Timeouts = field(default_factory=Timeouts)
     sync_alarm_seconds: float = 120.0
     handler_alarm_seconds: float = 60.0
+    tune_collector: bool = True
 
 
 class Informer(Generic[T]):
@@ -112,7 +119,14 @@ class Informer(Generic[T]):
             on_skip=self._skipped,
             transformed=None if transform is None else self._queue.transformed,
         )
-        self._reflector = Reflector(lister_watcher, self._core, self, clock=self._clock, timeouts=self.options.timeouts)
+        self._reflector = Reflector(
+            lister_watcher,
+            self._core,
+            self,
+            clock=self._clock,
+            timeouts=self.options.timeouts,
+            pause_collector=self.options.tune_collector,
+        )
         self._listeners: list[Listener[T]] = []
         self._synced = asyncio.Event()
         self._task: asyncio.Task[Any] | None = None
@@ -267,7 +281,7 @@ class Informer(Generic[T]):
             _log.error("the watcher of an informer had ended; beginning anew", informer=self.name)
             self._task = self._follow()
         core = self._core
-        if not core.failing:
+        if core.is_well(now):
             self._well_at = now
         alarm, because = self.options.sync_alarm_seconds, f": {core.last_error}" if core.last_error else ""
         if not self.has_synced and now - self._started_at > alarm:
@@ -317,6 +331,8 @@ class Informer(Generic[T]):
     def _check_synced(self) -> None:
         if self._queue.has_synced and not self._synced.is_set():
             self._synced.set()
+            if self.options.tune_collector and len(self.indexer) >= _MANY:
+                spare_collector()
             for listener in self._listeners:
                 listener.upstream_synced()
 
@@ -391,12 +407,20 @@ class Informer(Generic[T]):
             self._clock.call_later(0, self._pump)
 
     def _skipped(self, event: WatchEvent[T], error: Exception | None) -> None:
+        if self._core.counts.skipped % _SKIPS_A_RECORD != 1:
+            return
         try:
             key = "" if event.object is None else key_of(event.object)
         except ValueError:
             key = ""
         reason = str(error) if error is not None else f"an object of type {type(event.object).__name__}"
-        _log.error("object skipped: it does not fit", informer=self.name, object_key=key, reason=reason)
+        _log.error(
+            "object skipped: it does not fit",
+            informer=self.name,
+            object_key=key,
+            reason=reason,
+            skipped=self._core.counts.skipped,
+        )
 
     def _transform_failed(self, key: str, error: Exception) -> None:
         self.user_failures += 1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
-from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
+from typing import Final, Generic, NoReturn, Protocol, TypeVar
 
+from pilothouse.client.collector import collector_paused
 from pilothouse.client.deadline import is_being_cancelled, noticing_silence, within
 from pilothouse.client.errors import ClientError
-from pilothouse.client.listwatch import ListerWatcher
+from pilothouse.client.listwatch import ListerWatcher, WatchEvent, WatchStream
 from pilothouse.client.metrics import Distribution
 from pilothouse.client.reflector_core import (
     Action,
@@ -79,6 +80,7 @@ class Reflector(Generic[T]):
         clock: Clock | None = None,
         timeouts: Timeouts | None = None,
         on_error: Callable[[Exception], object] | None = None,
+        pause_collector: bool = True,
     ) -> None:
         self.core: Final = core
         self.list_time: Final = Distribution()
@@ -89,6 +91,7 @@ class Reflector(Generic[T]):
         self._clock = clock or SystemClock()
         self._timeouts = timeouts or Timeouts()
         self._on_error = on_error
+        self._pause_collector = pause_collector
 
     async def run(self) -> NoReturn:
         """Do what the core says, for ever."""
@@ -115,6 +118,12 @@ class Reflector(Generic[T]):
         return await self._watch(action)
 
     async def _list(self, request: ListRequest) -> Action:
+        if not self._pause_collector:
+            return await self._list_all(request)
+        with collector_paused(self._clock):
+            return await self._list_all(request)
+
+    async def _list_all(self, request: ListRequest) -> Action:
         began = self._clock.monotonic()
         try:
             async with within(self._clock, self._timeouts.list_seconds, f"list of {self.core.name}"):
@@ -130,34 +139,41 @@ class Reflector(Generic[T]):
 
     async def _watch(self, request: WatchRequest) -> Action:
         try:
-            await self._follow(request)
+            with ExitStack() as initial:
+                if self.core.phase == "streaming" and self._pause_collector:
+                    initial.enter_context(collector_paused(self._clock))
+                await self._follow(request, initial)
         except (ApiStatus, OSError) as error:
             return self.core.watch_ended(error, self._clock.monotonic())
         return self.core.watch_ended(None, self._clock.monotonic())
 
-    async def _follow(self, request: WatchRequest) -> None:
-        core, consume = self.core, self._consumer.consume
-        heard: Any = core.counts
-        watched, replaced, taken = core.watched, heard.replaced, 0
+    async def _follow(self, request: WatchRequest, initial: ExitStack) -> None:
+        """Take the events of a watch until it ends; `initial` ends with the initial ones."""
+        counts, silence = self.core.counts, self._timeouts.silence_seconds
         stream = self._lister_watcher.watch(request.options)
-        silence = self._timeouts.silence_seconds
         async with aclosing(stream):
             try:
-                async with noticing_silence(self._clock, silence, lambda: heard.events, f"watch of {core.name}"):
-                    async for event in stream:
-                        watched(event)
-                        taken += 1
-                        if heard.replaced != replaced:
-                            replaced = heard.replaced
-                            await self._consumer.consume_all()
-                        elif taken % _AT_ONCE:
-                            consume()
-                        else:
-                            await self._consumer.consume_all()
-                            await self._clock.sleep(0)
+                async with noticing_silence(self._clock, silence, lambda: counts.events, f"watch of {self.core.name}"):
+                    await self._take_all(stream, initial)
             except TimeoutError:
                 self.silences += 1
                 raise
+
+    async def _take_all(self, stream: WatchStream[WatchEvent[T]], initial: ExitStack) -> None:
+        watched, consume, counts = self.core.watched, self._consumer.consume, self.core.counts
+        replaced, taken = counts.replaced, 0
+        async for event in stream:
+            watched(event)
+            taken += 1
+            if counts.replaced != replaced:
+                replaced = counts.replaced
+                await self._consumer.consume_all()
+                initial.close()
+            elif taken % _AT_ONCE:
+                consume()
+            else:
+                await self._consumer.consume_all()
+                await self._clock.sleep(0)
 
     def _tell(self, wait: Wait) -> None:
         error = self.core.last_error

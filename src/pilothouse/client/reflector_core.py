@@ -35,6 +35,8 @@ BACKOFF: Final = Backoff(base=1.6, factor=2.0, jitter=0.5, cap=60.0, attempts=No
 """client-go's waits: 0.8 s doubled up to 30 s, and as much again by chance."""
 
 _SHORT_SECONDS: Final = 1.0
+_OPEN_SECONDS: Final = 30.0
+"""For so long a request that nothing is heard of may yet be on its way to a server that does not answer."""
 _INTERNAL_RESET_SECONDS: Final = 60.0
 _CUT_STREAMS: Final = 3
 """Initial streams that end without the bookmark before a list is tried: some servers never send it."""
@@ -276,6 +278,8 @@ class ReflectorCore(Generic[T]):
     def watch_ended(self, error: Exception | None, now: float) -> Action:
         """Watch again, start over, or wait: None is the stream's proper end."""
         quiet = self.counts.events == self._events_before
+        if self.is_well(now):
+            self.failing = 0
         if error is None and quiet and now - self._began < _SHORT_SECONDS:
             error = VeryShortWatchError(self.name)
         if self.phase == "streaming":
@@ -295,6 +299,10 @@ class ReflectorCore(Generic[T]):
             self.last_error = error
             return self._watch(now)
         return self._wait(error, now, self.begin)
+
+    def is_well(self, now: float) -> bool:
+        """Whether the last thing asked of the server went well, or a watch has been open for a while."""
+        return not self.failing or (self.phase == "watching" and now - self._began >= _OPEN_SECONDS)
 
     def crashed(self, error: Exception, now: float) -> Action:
         """Start over after a wait: something raised that has no business to."""
