@@ -137,16 +137,18 @@ async def queue_operations(rounds: int) -> float:
     return rounds * len(keys) / (time.perf_counter() - begun)
 
 
-async def following(server: str, count: int) -> dict[str, float]:
+async def following(server: str, count: int, lean: bool) -> dict[str, float]:
     """Start an informer over HTTPS in this process; return seconds and bytes, before and after."""
     from pilothouse.client import Client, ClientConfig
-    from pilothouse.client.informer import Informer
+    from pilothouse.client.factory import SharedInformerFactory
     from pilothouse.kinds.structs import Pod
 
     async with Client.from_config(ClientConfig(server=server, token=TOKEN, insecure=True)) as client:
         await client.version()
         before, begun = resident_bytes(), time.perf_counter()
-        async with Informer(client.list_watch(Pod, "default")) as informer:
+        factory = SharedInformerFactory(client, namespace="default")
+        informer = factory.informer(Pod, managed_fields=not lean)
+        async with factory:
             await informer.wait_synced()
             took = time.perf_counter() - begun
             if len(informer.indexer) != count:
@@ -155,26 +157,32 @@ async def following(server: str, count: int) -> dict[str, float]:
             return {"seconds": took, "before": before, "resident": resident_bytes()}
 
 
-async def in_process(directory: Path, count: int, rounds: int) -> list[float]:
-    """Return the seconds that an informer takes to start on so many pods of a server in the same process."""
+async def in_process(directory: Path, count: int, rounds: int) -> dict[bool, list[float]]:
+    """Return the seconds that an informer takes to start on so many pods of a server in the same process.
+
+    They are by whether managed fields were left out.
+    """
     from pilothouse.client import Client
-    from pilothouse.client.informer import Informer
+    from pilothouse.client.factory import SharedInformerFactory
     from pilothouse.kinds.structs import Pod
     from pilothouse.testing import ControlPlane
 
-    times = []
+    times: dict[bool, list[float]] = {False: [], True: []}
     async with ControlPlane(data_dir=directory, lifecycle=False) as plane:
         await plane.call("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
         for start in range(0, count, 64):
             numbers = range(start, min(start + 64, count))
             await asyncio.gather(*(plane.call("POST", PODS, pod(f"pod-{number}")) for number in numbers))
         async with Client.for_transport(plane.transport, plane.user) as client:
-            for _ in range(rounds):
+            for lean in [False, True] * rounds:
+                gc.unfreeze()
                 gc.collect()
                 begun = time.perf_counter()
-                async with Informer(client.list_watch(Pod, "default")) as informer:
+                factory = SharedInformerFactory(client, namespace="default")
+                informer = factory.informer(Pod, managed_fields=not lean)
+                async with factory:
                     await informer.wait_synced()
-                    times.append(time.perf_counter() - begun)
+                    times[lean].append(time.perf_counter() - begun)
                     if len(informer.indexer) != count:
                         raise SystemExit(f"the cache has {len(informer.indexer)} pods instead of {count}")
     return times
@@ -195,11 +203,11 @@ def fill(server: Server, count: int) -> None:
     connection.close()
 
 
-def child(server: Server, count: int) -> dict[str, float]:
+def child(server: Server, count: int, lean: bool) -> dict[str, float]:
     """Run `following` in a process of its own."""
     import subprocess
 
-    command = [sys.executable, __file__, "--follow", server.url, str(count)]
+    command = [sys.executable, __file__, "--follow", server.url, str(count), "lean" if lean else "full"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found
@@ -208,28 +216,31 @@ def child(server: Server, count: int) -> dict[str, float]:
 def main() -> None:
     """Measure, or be the process that follows."""
     if sys.argv[1:2] == ["--follow"]:
-        print(json.dumps(run(following(sys.argv[2], int(sys.argv[3])))))
+        print(json.dumps(run(following(sys.argv[2], int(sys.argv[3]), sys.argv[4] == "lean"))))
         return
     quick = arguments(__doc__).quick
-    count, rounds = (500, 1) if quick else (COUNT, 5)
+    count, rounds = (500, 1) if quick else (COUNT, 3)
     operations = [run(queue_operations(30 if quick else 300)) for _ in range(rounds)]
     report("client work queue, add, get and done with metrics", Spread.of(operations), "1/s", digits=0, goal=300_000)
     rates = [run(events(2_000 if quick else 50_000)) for _ in range(rounds)]
     name = "client events, bytes to a reconciler that does nothing, typed pods of 2 KB"
     report(name, Spread.of(rates), "1/s", digits=0, goal=20_000)
+    kinds = {False: "typed pods", True: "typed pods without managed fields"}
     with scratch() as directory:
-        times = run(in_process(directory, count, rounds))
-        report(f"client informer start, {count:,} pods, in process", Spread.of(times), "s", digits=3, goal=1.0)
+        for lean, times in run(in_process(directory, count, rounds)).items():
+            name = f"client informer start, {count:,} {kinds[lean]}, in process"
+            report(name, Spread.of(times), "s", digits=3, goal=1.0)
     with scratch() as directory, serving(directory) as server:
         prepare(server)
         fill(server, count)
-        found = [child(server, count) for _ in range(rounds)]
-        times = [each["seconds"] for each in found]
-        report(f"client informer start, {count:,} pods, HTTPS", Spread.of(times), "s", digits=3, goal=1.0)
-        resident = Spread.of([each["resident"] / 1e6 for each in found])
-        report(f"client memory, {count:,} typed pods cached", resident, "MB", digits=0, goal=150)
-        each_one = Spread.of([(each["resident"] - each["before"]) / count for each in found])
-        report("client memory of a cached typed pod", each_one, "B", digits=0)
+        for lean, kind in kinds.items():
+            found = [child(server, count, lean) for _ in range(rounds)]
+            times = [each["seconds"] for each in found]
+            report(f"client informer start, {count:,} {kind}, HTTPS", Spread.of(times), "s", digits=3, goal=1.0)
+            resident = Spread.of([each["resident"] / 1e6 for each in found])
+            report(f"client memory, {count:,} {kind} cached", resident, "MB", digits=0, goal=150)
+            each_one = Spread.of([(each["resident"] - each["before"]) / count for each in found])
+            report(f"client memory of one of {count:,} {kind}", each_one, "B", digits=0)
 
 
 if __name__ == "__main__":
