@@ -12,32 +12,48 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from _kit import ROOT, note
+from _kit import ROOT, note, resident_bytes
 
-__all__ = ["PODS", "TOKEN", "Server", "pod", "serving", "wrk"]
+__all__ = [
+    "PODS",
+    "TOKEN",
+    "Server",
+    "Serving",
+    "creating",
+    "pod",
+    "prepare",
+    "serving",
+    "token_file",
+    "unverified",
+    "wrk",
+]
 
 TOKEN = "bench-token"
 PODS = "/api/v1/namespaces/default/pods"
+Serving = Callable[[Path], AbstractContextManager["Server"]]
+"""Starts a server with its data in a directory and ends it afterwards."""
+
 _READY_SECONDS = 60.0
 _RATE = re.compile(r"Requests/sec:\s+([0-9.]+)")
 
 
 class Server(NamedTuple):
-    """A running server: its process, URL, and the seconds from its start until it was ready."""
+    """A running server: its processes, URL, and the seconds from its start until it was ready."""
 
-    process: subprocess.Popen[str]
+    pids: tuple[int, ...]
     url: str
     ready: float
     directory: Path
 
     @property
-    def pid(self) -> int:
-        """The process id."""
-        return self.process.pid
+    def megabytes(self) -> float:
+        """What all its processes hold in memory, in MB."""
+        return sum(resident_bytes(pid) for pid in self.pids) / 1e6
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         """Send one request; return code and body."""
@@ -65,10 +81,7 @@ def unverified() -> ssl.SSLContext:
 @contextlib.contextmanager
 def serving(directory: Path, *arguments: str) -> Iterator[Server]:
     """Start `pilothouse apiserver` on a free port, wait until it is ready, and end it afterwards."""
-    directory.mkdir(parents=True, exist_ok=True)
-    tokens = directory / "tokens.csv"
-    tokens.write_text(f'{TOKEN},admin,admin,"system:masters"\n')
-    tokens.chmod(0o600)
+    tokens = token_file(directory)
     # Compiled modules are kept, as after any installation.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-m", "pilothouse", "apiserver", "--data-dir", str(directory / "data")]
@@ -81,7 +94,7 @@ def serving(directory: Path, *arguments: str) -> Iterator[Server]:
             found = re.search(r"https://\S+:\d+", line)
             if found is None:
                 raise SystemExit(f"the API server did not start: {line!r}")
-            server = Server(process, found[0], 0.0, directory)
+            server = Server((process.pid,), found[0], 0.0, directory)
             while server.call("GET", "/readyz")[0] != 200:
                 if time.monotonic() - begun > _READY_SECONDS:
                     raise SystemExit("the API server did not become ready")
@@ -90,6 +103,15 @@ def serving(directory: Path, *arguments: str) -> Iterator[Server]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+def token_file(directory: Path) -> Path:
+    """Write the file of the one token that all requests carry."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tokens = directory / "tokens.csv"
+    tokens.write_text(f'{TOKEN},admin,admin,"system:masters"\n')
+    tokens.chmod(0o600)
+    return tokens
 
 
 def pod(name: str) -> dict[str, Any]:

@@ -24,14 +24,28 @@ from typing import NamedTuple
 from _kit import CACHE, note
 from pilothouse import __version__
 
-__all__ = ["Etcd", "LoadResult", "Pilothouse", "Server", "etcds", "load_tool", "put_load", "range_load", "servers"]
+__all__ = [
+    "Etcd",
+    "LoadResult",
+    "Pilothouse",
+    "Server",
+    "etcds",
+    "free_port",
+    "go_step",
+    "load_tool",
+    "put_load",
+    "range_load",
+    "running",
+    "servers",
+    "wait_until",
+]
 
 ETCD_VERSION = "v3.6.16"
 TOOL_VERSION = "v3.6.8"
 
 SERVE = (sys.executable, "-m", "pilothouse", "store", "serve")
 
-_BUILD_SECONDS = 900
+_BUILD_SECONDS = 2400
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 _MAIN = """package main
@@ -86,8 +100,8 @@ class Etcd(NamedTuple):
             "--log-level=error",
             f"--quota-backend-bytes={8 << 30}",
         ]
-        with _process(command, directory.parent / f"{directory.name}.log") as process:
-            _wait(process, lambda: _healthy(f"{client}/health"))
+        with running(command, directory.parent / f"{directory.name}.log") as process:
+            wait_until(process, lambda: _healthy(f"{client}/health"))
             yield Server(self.name, self.version, "127.0.0.1", port, process.pid)
 
 
@@ -102,8 +116,8 @@ class Pilothouse(NamedTuple):
         """Run `pilothouse store serve` until the block ends; its data stay in `directory`."""
         port = free_port()
         command = [*SERVE, "--data-dir", str(directory), "--listen", f"127.0.0.1:{port}"]
-        with _process(command, directory.parent / f"{directory.name}.log") as process:
-            _wait(process, lambda: _listens(port))
+        with running(command, directory.parent / f"{directory.name}.log") as process:
+            wait_until(process, lambda: _listens(port))
             yield Server(self.name, self.version, "127.0.0.1", port, process.pid)
 
 
@@ -164,25 +178,29 @@ def _go_program(name: str, version: str, package: str, source: str | None) -> Pa
         [go, "get", f"{package}@{version}"],
         [go, "build", "-o", name, "." if source is not None else package],
     ]
-    environment = os.environ | {"GOFLAGS": "-buildvcs=false -mod=mod"}
-    for step in steps:
-        done = subprocess.run(
-            step,
-            cwd=program.parent,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_BUILD_SECONDS,
-            check=False,
-        )
-        if done.returncode:
-            note(f"left out: {name} {version}: `{' '.join(step)}` failed: {done.stderr.strip()[-300:]}")
-            return None
+    try:
+        for step in steps:
+            go_step(step, program.parent)
+    except RuntimeError as error:
+        note(f"left out: {name} {version}: {error}")
+        return None
     return program
 
 
+def go_step(command: list[str], directory: Path) -> str:
+    """Run one command of Go; return what it printed. Raises RuntimeError where it fails."""
+    environment = os.environ | {"GOFLAGS": "-buildvcs=false -mod=mod"}
+    done = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"`{' '.join(command)}` failed: {done.stderr.strip()[-300:]}")
+    return done.stdout
+
+
 @contextlib.contextmanager
-def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program until the block ends; what it says goes to `log`."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
@@ -203,7 +221,8 @@ class ServerNotReadyError(RuntimeError):
     """A server ended, or did not answer in time."""
 
 
-def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+def wait_until(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+    """Wait until a started program is ready. Raises ServerNotReadyError where it ends or takes too long."""
     deadline = time.monotonic() + _START_SECONDS
     while not ready():
         if process.poll() is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from _apiserver import TOKEN, serving, wrk
+from _apiserver import TOKEN, Serving, serving, wrk
 from _kit import Spread, arguments, report, scratch
+from _kube import against, peer
 
 PATH = "/apis/apps/v1/namespaces/default/deployments"
 
@@ -29,16 +31,27 @@ end
 """
 
 
-def main() -> None:
-    """Apply for some seconds."""
-    quick = arguments(__doc__).quick
-    with scratch() as directory, serving(directory) as server:
+def measure(start: Serving, directory: Path, *, quick: bool) -> Spread:
+    """Apply to one server for some seconds."""
+    with start(directory) as server:
         wrk(server, PATH, connections=16, seconds=1, script=script())
-        rates = [
-            wrk(server, PATH, connections=16, seconds=1 if quick else 5, script=script())
-            for _ in range(1 if quick else 3)
-        ]
-    report("apiserver server-side apply of a Deployment, 16 connections", Spread.of(rates), "1/s", digits=0, goal=1_000)
+        return Spread.of(
+            [
+                wrk(server, PATH, connections=16, seconds=1 if quick else 5, script=script())
+                for _ in range(1 if quick else 3)
+            ]
+        )
+
+
+def main() -> None:
+    """Measure our server, then the peer."""
+    quick = arguments(__doc__).quick
+    other = peer(build=not quick)
+    with scratch() as directory:
+        ours = measure(serving, directory / "ours", quick=quick)
+        theirs = measure(other, directory / "theirs", quick=quick) if other is not None else None
+    name = "apiserver server-side apply of a Deployment, 16 connections"
+    report(name, ours, "1/s", **against(theirs), digits=0, goal=1_000)
 
 
 if __name__ == "__main__":
