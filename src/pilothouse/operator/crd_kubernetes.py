@@ -55,14 +55,15 @@ def kubernetes_schema(name: str) -> dict[str, Any]:
     Raises DefinitionError without a place for a type that holds itself, which no structural schema can say.
     """
     schema = schema_named(name)
-    made = _converted(schema, (), root=True)
-    if {"apiVersion", "kind", "metadata"} <= schema.fields.keys():
+    whole = schema.fields.keys() >= {"apiVersion", "kind", "metadata"}
+    made = _converted(schema, (), without="metadata" if whole else "")
+    if whole:
         made["x-kubernetes-embedded-resource"] = True
         made["properties"]["metadata"] = {"type": "object"}
     return made
 
 
-def _converted(schema: Schema, above: tuple[str, ...], *, root: bool = False) -> dict[str, Any]:
+def _converted(schema: Schema, above: tuple[str, ...], *, without: str = "") -> dict[str, Any]:
     if schema.name and schema.name in above:
         raise DefinitionError(
             f"{_short(above[0])} of Kubernetes holds itself, through {_short(schema.name)}, and a schema cannot;"
@@ -74,7 +75,7 @@ def _converted(schema: Schema, above: tuple[str, ...], *, root: bool = False) ->
     if schema.shape == "any":
         return {"x-kubernetes-preserve-unknown-fields": True}
     if schema.shape == "object":
-        return _object(schema, below, root=root)
+        return _object(schema, below, without=without)
     if schema.shape == "map":
         return _atomic({"type": "object", "additionalProperties": _element(schema, below)}, schema)
     if schema.shape == "list":
@@ -85,8 +86,8 @@ def _converted(schema: Schema, above: tuple[str, ...], *, root: bool = False) ->
     return made
 
 
-def _object(schema: Schema, above: tuple[str, ...], *, root: bool) -> dict[str, Any]:
-    fields = {name: part for name, part in schema.fields.items() if not (root and name == "metadata")}
+def _object(schema: Schema, above: tuple[str, ...], *, without: str) -> dict[str, Any]:
+    fields = {name: part for name, part in schema.fields.items() if name != without}
     if not fields:
         return _atomic({"type": "object", "x-kubernetes-preserve-unknown-fields": True}, schema)
     made: dict[str, Any] = {"type": "object"}
