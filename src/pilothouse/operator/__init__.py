@@ -1,0 +1,80 @@
+"""Act on resources: typed reconcilers, a builder that reads as a sentence, and the manager that runs them.
+
+Everything is imported when it is first named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .builder import controller
+    from .context import Context
+    from .controllers import Controller
+    from .errors import (
+        AlreadyOwned,
+        BuildError,
+        NotConverged,
+        NotRegistered,
+        OperatorError,
+        SchemeConflict,
+        TerminalError,
+    )
+    from .generic import GenericReconciler, Readiness
+    from .handlers import owner_of
+    from .harness import Harness
+    from .manager import LeaderElection, Manager
+    from .reconciler import Reconciler, Request, Result
+    from .scheme import Scheme
+
+__all__ = [
+    "AlreadyOwned",
+    "BuildError",
+    "Context",
+    "Controller",
+    "GenericReconciler",
+    "Harness",
+    "LeaderElection",
+    "Manager",
+    "NotConverged",
+    "NotRegistered",
+    "OperatorError",
+    "Readiness",
+    "Reconciler",
+    "Request",
+    "Result",
+    "Scheme",
+    "SchemeConflict",
+    "TerminalError",
+    "controller",
+    "owner_of",
+]
+
+_HOMES = {
+    "builder": "controller",
+    "context": "Context",
+    "controllers": "Controller",
+    "errors": "AlreadyOwned BuildError NotConverged NotRegistered OperatorError SchemeConflict TerminalError",
+    "generic": "GenericReconciler Readiness",
+    "handlers": "owner_of",
+    "harness": "Harness",
+    "manager": "LeaderElection Manager",
+    "reconciler": "Reconciler Request Result",
+    "scheme": "Scheme",
+}
+
+
+if not TYPE_CHECKING:  # so that a checker refuses names that there are not
+
+    def __getattr__(name: str) -> object:
+        home = next((home for home, names in _HOMES.items() if name in names.split()), None)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found: object = getattr(importlib.import_module(f".{home}", __name__), name)
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

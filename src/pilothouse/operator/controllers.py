@@ -1,0 +1,276 @@
+"""A controller: informers fill its queue, workers take from it and have the reconciler do the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from pilothouse.client.deadline import is_being_cancelled, within
+from pilothouse.client.listener import Listener
+from pilothouse.client.metrics import Sample, register
+from pilothouse.client.ratelimit import RateLimiter
+from pilothouse.client.workqueue import QueueShutDownError, WorkQueue
+from pilothouse.foundation.logs import get_logger
+from pilothouse.kinds.status import Conflict
+from pilothouse.kinds.structs import Resource
+
+from .applying import Applier
+from .context import Context
+from .errors import TerminalError
+from .handlers import Enqueue, Mapping, itself
+from .loop import Failed, LoopCore, LoopOptions, Outcome, Retry, RetryAfter, Succeeded, Unconverged
+from .metrics import ControllerMetrics
+from .predicates import Predicate
+from .reconciler import Reconciler, Request, Result
+
+if TYPE_CHECKING:
+    from .manager import Manager
+
+__all__ = ["Controller", "ControllerOptions", "Source"]
+
+R = TypeVar("R", bound=Resource)
+
+_log = get_logger("pilothouse.operator.controller")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerOptions:
+    """How a controller works.
+
+    concurrency: reconciles side by side, each of another object. rate_limit: of requests that failed; client-go's by
+    default. timeout_seconds: after which a reconcile that does not return is cancelled and counted as failed; 0 is
+    never. fair: namespaces take turns. loop: when a request counts as not converging. field_manager: of what is
+    applied, the controller's name by default.
+    """
+
+    concurrency: int = 1
+    rate_limit: RateLimiter[Request] | None = None
+    timeout_seconds: float = 300.0
+    fair: bool = False
+    loop: LoopOptions | None = None
+    field_manager: str = ""
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ValueError(f"concurrency: {self.concurrency}; want 1 or more")
+        if self.timeout_seconds < 0:
+            raise ValueError(f"timeout_seconds: {self.timeout_seconds}; want seconds, or 0 for no limit")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a controller looks at: objects of a kind, which events of them, and whose requests these are."""
+
+    kind: type[Resource]
+    mapping: Mapping[Any]
+    predicate: Predicate[Any] | None = None
+
+
+class Controller(Generic[R]):
+    """Runs a reconciler for one kind. Made by a builder, started and stopped by its manager."""
+
+    def __init__(
+        self,
+        manager: Manager,
+        name: str,
+        kind: type[R],
+        reconciler: Reconciler[R],
+        sources: Iterable[Source],
+        options: ControllerOptions,
+    ) -> None:
+        self.name: Final = name
+        self.kind: Final = kind
+        self.options: Final = options
+        clock = manager.clock
+        self.queue: Final[WorkQueue[Request]] = WorkQueue(
+            name,
+            limiter=options.rate_limit,
+            group=_namespace_of if options.fair else None,
+            clock=clock,
+            metrics=manager.metrics,
+        )
+        self.core: Final[LoopCore[Request]] = LoopCore(options.loop)
+        self.metrics: Final = ControllerMetrics(name, options.concurrency)
+        self.sources: Final = [*sources]
+        self._manager = manager
+        self._reconciler = reconciler
+        self._clock = clock
+        self._recorder = manager.recorder(name)
+        self._applier = Applier(manager.client, options.field_manager or name)
+        self._informer = manager.informer(kind)
+        self._informers = [manager.informer(source.kind) for source in self.sources]
+        self._listeners: list[Listener[Any]] = []
+        self._workers: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        register(self, manager.metrics)
+
+    def __repr__(self) -> str:
+        return f"<Controller {self.name} of {self.kind.__name__}: {self.queue!r}>"
+
+    def start(self) -> None:
+        """Listen and begin to work; the caches are filled. Raises RuntimeError for one that was stopped."""
+        if self._stopping:
+            raise RuntimeError(f"controller {self.name}: it was stopped; make a new one")
+        for source, informer in zip(self.sources, self._informers, strict=True):
+            handler = Enqueue(
+                self.queue, source.mapping, source.predicate, self._clock, by_key=source.mapping is itself
+            )
+            self._listeners.append(informer.add_handler(handler, name=f"{self.name} {source.kind.__name__}"))
+        for number in range(self.options.concurrency):
+            self._begin_worker(number)
+
+    async def stop(self, seconds: float) -> None:
+        """Take no more requests and wait for those that are being worked on; after `seconds` they are cancelled."""
+        self._stopping = True
+        for listener in self._listeners:
+            listener.remove()
+        self.queue.shut_down()
+        try:
+            if self._workers:
+                async with within(self._clock, max(seconds, 0.001), f"controller {self.name}"):
+                    await asyncio.wait(self._workers)
+        except TimeoutError:
+            _log.error("controller stopped hard", controller=self.name, working=self.queue.processing, seconds=seconds)
+        finally:
+            for worker in self._workers:
+                worker.cancel()
+            if self._workers:
+                await asyncio.wait(self._workers)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is queued, being worked on, or on its way to the queue."""
+        return not (len(self.queue) or self.queue.processing or any(each.pending for each in self._listeners))
+
+    @property
+    def has_synced(self) -> bool:
+        """Whether it was told of everything that was there at its start."""
+        return bool(self._listeners) and all(each.has_synced for each in self._listeners)
+
+    def unconverged(self) -> list[Unconverged]:
+        """Return the requests that do not converge now."""
+        return self.core.unconverged(self._clock.monotonic())
+
+    def samples(self) -> Iterable[Sample]:
+        """Return the controller's figures."""
+        return self.metrics.samples(len(self.core.failing()), len(self.unconverged()))
+
+    def _begin_worker(self, number: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._work(), name=f"controller {self.name} worker {number}")
+        self._workers.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._workers.discard(task)
+            if not self._stopping:
+                # Only what cancels tasks that are not its own comes here: a controller must not lose its workers.
+                _log.error("a worker had ended; beginning anew", controller=self.name, end=_end_of(task))
+                self._begin_worker(number)
+
+        task.add_done_callback(ended)
+
+    async def _work(self) -> None:
+        queue = self.queue
+        while not self._stopping:
+            try:
+                request = await queue.get()
+            except QueueShutDownError:
+                return
+            try:
+                if not self._stopping:
+                    await self._handle(request)
+            finally:
+                queue.done(request)
+
+    async def _handle(self, request: Request) -> None:
+        metrics, clock = self.metrics, self._clock
+        began = clock.monotonic()
+        metrics.active += 1
+        obj = self._informer.indexer.get(str(request))
+        try:
+            outcome = await self._outcome(request, obj)
+        finally:
+            metrics.active -= 1
+            metrics.seconds.observe(clock.monotonic() - began)
+        metrics.count(outcome)
+        self._settle(request, outcome, gone=obj is None)
+
+    async def _outcome(self, request: Request, obj: R | None) -> Outcome:
+        limit = self.options.timeout_seconds
+        try:
+            if not limit:
+                result = await self._call(request, obj)
+            else:
+                async with within(self._clock, limit, f"reconcile {request}"):
+                    result = await self._call(request, obj)
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
+            return self._failure(request, error)
+        return Succeeded(None if result is None else result.requeue_after)
+
+    async def _call(self, request: Request, obj: R | None) -> Result | None:
+        tries = self.queue.num_requeues(request)
+        context = Context(request, tries, self._manager, self._applier, self._recorder, self._clock)
+        if obj is None:
+            result = await self._reconciler.removed(request, context)
+        else:
+            result = await self._reconciler.reconcile(obj, context)
+        if result is not None and not isinstance(result, Result):
+            raise TypeError(f"reconcile returned {type(result).__name__}; return Result(...) or None")
+        return result
+
+    def _failure(self, request: Request, error: BaseException) -> Failed:
+        shown = f"{type(error).__name__}: {error}"
+        if isinstance(error, TerminalError):
+            _log.error("reconcile failed for good", controller=self.name, request=str(request), error=shown)
+            return Failed(shown, "terminal")
+        if isinstance(error, TimeoutError) and str(error).startswith(f"reconcile {request}:"):
+            shown = f"it did not return within {self.options.timeout_seconds:g} s and was cancelled"
+            _log.error("reconcile timed out", controller=self.name, request=str(request), error=shown)
+            return Failed(shown, "timeout")
+        if isinstance(error, Conflict):  # the cache was behind; the next try sees more
+            _log.info("reconcile met a conflict", controller=self.name, request=str(request), error=shown)
+        else:
+            expected = isinstance(error, OSError) or type(error).__module__.startswith("pilothouse.")
+            _log.error(
+                "reconcile failed",
+                controller=self.name,
+                request=str(request),
+                error=shown,
+                exc_info=None if expected else error,
+            )
+        return Failed(shown)
+
+    def _settle(self, request: Request, outcome: Outcome, *, gone: bool) -> None:
+        step = self.core.ended(request, outcome, self._clock.monotonic())
+        if isinstance(step.action, Retry):
+            self.queue.add_rate_limited(request)
+        else:
+            self.queue.forget(request)
+            if isinstance(step.action, RetryAfter):
+                self.queue.add_after(request, step.action.seconds)
+            elif gone and isinstance(outcome, Succeeded):
+                self.core.forget(request)
+        if step.report is not None:
+            report = step.report
+            _log.error(
+                "an object does not converge",
+                controller=self.name,
+                request=str(request),
+                count=report.reconciles,
+                failures=report.failures,
+                seconds=round(report.seconds, 1),
+                last_error=report.last_error,
+            )
+        elif step.recovered:
+            _log.info("an object converges again", controller=self.name, request=str(request))
+
+
+def _namespace_of(request: Request) -> str:
+    return request.namespace
+
+
+def _end_of(task: asyncio.Task[None]) -> str:
+    return "cancelled from outside" if task.cancelled() else repr(task.exception())
