@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,8 +23,8 @@ from pilothouse.client.reflector_core import ReflectorOptions
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.foundation.retry import Backoff
 from pilothouse.kinds.structs import ConfigMap, Namespace, ObjectMeta
-from pilothouse.store.errors import Compacted
 from pilothouse.testing import ControlPlane
+from support.gate import Gate, compact
 from support.informerkit import CallerListerWatcher
 from support.proxy import proxy_to
 
@@ -57,58 +57,6 @@ async def agrees(informer: Informer[ConfigMap], client: Client) -> None:
             await asyncio.sleep(0.01)
 
 
-async def compact(plane: ControlPlane) -> None:
-    revision = plane.server.cacher.revision
-    with suppress(Compacted):
-        await plane.server.store.compact(revision)
-    plane.server.cacher.compacted(revision)
-
-
-class Gate:
-    """Stands before a control plane, which may be down, be replaced, or keep silent on its streams."""
-
-    def __init__(self) -> None:
-        self.plane: ControlPlane | None = None
-        self.silent = asyncio.Event()
-        self.cut = asyncio.Event()
-        self.streams = 0
-
-    def fall_silent(self) -> None:
-        """Say nothing more on the present streams; those to come are well."""
-        self.silent.set()
-        self.silent = asyncio.Event()
-
-    async def request(self, method: str, target: str, headers: Any = (), body: bytes = b"", user: Any = None) -> Any:
-        if self.plane is None:
-            raise ConnectionRefusedError("the server is down")
-        answer = await self.plane.transport.request(method, target, headers, body, user)
-        if answer.stream is not None and "watch=" in target:
-            self.streams += 1
-            made: Any = answer
-            made.stream = _Gated(answer.stream, self)
-        return answer
-
-
-class _Gated:
-    def __init__(self, inner: Any, gate: Gate) -> None:
-        self.inner = inner
-        self.gate = gate
-        self.silent = gate.silent
-
-    def __aiter__(self) -> _Gated:
-        return self
-
-    async def __anext__(self) -> bytes:
-        piece: bytes = await self.inner.__anext__()
-        if self.silent.is_set():
-            await self.gate.cut.wait()
-            raise ConnectionResetError("cut")
-        return piece
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
-
-
 @asynccontextmanager
 async def gated(plane: ControlPlane) -> AsyncIterator[tuple[Gate, Client]]:
     gate = Gate()
@@ -138,7 +86,7 @@ async def test_a_cache_follows_in_process_and_survives_compaction(streams: bool)
             await client.delete(ConfigMap, "m0", "default")
             await client.update(config_map("m1", "2"))
             await compact(plane)
-            gate.cut.set()
+            gate.cut_off()
             await agrees(informer, client)
             assert informer.core.counts.replaced == lists + 1
             assert tombstones == ["default/m0"]

@@ -23,7 +23,7 @@ from pilothouse.client.objects import resource_version_of
 from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds import times
-from pilothouse.kinds.status import ApiStatus, Conflict, NotFound
+from pilothouse.kinds.status import AlreadyExists, ApiStatus, Conflict, NotFound
 from pilothouse.kinds.structs import Lease
 from pilothouse.kinds.structs import replace as replaced
 from pilothouse.kinds.structs.coordination import LeaseSpec
@@ -184,7 +184,7 @@ class LeaderElector:
                 elif isinstance(action, Update):
                     await self._lock.update(action.record)
         except Exception as error:  # noqa: BLE001  whatever it is, the lease was not renewed, and that is what counts
-            if not isinstance(error, Conflict):
+            if not isinstance(error, AlreadyExists | Conflict):
                 _log.warning("lease not read or written", lock=self._lock.description, error=repr(error))
             following = core.failed(clock.monotonic(), clock.now())
         else:
