@@ -89,6 +89,7 @@ async def test_a_cache_follows_in_process_and_survives_compaction(streams: bool)
             gate.cut_off()
             await agrees(informer, client)
             assert informer.core.counts.replaced == lists + 1
+            await until(lambda: tombstones)
             assert tombstones == ["default/m0"]
             assert factory.problems() == []
 

@@ -89,6 +89,23 @@ async def test_a_factory_leaves_them_out_if_asked() -> None:
                 await seen.wait()
 
 
+async def test_informers_of_dictionaries_and_of_metadata_alone() -> None:
+    async with ControlPlane(lifecycle=False) as plane, Client.for_transport(plane.transport, plane.user) as client:
+        await client.create(ConfigMap(metadata=ObjectMeta(name="a", namespace="default"), data={"x": "x"}))
+        factory = SharedInformerFactory(client, namespace="default", metrics=Metrics())
+        whole = await factory.informer_for(client.dynamic("v1", "ConfigMap"))
+        head = await factory.informer_for(client.metadata_of(ConfigMap))
+        assert await factory.informer_for(client.dynamic("v1", "ConfigMap")) is whole
+        async with factory:
+            await factory.wait_for_sync(10)
+            assert whole.lister().namespaced("default").get("a")["data"] == {"x": "x"}
+            partial = head.lister().namespaced("default").get("a")
+            assert (partial.metadata.name, partial.kind) == ("a", "PartialObjectMetadata")
+            assert not hasattr(partial, "data")
+            nodes = await factory.informer_for(client.dynamic("v1", "Node"))
+            await nodes.wait_synced()
+
+
 def test_what_is_no_clients_cannot_leave_them_out() -> None:
     class Lists:
         def list_watch(self, kind: Any, namespace: str = "*", *, labels: str = "", fields: str = "") -> Any:

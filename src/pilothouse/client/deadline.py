@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 from pilothouse.foundation.clock import Clock, Timer
 
 __all__ = ["is_being_cancelled", "noticing_silence", "within"]
+
+
+_LOOKS: Final = 3
+"""How often it is looked within the time of silence that is allowed."""
 
 
 def is_being_cancelled() -> bool:
@@ -58,24 +63,24 @@ async def within(clock: Clock, seconds: float, what: str) -> AsyncIterator[None]
 
 @asynccontextmanager
 async def noticing_silence(clock: Clock, seconds: float, count: Callable[[], int], what: str) -> AsyncIterator[None]:
-    """Bound the time in which nothing is heard, between once and twice `seconds`. Raises TimeoutError.
+    """Bound the time in which nothing is heard to `seconds` and up to a third more. Raises TimeoutError.
 
     count: of what was heard so far; it costs nothing for each event.
     """
     interrupt = _Interrupt()
-    heard = count()
+    heard, quiet = count(), 0
     timer: Timer
 
     def look() -> None:
-        nonlocal heard, timer
+        nonlocal heard, quiet, timer
         now = count()
-        if now == heard:
+        heard, quiet = now, quiet + 1 if now == heard else 0
+        if quiet >= _LOOKS:
             interrupt.fire()
             return
-        heard = now
-        timer = clock.call_later(seconds, look)
+        timer = clock.call_later(seconds / _LOOKS, look)
 
-    timer = clock.call_later(seconds, look)
+    timer = clock.call_later(seconds / _LOOKS, look)
     try:
         yield
     except BaseException as error:

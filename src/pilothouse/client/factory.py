@@ -18,6 +18,7 @@ from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.structs import Resource
 
 if TYPE_CHECKING:
+    from pilothouse.client.resourceclient import ResourceClient
     from pilothouse.foundation.metrics import Metrics
 
 __all__ = ["CacheSyncError", "Clusters", "ListWatchClient", "SharedInformerFactory"]
@@ -137,6 +138,28 @@ class SharedInformerFactory:
         if key not in self._informers:
             made = lister_watcher() if callable(lister_watcher) else lister_watcher
         return self._shared(key, made, transform, indexers, accepts)
+
+    async def informer_for(
+        self,
+        resource: ResourceClient[T],
+        *,
+        namespace: str | None = None,
+        labels: str = "",
+        fields: str = "",
+        transform: Transform[T] | None = None,
+        indexers: Mapping[str, IndexFunction[T]] | None = None,
+    ) -> Informer[T]:
+        """Return the informer of what a client's `dynamic` or `metadata_of` gave: of dictionaries, or of metadata.
+
+        It asks the server once where objects of a kind are. Raises UnknownKind, and what the client raises.
+        """
+        from pilothouse.client.lister import ListWatch  # noqa: PLC0415  # wants the client's own
+
+        mapping, codec = await resource._resource()
+        where = (self._namespace if namespace is None else namespace) if mapping.namespaced else ALL_NAMESPACES
+        made = ListWatch(resource._caller, mapping, codec, where, labels=labels, fields=fields)
+        key = (type(codec), mapping, where, labels, fields)
+        return self.informer_of(key, made, transform=transform, indexers=indexers)
 
     @property
     def informers(self) -> list[Informer[Any]]:

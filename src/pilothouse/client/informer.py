@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 from pilothouse.client.collector import spare_collector
 from pilothouse.client.deltaqueue import BATCH, Delta, DeltaQueue, Transform
 from pilothouse.client.indexer import Indexer, IndexFunction, Lister
+from pilothouse.client.informer_figures import informer_samples
 from pilothouse.client.listener import ADD, DELETE, UPDATE, EventHandler, Handlers, Listener, Notification
 from pilothouse.client.listwatch import ListerWatcher, WatchEvent
 from pilothouse.client.metrics import Sample, register
@@ -293,35 +294,14 @@ class Informer(Generic[T]):
 
     def samples(self) -> Iterable[Sample]:
         """Return the informer's figures."""
-        labels = {"cluster": self.cluster, "resource": self.name}
-        counts = self._core.counts
-        for name, text, count in (
-            ("lists_total", "Lists begun", counts.lists),
-            ("watches_total", "Watches begun", counts.watches),
-            ("watch_events_total", "Events of watches, bookmarks included", counts.events),
-            ("skipped_events_total", "Events whose object does not fit the type", counts.skipped),
-            ("reflector_failures_total", "Failed lists and watches that were followed by a wait", counts.failures),
-            ("silent_watches_total", "Watches given up because nothing was heard", self._reflector.silences),
-            ("informer_restarts_total", "Tasks of informers that had ended and were begun anew", self.restarts),
-            (
-                "handler_failures_total",
-                "Handlers of informers that raised",
-                self.handler_failures + sum(listener.failures for listener in self._listeners),
-            ),
-            ("cache_function_failures_total", "Transforms and index functions that raised", self.user_failures),
-        ):
-            yield Sample("counter", f"pilothouse_client_{name}", text, labels, count)
-        pending = sum(listener.pending for listener in self._listeners)
-        for name, text, value in (
-            ("cached_objects", "Objects in the caches of informers", len(self.indexer)),
-            ("pending_notifications", "Notifications that wait for handlers", pending),
-            ("failing_reflectors", "Reflectors whose last list or watch failed", int(self._core.failing > 0)),
-        ):
-            yield Sample("gauge", f"pilothouse_client_{name}", text, labels, value)
-        yield Sample(
-            "histogram", "pilothouse_client_list_seconds", "From asking for a page to having it", labels,
-            self._reflector.list_time,
-        )  # fmt: skip
+        handlers = self.handler_failures + sum(listener.failures for listener in self._listeners)
+        return informer_samples(
+            {"cluster": self.cluster, "resource": self.name},
+            self._reflector,
+            cached=len(self.indexer),
+            pending=sum(listener.pending for listener in self._listeners),
+            failures={"handler": handlers, "cache_function": self.user_failures, "restarts": self.restarts},
+        )
 
     # Inside
 

@@ -57,7 +57,7 @@ class Timeouts:
     """
 
     list_seconds: float = 120.0
-    silence_seconds: float = 150.0
+    silence_seconds: float = 90.0
 
     def __post_init__(self) -> None:
         """Refuse times that would cut every call."""

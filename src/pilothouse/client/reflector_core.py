@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from pilothouse.client.errors import ConnectFailed
 from pilothouse.client.listwatch import BOOKMARK, ListOptions, ListResult, WatchEvent, WatchOptions
 from pilothouse.client.objects import ObjectKeyError, key_of
-from pilothouse.foundation.retry import Backoff
+from pilothouse.client.reflector_options import BACKOFF, Delays, ReflectorOptions
 from pilothouse.kinds.status import ApiStatus, Expired, Gone, InternalError, TooManyRequests
 
 __all__ = [
@@ -30,9 +30,6 @@ __all__ = [
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
-
-BACKOFF: Final = Backoff(base=1.6, factor=2.0, jitter=0.5, cap=60.0, attempts=None)
-"""client-go's waits: 0.8 s doubled up to 30 s, and as much again by chance."""
 
 _SHORT_SECONDS: Final = 1.0
 _OPEN_SECONDS: Final = 30.0
@@ -86,59 +83,6 @@ class ReflectorStore(Protocol[T_contra]):
     def update(self, obj: T_contra) -> None: ...
     def delete(self, obj: T_contra) -> None: ...
     def replace(self, items: Iterable[T_contra], *, transformed: bool = False) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReflectorOptions:
-    """How a reflector lists and watches; the defaults are client-go's.
-
-    label_selector, field_selector: narrow what is seen, on the server. stream_initial_list: ask for the first state
-    as a stream of events, and list only where the server cannot. page_size: of lists that come in pages.
-    always_paged: also where the server would answer from memory at once. min_watch_seconds, max_watch_seconds: a watch
-    ends by itself after a random time between them. internal_error_seconds: for how long a watch is begun again after
-    errors of the server, before a new list. backoff: between failures; begins anew after `backoff_reset` seconds
-    without any.
-    """
-
-    label_selector: str = ""
-    field_selector: str = ""
-    stream_initial_list: bool = True
-    page_size: int = 500
-    always_paged: bool = False
-    min_watch_seconds: float = 300.0
-    max_watch_seconds: float = 600.0
-    internal_error_seconds: float = 0.0
-    backoff: Backoff = BACKOFF
-    backoff_reset: float = 120.0
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that make no sense."""
-        if self.page_size < 1:
-            raise ValueError(f"page_size: {self.page_size}; want 1 or more")
-        if not 0 < self.min_watch_seconds <= self.max_watch_seconds:
-            raise ValueError(
-                f"min_watch_seconds: want 0 < min_watch_seconds <= max_watch_seconds, got {self.min_watch_seconds} and "
-                f"{self.max_watch_seconds}"
-            )
-        if self.backoff.attempts is not None or self.backoff.deadline is not None:
-            raise ValueError("backoff: a reflector never gives up; pass one with attempts=None and deadline=None")
-
-
-class _Delays:
-    """Waits after failures, beginning anew when there was none for a while."""
-
-    def __init__(self, backoff: Backoff, reset: float, source: random.Random) -> None:
-        self._backoff = backoff
-        self._reset = reset
-        self._source = source
-        self._last = 0.0
-        self._left: Iterator[float] | None = None
-
-    def next(self, now: float) -> float:
-        if self._left is None or now - self._last > self._reset:
-            self._left = self._backoff.delays(self._source)
-        self._last = now
-        return next(self._left)
 
 
 @dataclass(slots=True)
@@ -199,7 +143,7 @@ class ReflectorCore(Generic[T]):
         self._accepts = accepts
         self._on_skip = on_skip
         self._transformed = transformed
-        self._delays = _Delays(self.options.backoff, self.options.backoff_reset, self._source)
+        self._delays = Delays(self.options.backoff, self.options.backoff_reset, self._source)
         self._unavailable = False
         self._paged = False
         self._listing: _Listing[T] = _Listing("")
