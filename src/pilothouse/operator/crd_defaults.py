@@ -17,11 +17,17 @@ _COUNTED: Final = ((str, "Length"), (list, "Items"), (dict, "Properties"))
 def json_default(info: msgspec.structs.FieldInfo, place: Place) -> Any:
     """Return the default of a field; None where it has none. Raises DefinitionError for one that changes."""
     if info.default_factory is msgspec.NODEFAULT:
-        return None if info.default in (msgspec.NODEFAULT, msgspec.UNSET) else plain_json(info.default)
-    found = plain_json(info.default_factory())
-    if found != plain_json(info.default_factory()):
+        missing = info.default is msgspec.NODEFAULT or info.default is msgspec.UNSET
+        return None if missing else _in_order(info.default)
+    found = _in_order(info.default_factory())
+    if found != _in_order(info.default_factory()):
         raise place.error("its default is another each time; set it where objects are made, and write Default(None)")
     return found
+
+
+def _in_order(value: Any) -> Any:
+    """Give JSON of a default, in which the elements of a set have an order."""
+    return msgspec.json.decode(msgspec.json.encode(value, enc_hook=_hook, order="deterministic"))
 
 
 def plain_json(value: Any) -> Any:
