@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .generic import GenericReconciler, Readiness
     from .handlers import owner_of
     from .harness import Harness
+    from .installing import install
     from .manager import LeaderElection, Manager
     from .reconciler import Reconciler, Request, Result
     from .scheme import Scheme
@@ -48,6 +49,7 @@ __all__ = [
     "SchemeConflict",
     "TerminalError",
     "controller",
+    "install",
     "owner_of",
 ]
 
@@ -59,6 +61,7 @@ _HOMES = {
     "generic": "GenericReconciler Readiness",
     "handlers": "owner_of",
     "harness": "Harness",
+    "installing": "install",
     "manager": "LeaderElection Manager",
     "reconciler": "Reconciler Request Result",
     "scheme": "Scheme",
