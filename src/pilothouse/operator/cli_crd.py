@@ -8,7 +8,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +26,7 @@ from pilothouse.operator.crds import definition
 __all__ = ["crd", "definitions_of", "load_module"]
 
 _FILE_MODE = 0o644
+_DOUBTFUL = re.compile(r"[-+.]?\d|[yYnN]$")
 _KUBERNETES = "pilothouse.kinds.structs."
 """Where Kubernetes' own kinds are, of which nobody makes definitions."""
 
@@ -84,6 +85,10 @@ def load_module(name: str) -> ModuleType:
     """
     if name.endswith(".py") or os.sep in name:
         return _from_file(Path(name))
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise CommandError(
+            f"{name!r} is no name of a module", hint="give one as in `import`, or a path", code=ExitCode.USAGE
+        )
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -184,5 +189,16 @@ def _text(made: Sequence[dict[str, Any]], output: str) -> str:
     if output == "json":
         whole = made[0] if len(made) == 1 else {"apiVersion": "v1", "kind": "List", "items": list(made)}
         return msgspec.json.format(msgspec.json.encode(whole), indent=2).decode() + "\n"
-    dump: Callable[..., str] = yaml.safe_dump
-    return "---\n".join(dump(each, sort_keys=False, allow_unicode=True, width=120) for each in made)
+    options: dict[str, Any] = {"Dumper": _Dumper, "sort_keys": False, "allow_unicode": True, "width": 120}
+    return "---\n".join(yaml.dump(each, **options) for each in made)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes also those texts that only other programs take for numbers or booleans."""
+
+
+def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if _DOUBTFUL.match(text) else None)
+
+
+_Dumper.add_representer(str, _quoted)
