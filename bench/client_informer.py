@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from _apiserver import PODS, TOKEN, Server, pod, prepare, serving, unverified
-from _kit import Spread, arguments, note, report, resident_bytes, run, scratch
+from _kit import Spread, arguments, fraction, note, report, resident_bytes, run, scratch
 
 COUNT = 20_000
 
@@ -26,10 +26,13 @@ COUNT = 20_000
 class _Bytes:
     """A transport that answers watches from memory: what it takes to read events, without a server's own work."""
 
-    def __init__(self, pods: list[bytes], events: int, at_once: int = 50) -> None:
+    def __init__(self, pods: list[bytes], events: int, at_once: int = 50, pause: float = 0.0) -> None:
         self._pods = pods
         self._events = events
         self._at_once = at_once
+        self._pause = pause
+        self.sent: dict[int, float] = {}
+        """When the last event of each pod was handed over."""
 
     async def request(self, method: str, target: str, *_: Any, **__: Any) -> Any:
         from pilothouse.client.transport import Answer
@@ -53,9 +56,11 @@ class _Bytes:
         while sent < self._events:
             start = sent % len(lines)
             piece = lines[start : start + self._at_once]
+            now = time.perf_counter()
+            self.sent.update((number, now) for number in range(start, start + len(piece)))
             yield b"".join(piece)
             sent += len(piece)
-            await asyncio.sleep(0)
+            await asyncio.sleep(self._pause)
         await asyncio.Event().wait()
 
 
@@ -120,6 +125,34 @@ async def events(count: int) -> float:
     worker.cancel()
     note(f"{seen:,} events, {reconciled:,} reconciled")
     return seen / took
+
+
+async def latencies(seconds: float) -> list[float]:
+    """Return the seconds from bytes to reconciler, sorted, of 1,000 changes a second."""
+    from pilothouse.client import Client
+    from pilothouse.client.informer import Informer
+    from pilothouse.client.objects import key_of
+    from pilothouse.client.workqueue import WorkQueue
+    from pilothouse.kinds.structs import Pod
+
+    queue: WorkQueue[str] = WorkQueue("bench-latency")
+    found: list[float] = []
+    transport = _Bytes([stored(number) for number in range(1_000)], int(seconds * 1_000), at_once=5, pause=0.005)
+
+    async def work() -> None:
+        while True:
+            key = await queue.get()
+            found.append(time.perf_counter() - transport.sent[int(key.rpartition("-")[2])])
+            queue.done(key)
+
+    informer = Informer(Client.for_transport(transport).list_watch(Pod, "default"))
+    informer.add_handler(on_update=lambda _, new: queue.add(key_of(new)))
+    worker = asyncio.create_task(work())
+    async with informer:
+        await informer.wait_synced()
+        await asyncio.sleep(seconds)
+    worker.cancel()
+    return sorted(found)
 
 
 async def queue_operations(rounds: int) -> float:
@@ -225,6 +258,8 @@ def main() -> None:
     rates = [run(events(2_000 if quick else 50_000)) for _ in range(rounds)]
     name = "client events, bytes to a reconciler that does nothing, typed pods of 2 KB"
     report(name, Spread.of(rates), "1/s", digits=0, goal=20_000)
+    waits = [fraction(run(latencies(1 if quick else 5)), 0.99) * 1e3 for _ in range(rounds)]
+    report("client reconcile latency p99, 1,000 changes/s", Spread.of(waits), "ms", digits=2, goal=10)
     kinds = {False: "typed pods", True: "typed pods without managed fields"}
     with scratch() as directory:
         for lean, times in run(in_process(directory, count, rounds)).items():

@@ -14,9 +14,12 @@ from pilothouse.client import Client
 from pilothouse.client.election_core import ElectionOptions, LeaseRecord
 from pilothouse.client.leaderelection import LeaderElector, LeadershipLostError, LeaseLock
 from pilothouse.foundation.clock import FakeClock
+from pilothouse.foundation.metrics import Metrics
 from pilothouse.kinds import status
 from pilothouse.kinds.structs import Lease
 from pilothouse.testing import ControlPlane
+
+METRICS = Metrics()
 
 
 class Skewed:
@@ -87,6 +90,7 @@ class Candidate:
             clock=Skewed(clock, skew),
             source=random.Random(name),
             on_new_leader=self.heard.append,
+            metrics=METRICS,
         )
         self.leading = False
         self.task = asyncio.create_task(self.elector.run(self.lead))
@@ -238,7 +242,9 @@ async def test_a_process_that_stood_still_does_not_think_that_it_leads() -> None
     clock, shared = FakeClock(), dict[str, Any]()
     candidate = Candidate("a", clock, shared)
     await clock.run(1)
+    assert 'pilothouse_client_leader_leads{lock="lock in memory"} 1.0' in METRICS.exposition().decode()
     clock._elapsed += 60  # the process was stopped
+    assert 'pilothouse_client_leader_lease_overdue{lock="lock in memory"} 1.0' in METRICS.exposition().decode()
     states = [candidate.elector.is_leader]
     assert "could not renew" in candidate.elector.problem()
     await clock.run(3)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from pilothouse.client.deadline import within
 from pilothouse.client.election_core import (
@@ -19,6 +19,7 @@ from pilothouse.client.election_core import (
     Read,
     Update,
 )
+from pilothouse.client.metrics import Sample, register
 from pilothouse.client.objects import resource_version_of
 from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.logs import get_logger
@@ -28,6 +29,9 @@ from pilothouse.kinds.structs import Lease
 from pilothouse.kinds.structs import replace as replaced
 from pilothouse.kinds.structs.coordination import LeaseSpec
 from pilothouse.kinds.structs.meta import ObjectMeta
+
+if TYPE_CHECKING:
+    from pilothouse.foundation.metrics import Metrics
 
 __all__ = ["LeaderElector", "LeadershipLostError", "LeaseClient", "LeaseLock", "Lock"]
 
@@ -112,6 +116,7 @@ class LeaderElector:
         on_new_leader: Callable[[str], object] | None = None,
         clock: Clock | None = None,
         source: random.Random | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.core: Final = ElectionCore(identity, options, source=source)
         self.transitions = 0
@@ -120,6 +125,7 @@ class LeaderElector:
         self._on_new_leader = on_new_leader
         self._reported = ""
         self._clock = clock or SystemClock()
+        register(self, metrics)
 
     @property
     def is_leader(self) -> bool:
@@ -136,6 +142,16 @@ class LeaderElector:
         if not self.core.overdue(self._clock.monotonic(), tolerance):
             return ""
         return f"{self._lock.description}: {self.core.identity} leads but could not renew its lease in time"
+
+    def samples(self) -> Iterable[Sample]:
+        """Return the candidate's figures."""
+        labels = {"lock": self._lock.description}
+        for kind, name, text, value in (
+            ("gauge", "leads", "Whether this process leads", float(self.is_leader)),
+            ("gauge", "lease_overdue", "Whether it could not renew its lease in time", float(bool(self.problem()))),
+            ("counter", "transitions_total", "How often this process began to lead", float(self.transitions)),
+        ):
+            yield Sample(kind, f"pilothouse_client_leader_{name}", text, labels, value)  # type: ignore[arg-type]
 
     async def run(self, lead: Callable[[], Awaitable[R]]) -> R:
         """Wait until this candidate leads, then do `lead` and renew meanwhile; return what it returns.

@@ -368,7 +368,8 @@ class ReflectorCore(Generic[T]):
         self.failing += 1
         self.phase = "waiting"
         self._after = after
-        asked = error.retry_after_seconds if isinstance(error, ApiStatus) else 0
+        # Some servers say it in the header alone.
+        asked = error.retry_after_seconds or getattr(error, "retry_header", 0) if isinstance(error, ApiStatus) else 0
         return Wait(max(self._delays.next(now), asked))
 
 
