@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pilothouse.client import Client
+from pilothouse.client.codecs import RawEvent
 from pilothouse.client.collector import collector_paused
 from pilothouse.client.factory import SharedInformerFactory
-from pilothouse.client.lean import cut_managed_fields
+from pilothouse.client.lean import cut_managed_fields, without_managed_fields
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.kinds.structs import ConfigMap, ObjectMeta
@@ -87,6 +90,24 @@ async def test_a_factory_leaves_them_out_if_asked() -> None:
             await client.patch(ConfigMap, "a", {"data": {"x": "y"}}, "default")
             async with asyncio.timeout(5):
                 await seen.wait()
+
+
+def test_an_event_that_does_not_fit_says_why_and_has_its_version() -> None:
+    async def nothing(*_: object) -> None: ...
+
+    client = Client.for_transport(SimpleNamespace(request=nothing, aclose=nothing))
+    lean = without_managed_fields(client.list_watch(ConfigMap, "default"))
+    object_ = b'{"metadata":{"name":"a","resourceVersion":"7","managedFields":[{}]},"data":%s}'
+    good = lean._read(RawEvent("MODIFIED", msgspec.Raw(object_ % b'{"x":"y"}')))
+    assert (good.type, good.resource_version, good.error) == ("MODIFIED", "7", None)
+    assert good.object is not None
+    assert good.object.data == {"x": "y"}
+    assert not good.object.metadata.managed_fields
+    bad = lean._read(RawEvent("MODIFIED", msgspec.Raw(object_ % b"3")))
+    assert (bad.type, bad.object, bad.resource_version) == ("MODIFIED", None, "7")
+    assert "data" in str(bad.error)
+    mark = lean._read(RawEvent("BOOKMARK", msgspec.Raw(b'{"metadata":{"resourceVersion":"9"}}')))
+    assert (mark.type, mark.object, mark.resource_version) == ("BOOKMARK", None, "9")
 
 
 async def test_informers_of_dictionaries_and_of_metadata_alone() -> None:

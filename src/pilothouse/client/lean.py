@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from pilothouse.client.codecs import Codec
+from pilothouse.client.codecs import Codec, RawEvent
+from pilothouse.client.errors import BadAnswer
 from pilothouse.client.lister import ListWatch
+from pilothouse.client.listwatch import WatchEvent
 
 __all__ = ["LeanCodec", "cut_managed_fields", "without_managed_fields"]
 
 T = TypeVar("T")
 
 _NAME: Final = b'"managedFields"'
+_OBJECTS: Final = frozenset({"ADDED", "MODIFIED", "DELETED"})
 _COMMA: Final = ord(",")
 
 
-class _Meta(msgspec.Struct):
-    managedFields: msgspec.Raw = msgspec.Raw()  # noqa: N815  the name in JSON
+class _Meta(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    managed_fields: msgspec.Raw = msgspec.Raw()
 
 
 class _Head(msgspec.Struct):
@@ -31,12 +34,15 @@ _decoder: Final = msgspec.json.Decoder(_Head)
 
 def cut_managed_fields(data: bytes) -> bytes:
     """Return an object's JSON without its managed fields; anything else as it is."""
-    place = data.find(_NAME)
-    if place < 0:
-        return data
     try:
-        raw = bytes(_decoder.decode(data).metadata.managedFields)
+        return _cut(data, _decoder.decode(data).metadata.managed_fields)
     except msgspec.MsgspecError:
+        return data
+
+
+def _cut(data: bytes, found: msgspec.Raw) -> bytes:
+    place, raw = data.find(_NAME), bytes(found)
+    if place < 0:
         return data
     end = place + len(_NAME) + 1 + len(raw)
     # Elsewhere in the object the name may stand too, and there may be white space: then it stays.
@@ -51,18 +57,33 @@ class LeanCodec(Generic[T]):
     """Reads objects as another codec does, without their managed fields."""
 
     def __init__(self, codec: Codec[T]) -> None:
-        self.accept: Final = codec.accept
-        self.accept_list: Final = codec.accept_list
-        self._codec = codec
+        self.accept = codec.accept
+        self.accept_list = codec.accept_list
+        self.inner: Final = codec
 
     def decode(self, data: bytes | msgspec.Raw) -> T:
-        return self._codec.decode(cut_managed_fields(bytes(data)))
+        return self.inner.decode(cut_managed_fields(bytes(data)))
 
     def encode(self, value: T) -> bytes:
-        return self._codec.encode(value)
+        return self.inner.encode(value)
 
     def head(self, value: T) -> tuple[str, str]:
-        return self._codec.head(value)
+        return self.inner.head(value)
+
+
+class _LeanListWatch(ListWatch[T]):
+    """Reads version and managed fields of an event at once."""
+
+    def _read(self, event: RawEvent) -> WatchEvent[T]:
+        if event.type not in _OBJECTS:
+            return super()._read(event)
+        try:
+            metadata = _decoder.decode(event.object).metadata
+            lean: Any = self._codec
+            found: T = lean.inner.decode(_cut(bytes(event.object), metadata.managed_fields))
+        except (msgspec.MsgspecError, BadAnswer):
+            return super()._read(event)
+        return WatchEvent(event.type, found, metadata.resource_version)  # type: ignore[arg-type]  # one of the three
 
 
 def without_managed_fields(list_watch: ListWatch[T]) -> ListWatch[T]:
@@ -71,7 +92,7 @@ def without_managed_fields(list_watch: ListWatch[T]) -> ListWatch[T]:
     They take two thirds of a typed object's memory and most of the time to read it, and hardly a controller looks at
     them. An object of such a cache may be sent back to the server: it keeps what is not said.
     """
-    lean: Any = copy.copy(list_watch)
-    lean._codec = LeanCodec(lean._codec)
-    made: ListWatch[T] = lean
+    made: _LeanListWatch[T] = object.__new__(_LeanListWatch)
+    made.__dict__ |= list_watch.__dict__
+    made._codec = LeanCodec(list_watch._codec)
     return made
