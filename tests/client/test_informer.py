@@ -453,3 +453,27 @@ async def test_a_lister_watcher_whose_inner_work_was_cancelled_has_failed() -> N
         await world.clock.run(3)
         assert world.informer.has_synced
         assert world.informer.restarts == 0
+
+
+async def test_who_waits_for_a_cache_that_is_stopped_is_told_so() -> None:
+    async with World(streams=False) as world:
+        world.server.refuse = [ConnectionRefusedError("refused") for _ in range(9)]
+        await world.start()
+        waiting = [asyncio.create_task(world.informer.wait_synced()), asyncio.create_task(world.listener.wait_synced())]
+        await world.clock.run(1)
+        await world.informer.stop()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(result) for result in results] == [RuntimeError, RuntimeError]
+        assert not world.informer.has_synced
+
+
+async def test_a_failure_that_has_just_begun_is_no_problem_however_rarely_it_is_looked() -> None:
+    async with World() as world:
+        await world.start()
+        for _ in range(100):
+            await world.clock.run(60)
+            world.server.bookmark()
+        world.server.refuse = [ConnectionRefusedError("refused") for _ in range(9)]
+        world.server.cut(ConnectionResetError("cut"))
+        await world.clock.run(10)
+        assert world.informer.problems() == []

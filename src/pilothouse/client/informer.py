@@ -129,12 +129,13 @@ class Informer(Generic[T]):
             pause_collector=self.options.tune_collector,
         )
         self._listeners: list[Listener[T]] = []
+        self._has_synced = False
         self._synced = asyncio.Event()
+        """That nobody need wait any more: it has synced, or never will."""
         self._task: asyncio.Task[Any] | None = None
         self._started = False
         self._stopped = False
         self._started_at = 0.0
-        self._well_at = 0.0
         self._resync_seconds = self.options.resync_seconds
         self._resync_timer: Timer | None = None
         register(self, metrics)
@@ -158,7 +159,7 @@ class Informer(Generic[T]):
         if self._started:
             return
         self._started = True
-        self._started_at = self._well_at = self._clock.monotonic()
+        self._started_at = self._clock.monotonic()
         for listener in self._listeners:
             listener.start()
         self._task = self._follow()
@@ -167,6 +168,7 @@ class Informer(Generic[T]):
     async def stop(self) -> None:
         """End watch and handlers at once; the cache stays readable. More than once is fine."""
         self._stopped = True
+        self._synced.set()
         if self._resync_timer is not None:
             self._resync_timer.cancel()
         tasks = [listener.stop() for listener in self._listeners]
@@ -192,7 +194,7 @@ class Informer(Generic[T]):
     @property
     def has_synced(self) -> bool:
         """Whether the cache holds all of the first list."""
-        return self._synced.is_set()
+        return self._has_synced
 
     @property
     def resource_version(self) -> str:
@@ -205,8 +207,10 @@ class Informer(Generic[T]):
         return self._core
 
     async def wait_synced(self) -> None:
-        """Wait until the cache holds all of the first list."""
+        """Wait until the cache holds all of the first list. Raises RuntimeError if it is stopped before."""
         await self._synced.wait()
+        if not self._has_synced:
+            raise RuntimeError(f"informer {self.name}: it was stopped before its cache was filled")
 
     # Who reads and who is told
 
@@ -260,7 +264,7 @@ class Informer(Generic[T]):
     def consume(self) -> None:
         """Work off what the reflector queued, if that is little; the first list is left to `consume_all`."""
         self._queue.process(self._process, BATCH)
-        if not self._synced.is_set():
+        if not self._has_synced:
             self._check_synced()
 
     async def consume_all(self) -> None:
@@ -282,14 +286,12 @@ class Informer(Generic[T]):
             _log.error("the watcher of an informer had ended; beginning anew", informer=self.name)
             self._task = self._follow()
         core = self._core
-        if core.is_well(now):
-            self._well_at = now
         alarm, because = self.options.sync_alarm_seconds, f": {core.last_error}" if core.last_error else ""
         if not self.has_synced and now - self._started_at > alarm:
             found.append(Problem(self.name, f"its cache is not filled{because}", now - self._started_at))
-        elif now - self._well_at > alarm:
+        elif not core.is_well(now) and now - core.failing_since > alarm:
             text = f"list and watch fail, {core.failing} times in a row{because}"
-            found.append(Problem(self.name, text, now - self._well_at))
+            found.append(Problem(self.name, text, now - core.failing_since))
         return found + self._handler_problems()
 
     def samples(self) -> Iterable[Sample]:
@@ -309,7 +311,8 @@ class Informer(Generic[T]):
         return asyncio.get_running_loop().create_task(self._reflector.run(), name=f"informer {self.name}")
 
     def _check_synced(self) -> None:
-        if self._queue.has_synced and not self._synced.is_set():
+        if self._queue.has_synced and not self._has_synced:
+            self._has_synced = True
             self._synced.set()
             if self.options.tune_collector and len(self.indexer) >= _MANY:
                 spare_collector()

@@ -166,7 +166,9 @@ class Listener(Generic[T]):
         self._pending: deque[Notification] = deque()
         self._initial_left = 0
         self._upstream_synced = False
+        self._has_synced = False
         self._synced = asyncio.Event()
+        """That nobody need wait any more: it has synced, or never will."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._waits_since: float | None = None
@@ -176,7 +178,7 @@ class Listener(Generic[T]):
     @property
     def has_synced(self) -> bool:
         """Whether the handler was told of everything that was there when it came."""
-        return self._synced.is_set()
+        return self._has_synced
 
     @property
     def pending(self) -> int:
@@ -184,8 +186,13 @@ class Listener(Generic[T]):
         return len(self._pending)
 
     async def wait_synced(self) -> None:
-        """Wait until the handler was told of everything that was there when it came."""
+        """Wait until the handler was told of everything that was there when it came.
+
+        Raises RuntimeError if it is removed, or its informer stopped, before.
+        """
         await self._synced.wait()
+        if not self._has_synced:
+            raise RuntimeError(f"handler {self.name}: it ended before it was told of everything")
 
     def remove(self) -> None:
         """End this handler at once; what waits is dropped. More than once is fine."""
@@ -217,6 +224,7 @@ class Listener(Generic[T]):
         if task is not None:
             task.cancel()
         self._pending.clear()
+        self._synced.set()
         return task
 
     def add(self, notification: Notification) -> None:
@@ -251,6 +259,7 @@ class Listener(Generic[T]):
 
     def _check_synced(self) -> None:
         if self._upstream_synced and not self._initial_left:
+            self._has_synced = True
             self._synced.set()
 
     async def _run(self) -> None:

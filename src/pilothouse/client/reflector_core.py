@@ -138,6 +138,8 @@ class ReflectorCore(Generic[T]):
         self.last_error: Exception | None = None
         self.failing = 0
         """Failures since anything last went well."""
+        self.failing_since = 0.0
+        """When the first of them was."""
         self._store = store
         self._source = source or random.Random()  # noqa: S311  # spreads load, guards nothing
         self._accepts = accepts
@@ -365,6 +367,8 @@ class ReflectorCore(Generic[T]):
     def _wait(self, error: Exception, now: float, after: Callable[[float], Action]) -> Action:
         self.last_error = error
         self.counts.failures += 1
+        if not self.failing:
+            self.failing_since = now
         self.failing += 1
         self.phase = "waiting"
         self._after = after
