@@ -437,3 +437,23 @@ async def test_the_path_of_the_server_comes_before_all_others() -> None:
         await transport.request("GET", "/api")
         assert server.requests[0].target == "/k8s/clusters/c1/api"
         await transport.aclose()
+
+
+async def test_upgraded_connections_are_bounded_as_streams_are() -> None:
+    async def upgrade(talk: Conversation) -> None:
+        await talk.request()
+        await talk.send(b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nhi")
+        await talk.silence()
+
+    async with wire_server(upgrade) as server:
+        transport = to(server.url, streams=1, calls=1)
+        headers = [("Connection", "Upgrade"), ("Upgrade", "x")]
+        first = await transport.request("GET", "/", headers)
+        assert first.duplex is not None
+        assert await first.duplex.read() == b"hi"
+        second = asyncio.ensure_future(transport.request("GET", "/", headers))
+        await asyncio.sleep(0.02)
+        assert not second.done()
+        first.duplex.abort()
+        await (await asyncio.wait_for(second, 5)).aclose()
+        await transport.aclose()

@@ -15,7 +15,7 @@ from .credentials import Credentials, Shown, credentials_for
 from .errors import ConnectFailed, TransportError
 from .httpconnecting import Connector
 from .httpconnection import HttpConnection
-from .httpstream import HttpStream
+from .httpstream import HttpStream, UpgradedConnection
 from .transport import Answer, Headers
 
 __all__ = ["HttpTransport", "impersonation_headers"]
@@ -101,7 +101,7 @@ class HttpTransport:
     ) -> Answer:
         if self._closed:
             raise ConnectFailed(f"{self._connector.where}: this transport was closed")
-        turn = self._streams if stream else self._calls
+        turn = self._streams if stream or any(name == "Upgrade" for name, _ in headers) else self._calls
         await turn.acquire()
         handed = False
         try:
@@ -109,6 +109,9 @@ class HttpTransport:
             answer = await self._authorized(method, target, headers, body, stream, limit, idle)
             if isinstance(answer.stream, HttpStream):
                 answer.stream.on_close(turn.release)
+                handed = True
+            elif isinstance(answer.duplex, UpgradedConnection):
+                answer.duplex.on_lost(turn.release)
                 handed = True
             return answer
         finally:
@@ -168,7 +171,7 @@ class HttpTransport:
             connection.abort()
             raise ConnectFailed(f"{self._connector.where}: this transport was closed")
         self._open.add(connection)
-        connection.on_lost = self._open.discard
+        connection.when_lost(partial(self._open.discard, connection))
         return connection
 
     def _give_back(self, connection: HttpConnection) -> None:

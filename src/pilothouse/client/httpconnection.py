@@ -57,7 +57,8 @@ class HttpConnection(asyncio.Protocol):
         self.answered = False
         self.idle_since = 0.0
         self.uses = 0
-        self.on_lost: Callable[[HttpConnection], object] | None = None
+        self._on_lost: list[Callable[[], object]] = []
+        self._is_lost = False
 
     # What the loop calls.
 
@@ -90,8 +91,10 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed, self.reusable, self._lost = True, False, exc
         self._stop_timer(forget=True)
-        if self.on_lost is not None:
-            self.on_lost(self)
+        self._is_lost = True
+        calls, self._on_lost = self._on_lost, []
+        for call in calls:
+            call()
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         if exc is None and not self._sized and not self._upgraded and self._in_body():
@@ -222,6 +225,13 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is not None and not self.closed:
             self._last = self._loop.time()
             self._transport.resume_reading()
+
+    def when_lost(self, call: Callable[[], object]) -> None:
+        """Call this once when the connection is gone, at once if it is."""
+        if self._is_lost:
+            call()
+        else:
+            self._on_lost.append(call)
 
     def send(self, data: bytes) -> None:
         """Write bytes after an upgrade."""

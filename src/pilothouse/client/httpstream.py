@@ -160,6 +160,10 @@ class UpgradedConnection:
         self._inbox = inbox
         self._connection = connection
 
+    def on_lost(self, call: Callable[[], object]) -> None:
+        """Call this once when the connection is gone, which it may be already."""
+        self._connection.when_lost(call)
+
     async def read(self) -> bytes:
         return await self._inbox.read()
 
@@ -182,6 +186,9 @@ class Upgradable(Carrier, Protocol):
 
     def send(self, data: bytes) -> None:
         """Write bytes."""
+
+    def when_lost(self, call: Callable[[], object]) -> None:
+        """Call this once when the connection is gone."""
 
     async def drained(self) -> None:
         """Wait until the peer has taken enough."""

@@ -11,8 +11,9 @@ import msgspec
 from pilothouse.foundation.clock import Clock, SystemClock
 
 from .calls import Caller
-from .codecs import Codec, Page, read_page
-from .errors import BadAnswer
+from .codecs import Codec, Page, RawList, read_items
+from .deletion import Propagation, deletion_body, is_status
+from .paging import PAGE_SIZE, raw_pages
 from .patches import APPLY, Patch, patch_body
 from .resources import Mapping
 from .selecting import Selector, query, selector_text
@@ -26,10 +27,6 @@ Items: TypeAlias = list[T]  # where `list` is a method
 
 ALL_NAMESPACES: Final = "*"
 """As namespace of a list, watch or deletion: all of them."""
-PAGE_SIZE: Final = 500
-"""Objects that a list asks for at a time."""
-
-Propagation = Literal["Background", "Foreground", "Orphan"]
 
 
 class ResourceClient(Generic[T]):
@@ -163,12 +160,15 @@ class ResourceClient(Generic[T]):
         limit: int = PAGE_SIZE,
         resource_version: str = "",
     ) -> Items[T]:
-        """Return all objects as a list; as `list`."""
+        """Return all objects as a list; as `list`, but the next page is on its way while one is read."""
+        mapping, codec = self._known or await self._resource()
         found: Items[T] = []
-        pages = self.pages(namespace, labels=labels, fields=fields, limit=limit, resource_version=resource_version)
+        pages = self._raw_pages(
+            mapping, codec, namespace, labels, fields, ahead=True, limit=limit, resourceVersion=resource_version
+        )
         async with aclosing(pages):
             async for page in pages:
-                found.extend(page.items)
+                found.extend(read_items(codec, page).items)
         return found
 
     async def pages(
@@ -183,23 +183,41 @@ class ResourceClient(Generic[T]):
     ) -> AsyncGenerator[Page[T], None]:
         """Give all objects page by page, each with the list's metadata."""
         mapping, codec = self._known or await self._resource()
-        path = self._collection(mapping, namespace)
-        token = ""
-        while True:
-            target = path + query(
-                labelSelector=selector_text(labels),
-                fieldSelector=selector_text(fields),
-                limit=limit,
-                continue_=token,
-                resourceVersion="" if token else resource_version,
-                resourceVersionMatch="" if token else resource_version_match,
-            )
-            data = await self._caller.call("GET", target, accept=codec.accept_list)
-            page = read_page(codec, data, f"{mapping.name}")
-            yield page
-            token = page.metadata.continue_
-            if not token:
-                return
+        pages = self._raw_pages(
+            mapping,
+            codec,
+            namespace,
+            labels,
+            fields,
+            limit=limit,
+            resourceVersion=resource_version,
+            resourceVersionMatch=resource_version_match,
+        )
+        async with aclosing(pages):
+            async for page in pages:
+                yield read_items(codec, page)
+
+    def _raw_pages(
+        self,
+        mapping: Mapping,
+        codec: Codec[T],
+        namespace: str | None,
+        labels: Selector,
+        fields: Selector,
+        *,
+        ahead: bool = False,
+        **parameters: str | int,
+    ) -> AsyncGenerator[RawList, None]:
+        selected = {"labelSelector": selector_text(labels), "fieldSelector": selector_text(fields)}
+        return raw_pages(
+            self._caller,
+            self._collection(mapping, namespace),
+            mapping.name,
+            accept=codec.accept_list,
+            ahead=ahead,
+            **selected,
+            **parameters,
+        )
 
     async def create(
         self, value: T, namespace: str | None = None, *, dry_run: bool = False, field_manager: str = ""
@@ -291,9 +309,9 @@ class ResourceClient(Generic[T]):
         or only as it was read; Conflict is raised otherwise.
         """
         mapping, codec = self._known or await self._resource()
-        body = _deletion(propagation, grace_seconds, uid, resource_version, dry_run)
+        body = deletion_body(propagation, grace_seconds, uid, resource_version, dry_run)
         data = await self._caller.call("DELETE", mapping.item(name, self._in(namespace)), body)
-        return None if _is_status(data) else codec.decode(data)
+        return None if is_status(data) else codec.decode(data)
 
     async def delete_collection(
         self,
@@ -310,7 +328,7 @@ class ResourceClient(Generic[T]):
         target = self._collection(mapping, namespace) + query(
             labelSelector=selector_text(labels), fieldSelector=selector_text(fields)
         )
-        await self._caller.call("DELETE", target, _deletion(propagation, grace_seconds, "", "", dry_run))
+        await self._caller.call("DELETE", target, deletion_body(propagation, grace_seconds, "", "", dry_run))
 
     @overload
     def watch(
@@ -385,34 +403,3 @@ class ResourceClient(Generic[T]):
 
     def _written(self, dry_run: bool, field_manager: str) -> str:
         return query(dryRun="All" if dry_run else "", fieldManager=field_manager or self._manager)
-
-
-def _deletion(
-    propagation: Propagation | None,
-    grace_seconds: int | None,
-    uid: str,
-    resource_version: str,
-    dry_run: bool,
-) -> bytes:
-    preconditions = {name: value for name, value in (("uid", uid), ("resourceVersion", resource_version)) if value}
-    options = {
-        "propagationPolicy": propagation,
-        "gracePeriodSeconds": grace_seconds,
-        "preconditions": preconditions or None,
-        "dryRun": ["All"] if dry_run else None,
-    }
-    chosen = {name: value for name, value in options.items() if value is not None}
-    if not chosen:
-        return b""
-    return msgspec.json.encode({"kind": "DeleteOptions", "apiVersion": "v1", **chosen})
-
-
-class _Kind(msgspec.Struct):
-    kind: str = ""
-
-
-def _is_status(data: bytes) -> bool:
-    try:
-        return msgspec.json.decode(data, type=_Kind).kind == "Status"
-    except msgspec.MsgspecError as error:
-        raise BadAnswer(f"delete: the answer is no object: {error}") from error
