@@ -20,9 +20,11 @@ from pilothouse.kinds.structs import (
     from_dict,
 )
 from pilothouse.operator import (
+    BuildError,
     Context,
     GenericReconciler,
     Harness,
+    Manager,
     NotConverged,
     Readiness,
     Scheme,
@@ -31,7 +33,7 @@ from pilothouse.operator import (
 )
 from pilothouse.operator.readiness import readiness_of
 from pilothouse.operator.status import condition_of
-from support.operatorkit import Site, plane_and_client, site
+from support.operatorkit import Site, SiteSpec, plane_and_client, site
 
 Child = ConfigMap | Deployment
 
@@ -207,6 +209,26 @@ async def test_a_finalizer_keeps_the_parent_until_all_is_cleaned_up() -> None:
             await client.patch(Site, "web", {"metadata": {"labels": {"look": "again"}}})
             await harness.converge()
             assert await ignore_not_found(client.get(Site, "web")) is None
+
+
+async def test_a_parent_whose_status_cannot_hold_the_condition_is_refused() -> None:
+    class Bare(Resource, group="operator.example.com", version="v1", plural="bares"):
+        """A kind without a status."""
+
+    class Poor(Resource, group="operator.example.com", version="v1", plural="poors"):
+        status: SiteSpec = SiteSpec()
+
+    class Whatever(GenericReconciler[Resource, ConfigMap]):
+        owned = (ConfigMap,)
+
+        def children(self, parent: Resource) -> Iterable[ConfigMap]:
+            return ()
+
+    async with plane_and_client(crd=False) as (_, client):
+        manager = Manager(client, scheme=Scheme(Bare, Poor))
+        for kind in (Bare, Poor):
+            with pytest.raises(BuildError, match="has no conditions and no observed_generation; give it a struct with"):
+                controller(manager).for_(kind).build(Whatever())
 
 
 async def test_a_child_of_a_type_that_is_not_owned_is_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Iterable
 
 import pytest
@@ -159,10 +161,8 @@ async def test_a_full_queue_holds_up_the_handler_and_loses_nothing() -> None:
         return [Request("", str(number)) for number in range(5)]
 
     waiting = Enqueue(queue, many, None, clock).on_add(ConfigMap(metadata=ObjectMeta(name="x")), False)
-    assert waiting is not None
-    import asyncio
-
-    task = asyncio.ensure_future(waiting)  # type: ignore[arg-type]
+    assert inspect.iscoroutine(waiting)
+    task = asyncio.ensure_future(waiting)
     found = taken(queue)
     for _ in range(3):
         await clock.run(1)

@@ -130,6 +130,7 @@ class Builder(Generic[R]):
             raise BuildError(f"controller {self._name}: {reconciler.__name__} is a class; pass {reconciler.__name__}()")
         if not isinstance(reconciler, Reconciler):
             reconciler = FunctionReconciler(reconciler)
+        reconciler.check(self._kind)
         for kind in reconciler.owned:
             if kind not in self._owned:
                 self.owns(kind)

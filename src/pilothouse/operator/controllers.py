@@ -128,8 +128,8 @@ class Controller(Generic[R]):
             listener.remove()
         self.queue.shut_down()
         try:
-            if self._workers:
-                async with within(self._clock, max(seconds, 0.001), f"controller {self.name}"):
+            if self._workers and seconds > 0:
+                async with within(self._clock, seconds, f"controller {self.name}"):
                     await asyncio.wait(self._workers)
         except TimeoutError:
             _log.error("controller stopped hard", controller=self.name, working=self.queue.processing, seconds=seconds)

@@ -6,11 +6,13 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar, cast
 
+import msgspec
+
 from pilothouse.kinds import conditions
 from pilothouse.kinds.structs import Resource, Struct, to_dict
 
 from .context import Context
-from .errors import AlreadyOwned, TerminalError
+from .errors import AlreadyOwned, BuildError, TerminalError
 from .finalizers import add_finalizer, has_finalizer, is_being_deleted, remove_finalizer
 from .owners import with_owner
 from .readiness import Readiness, readiness_of
@@ -67,6 +69,18 @@ class GenericReconciler(Reconciler[P], Generic[P, C]):
     async def finalize(self, parent: P, context: Context) -> bool:
         """Clean up what is outside of the cluster; return whether that is finished. Called again after a change."""
         return True
+
+    def check(self, kind: type[Resource]) -> None:
+        """Raise BuildError for a type of which the status cannot hold the condition Ready."""
+        status = next((one.type for one in msgspec.structs.fields(kind) if one.name == "status"), None)
+        known = getattr(status, "__struct_fields__", ())
+        missing = [name for name in ("conditions", "observed_generation") if name not in known]
+        if missing and (status is None or known):
+            lacking = " and no ".join(missing)
+            raise BuildError(
+                f"{type(self).__name__}: the status of {kind.__name__} has no {lacking}; give it a struct "
+                "with `conditions: Sequence[Condition] = ()` and `observed_generation: int = 0`"
+            )
 
     async def reconcile(self, obj: P, context: Context) -> Result | None:
         if is_being_deleted(obj):

@@ -65,6 +65,9 @@ class Reconciler(ABC, Generic[R_contra]):
     async def reconcile(self, obj: R_contra, context: Context) -> Result | None:
         """Bring about what an object says; None is `Result()`."""
 
+    def check(self, kind: type[Resource]) -> None:
+        """Raise BuildError where it cannot work for a type; a builder calls it."""
+
     async def removed(self, request: Request, context: Context) -> Result | None:
         """Take note that an object is gone; what it owned is removed by garbage collection, so mostly nothing is left.
 
