@@ -67,6 +67,11 @@ class Part(Struct):
     size: int = 3
 
 
+class Keyed(Struct):
+    parts: Sequence[str]
+    number: int | None
+
+
 class Blank(Struct):
     note: str = ""
 
@@ -242,6 +247,11 @@ def test_what_msgspec_checks_too() -> None:
         "minLength": 1,
         "pattern": "a",
     }
+
+
+def test_a_set_may_have_elements_that_are_wholes() -> None:
+    found = part(Annotated[Sequence[Annotated[Part, MapType("atomic")]], ListType("set")])
+    assert found["x-kubernetes-list-type"] == "set"
 
 
 def test_rules_of_a_field() -> None:
@@ -444,6 +454,10 @@ def test_a_quantity_is_as_kubernetes_generators_write_it() -> None:
         (Annotated[int, Rule(" ")], "Spec.x: a Rule without an expression"),
         (Annotated[int, Embedded], "Spec.x: Embedded beside a type is a class; write Embedded(...)"),
         (Annotated[Sequence[Part], ListType("set")], "Spec.x: elements of a set are texts, numbers or booleans"),
+        (frozenset[str | None], "Spec.x: elements of a set or map cannot be null"),
+        (Annotated[Sequence[Part | None], ListType("map", ("name",))], "elements of a set or map cannot be null"),
+        (Annotated[Sequence[Keyed], ListType("map", ("parts",))], "the key 'parts' of the list is no plain text"),
+        (Annotated[Sequence[Keyed], ListType("map", ("number",))], "the key 'number' of the list is no plain text"),
         (Annotated[Sequence[Part], ListType("map")], "a list has keys if, and only if, it is a map"),
         (Annotated[Sequence[Part], ListType("map", ("nam",))], "the key 'nam' of the list is no field of its elements"),
         (Annotated[Sequence[Blank], ListType("map", ("note",))], "the key 'note' of the list may be absent"),

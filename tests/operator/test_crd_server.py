@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import importlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -24,8 +26,11 @@ from pilothouse.kinds.structs import (
     Struct,
     from_dict,
     to_dict,
+    type_for,
 )
+from pilothouse.kinds.structs._index import MODULES
 from pilothouse.operator.crd_conversion import ConversionWebhook
+from pilothouse.operator.crd_kubernetes import kubernetes_name
 from pilothouse.operator.crd_markers import (
     Embedded,
     Format,
@@ -41,6 +46,7 @@ from pilothouse.operator.crd_markers import (
 )
 from pilothouse.operator.crds import PrinterColumn, Scale, custom_resource, definition
 from pilothouse.testing import BlockingPlane, ControlPlane
+from support.golden import GOLDEN
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 WEBSITES = "/apis/example.com/v1/namespaces/default/websites"
@@ -278,6 +284,94 @@ def test_a_certificate_authority_is_base64(plane: BlockingPlane) -> None:
     made = definition(Plain, conversion=ConversionWebhook(service="default/converter", ca=plane.ca))
     client = plane.call("POST", f"{DEFINITIONS}?dryRun=All", made)["spec"]["conversion"]["webhook"]["clientConfig"]
     assert base64.b64decode(client["caBundle"]) == plane.ca
+
+
+@Rule("self.metadata.name.startsWith('boat-')", message="boats begin with boat-")
+class Named(Resource, group="example.com", version="v1", plural="nameds", namespaced=False):
+    data: Mapping[str, str] = {}
+
+
+def test_a_rule_of_a_whole_object(plane: BlockingPlane) -> None:
+    path = f"{DEFINITIONS}/nameds.example.com"
+    plane.call("POST", DEFINITIONS, definition(Named))
+    plane.wait_for(path, established)
+    plane.call("POST", "/apis/example.com/v1/nameds", to_dict(Named(metadata=ObjectMeta(name="boat-1"))))
+    with pytest.raises(Invalid, match="boats begin with boat-"):
+        plane.call("POST", "/apis/example.com/v1/nameds", to_dict(Named(metadata=ObjectMeta(name="ship-1"))))
+
+
+RECURSIVE = {
+    "CustomResourceDefinition",
+    "CustomResourceDefinitionSpec",
+    "CustomResourceDefinitionVersion",
+    "CustomResourceValidation",
+    "JSONSchemaProps",
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_all_types_of_kubernetes_are_taken(plane: BlockingPlane, module: str) -> None:
+    types = vars(importlib.import_module(f"pilothouse.kinds.structs.{module}"))
+    names = [name for name in types["__all__"] if name not in RECURSIVE]
+    maker: Any = type(Resource)
+    body: dict[str, Any] = {"__module__": __name__}
+    body["__annotations__"] = {f"x{name}": types[name] | None for name in names}
+    body |= {f"x{name}": None for name in names}
+    kind = maker("Whole", (Resource,), body, group="example.com", version="v1", plural="wholes")
+    made = definition(kind)
+    found = made["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    assert all(found[f"x{name}"]["type"] == "object" for name in names)
+    plane.call("POST", f"{DEFINITIONS}?dryRun=All", made)
+
+
+UID = "00000000-0000-4000-8000-000000000001"
+
+
+def recorded(value: Any) -> Iterator[dict[str, Any]]:
+    """Find the objects that a real server answered with."""
+    if isinstance(value, dict):
+        if (value.get("metadata") or {}).get("uid") == UID and "apiVersion" in value and "kind" in value:
+            yield value
+        value = [*value.values()]
+    if isinstance(value, list):
+        for each in value:
+            yield from recorded(each)
+
+
+@pytest.mark.slow
+def test_what_a_real_server_answered_fits_and_is_kept_when_embedded(plane: BlockingPlane) -> None:
+    texts = [path.read_text(encoding="utf-8") for path in sorted(GOLDEN.glob("*.json"))]
+    for placeholder, value in (("<time>", FULL["since"]), ("<uid>", UID), ('"<nodePort>"', "30001")):
+        texts = [text.replace(placeholder, value) for text in texts]
+    objects: dict[str, list[dict[str, Any]]] = {}
+    for found in recorded([*map(json.loads, texts)]):
+        group, _, version = found["apiVersion"].rpartition("/")
+        if kubernetes_name(type_for(group, version, found["kind"]) or Struct) and found["kind"] not in RECURSIVE:
+            objects.setdefault(f"{found['apiVersion']} {found['kind']}", []).append(found)
+    assert len(objects) > 30
+    maker: Any = type(Resource)
+    names = {each: each.replace("/", "").replace(".", "").replace(" ", "").lower() for each in sorted(objects)}
+    hints: dict[str, Any] = {}
+    for each, name in names.items():
+        api_version, _, kind = each.partition(" ")
+        group, _, version = api_version.rpartition("/")
+        hints[name] = Sequence[type_for(group, version, kind)]  # type: ignore[misc]  # found at run time
+    body: dict[str, Any] = {"__module__": __name__, "__annotations__": hints, **dict.fromkeys(hints, ())}
+    kind = maker("Holder", (Resource,), body, group="example.com", version="v1", plural="holders")
+    plane.call("POST", DEFINITIONS, definition(kind))
+    plane.wait_for(f"{DEFINITIONS}/holders.example.com", established)
+    holder = {"apiVersion": "example.com/v1", "kind": "Holder", "metadata": {"name": "all"}}
+    sent = holder | {name: objects[each] for each, name in names.items()}
+    found = plane.call("POST", "/apis/example.com/v1/namespaces/default/holders", sent)
+    for name in names.values():
+        assert without_nulls(found[name]) == without_nulls(sent[name]), name
+
+
+def without_nulls(value: Any) -> Any:
+    """Go writes an empty creationTimestamp as null, and the server drops that in metadata."""
+    if isinstance(value, dict):
+        return {name: without_nulls(each) for name, each in value.items() if each is not None}
+    return [without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 class Dear(Struct):

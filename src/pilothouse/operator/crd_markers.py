@@ -203,7 +203,7 @@ class Default(Marker):
 
 @dataclass(frozen=True)
 class RawSchema(Marker):
-    """The schema itself, for what no type expresses; nothing is added to it and servers alone check it."""
+    """The schema itself, for what no type expresses; only the field's default and text are added."""
 
     value: Mapping[str, Any]
 

@@ -237,11 +237,21 @@ def _mark(made: dict[str, Any], markers: list[Any] | tuple[Marker, ...], place: 
 
 def _check_list(made: dict[str, Any], place: Place) -> None:
     items = made.get("items", {})
-    if made.get("x-kubernetes-list-type") == "set" and items.get("type") in {None, "array", "object"}:
+    if made.get("x-kubernetes-list-type") == "set" and _is_open(items):
         raise place.error("elements of a set are texts, numbers or booleans; take ListType('map', keys=...) for others")
+    if made.get("x-kubernetes-list-type") in {"set", "map"} and items.get("nullable"):
+        raise place.error("elements of a set or map cannot be null; leave None out of their type")
     for key in made.get("x-kubernetes-list-map-keys", ()):
         fields = items.get("properties", {})
         if key not in fields:
             raise place.error(f"the key {key!r} of the list is no field of its elements; take {', '.join(fields)}")
         if key not in items.get("required", ()) and "default" not in fields[key]:
             raise place.error(f"the key {key!r} of the list may be absent; give it no default, or a filled one")
+        if fields[key].get("nullable") or fields[key].get("type") in {None, "array", "object"}:
+            raise place.error(f"the key {key!r} of the list is no plain text, number or boolean; take another field")
+
+
+def _is_open(items: dict[str, Any]) -> bool:
+    """Whether several appliers may each have a part of a value."""
+    whole = "atomic" in {items.get("x-kubernetes-map-type"), items.get("x-kubernetes-list-type")}
+    return items.get("type") in {None, "array", "object"} and not whole
