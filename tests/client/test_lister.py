@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import aclosing
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from pilothouse.client import Answer, BadAnswer, Client, ObjectEvent, TransportError
 from pilothouse.client.listwatch import ListerWatcher, ListOptions, ListResult, WatchEvent, WatchOptions
+from pilothouse.foundation.clock import SystemClock
 from pilothouse.kinds.status import Expired, TooManyRequests, too_many_requests
 from pilothouse.kinds.structs import ConfigMap, Deployment, Node, ObjectMeta
 from pilothouse.testing import ControlPlane
@@ -36,6 +38,13 @@ class Pieces:
 
     async def aclose(self) -> None:
         self.closed = True
+
+
+class Hurried(SystemClock):
+    """Lets nobody wait."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
 
 
 class Scripted:
@@ -191,11 +200,12 @@ async def test_a_resumed_watch_survives_breaks_and_refusals_and_raises_when_it_i
     transport = Scripted(
         watch_of(line("ADDED", name="a", resourceVersion="1"), TransportError("broke")),
         watch_of(line("BOOKMARK", resourceVersion="2")),
+        Answer(500, JSON, b'{"kind":"Status","code":500}'),
         watch_of(line("ADDED", name="b", resourceVersion="3")),
         Answer(410, JSON, json.dumps(expired).encode()),
     )
     seen: list[ObjectEvent[ConfigMap]] = []
-    client = Client.for_transport(transport)
+    client = Client.for_transport(transport, clock=Hurried())
 
     async def watch() -> None:
         async for event in client.watch(ConfigMap, since="0", resume=True):
@@ -204,7 +214,7 @@ async def test_a_resumed_watch_survives_breaks_and_refusals_and_raises_when_it_i
     with pytest.raises(Expired):
         await watch()
     assert [event.object.metadata.name for event in seen] == ["a", "b"]
-    assert [target.rpartition("=")[2] for target in transport.targets] == ["0", "1", "2", "3"]
+    assert [target.rpartition("=")[2] for target in transport.targets] == ["0", "1", "2", "2", "3"]
 
 
 async def test_against_our_server() -> None:

@@ -29,6 +29,9 @@ class Shown(NamedTuple):
     certificate: bytes = b""
     key: bytes = b""
 
+    def __repr__(self) -> str:
+        return "Shown(***)"
+
 
 class Credentials(Protocol):
     """A source of credentials."""

@@ -48,6 +48,9 @@ class Proxy(NamedTuple):
     username: str
     password: str
 
+    def __repr__(self) -> str:
+        return f"Proxy({self.shown})"
+
     @property
     def shown(self) -> str:
         """The URL, as errors name it."""

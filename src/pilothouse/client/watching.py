@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 IDLE_SECONDS: Final = 90.0
 """Seconds of silence after which a watch with bookmarks counts as dead: servers send one each minute."""
+_FAILURES: Final = 500
 _MAX_LINE: Final = 64 << 20
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
@@ -92,7 +93,7 @@ async def resumed(
     """Watch on and on: after each end and each break, from the last version seen.
 
     target: without resourceVersion. Raises Expired where that version is gone (list anew), and other refusals but
-    those to wait (429).
+    those to wait (429) and failures of the server (5xx).
     """
     waits = backoff or Backoff(base=0.8, factor=2.0, jitter=0.5, cap=30.0, attempts=None)
     import random  # noqa: PLC0415  # only for these
@@ -112,8 +113,9 @@ async def resumed(
                     yield event
         except Gone as error:
             raise Expired(error.message, error.details) from error
-        except TooManyRequests:
-            pass
+        except ApiStatus as error:
+            if error.code < _FAILURES and not isinstance(error, TooManyRequests):
+                raise
         except TransportError:
             if not version:
                 raise
