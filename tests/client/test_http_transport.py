@@ -457,3 +457,15 @@ async def test_upgraded_connections_are_bounded_as_streams_are() -> None:
         first.duplex.abort()
         await (await asyncio.wait_for(second, 5)).aclose()
         await transport.aclose()
+
+
+async def test_connections_that_nobody_needs_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pilothouse.client.http._IDLE_SECONDS", 0.03)
+    async with wire_server(always) as server:
+        transport = to(server.url)
+        await asyncio.gather(*(transport.request("GET", "/") for _ in range(3)))
+        assert transport.open_connections == 3
+        await asyncio.sleep(0.15)
+        assert transport.open_connections == 0
+        assert (await transport.request("GET", "/")).status == 200
+        await transport.aclose()
