@@ -5,8 +5,7 @@ Everything is imported when it is first named: `import pilothouse.client` costs 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # type checkers know better; `typing` would take longer to load than all the rest
 
 if TYPE_CHECKING:
     from .client import Client
@@ -130,6 +129,8 @@ if not TYPE_CHECKING:  # so that a checker refuses names that there are not
         home = next((home for home, names in _HOMES.items() if name in names.split()), None)
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib  # noqa: PLC0415  # as above
+
         found: object = getattr(importlib.import_module(f".{home}", __name__), name)
         globals()[name] = found
         return found
