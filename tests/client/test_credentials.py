@@ -113,7 +113,10 @@ async def test_a_program_is_run_once_for_many_and_again_when_its_token_expires()
     assert await source.shown() == Shown("Bearer t2")
     assert source.refused(Shown("Bearer t2"))
     assert await source.shown() == Shown("Bearer t3")
+    assert not source.refused(Shown("Bearer t3"))  # that is not how to get a good one
     assert runs == 3
+    clock.advance(11)
+    assert source.refused(Shown("Bearer t3"))
 
 
 async def test_a_real_program(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ __all__ = ["Credentials", "ExecCredentials", "FixedCredentials", "Shown", "Token
 _FILE_SECONDS: Final = 60.0
 """How long what a token file held is used without looking again, as client-go does."""
 _LEEWAY: Final = timedelta(seconds=10)
+_REFUSAL_SECONDS: Final = 10.0
+"""A program is not run more often than this because the server refuses what it gives."""
 _MAX_TOKEN: Final = 1 << 16
 
 
@@ -112,6 +114,7 @@ class ExecCredentials:
         self._run = run
         self._found: ExecCredential | None = None
         self._shown = Shown()
+        self._refused = float("-inf")
         self._lock = asyncio.Lock()
 
     async def shown(self) -> Shown:
@@ -125,9 +128,14 @@ class ExecCredentials:
             return self._shown
 
     def refused(self, shown: Shown) -> bool:
-        """Forget what was refused, unless others did already."""
-        if shown == self._shown:
-            self._found = None
+        """Forget what was refused, unless others did already, or the same happened just before."""
+        if shown != self._shown:
+            return True
+        now = self._clock.monotonic()
+        if now - self._refused < _REFUSAL_SECONDS:
+            return False
+        self._refused = now
+        self._found = None
         return True
 
     def _fresh(self) -> bool:
