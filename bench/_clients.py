@@ -43,13 +43,13 @@ class Jobs:
         self.threads = threads
 
 
-async def _ours(config: str) -> Jobs:
+async def _ours(config: str, *, lean: bool = False) -> Jobs:
     from pilothouse.client import Client
     from pilothouse.kinds.structs import Pod, ReplicaSet
 
-    client = Client.from_kubeconfig(config)
+    client = Client.from_kubeconfig(config, managed_fields=not lean)
     return Jobs(
-        "pilothouse",
+        "pilothouse, no managed fields" if lean else "pilothouse",
         lambda: client.list_all(Pod, limit=0),
         lambda: client.list_all(ReplicaSet, limit=0),
         lambda: client.get(Pod, "fill-0"),
@@ -150,9 +150,11 @@ _MAKERS = {
 }
 
 
-async def jobs(config: str) -> list[Jobs]:
-    """Connect every client that is installed, ours first."""
+async def jobs(config: str, *, lean: bool = False) -> list[Jobs]:
+    """Connect every client that is installed, ours first; lean: also once without managed fields."""
     made = [await _ours(config)]
+    if lean:
+        made.append(await _ours(config, lean=True))
     for package, maker in _MAKERS.items():
         if importlib.util.find_spec(package) is None:
             note(f"{package} is not installed: left out")

@@ -354,6 +354,18 @@ async def test_metadata_alone(client: Client) -> None:
     assert [one.metadata.name for one in await client.metadata_of(ConfigMap).list_all()] == ["a", "kube-root-ca.crt"]
 
 
+async def test_objects_without_managed_fields_lose_nothing(plane: ControlPlane) -> None:
+    async with Client.for_transport(plane.transport, plane.user, managed_fields=False) as client:
+        made = await client.apply(config_map("a", x="1"))
+        assert list(made.metadata.managed_fields) == []
+        await client.update(replace(made, data={"x": "1", "y": "1"}))
+        assert [list(one.metadata.managed_fields) for one in await client.list_all(ConfigMap)] == [[], []]
+        kept = msgspec.json.decode(await client.get(ConfigMap, "a", raw=True))["metadata"]["managedFields"]
+        assert [one["operation"] for one in kept] == ["Apply", "Update"]
+        other = await client.as_user("kubernetes-admin", ["system:masters"]).get(ConfigMap, "a")
+        assert list(other.metadata.managed_fields) == []
+
+
 async def test_watching(client: Client) -> None:
     await client.create(config_map("a"))
     seen: list[tuple[str, str]] = []
