@@ -90,3 +90,10 @@ def test_a_report_says_key_count_and_last_error() -> None:
     assert str(report) == (
         "shop/web does not converge: reconciled 2 times in 1.5 s, 2 times in a row with an error; last error: refused"
     )
+
+
+def test_keys_that_have_settled_are_forgotten_when_there_are_many() -> None:
+    core: LoopCore[int] = LoopCore()
+    for key in range(10_000):
+        core.ended(key, Succeeded(), float(key))
+        assert len(core) <= 128

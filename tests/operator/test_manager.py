@@ -254,7 +254,10 @@ def test_a_check_that_raises_fails() -> None:
 
 
 async def test_requests_that_are_none_are_answered_or_dropped() -> None:
-    server = HealthServer("127.0.0.1:0", {"/": lambda _: 1 / 0})  # type: ignore[return-value]
+    def broken(_: bool) -> Page:
+        raise RuntimeError("no page")
+
+    server = HealthServer("127.0.0.1:0", {"/": broken})
     await server.start()
     assert (await fetched(server.port, "/"))[0] == 500
     assert (await fetched(server.port, "/ x"))[0] == 400

@@ -20,7 +20,7 @@ from .applying import Applier
 from .context import Context
 from .errors import TerminalError
 from .handlers import Enqueue, Mapping, itself
-from .loop import Failed, LoopCore, LoopOptions, Outcome, Retry, RetryAfter, Succeeded, Unconverged
+from .loop import Failed, LoopCore, LoopOptions, Outcome, Retry, RetryAfter, Step, Succeeded, Unconverged
 from .metrics import ControllerMetrics
 from .predicates import Predicate
 from .reconciler import Reconciler, Request, Result
@@ -188,30 +188,40 @@ class Controller(Generic[R]):
         began = clock.monotonic()
         metrics.active += 1
         obj = self._informer.indexer.get(str(request))
+        tries = self.queue.num_requeues(request)
         try:
-            outcome = await self._outcome(request, obj)
+            outcome = await self._outcome(request, obj, tries)
         finally:
             metrics.active -= 1
             metrics.seconds.observe(clock.monotonic() - began)
         metrics.count(outcome)
-        self._settle(request, outcome, gone=obj is None)
+        step = self.core.ended(request, outcome, clock.monotonic())
+        if isinstance(step.action, Retry):
+            self.queue.add_rate_limited(request)
+        elif tries:
+            self.queue.forget(request)
+        if isinstance(step.action, RetryAfter):
+            self.queue.add_after(request, step.action.seconds)
+        elif obj is None and isinstance(outcome, Succeeded):
+            self.core.forget(request)
+        if step.report is not None or step.recovered:
+            self._tell(request, step)
 
-    async def _outcome(self, request: Request, obj: R | None) -> Outcome:
+    async def _outcome(self, request: Request, obj: R | None, tries: int) -> Outcome:
         limit = self.options.timeout_seconds
         try:
             if not limit:
-                result = await self._call(request, obj)
+                result = await self._call(request, obj, tries)
             else:
                 async with within(self._clock, limit, f"reconcile {request}"):
-                    result = await self._call(request, obj)
+                    result = await self._call(request, obj, tries)
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
                 raise
             return self._failure(request, error)
         return Succeeded(None if result is None else result.requeue_after)
 
-    async def _call(self, request: Request, obj: R | None) -> Result | None:
-        tries = self.queue.num_requeues(request)
+    async def _call(self, request: Request, obj: R | None, tries: int) -> Result | None:
         context = Context(request, tries, self._manager, self._applier, self._recorder, self._clock)
         if obj is None:
             result = await self._reconciler.removed(request, context)
@@ -243,29 +253,20 @@ class Controller(Generic[R]):
             )
         return Failed(shown)
 
-    def _settle(self, request: Request, outcome: Outcome, *, gone: bool) -> None:
-        step = self.core.ended(request, outcome, self._clock.monotonic())
-        if isinstance(step.action, Retry):
-            self.queue.add_rate_limited(request)
-        else:
-            self.queue.forget(request)
-            if isinstance(step.action, RetryAfter):
-                self.queue.add_after(request, step.action.seconds)
-            elif gone and isinstance(outcome, Succeeded):
-                self.core.forget(request)
-        if step.report is not None:
-            report = step.report
-            _log.error(
-                "an object does not converge",
-                controller=self.name,
-                request=str(request),
-                count=report.reconciles,
-                failures=report.failures,
-                seconds=round(report.seconds, 1),
-                last_error=report.last_error,
-            )
-        elif step.recovered:
+    def _tell(self, request: Request, step: Step) -> None:
+        report = step.report
+        if report is None:
             _log.info("an object converges again", controller=self.name, request=str(request))
+            return
+        _log.error(
+            "an object does not converge",
+            controller=self.name,
+            request=str(request),
+            count=report.reconciles,
+            failures=report.failures,
+            seconds=round(report.seconds, 1),
+            last_error=report.last_error,
+        )
 
 
 def _namespace_of(request: Request) -> str:

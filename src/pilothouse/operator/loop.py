@@ -104,6 +104,10 @@ class LoopOptions:
     max_keys: int = 100_000
 
 
+_EXPIRE_FROM: Final = 64
+_SETTLED: Final = Step(Forget())
+
+
 class _Streak:
     """What is remembered of a key that has not settled."""
 
@@ -124,6 +128,7 @@ class LoopCore(Generic[K]):
         self.options: Final = options or LoopOptions()
         self._well: OrderedDict[K, _Streak] = OrderedDict()
         self._failing: OrderedDict[K, _Streak] = OrderedDict()
+        self._expire_at = _EXPIRE_FROM
 
     def __len__(self) -> int:
         """Return the keys that are remembered."""
@@ -135,11 +140,16 @@ class LoopCore(Generic[K]):
         if streak is None or self._is_quiet(streak, now):
             streak = _Streak(now)
         (self._failing if isinstance(outcome, Failed) else self._well)[key] = streak
-        self._expire(now)
+        if len(self._well) >= self._expire_at:
+            self._expire(now)
+        if len(self._well) + len(self._failing) > self.options.max_keys:
+            (self._well or self._failing).popitem(last=False)
         streak.count += 1
         streak.last_end = now
         if isinstance(outcome, Failed):
             return self._failed(key, streak, outcome, now)
+        if streak.count == 1 < self.options.rounds and outcome.requeue_after is None:
+            return _SETTLED
         recovered = streak.failures > 0 and streak.reported
         if streak.failures:
             # It may still spin: counted from here.
@@ -183,14 +193,13 @@ class LoopCore(Generic[K]):
         return not streak.failures and now - streak.last_end >= self.options.quiet_seconds
 
     def _expire(self, now: float) -> None:
-        """Forget two keys that have settled, so that as many go as come; and what is beyond the bound."""
-        for _ in range(2):
-            key, streak = next(iter(self._well.items()), (None, None))
-            if key is None or streak is None or not self._is_quiet(streak, now):
+        """Forget the keys that have settled; look again when there are twice as many as are left."""
+        while self._well:
+            key, streak = next(iter(self._well.items()))
+            if not self._is_quiet(streak, now):
                 break
             del self._well[key]
-        while len(self) > self.options.max_keys:
-            (self._well or self._failing).popitem(last=False)
+        self._expire_at = max(_EXPIRE_FROM, 2 * len(self._well))
 
 
 def _shown(key: Hashable, streak: _Streak, now: float) -> Unconverged:

@@ -135,7 +135,7 @@ class Manager:
     def informer(self, kind: type[R]) -> Informer[R]:
         """Return the shared cache of a kind, made where there is none. Raises NotRegistered."""
         self.scheme.check(kind)
-        found = self.factory.informer(kind, indexers={_CONTROLLER: _controller_uid})
+        found = self.factory.informer(kind)
         self._caches[kind] = found
         return found
 
@@ -161,7 +161,10 @@ class Manager:
 
     def controlled(self, kind: type[R], uid: str) -> list[R]:
         """Return the objects of a cache that the owner of this UID controls. Raises as `cached`."""
-        return self.cached(kind).indexer.by_index(_CONTROLLER, uid)
+        indexer = self.cached(kind).indexer
+        if _CONTROLLER not in indexer.indexes:
+            indexer.add_indexers({_CONTROLLER: _controller_uid})
+        return indexer.by_index(_CONTROLLER, uid)
 
     def recorder(self, component: str) -> EventRecorder:
         """Return what a component records events with."""
