@@ -133,10 +133,16 @@ class TestBinding:
         path = f"{PODS}/p/binding"
         assert (await api.post(path, bound_to("n", "p", uid="other"))).status == 409
         assert (await api.post(path, bound_to("n", "q"))).status == 400
-        assert (await api.post(path, bound_to("", "p"))).status == 422
+        for other in ("q", ""):
+            reply = await api.post(path, bound_to("n", other))
+            assert (reply.status, reply.message) == (400, "name in URL does not match name in Binding object")
+        reply = await api.post(path, bound_to("", "p"))
+        assert (reply.status, reply.message) == (500, "target.name: Required value")
+        reply = await api.post(f"{PODS}/none/binding", bound_to("", "none"))
+        assert reply.status == 500, "what is sent is looked at before the pod"
         assert (await api.post(f"{PODS}/none/binding", bound_to("n", "none"))).status == 404
         wrong = {**bound_to("n", "p"), "target": {"kind": "Toaster", "name": "n"}}
-        assert (await api.post(path, wrong)).status == 422
+        assert (await api.post(path, wrong)).status == 500
         assert (await api.post(path, bound_to("n", "p", uid=made["metadata"]["uid"]))).status == 201
         await api.made(PODS, pod("gated", schedulingGates=[{"name": "example.com/wait"}]))
         reply = await api.post(f"{PODS}/gated/binding", bound_to("n", "gated"))
@@ -172,6 +178,11 @@ class TestEviction:
         assert (await self.evict(api, "p")).status == 201
         assert "deletionTimestamp" in (await api.get(f"{PODS}/p")).body["metadata"]
         assert (await self.evict(api, "none")).status == 404
+
+    async def test_an_eviction_names_its_pod(self, api: Api) -> None:
+        body = {"apiVersion": "policy/v1", "kind": "Eviction"}
+        reply = await api.post(f"{PODS}/p/eviction", body)
+        assert (reply.status, reply.message) == (400, "name in URL does not match name in Eviction object")
 
     async def test_a_budget_is_counted_down(self, api: Api) -> None:
         for name in ("p", "q"):

@@ -101,6 +101,13 @@ class TestCreating:
 
 
 class TestUpdating:
+    @pytest.mark.parametrize("metadata", [{}, None, {"name": ""}])
+    async def test_what_is_put_has_its_name(self, api: Api, metadata: object) -> None:
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+        reply = await api.put(f"{MAPS}/none", body)
+        why = "the name of the object (none based on URL) was undeterminable: name must be provided"
+        assert (reply.status, reply.message) == (400, why), "which is seen before the object is looked for"
+
     async def test_an_old_version_is_a_conflict(self, api: Api) -> None:
         first = await api.made(MAPS, config_map("a"))
         assert (await api.put(f"{MAPS}/a", {**first, "data": {"x": "1"}})).status == 200

@@ -10,7 +10,7 @@ from pilothouse.apiserver.cache.entries import Entry, encode
 from pilothouse.apiserver.ports import Object
 from pilothouse.apiserver.rest.bodies import read_body
 from pilothouse.apiserver.rest.creating import Creating, UnknownReason, check_type, unnamed
-from pilothouse.apiserver.rest.engine import Call, Engine, check_names, check_namespace, require_version
+from pilothouse.apiserver.rest.engine import Call, Engine, check_name, check_namespace, require_version
 from pilothouse.apiserver.rest.options import WriteOptions, write_options
 from pilothouse.apiserver.rest.patching import APPLY, Patch
 from pilothouse.apiserver.storing import ChangedError
@@ -18,6 +18,8 @@ from pilothouse.apiserver.strategies.base import Context
 from pilothouse.apiserver.strategies.parts import PARTS
 from pilothouse.kinds.apply import ApplyConflictError, ApplyRefusedError
 from pilothouse.kinds.managedfields import ManagedFieldsError, keep_times
+from pilothouse.kinds.prune import DecodeError, decode
+from pilothouse.kinds.restoring import restore_fault
 from pilothouse.kinds.status import (
     AlreadyExists,
     ApiStatus,
@@ -68,8 +70,8 @@ class Changing:
         options = write_options(call.request, "UpdateOptions")
         body = read_body(call.request, served.resource.kind)
         new = self._creating.decoded(body, call, options)
-        check_names(new, call.info, named=True)
         check_namespace(new, call.info, namespaced=served.resource.namespaced)
+        check_name(new, call.info)
         version = new["metadata"].get("resourceVersion") or ""
         call.options, call.dry_run, call.manager = options.raw, options.dry_run, options.manager
         again = False
@@ -254,6 +256,7 @@ class Changing:
             new = dict(live)
         new["metadata"] = dict(unnamed(new))
         check_namespace(new, call.info, namespaced=served.resource.namespaced)
+        _check_name(new["metadata"].get("name"), call.info.name)
         new = served.default(_own(new))
         version = new["metadata"].get("resourceVersion") or ""
         return new, version if version not in {"0", live["metadata"]["resourceVersion"]} else ""
@@ -261,22 +264,21 @@ class Changing:
     async def _apply(self, call: Call, patch: Patch, options: WriteOptions) -> Made:
         served = call.served
         applied = patch.content
-        check_type(applied, call)
-        _check_metadata(unnamed(applied))
-        check_names(applied, call.info, named=True)
-        check_namespace(applied, call.info, namespaced=served.resource.namespaced)
-        wanted = applied["metadata"].get("resourceVersion") or ""
+        self._check_applied(applied, call)
         for _ in range(_ATTEMPTS):
             entry = self.current(call)
+            wanted = ""
             try:
                 if entry is None:
                     return await self._apply_new(call, applied, options)
-                if wanted and wanted != str(entry.rv):
-                    raise self._conflict(call)
-                if (uid := applied["metadata"].get("uid")) and uid != entry.metadata.uid:
-                    self._check_uid(call, applied, entry, wanted)
                 live = await served.load(entry)
                 new = self._merged(call, live, applied, options)
+                metadata = applied.get("metadata") or {}
+                wanted = metadata.get("resourceVersion") or ""
+                if wanted and wanted != str(entry.rv):
+                    raise self._conflict(call)
+                if (uid := metadata.get("uid")) and uid != entry.metadata.uid:
+                    self._check_uid(call, applied, entry, wanted)
                 if new is live:
                     return Made(entry)
                 return Made(await self.replace(call, entry, new, options, as_it_is, live))
@@ -285,14 +287,21 @@ class Changing:
                     raise self._conflict(call) from None
         raise self._conflict(call)
 
+    def _check_applied(self, applied: Object, call: Call) -> None:
+        """Refuse a configuration that does not say what it is, and one of another kind."""
+        if not applied.get("kind") or not applied.get("apiVersion"):
+            group, _, version = str(applied.get("apiVersion") or "").rpartition("/")
+            raise BadRequest(f"invalid object type: {group}/{version}, Kind={applied.get('kind') or ''}")
+        check_type(applied, call)
+
     async def _apply_new(self, call: Call, applied: Object, options: WriteOptions) -> Made:
-        if uid := applied["metadata"].get("uid"):
+        new = self._merged(call, None, applied, options)
+        if uid := new["metadata"].get("uid"):
             resource = call.served.resource
             why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
             raise conflict(resource.group, resource.resource, call.info.name, why)
         if call.info.subresource:
             raise self._creating.missing(call)
-        new = self._merged(call, None, applied, options)
         new["metadata"].pop("resourceVersion", None)
         return Made(await self._creating.create_object(call, new, options, owned=True), created=True)
 
@@ -306,23 +315,47 @@ class Changing:
         except ApplyRefusedError as error:
             raise BadRequest(str(error)) from None
         except (TypedError, ManagedFieldsError) as error:
-            raise self._untyped(call, error) from None
-        if live is not None and new == live:
-            return live
-        return served.default(_own(new))
+            raise UnknownReason(f"failed to create typed patch object ({_where(applied)}): {error}") from None
+        same = live is not None and new == live
+        if not same:
+            new = self._fitting(call, new, applied)
+        named = {**new, "metadata": dict(unnamed(new))}
+        check_namespace(named, call.info, namespaced=served.resource.namespaced)
+        _check_name(named["metadata"].get("name"), call.info.name)
+        return live if same and live is not None else served.default(_own(named))
 
-    def _untyped(self, call: Call, error: Exception) -> ApiStatus:
-        resource, info = call.served.resource, call.info
-        name = f"{info.namespace}/{info.name}" if info.namespace else f"/{info.name}"
-        where = f"{name}; {resource.api_version}, Kind={resource.kind}"
-        return UnknownReason(f"failed to create typed patch object ({where}): {error}")
+    def _fitting(self, call: Call, new: Object, applied: Object) -> Object:
+        """Return what came of an applied configuration as its Go type holds it, which the types of apply do not tell."""
+        served = call.served
+        if served.custom is not None:
+            return new
+        try:
+            return decode(served.schema, new)[0]
+        except DecodeError as error:
+            resource = served.resource
+            kind = f"{resource.group}/{resource.version}, Kind={resource.kind}"
+            why = restore_fault(served.schema, new) or error
+            raise UnknownReason(
+                f"failed to convert new object ({_where(applied)}) to proper version: "
+                f"unable to convert unstructured object to {kind}: {why}"
+            ) from None
 
 
-def _check_metadata(metadata: Object) -> None:
-    """Refuse what the names of an applied configuration cannot be, before they are compared."""
-    for name in ("name", "namespace", "uid", "resourceVersion"):
-        if not isinstance(metadata.get(name) or "", str):
-            raise BadRequest(f"metadata.{name} must be text")
+def _where(applied: Object) -> str:
+    """Name an applied configuration by what it says itself."""
+    metadata = applied.get("metadata")
+    texts = metadata if isinstance(metadata, dict) else {}
+    namespace, name = (found if isinstance(found := texts.get(n), str) else "" for n in ("namespace", "name"))
+    group, _, version = applied["apiVersion"].rpartition("/")
+    return f"{namespace}/{name}; {group}/{version}, Kind={applied['kind']}"
+
+
+def _check_name(name: str | None, expected: str) -> None:
+    """Refuse a patched object that has lost its name or got another."""
+    if not name:
+        raise BadRequest(f"the name of the object ({expected} based on URL) was undeterminable: name must be provided")
+    if name != expected:
+        raise BadRequest(f"the name of the object ({name}) does not match the name on the URL ({expected})")
 
 
 def as_it_is(call: Call, live: Object, new: Object, context: Context) -> Object:

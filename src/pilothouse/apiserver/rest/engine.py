@@ -153,6 +153,16 @@ def check_names(obj: Object, info: RequestInfo, *, named: bool) -> None:
             raise BadRequest(f"the name of the object ({name}) does not match the name on the URL ({info.name})")
 
 
+def check_name(obj: Object, info: RequestInfo) -> None:
+    """Refuse an object without the name that the path gives, or with another. Raises BadRequest."""
+    name = obj["metadata"].get("name")
+    if not name:
+        why = "was undeterminable: name must be provided"
+        raise BadRequest(f"the name of the object ({info.name} based on URL) {why}")
+    if name != info.name:
+        raise BadRequest(f"the name of the object ({name}) does not match the name on the URL ({info.name})")
+
+
 def check_namespace(obj: Object, info: RequestInfo, *, namespaced: bool) -> None:
     """As `check_names` for the namespace."""
     metadata = obj["metadata"]

@@ -10,7 +10,7 @@ from pilothouse.apiserver.ports import Object
 from pilothouse.apiserver.rest.bodies import Decoded, check_fields, read_body
 from pilothouse.apiserver.rest.changing import Changing
 from pilothouse.apiserver.rest.creating import Creating, unnamed
-from pilothouse.apiserver.rest.engine import Call, Engine, check_names
+from pilothouse.apiserver.rest.engine import Call, Engine, check_name, check_names
 from pilothouse.apiserver.rest.options import WriteOptions, write_options
 from pilothouse.apiserver.rest.patching import APPLY, Patch
 from pilothouse.apiserver.rest.served import Served
@@ -142,7 +142,10 @@ class Scaling:
     def _sent(self, call: Call, options: WriteOptions) -> Object:
         body = read_body(call.request, _KIND)
         warn = call.request.warnings.append
-        return self._checked(check_fields(body, _SCALE, _KIND, _VERSION, options.validation, warn), call)
+        sent = check_fields(body, _SCALE, _KIND, _VERSION, options.validation, warn)
+        unnamed(sent)
+        check_name(sent, call.info)
+        return self._checked(sent, call)
 
     def _patched(self, call: Call, patch: Patch, before: Object, options: WriteOptions) -> Object:
         if patch.media == APPLY:

@@ -8,15 +8,15 @@ from pilothouse.apiserver.cache.entries import Entry, encode
 from pilothouse.apiserver.ports import Object, View
 from pilothouse.apiserver.rest.bodies import check_fields, read_body
 from pilothouse.apiserver.rest.changing import Changing
-from pilothouse.apiserver.rest.creating import Creating, unnamed
+from pilothouse.apiserver.rest.creating import Creating, UnknownReason, unnamed
 from pilothouse.apiserver.rest.deleting import Deleting
-from pilothouse.apiserver.rest.engine import Call, Engine, check_names, check_namespace
+from pilothouse.apiserver.rest.engine import Call, Engine, check_name, check_namespace
 from pilothouse.apiserver.rest.options import DeleteOptions, WriteOptions, write_options
 from pilothouse.apiserver.storing import ChangedError
 from pilothouse.kinds import labels
 from pilothouse.kinds.fielderrors import ErrorList, Path, quote
 from pilothouse.kinds.schema import ANY
-from pilothouse.kinds.status import BadRequest, Details, TooManyRequests, conflict, internal_error, invalid, success
+from pilothouse.kinds.status import BadRequest, Details, TooManyRequests, conflict, internal_error, success
 from pilothouse.kinds.table import schema_for
 
 __all__ = ["Special"]
@@ -54,14 +54,13 @@ class Special:
         """Put a pod on a node, as a scheduler asks; return a Status."""
         binding, options = self._body(call, "", "v1", "Binding")
         check_namespace(binding, call.info, namespaced=True)
-        if call.info.name:
-            check_names(binding, call.info, named=True)
         name = binding["metadata"].get("name") or ""
-        target: Object = binding.get("target") or {}
-        self._check_target(name, target)
-        admitted = self._engine.admission_request(call, "CREATE", name, binding, None)
+        admitted = self._engine.admission_request(call, "CREATE", call.info.name or name, binding, None)
         admitted.kind = ("", "v1", "Binding")
-        await self._engine.mutate(admitted)
+        binding = await self._engine.mutate(admitted)
+        if call.info.name and name != call.info.name:
+            raise BadRequest("name in URL does not match name in Binding object")
+        self._check_target(binding.get("target") or {})
         await self._engine.validate(admitted)
         for _ in range(_ATTEMPTS):
             entry = call.served.cache.get(f"{call.info.namespace}/{name}")
@@ -78,7 +77,7 @@ class Special:
             return success(code=_CREATED)
         raise conflict("", "pods/binding", name)
 
-    def _check_target(self, name: str, target: Object) -> None:
+    def _check_target(self, target: Object) -> None:
         errors = ErrorList()
         kind = target.get("kind") or ""
         if kind not in {"", "Node"}:
@@ -86,7 +85,7 @@ class Special:
         if not target.get("name"):
             errors.required(Path("target.name"))
         if errors:
-            raise invalid("", "Binding", name, errors)
+            raise UnknownReason(errors.message())
 
     def _bound(self, pod: Object, binding: Object, name: str) -> Object:
         metadata, spec = pod["metadata"], pod["spec"]
@@ -120,8 +119,9 @@ class Special:
     async def evict(self, call: Call) -> Object:
         """Delete a pod unless a disruption budget forbids it now; return a Status."""
         eviction, options = self._body(call, "policy", "v1", "Eviction")
-        check_names(eviction, call.info, named=True)
         check_namespace(eviction, call.info, namespaced=True)
+        if eviction["metadata"].get("name") != call.info.name:
+            raise BadRequest("name in URL does not match name in Eviction object")
         given = eviction.get("deleteOptions") or {}
         preconditions = given.get("preconditions") or {}
         entry = self._changing.current(call)
@@ -202,7 +202,7 @@ class Special:
         call.options, call.dry_run, call.manager = options.raw, options.dry_run, options.manager
         body = read_body(call.request, "Namespace")
         sent = self._creating.decoded(body, call, options)
-        check_names(sent, call.info, named=True)
+        check_name(sent, call.info)
         for _ in range(_ATTEMPTS):
             entry = self._changing.current(call)
             if entry is None:
