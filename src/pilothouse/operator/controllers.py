@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from pilothouse.client.deadline import is_being_cancelled, within
 from pilothouse.client.listener import Listener
@@ -18,6 +18,7 @@ from pilothouse.kinds.structs import Resource
 
 from .applying import Applier
 from .context import Context
+from .deadlines import Deadlines
 from .errors import TerminalError
 from .handlers import Enqueue, Mapping, itself
 from .loop import Failed, LoopCore, LoopOptions, Outcome, Retry, RetryAfter, Step, Succeeded, Unconverged
@@ -103,6 +104,7 @@ class Controller(Generic[R]):
         self._informers = [manager.informer(source.kind) for source in self.sources]
         self._listeners: list[Listener[Any]] = []
         self._workers: set[asyncio.Task[None]] = set()
+        self._deadlines = Deadlines(clock, options.timeout_seconds)
         self._stopping = False
         register(self, manager.metrics)
 
@@ -138,6 +140,7 @@ class Controller(Generic[R]):
                 worker.cancel()
             if self._workers:
                 await asyncio.wait(self._workers)
+            self._deadlines.close()
 
     @property
     def is_idle(self) -> bool:
@@ -208,17 +211,17 @@ class Controller(Generic[R]):
             self._tell(request, step)
 
     async def _outcome(self, request: Request, obj: R | None, tries: int) -> Outcome:
-        limit = self.options.timeout_seconds
+        deadlines, task, late = self._deadlines, cast("asyncio.Task[Any]", asyncio.current_task()), False
+        deadlines.begin(task)
         try:
-            if not limit:
+            try:
                 result = await self._call(request, obj, tries)
-            else:
-                async with within(self._clock, limit, f"reconcile {request}"):
-                    result = await self._call(request, obj, tries)
+            finally:
+                late = deadlines.end(task)
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
                 raise
-            return self._failure(request, error)
+            return self._failure(request, error, late=late)
         return Succeeded(None if result is None else result.requeue_after)
 
     async def _call(self, request: Request, obj: R | None, tries: int) -> Result | None:
@@ -231,12 +234,12 @@ class Controller(Generic[R]):
             raise TypeError(f"reconcile returned {type(result).__name__}; return Result(...) or None")
         return result
 
-    def _failure(self, request: Request, error: BaseException) -> Failed:
+    def _failure(self, request: Request, error: BaseException, *, late: bool) -> Failed:
         shown = f"{type(error).__name__}: {error}"
         if isinstance(error, TerminalError):
             _log.error("reconcile failed for good", controller=self.name, request=str(request), error=shown)
             return Failed(shown, "terminal")
-        if isinstance(error, TimeoutError) and str(error).startswith(f"reconcile {request}:"):
+        if late:
             shown = f"it did not return within {self.options.timeout_seconds:g} s and was cancelled"
             _log.error("reconcile timed out", controller=self.name, request=str(request), error=shown)
             return Failed(shown, "timeout")
