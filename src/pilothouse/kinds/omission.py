@@ -23,7 +23,10 @@ _FREE = ("JSONSchemaProps", "RawExtension", "FieldsV1", ".JSON")
 
 
 def leave_out_empty(obj: dict[str, Any], group: str, version: str, kind: str) -> dict[str, Any]:
-    """Take out of an object of a built-in kind what Go leaves out, in place; return the object."""
+    """Take out of an object of a built-in kind what Go leaves out, in place; return the object.
+
+    Lists and maps that Go writes though they are empty become null, which they are once they have been stored.
+    """
     drop = _drop_of(group, version, kind)
     if drop is not None:
         drop(obj)
@@ -47,6 +50,7 @@ def _dropper(message: str) -> _Drop:
     """Return what takes empty fields out of one message's object. Messages within are looked at when first met."""
     fields = {field.name: field for field in _flat(message)}
     omitted = frozenset(name for name, field in fields.items() if _left_out(field))
+    nothing = frozenset(name for name, field in fields.items() if field.shown and field.label)
     steps: dict[str, _Drop | None] = {}
 
     def drop(obj: Any) -> None:
@@ -55,8 +59,11 @@ def _dropper(message: str) -> _Drop:
         gone: list[str] | None = None
         for name, value in obj.items():
             if not value:
-                if name in omitted and value is not None:
-                    gone = [*(gone or ()), name]
+                if value is not None:
+                    if name in omitted:
+                        gone = [*(gone or ()), name]
+                    elif name in nothing:
+                        obj[name] = None
                 continue
             if name not in steps:
                 steps[name] = _step(fields.get(name))

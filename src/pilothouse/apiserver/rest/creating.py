@@ -124,8 +124,8 @@ class Creating:
         """Try to store a new object under its name; None where a generated name is taken and another may be tried."""
         served, engine = call.served, self._engine
         metadata = obj["metadata"]
-        name: str = metadata.get("name") or ""
         served.strategy.prepare_create(obj, context)
+        name: str = metadata.get("name") or ""
         errors = served.validate_create(obj)
         if errors:
             raise call.refuse(name, errors)

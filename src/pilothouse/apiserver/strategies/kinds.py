@@ -19,6 +19,11 @@ _RBAC = "rbac.authorization.k8s.io"
 _FLOW = "flowcontrol.apiserver.k8s.io"
 
 
+def _limit_range(new: Object, context: Context) -> None:
+    if not new["metadata"].get("name"):
+        new["metadata"]["name"] = context.ids.uuid()
+
+
 def _namespace(new: Object, context: Context) -> None:
     spec = new.setdefault("spec", {})
     finalizers = list(spec.get("finalizers") or ())
@@ -141,7 +146,7 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("", "Endpoints"): Strategy(creates_on_update=True),
     ("", "Event"): Strategy(creates_on_update=True, ttl=3600),
     ("events.k8s.io", "Event"): Strategy(creates_on_update=True, ttl=3600),
-    ("", "LimitRange"): Strategy(creates_on_update=True),
+    ("", "LimitRange"): Strategy(creates_on_update=True, finish_create=_limit_range),
     ("", "Namespace"): _with_status({"phase": "Active"}, finish_create=_namespace, finish_update=_namespace_update),
     ("", "Node"): Strategy(status_subresource=True, keeps_status=True, finish_create=_node),
     ("", "PersistentVolume"): Strategy(

@@ -32,7 +32,7 @@ from pilothouse.kinds.validation import (
     storage,
     workloads,
 )
-from pilothouse.kinds.validation.metadata import metadata_create, metadata_update, name_rule
+from pilothouse.kinds.validation.metadata import known_finalizers, metadata_create, metadata_update, name_rule
 
 __all__ = ["validate_create", "validate_status_update", "validate_subresource_update", "validate_update"]
 
@@ -139,6 +139,7 @@ _UPDATE: dict[tuple[str, str], _Update] = {
     ("apps", "Deployment"): workloads.deployment_update,
     ("apps", "ReplicaSet"): workloads.replica_set_update,
     ("apps", "StatefulSet"): workloads.stateful_set_update,
+    ("autoscaling", "HorizontalPodAutoscaler"): other.autoscaler_update,
     ("batch", "CronJob"): jobs.cron_job_update,
     ("batch", "Job"): jobs.job_update,
     ("discovery.k8s.io", "EndpointSlice"): discovery.endpoint_slice_update,
@@ -184,6 +185,10 @@ _NAMELESS = frozenset({("", "Binding"), ("policy", "Eviction")})
 
 _REVIEWS = frozenset({"authentication.k8s.io", "authorization.k8s.io"})
 """Groups whose objects are questions: answered, never stored, and without names."""
+_GENERIC = frozenset({_ADMISSION, "apiextensions.k8s.io", "apiregistration.k8s.io"})
+"""Groups with metadata as that of custom resources: finalizers need not have a domain."""
+_METADATA_LAST = frozenset({("policy", "PodDisruptionBudget")})
+"""Kinds without rules for metadata, which is checked only if the rest is good."""
 _METADATA_AGAIN = frozenset(
     {
         ("", "ConfigMap"),
@@ -213,10 +218,15 @@ def validate_create(obj: dict[str, Any], gvk: tuple[str, str, str]) -> ErrorList
     """
     group, _, kind = gvk
     errors = ErrorList()
-    if group not in _REVIEWS and (group, kind) not in _NAMELESS:
-        metadata_create(errors, obj, name_rule(group, kind))
     check = _CREATE.get((group, kind))
-    if check is not None:
+    last = (group, kind) in _METADATA_LAST
+    if last and check is not None:
+        check(errors, obj)
+        if errors:
+            return errors
+    if group not in _REVIEWS and (group, kind) not in _NAMELESS:
+        metadata_create(errors, obj, name_rule(group, kind), generic=last or group in _GENERIC)
+    if check is not None and not last:
         check(errors, obj)
     return errors
 
@@ -231,6 +241,8 @@ def validate_update(old: dict[str, Any], new: dict[str, Any], gvk: tuple[str, st
     metadata_update(errors, new, old)
     # Kubernetes checks metadata before and within the rules of the kind, and lists what is wrong each time.
     errors.extend(list(errors))
+    if group not in _GENERIC and (group, kind) not in _METADATA_LAST:
+        known_finalizers(errors, new)
     if (group, kind) in _METADATA_AGAIN:
         metadata_create(errors, new, name_rule(group, kind))
     update = _UPDATE.get((group, kind))

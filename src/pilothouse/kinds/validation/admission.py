@@ -67,9 +67,7 @@ def _webhook(errors: ErrorList, at: Path, hook: Object) -> None:
     if (client.get("url") is None) == (client.get("service") is None):
         errors.required(at.child("clientConfig"), "exactly one of url or service is required")
     elif client.get("service") is not None:
-        for field in ("name", "namespace"):
-            if not client["service"].get(field):
-                errors.required(at.child("clientConfig", "service", field), f"service {field} is required")
+        _service(errors, at.child("clientConfig", "service"), client["service"])
 
 
 def _name(errors: ErrorList, at: Path, name: str) -> None:
@@ -79,6 +77,16 @@ def _name(errors: ErrorList, at: Path, name: str) -> None:
         errors.invalid(at, name, ",".join(messages))
     elif name.count(".") < 2:
         errors.invalid(at, name, "should be a domain with at least three segments separated by dots")
+
+
+def _service(errors: ErrorList, at: Path, service: Object) -> None:
+    # Kubernetes gives each of the two the other's fault.
+    for field, told in (("namespace", "name"), ("name", "namespace")):
+        if not service.get(field):
+            errors.required(at.child(told))
+    port = service.get("port") or 0
+    if messages := names.port_number(port):
+        errors.invalid(at.child("port"), port, f"port is not valid: {', '.join(messages)}")
 
 
 def _rule(errors: ErrorList, at: Path, rule: Object) -> None:

@@ -12,6 +12,7 @@ from pilothouse.kinds.validation.checks import Object, items
 
 __all__ = [
     "check_annotations",
+    "known_finalizers",
     "label_selector",
     "labels",
     "matches",
@@ -28,6 +29,7 @@ _ANNOTATIONS_BYTES = 256 * 1024
 _NOT_EMPTY = "must not be empty"
 _UNCHANGED = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 _ORPHAN, _FOREGROUND = "orphan", "foregroundDeletion"
+_OWN_FINALIZERS = frozenset({"kubernetes", _ORPHAN, _FOREGROUND})
 _SET_OPERATORS = ("In", "NotIn")
 _EXISTENCE_OPERATORS = ("Exists", "DoesNotExist")
 
@@ -38,6 +40,7 @@ _NAME_RULES: dict[tuple[str, str], NameRule] = {
     ("", "Service"): names.dns1123_label,
     ("apps", "StatefulSet"): names.dns1123_label,
     ("events.k8s.io", "Event"): names.path_segment,
+    ("policy", "PodDisruptionBudget"): names.path_segment,
     (_RBAC, "Role"): names.path_segment,
     (_RBAC, "ClusterRole"): names.path_segment,
     (_RBAC, "RoleBinding"): names.path_segment,
@@ -54,8 +57,11 @@ def name_rule(group: str, kind: str) -> NameRule:
     return _NAME_RULES.get((group, kind), names.dns1123_subdomain)
 
 
-def metadata_create(errors: ErrorList, obj: Object, rule: NameRule) -> None:
-    """Check the metadata of a new object, whose name is generated already."""
+def metadata_create(errors: ErrorList, obj: Object, rule: NameRule, *, generic: bool = False) -> None:
+    """Check the metadata of a new object, whose name is generated already.
+
+    generic: for kinds whose finalizers need not have a domain.
+    """
     meta: Object = obj.get("metadata") or {}
     prefix = meta.get("generateName")
     if prefix:
@@ -68,7 +74,10 @@ def metadata_create(errors: ErrorList, obj: Object, rule: NameRule) -> None:
         errors.required(_AT.child("name"), "name or generateName is required")
     checks.non_negative(errors, _AT, meta, "generation")
     _common(errors, meta)
-    _finalizers(errors, items(meta, "finalizers"))
+    if found := meta.get("finalizers"):
+        _finalizers(errors, found)
+        if not generic:
+            known_finalizers(errors, obj)
 
 
 def metadata_update(errors: ErrorList, new: Object, old: Object) -> None:
@@ -153,6 +162,14 @@ def _finalizers(errors: ErrorList, finalizers: Sequence[str]) -> None:
         errors.invalid(at, list(finalizers), f"finalizer {_ORPHAN} and {_FOREGROUND} cannot be both set")
 
 
+def known_finalizers(errors: ErrorList, obj: Object) -> None:
+    """Want finalizers without a domain to be those of Kubernetes itself."""
+    for position, finalizer in enumerate(items(obj.get("metadata") or {}, "finalizers")):
+        if "/" not in finalizer and finalizer not in _OWN_FINALIZERS:
+            text = "name is neither a standard finalizer name nor is it fully qualified"
+            errors.invalid(_AT.child("finalizers").index(position), finalizer, text)
+
+
 def label_selector(errors: ErrorList, at: Path, selector: Object | None) -> None:
     """Check a label selector; none at all passes."""
     if not selector:
@@ -184,7 +201,10 @@ def matches(selector: Object | None, values: Mapping[str, str] | None) -> bool |
     if selector is None:
         return False
     values = values or {}
-    results = [values.get(key) == value for key, value in (selector.get("matchLabels") or {}).items()]
+    wanted: Mapping[str, str] = selector.get("matchLabels") or {}
+    if any(names.label_key(key) or names.label_value(value) for key, value in wanted.items()):
+        return None
+    results = [values.get(key) == value for key, value in wanted.items()]
     for expression in items(selector, "matchExpressions"):
         found = _expression_matches(expression, values)
         if found is None:

@@ -12,6 +12,7 @@ from pilothouse.kinds.validation.storage import driver_parameters
 
 __all__ = [
     "autoscaler",
+    "autoscaler_update",
     "disruption_budget",
     "lease",
     "priority_class",
@@ -35,8 +36,11 @@ _PREEMPTION = ("Never", "PreemptLowerPriority")
 _PRIORITY_MAXIMUM = 1_000_000_000
 
 
-def autoscaler(errors: ErrorList, obj: Object) -> None:
-    """Check a HorizontalPodAutoscaler of either version, its metadata apart."""
+def autoscaler(errors: ErrorList, obj: Object, *, same_target: bool = False) -> None:
+    """Check a HorizontalPodAutoscaler of either version, its metadata apart.
+
+    same_target: it replaces one for objects of the same kind and version, which are not looked at again.
+    """
     spec: Object = obj.get("spec") or {}
     low, high = spec.get("minReplicas"), spec.get("maxReplicas") or 0
     if low is not None and low < 1:
@@ -51,8 +55,25 @@ def autoscaler(errors: ErrorList, obj: Object) -> None:
     for field in ("kind", "name"):
         if checks.required(errors, SPEC.child("scaleTargetRef"), target, field):
             checks.name(errors, SPEC.child("scaleTargetRef", field), target[field], names.path_segment)
+    if not same_target:
+        _api_version(errors, SPEC.child("scaleTargetRef"), target)
     for position, metric in enumerate(items(spec, "metrics")):
         _metric(errors, SPEC.child("metrics").index(position), metric)
+
+
+def autoscaler_update(errors: ErrorList, new: Object, old: Object) -> None:
+    """Check a HorizontalPodAutoscaler that replaces another."""
+    after, before = ((part.get("spec") or {}).get("scaleTargetRef") or {} for part in (new, old))
+    same = all((after.get(field) or "") == (before.get(field) or "") for field in ("apiVersion", "kind"))
+    autoscaler(errors, new, same_target=same)
+
+
+def _api_version(errors: ErrorList, at: Path, target: Object) -> None:
+    version = target.get("apiVersion") or ""
+    if version.count("/") > 1:
+        errors.invalid(at.child("apiVersion"), version, f"unexpected GroupVersion string: {version}")
+    elif target.get("kind") != "ReplicationController" and not version.rpartition("/")[0]:
+        errors.invalid(at.child("apiVersion"), version, "apiVersion must specify API group")
 
 
 def _metric(errors: ErrorList, at: Path, metric: Object) -> None:

@@ -217,7 +217,7 @@ def _stateful_set(errors: ErrorList, spec: Object, *, new: bool) -> None:
     if new and (service := spec.get("serviceName")):
         checks.name(errors, SPEC.child("serviceName"), service, names.dns1123_label)
     _selector(errors, spec, "statefulset")
-    claimed = [(template.get("metadata") or {}).get("name") or "" for template in templates]
+    claimed = dict.fromkeys((template.get("metadata") or {}).get("name") or "" for template in templates)
     _template(
         errors,
         spec,
