@@ -229,15 +229,21 @@ def test_a_list_map_keeps_others_items_and_uses_the_default_of_a_key() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"replicas": "1"}, ".spec.replicas: expected numeric (int or float), got str"),
+        ({"replicas": "1"}, ".spec.replicas: expected numeric (int or float), got string"),
         ({"nope": 1}, ".spec.nope: field not declared in schema"),
         (
             {"ports": [{"port": 1}, {"port": 1, "protocol": "TCP"}]},
             '.spec.ports: duplicate entries for key [port=1,protocol="TCP"]',
         ),
         ({"finalizers": ["x", "x"]}, '.spec.finalizers: duplicate entries for key [="x"]'),
-        ({"labels": {"a": 1}}, ".spec.labels.a: expected string, got int"),
-        ({"args": [1]}, ".spec.args[0]: expected string, got int"),
+        ({"labels": {"a": 1}}, ".spec.labels.a: expected string, got &value.valueUnstructured{Value:1}"),
+        ({"args": [1]}, ".spec.args[0]: expected string, got &value.valueUnstructured{Value:1}"),
+        ({"labels": ["x", 1]}, ".spec.labels: expected map, got &{[x 1]}"),
+        (
+            {"labels": {"a": {"b": ["x", None, 1e20]}}},
+            ".spec.labels.a: expected string, got &value.valueUnstructured{Value:"
+            + 'map[string]interface {}{"b":[]interface {}{"x", interface {}(nil), 1e+20}}}',
+        ),
         (
             {"finalizers": [None]},
             ".spec.finalizers: element 0: associative list without keys has an element that's an explicit null",

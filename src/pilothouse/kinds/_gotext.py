@@ -5,7 +5,11 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["JSON_NAMES", "TYPE_NAMES", "string_verb", "type_name", "value_text"]
+from ._goformats import INT64, quote
+
+__all__ = ["JSON_NAMES", "TYPE_NAMES", "source_text", "string_verb", "type_name", "value_text"]
+
+_LEAST, _MOST = INT64
 
 TYPE_NAMES: dict[type, str] = {
     dict: "map[string]interface {}",
@@ -42,10 +46,32 @@ def value_text(value: Any) -> str:
             return value
         case float():
             return _float_text(value)
+        case int():
+            return str(value) if _LEAST <= value <= _MOST else _float_text(float(value))
         case dict():
             return "map[" + " ".join(f"{key}:{value_text(value[key])}" for key in sorted(value)) + "]"
         case list():
             return "[" + " ".join(value_text(item) for item in value) + "]"
+    return str(value)
+
+
+def source_text(value: Any) -> str:
+    """Print a JSON value as Go's `%#v` does: `map[string]interface {}{"a":1}`. Numbers count as floats."""
+    match value:
+        case None:
+            return "interface {}(nil)"
+        case str():
+            return quote(value)
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return _float_text(float(value))
+        case dict():
+            return (
+                f"{TYPE_NAMES[dict]}{{" + ", ".join(f"{quote(k)}:{source_text(value[k])}" for k in sorted(value)) + "}"
+            )
+        case list():
+            return f"{TYPE_NAMES[list]}{{{', '.join(map(source_text, value))}}}"
     return str(value)
 
 
@@ -64,12 +90,12 @@ def string_verb(value: Any) -> str:
 
 
 def _float_text(value: float) -> str:
-    """Print the shortest digits that read back the same, with an exponent from 1e+21 and below 1e-4."""
+    """Print the shortest digits that read back the same, with an exponent from 1e+06 and below 1e-4."""
     number = Decimal(repr(value)).normalize()
     if number == 0:
         return "-0" if number.is_signed() else "0"
     exponent = number.adjusted()
-    if -4 <= exponent < 21:
+    if -4 <= exponent < 6:
         return format(number, "f")
     sign, digits, _ = number.as_tuple()
     mantissa = "".join(map(str, digits))

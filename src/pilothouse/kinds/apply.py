@@ -237,7 +237,8 @@ class FieldManager:
                 "Incorrect version specified in apply patch. "
                 f"Specified patch version: {version}, expected: {self.api_version}"
             )
-        if (applied.get("metadata") or {}).get("managedFields") is not None:
+        metadata = applied.get("metadata")
+        if isinstance(metadata, dict) and metadata.get("managedFields") is not None:
             raise ApplyRefusedError("metadata.managedFields must be nil")
         check_typed(self._node, applied)
 

@@ -32,6 +32,7 @@ from .schema import ANY, Schema
 
 __all__ = [
     "DecodeError",
+    "coded",
     "decode",
     "duplicate_fields",
     "has_duplicates",
@@ -152,7 +153,7 @@ class _Decoding:
     def _scalar(self, schema: Schema, value: Any, place: Place) -> Any:
         """Return a value that is no container as Go writes it again; refuse what stands where it does not belong."""
         if schema.format in _CODED:
-            return _coded(schema.format, value, place)
+            return coded(schema.format, value, place)
         if schema.format == "byte" and isinstance(value, str):
             if fault := base64_fault(value):
                 return self._refuse(DecodeError(fault))
@@ -171,7 +172,8 @@ class _Decoding:
 _CODED = frozenset({"quantity", "date-time", "micro-time", "int-or-string"})
 
 
-def _coded(form: str, value: Any, place: Place) -> Any:
+def coded(form: str, value: Any, place: Place) -> Any:
+    """Return a quantity, time or int-or-string as Go writes it. Raises DecodeError."""
     if form == "quantity":
         try:
             return str(parse_json(value))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pilothouse.kinds._gotext import source_text, type_name, value_text
 from pilothouse.kinds.fieldset import LEAF, FieldSet, Path, insert, recursive_difference, union
 from pilothouse.kinds.schema import Schema
 
@@ -143,7 +144,14 @@ class Scalar(TypeNode):
 
 def fault(expected: str, value: Any) -> str:
     """Say what was expected in place of a value."""
-    return f": expected {expected}, got {type(value).__name__}"
+    match expected:
+        case "string":
+            got = f"&value.valueUnstructured{{Value:{source_text(value)}}}"
+        case "numeric (int or float)":
+            got = type_name(value)
+        case _:
+            got = f"&{{{value_text(value)}}}"
+    return f": expected {expected}, got {got}"
 
 
 class Atomic(TypeNode):

@@ -325,7 +325,7 @@ class Changing:
         return live if same and live is not None else served.default(_own(named))
 
     def _fitting(self, call: Call, new: Object, applied: Object) -> Object:
-        """Return what came of an applied configuration as its Go type holds it, which the types of apply do not tell."""
+        """Return what came of an applied configuration as its Go type holds it; apply's own types tell less."""
         served = call.served
         if served.custom is not None:
             return new

@@ -11,11 +11,14 @@ from pilothouse.apiserver.model import Request
 from pilothouse.apiserver.ports import Object
 from pilothouse.apiserver.rest.bodies import Decoded, media_type, read_yaml, told
 from pilothouse.apiserver.rest.gojson import syntax_error
+from pilothouse.apiserver.rest.patchedtext import in_order, patched_text, touched_by
 from pilothouse.apiserver.rest.served import Served
 from pilothouse.kinds import jsonpatch, mergepatch, strategicpatch
+from pilothouse.kinds._gotext import value_text
 from pilothouse.kinds.fielderrors import ErrorList, Path
 from pilothouse.kinds.patcherrors import PatchError
 from pilothouse.kinds.prune import duplicate_fields, strict_decoding_error
+from pilothouse.kinds.restoring import restore_fault
 from pilothouse.kinds.status import (
     ApiStatus,
     BadRequest,
@@ -84,20 +87,64 @@ class Patch:
             raise patch_status(error) from None
 
     def decoded(self, changed: Object, validation: str, warn: Callable[[str], None]) -> Object:
-        """Return the patched object without unknown fields; under Strict these are faults of the patch."""
+        """Return the patched object without unknown fields; under Strict these are faults of the patch.
+
+        Raises Invalid, which shows the patch, where the object does not fit its kind.
+        """
         messages: list[str] = []
-        made = self.served.decode(Decoded(changed, None), "Warn", messages.append)
+        try:
+            made = self.served.decode(Decoded(changed, None), "Warn", messages.append)
+        except BadRequest as error:
+            raise self._unfit(changed, error) from None
         if validation == "Ignore":
             return made
+        if messages:
+            messages = self._in_order(changed, messages)
         repeated = duplicate_fields(self.raw) if self.media != JSON_PATCH else jsonpatch.unknown_fields(self.content)
         messages = [*repeated, *messages]
         if messages and validation == "Strict":
-            errors = ErrorList()
-            why = strict_decoding_error(messages)
-            errors.invalid(Path("patch"), self.raw.decode("utf-8", "replace"), why)
-            raise invalid("", "", "", errors)
+            raise self._invalid(changed, strict_decoding_error(messages))
         told(messages, self.served.resource.kind, self.served.resource.version, validation, warn)
         return made
+
+    def _in_order(self, changed: Object, messages: list[str]) -> list[str]:
+        """Return what is told of unknown fields in the order in which Kubernetes finds them."""
+        if self.media == STRATEGIC:
+            return sorted(messages)
+        if self.served.custom is not None:
+            return messages
+        told_again: list[str] = []
+        self.served.decode(Decoded(self._arranged(changed), None), "Warn", told_again.append)
+        return told_again
+
+    def _arranged(self, changed: Object) -> Object:
+        """Return the patched object with its fields in the order of the text that Kubernetes makes of it."""
+        touched = touched_by(self.content) if self.media == JSON_PATCH else self.content
+        arranged: Object = in_order(changed, None if self.served.custom is not None else touched)
+        return arranged
+
+    def _unfit(self, changed: Object, error: BadRequest) -> ApiStatus:
+        """Return the refusal of a patched object that does not fit its kind."""
+        why = ""
+        if self.media == STRATEGIC:
+            why = restore_fault(self.served.schema, changed) or ""
+        elif self.served.custom is None:
+            # With several faults, the first of the text counts.
+            try:
+                self.served.decode(Decoded(self._arranged(changed), None), "Ignore", lambda _: None)
+            except BadRequest as first:
+                error = first
+        kind = self.served.resource.kind
+        return self._invalid(
+            changed, why or error.message.partition(f" cannot be handled as a {kind}: ")[2] or error.message
+        )
+
+    def _invalid(self, changed: Object, why: str) -> ApiStatus:
+        """Return the refusal of a patched object: it shows the patch where that was merged, else what came of it."""
+        errors = ErrorList()
+        shown = value_text(self.content) if self.media == STRATEGIC else patched_text(self._arranged(changed))
+        errors.invalid(Path("patch"), shown, why)
+        return invalid("", "", "", errors)
 
 
 _CLASSES: dict[int, type[ApiStatus]] = {
