@@ -13,7 +13,7 @@ from ._gonames import Place, go_type
 from .prune import DecodeError, coded
 from .schema import ANY, Schema
 
-__all__ = ["restore_fault"]
+__all__ = ["restore_fault", "with_restored_numbers"]
 
 _KINDS: dict[type, str] = {dict: "map", list: "slice", str: "string", bool: "bool", int: "int64", float: "float64"}
 _FIRST = {"kind": 0, "apiVersion": 1, "metadata": 2}
@@ -23,6 +23,24 @@ _FIRST = {"kind": 0, "apiVersion": 1, "metadata": 2}
 def restore_fault(schema: Schema, value: Any) -> str | None:
     """Return what is wrong with the first value that its Go type cannot take, or None where all fit."""
     return _fault(schema, value, None)
+
+
+def with_restored_numbers(schema: Schema, value: Any) -> Any:
+    """Return a value without a fault with its integers as Go's conversion leaves those that are too large."""
+    match schema.shape:
+        case "object" if isinstance(value, dict):
+            fields = schema.fields
+            return {n: with_restored_numbers(fields[n], v) if n in fields else v for n, v in value.items()}
+        case "map" if isinstance(value, dict):
+            return {name: with_restored_numbers(schema.element or ANY, item) for name, item in value.items()}
+        case "list" if isinstance(value, list):
+            return [with_restored_numbers(schema.element or ANY, item) for item in value]
+        case "integer" if isinstance(value, int | float):
+            whole = int(value)
+            if not INT64[0] <= whole <= INT64[1]:
+                whole = INT64[0]
+            return whole if schema.format != "int32" else (whole + 2**31) % 2**32 - 2**31
+    return value
 
 
 def _fault(schema: Schema, value: Any, place: Place) -> str | None:

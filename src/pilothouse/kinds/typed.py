@@ -272,6 +272,11 @@ class _Object(_Container):
         return value if fields.keys() >= value.keys() else {n: v for n, v in value.items() if n in fields}
 
 
+_ZEROS: dict[str, Any] = {"string": "", "integer": 0}
+_ALWAYS = {"io.k8s.api.core.v1.LocalObjectReference": ("name",)}
+"""Fields that have the zero value for a default though they are not required."""
+
+
 class _Compiler:
     """Makes one node for each schema node of one kind, when it is first met."""
 
@@ -289,6 +294,11 @@ class _Compiler:
         keys = schema.list_keys if schema.list_type == "map" else ()
         declared = {name: element.fields[name] for name in keys if name in element.fields}
         defaults = {name: found.default for name, found in declared.items() if found.has_default}
+        if element.name:
+            # The fields that Go always writes have their zero value for a default.
+            always = (*element.required, *_ALWAYS.get(element.name, ()))
+            zeros = {name: _ZEROS.get(found.shape) for name, found in declared.items() if name in always}
+            defaults = {**{name: zero for name, zero in zeros.items() if zero is not None}, **defaults}
         return AssociativeList(self.node(element), keys, defaults)
 
     def _make(self, schema: Schema) -> TypeNode:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from pilothouse.kinds.fieldset import (
     LEAF,
     FieldSet,
@@ -35,8 +37,10 @@ class AssociativeList(TypeNode):
     def item_element(self, item: Any) -> str:
         """Return the path element of an item; raise TypedError where it has none."""
         if not self._keys:
-            if item is None or isinstance(item, dict | list):
-                kind = {"dict": "a map type", "list": "a list type"}.get(type(item).__name__, "an explicit null")
+            if isinstance(item, list):
+                raise TypedError(["not supported: associative list with lists as elements"])
+            if item is None or isinstance(item, dict):
+                kind = "an explicit null" if item is None else "a map type"
                 raise TypedError([f"associative list without keys has an element that's {kind}"])
             return value_element(item)
         if not isinstance(item, dict):
@@ -51,8 +55,9 @@ class AssociativeList(TypeNode):
             raise TypedError([f"{problem} (and doesn't have default values for any key fields)"])
         try:
             return key_element(pairs)
-        except TypeError as error:
-            raise TypedError([f"key fields {', '.join(self._keys)} must be scalars"]) from error
+        except TypeError:
+            # Not scalars, which the element's own check refuses by this path.
+            return "k:" + msgspec.json.encode(dict(pairs)).decode()
 
     def _group(self, items: Any) -> dict[str, list[Any]]:
         groups: dict[str, list[Any]] = {}

@@ -19,7 +19,7 @@ from pilothouse.apiserver.strategies.parts import PARTS
 from pilothouse.kinds.apply import ApplyConflictError, ApplyRefusedError
 from pilothouse.kinds.managedfields import ManagedFieldsError, keep_times
 from pilothouse.kinds.prune import DecodeError, decode
-from pilothouse.kinds.restoring import restore_fault
+from pilothouse.kinds.restoring import restore_fault, with_restored_numbers
 from pilothouse.kinds.status import (
     AlreadyExists,
     ApiStatus,
@@ -159,6 +159,8 @@ class Changing:
         errors = served.validate_update(live, new, subresource)
         if errors:
             raise call.refuse(call.info.name, errors)
+        if not subresource:
+            call.request.warnings.extend(served.warnings_about(new, live))
         if not screened:
             admitted.object = new
             await engine.validate(admitted)
@@ -331,10 +333,12 @@ class Changing:
             return new
         try:
             return decode(served.schema, new)[0]
-        except DecodeError as error:
+        except DecodeError:
             resource = served.resource
             kind = f"{resource.group}/{resource.version}, Kind={resource.kind}"
-            why = restore_fault(served.schema, new) or error
+            why = restore_fault(served.schema, new)
+            if why is None:
+                return decode(served.schema, with_restored_numbers(served.schema, new))[0]
             raise UnknownReason(
                 f"failed to convert new object ({_where(applied)}) to proper version: "
                 f"unable to convert unstructured object to {kind}: {why}"

@@ -16,9 +16,10 @@ from pilothouse.apiserver.rest.served import Served
 from pilothouse.kinds import jsonpatch, mergepatch, strategicpatch
 from pilothouse.kinds._gotext import value_text
 from pilothouse.kinds.fielderrors import ErrorList, Path
+from pilothouse.kinds.goorder import as_written
 from pilothouse.kinds.patcherrors import PatchError
 from pilothouse.kinds.prune import duplicate_fields, strict_decoding_error
-from pilothouse.kinds.restoring import restore_fault
+from pilothouse.kinds.restoring import restore_fault, with_restored_numbers
 from pilothouse.kinds.status import (
     ApiStatus,
     BadRequest,
@@ -95,7 +96,7 @@ class Patch:
         try:
             made = self.served.decode(Decoded(changed, None), "Warn", messages.append)
         except BadRequest as error:
-            raise self._unfit(changed, error) from None
+            made = self._restored(changed, error, messages.append)
         if validation == "Ignore":
             return made
         if messages:
@@ -119,25 +120,29 @@ class Patch:
 
     def _arranged(self, changed: Object) -> Object:
         """Return the patched object with its fields in the order of the text that Kubernetes makes of it."""
+        arranged: Object
+        if self.served.custom is not None:
+            arranged = in_order(changed, None)
+            return arranged
         touched = touched_by(self.content) if self.media == JSON_PATCH else self.content
-        arranged: Object = in_order(changed, None if self.served.custom is not None else touched)
+        arranged = in_order(as_written(changed, *self.served.resource.gvk), touched)
         return arranged
 
-    def _unfit(self, changed: Object, error: BadRequest) -> ApiStatus:
-        """Return the refusal of a patched object that does not fit its kind."""
-        why = ""
+    def _restored(self, changed: Object, error: BadRequest, warn: Callable[[str], None]) -> Object:
+        """Return a patched object that Go's decoder refuses, where it was put together without it; else refuse it."""
+        schema = self.served.schema
         if self.media == STRATEGIC:
-            why = restore_fault(self.served.schema, changed) or ""
-        elif self.served.custom is None:
+            if why := restore_fault(schema, changed):
+                raise self._invalid(changed, why)
+            return self.served.decode(Decoded(with_restored_numbers(schema, changed), None), "Warn", warn)
+        if self.served.custom is None:
             # With several faults, the first of the text counts.
             try:
-                self.served.decode(Decoded(self._arranged(changed), None), "Ignore", lambda _: None)
+                self.served.decode(Decoded(self._arranged(changed), None), "Ignore", warn)
             except BadRequest as first:
                 error = first
         kind = self.served.resource.kind
-        return self._invalid(
-            changed, why or error.message.partition(f" cannot be handled as a {kind}: ")[2] or error.message
-        )
+        raise self._invalid(changed, error.message.partition(f" cannot be handled as a {kind}: ")[2] or error.message)
 
     def _invalid(self, changed: Object, why: str) -> ApiStatus:
         """Return the refusal of a patched object: it shows the patch where that was merged, else what came of it."""
