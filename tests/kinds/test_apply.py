@@ -240,8 +240,8 @@ def test_a_list_map_keeps_others_items_and_uses_the_default_of_a_key() -> None:
         ({"args": [1]}, ".spec.args[0]: expected string, got &value.valueUnstructured{Value:1}"),
         ({"labels": ["x", 1]}, ".spec.labels: expected map, got &{[x 1]}"),
         (
-            {"labels": {"": ["x", None]}},
-            '.spec.labels.: expected string, got &value.valueUnstructured{Value:[]interface {}{"x", interface {}(nil)}}',
+            {"labels": {"": ["x"]}},
+            '.spec.labels.: expected string, got &value.valueUnstructured{Value:[]interface {}{"x"}}',
         ),
         (
             {"finalizers": [None]},

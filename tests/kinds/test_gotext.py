@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pilothouse.kinds._gotext import string_verb, type_name, value_text
+from pilothouse.kinds._gotext import source_text, string_verb, type_name, value_text
 
 VALUES: list[tuple[Any, str, str, str]] = [
     (None, "<nil>", "%!s(<nil>)", "%!s(<nil>)"),
@@ -34,3 +34,23 @@ def test_a_value_is_printed_as_go_does(value: Any, plain: str, as_string: str, k
     assert value_text(value) == plain
     assert string_verb(value) == as_string
     assert type_name(value) == kind
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "interface {}(nil)"),
+        (True, "true"),
+        ('a"b', r'"a\"b"'),
+        (1, "1"),
+        (1000000, "1e+06"),
+        (10**20, "1e+20"),
+        ({"b": ["x", None], "a": 1.5}, 'map[string]interface {}{"a":1.5, "b":[]interface {}{"x", interface {}(nil)}}'),
+    ],
+)
+def test_a_value_is_printed_as_it_stands_in_sources(value: Any, shown: str) -> None:
+    assert source_text(value) == shown
+
+
+def test_integers_beyond_64_bits_are_floats() -> None:
+    assert value_text([10**20, 2**63 - 1]) == "[1e+20 9223372036854775807]"

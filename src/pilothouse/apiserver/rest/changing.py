@@ -332,6 +332,9 @@ class Changing:
         if served.custom is not None:
             return new
         try:
+            # The live object fits already; only what was applied can be wrong, or written in another way.
+            if decode(served.schema, applied)[0] == applied:
+                return new
             return decode(served.schema, new)[0]
         except DecodeError:
             resource = served.resource
