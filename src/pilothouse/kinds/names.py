@@ -397,6 +397,11 @@ def _address(value: str) -> tuple[Address | None, bool]:
         return None, False
 
 
+def plain_address(value: str) -> Address | None:
+    """Return an address, zeros before its decimal parts passed over; None for what is none."""
+    return _address(value)[0]
+
+
 def _without_zeros(part: str) -> str:
     return part.lstrip("0") or "0" if part else part
 

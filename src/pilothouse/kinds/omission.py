@@ -50,7 +50,7 @@ def _dropper(message: str) -> _Drop:
     """Return what takes empty fields out of one message's object. Messages within are looked at when first met."""
     fields = {field.name: field for field in _flat(message)}
     omitted = frozenset(name for name, field in fields.items() if _left_out(field))
-    nothing = frozenset(name for name, field in fields.items() if field.shown and field.label)
+    touched = omitted | {name for name, field in fields.items() if field.shown and field.label}
     steps: dict[str, _Drop | None] = {}
 
     def drop(obj: Any) -> None:
@@ -59,21 +59,26 @@ def _dropper(message: str) -> _Drop:
         gone: list[str] | None = None
         for name, value in obj.items():
             if not value:
-                if value is not None:
-                    if name in omitted:
-                        gone = [*(gone or ()), name]
-                    elif name in nothing:
-                        obj[name] = None
+                if value is not None and name in touched:
+                    gone = [*(gone or ()), name]
                 continue
             if name not in steps:
                 steps[name] = _step(fields.get(name))
             step = steps[name]
             if step is not None:
                 step(value)
-        for name in gone or ():
-            del obj[name]
+        if gone:
+            _empty(obj, gone, omitted)
 
     return drop
+
+
+def _empty(obj: dict[str, Any], names: list[str], omitted: frozenset[str]) -> None:
+    for name in names:
+        if name in omitted:
+            del obj[name]
+        else:
+            obj[name] = None
 
 
 def _left_out(field: Field) -> bool:

@@ -129,6 +129,7 @@ class Creating:
         errors = served.validate_create(obj)
         if errors:
             raise call.refuse(name, errors)
+        call.request.warnings.extend(served.warnings_about(obj))
         admitted.name, admitted.object = name, obj
         await engine.validate(admitted)
         key = key_of(metadata.get("namespace") or "", name)

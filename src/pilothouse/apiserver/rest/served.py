@@ -32,6 +32,7 @@ from pilothouse.kinds.validation import (
     validate_subresource_update,
     validate_update,
 )
+from pilothouse.kinds.warnings import warns_of
 
 __all__ = ["Custom", "CustomStrategy", "Served"]
 
@@ -48,6 +49,22 @@ def complete_definition(errors: ErrorList, new: Object, old: Object | None = Non
     from pilothouse.apiserver import crds  # noqa: PLC0415  # heavy
 
     return crds.complete_definition(errors, new, old)
+
+
+def definition_warnings(new: Object, old: Object | None) -> list[str]:
+    """Return the warnings about a definition; its compiler has been imported to check it."""
+    from pilothouse.apiserver import crds  # noqa: PLC0415  # heavy
+
+    return crds.definition_warnings(new, old)
+
+
+def custom_warnings(new: Object, old: Object | None) -> list[str]:
+    """Return the warnings about a custom object."""
+    if not new["metadata"].get("finalizers"):
+        return []
+    from pilothouse.apiserver.crds.warnings import finalizer_warnings  # noqa: PLC0415  # heavy, and few have any
+
+    return finalizer_warnings(new, old)
 
 
 class Custom(Protocol):
@@ -220,6 +237,16 @@ class Served:
             return validate_subresource_update(old, new, self.resource.gvk, subresource)
         errors = validate_update(old, new, self.resource.gvk)
         return complete_definition(errors, new, old) if self.resource.full_name == _DEFINITIONS else errors
+
+    @cached_property
+    def _warns(self) -> Callable[[Object, Object | None], list[str]] | None:
+        if self.custom is not None or self.resource.full_name == _DEFINITIONS:
+            return custom_warnings if self.custom is not None else definition_warnings
+        return warns_of(self.resource.group, self.resource.kind)
+
+    def warnings_about(self, new: Object, old: Object | None = None) -> list[str]:
+        """Return what to tell the caller of a valid object, and what it replaces."""
+        return self._warns(new, old) if self._warns is not None else []
 
     async def load(self, entry: Entry) -> Object:
         """Return an object of the cache in the version that is served, to be changed as one likes."""
