@@ -40,7 +40,8 @@ QUANTITY = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinu
         (SECRET, {"data": {"a": 1}}, "cannot restore slice from int64"),
         (SECRET, {"data": {"a": ["x"]}}, "unrecognized type: uint8"),
         (DEPLOYMENT, {"spec": None, "unknown": 1, "metadata": {"labels": {"a": None}}}, None),
-        (POD, {"spec": 1, "metadata": "x"}, "cannot restore struct from: string"),
+        (POD, {"metadata": "x", "spec": 1}, "cannot restore struct from: string"),
+        (POD, {"spec": 1, "metadata": "x"}, "cannot restore struct from: int64"),
     ],
 )
 def test_the_first_value_that_does_not_fit_is_told(

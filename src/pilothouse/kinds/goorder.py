@@ -10,6 +10,74 @@ from pilothouse.kinds.protobuf._facts import fields_of, message_of
 __all__ = ["as_written"]
 
 _TYPE_META = ("kind", "apiVersion")
+_MOVED = {
+    "a.admissionregistration.v1.ValidatingWebhook": "failurePolicy>matchPolicy namespaceSelector>objectSelector",
+    "a.admissionregistration.v1.MutatingWebhook": "failurePolicy>matchPolicy namespaceSelector>objectSelector",
+    "a.admissionregistration.v1.WebhookClientConfig": ">url",
+    "a.apps.v1.DeploymentStatus": "updatedReplicas>readyReplicas unavailableReplicas>terminatingReplicas",
+    "a.apps.v1.DeploymentCondition": "lastTransitionTime>reason reason>message",
+    "a.apps.v1.ReplicaSetSpec": "replicas>minReadySeconds",
+    "a.apps.v1.ReplicaSetStatus": "terminatingReplicas>observedGeneration observedGeneration>conditions",
+    "a.autoscaling.v2.MetricSpec": "containerResource>external",
+    "a.autoscaling.v2.HPAScalingRules": ">stabilizationWindowSeconds",
+    "a.autoscaling.v2.MetricStatus": "containerResource>external",
+    "a.batch.v1.JobSpec": (
+        "activeDeadlineSeconds>podFailurePolicy podFailurePolicy>successPolicy "
+        "successPolicy>backoffLimit backoffLimit>backoffLimitPerIndex "
+        "backoffLimitPerIndex>maxFailedIndexes maxFailedIndexes>failedPodsLimit"
+    ),
+    "a.batch.v1.JobStatus": "failed>terminating completedIndexes>failedIndexes",
+    "a.batch.v1.CronJobSpec": "schedule>timeZone",
+    "a.certificates.v1.CertificateSigningRequestSpec": (
+        "request>signerName signerName>expirationSeconds expirationSeconds>usages"
+    ),
+    "a.certificates.v1.CertificateSigningRequestCondition": "type>status",
+    "a.core.v1.VolumeSource": "photonPersistentDisk>projected",
+    "a.core.v1.PersistentVolumeClaimSpec": "accessModes>selector",
+    "a.core.v1.ISCSIVolumeSource": "chapAuthSession>secretRef",
+    "a.core.v1.ISCSIPersistentVolumeSource": "chapAuthSession>secretRef",
+    "a.core.v1.ClusterTrustBundleProjection": "optional>path",
+    "a.core.v1.VolumeMount": "readOnly>recursiveReadOnly",
+    "a.core.v1.Container": (
+        "ports>envFrom resources>resizePolicy resizePolicy>restartPolicy "
+        "restartPolicy>restartPolicyRules volumeMounts>volumeDevices readinessProbe>startupProbe "
+        "terminationMessagePath>terminationMessagePolicy"
+    ),
+    "a.core.v1.PodCondition": "type>observedGeneration",
+    "a.core.v1.PodSpec": (
+        "volumes>initContainers containers>ephemeralContainers "
+        "serviceAccount>automountServiceAccountToken hostIPC>shareProcessNamespace"
+    ),
+    "a.core.v1.PodSecurityContext": (
+        "seLinuxOptions>windowsOptions runAsUser>runAsGroup supplementalGroups>supplementalGroupsPolicy"
+    ),
+    "a.core.v1.EphemeralContainerCommon": (
+        "ports>envFrom resources>resizePolicy resizePolicy>restartPolicy "
+        "restartPolicy>restartPolicyRules volumeMounts>volumeDevices readinessProbe>startupProbe "
+        "terminationMessagePath>terminationMessagePolicy"
+    ),
+    "a.core.v1.PodStatus": (
+        ">observedGeneration reason>nominatedNodeName hostIP>hostIPs podIP>podIPs startTime>initContainerStatuses"
+    ),
+    "a.core.v1.ReplicationControllerSpec": "replicas>minReadySeconds",
+    "a.core.v1.ReplicationControllerStatus": "availableReplicas>observedGeneration",
+    "a.core.v1.ServiceSpec": "clusterIP>clusterIPs topologyKeys>ipFamily ipFamilies>ipFamilyPolicy",
+    "a.core.v1.ServicePort": "protocol>appProtocol",
+    "a.core.v1.EndpointAddress": "nodeName>targetRef",
+    "a.core.v1.NodeSpec": "podCIDR>podCIDRs configSource>externalID",
+    "a.core.v1.Secret": "metadata>immutable stringData>type",
+    "a.core.v1.ConfigMap": "metadata>immutable",
+    "a.core.v1.SecurityContext": "seLinuxOptions>windowsOptions runAsUser>runAsGroup",
+    "a.discovery.v1.EndpointSlice": "metadata>addressType",
+    "a.networking.v1.IngressSpec": ">ingressClassName",
+    "a.networking.v1.HTTPIngressPath": "pathType>backend",
+    "a.networking.v1.IngressBackend": "service>resource",
+    "a.resource.v1.AllocatedDeviceStatus": "device>shareID",
+    "m.apis.meta.v1.OwnerReference": ">apiVersion",
+    "e.apiextensions.v1.WebhookClientConfig": ">url",
+    "e.apiextensions.v1.CustomResourceDefinitionVersion": "storage>deprecated deprecated>deprecationWarning",
+}
+"""Fields that do not stand by their numbers, each behind the one that is named before it; first where none is."""
 
 
 def as_written(obj: dict[str, Any], group: str, version: str, kind: str) -> dict[str, Any]:
@@ -61,4 +129,11 @@ def _order(message: str) -> list[tuple[str, str, str]]:
             found += _order(inner)
         else:
             found.append((field.name, field.label, inner))
+    for move in _MOVED.get(message, "").split():
+        before, _, name = move.partition(">")
+        names = [one for one, _, _ in found]
+        if name in names and (not before or before in names):
+            moved = found.pop(names.index(name))
+            names.remove(name)
+            found.insert(names.index(before) + 1 if before else 0, moved)
     return found

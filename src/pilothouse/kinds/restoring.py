@@ -16,12 +16,13 @@ from .schema import ANY, Schema
 __all__ = ["restore_fault", "with_restored_numbers"]
 
 _KINDS: dict[type, str] = {dict: "map", list: "slice", str: "string", bool: "bool", int: "int64", float: "float64"}
-_FIRST = {"kind": 0, "apiVersion": 1, "metadata": 2}
-"""Fields that come before others in the structs of all kinds."""
 
 
 def restore_fault(schema: Schema, value: Any) -> str | None:
-    """Return what is wrong with the first value that its Go type cannot take, or None where all fit."""
+    """Return what is wrong with the first value that its Go type cannot take, or None where all fit.
+
+    value: with its fields in the order of their structs (`goorder.as_written`), in which they are restored.
+    """
     return _fault(schema, value, None)
 
 
@@ -52,7 +53,7 @@ def _fault(schema: Schema, value: Any, place: Place) -> str | None:
         case "map":
             if not isinstance(value, dict):
                 return f"cannot restore map from {_kind(value)}"
-            return _first(schema.element or ANY, sorted(value.items()), place)
+            return _first(schema.element or ANY, value.items(), place)
         case "list":
             if not isinstance(value, list):
                 return f"cannot restore slice from {_kind(value)}"
@@ -71,9 +72,9 @@ def _fault(schema: Schema, value: Any, place: Place) -> str | None:
 def _object_fault(schema: Schema, value: Any, place: Place) -> str | None:
     if not isinstance(value, dict):
         return f"cannot restore struct from: {_kind(value)}"
-    for name in sorted(value, key=lambda name: (_FIRST.get(name, 3), name)):
+    for name, item in value.items():
         field = schema.fields.get(name)
-        if field is not None and (found := _fault(field, value[name], (place, schema.name, name))):
+        if field is not None and (found := _fault(field, item, (place, schema.name, name))):
             return found
     return None
 

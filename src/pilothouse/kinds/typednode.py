@@ -127,7 +127,7 @@ class Scalar(TypeNode):
     __slots__ = ("_shape",)
 
     def __init__(self, schema: Schema) -> None:
-        self._shape = "any" if schema.format in {"int-or-string", "quantity"} else schema.shape
+        self._shape: str = "any" if schema.format in {"int-or-string", "quantity"} else schema.shape
         if self._shape == "any" and schema.name:
             # A type that is written in several ways: of these Kubernetes judges nothing here.
             self._shape = "open"

@@ -17,6 +17,7 @@ from pilothouse.apiserver.storing import ChangedError
 from pilothouse.apiserver.strategies.base import Context
 from pilothouse.apiserver.strategies.parts import PARTS
 from pilothouse.kinds.apply import ApplyConflictError, ApplyRefusedError
+from pilothouse.kinds.goorder import as_written
 from pilothouse.kinds.managedfields import ManagedFieldsError, keep_times
 from pilothouse.kinds.prune import DecodeError, decode
 from pilothouse.kinds.restoring import restore_fault, with_restored_numbers
@@ -161,6 +162,7 @@ class Changing:
             raise call.refuse(call.info.name, errors)
         if not subresource:
             call.request.warnings.extend(served.warnings_about(new, live))
+        served.settle(new)
         if not screened:
             admitted.object = new
             await engine.validate(admitted)
@@ -339,7 +341,7 @@ class Changing:
         except DecodeError:
             resource = served.resource
             kind = f"{resource.group}/{resource.version}, Kind={resource.kind}"
-            why = restore_fault(served.schema, new)
+            why = restore_fault(served.schema, as_written(new, *served.resource.gvk))
             if why is None:
                 return decode(served.schema, with_restored_numbers(served.schema, new))[0]
             raise UnknownReason(

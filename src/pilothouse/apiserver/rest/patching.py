@@ -122,7 +122,9 @@ class Patch:
         """Return the patched object with its fields in the order of the text that Kubernetes makes of it."""
         arranged: Object
         if self.served.custom is not None:
-            arranged = in_order(changed, None)
+            # Unknown fields were taken out in place; the patch brings them again.
+            whole = mergepatch.apply(changed, msgspec.json.decode(self.raw)) if self.media == MERGE else changed
+            arranged = in_order(whole, None)
             return arranged
         touched = touched_by(self.content) if self.media == JSON_PATCH else self.content
         arranged = in_order(as_written(changed, *self.served.resource.gvk), touched)
@@ -132,7 +134,7 @@ class Patch:
         """Return a patched object that Go's decoder refuses, where it was put together without it; else refuse it."""
         schema = self.served.schema
         if self.media == STRATEGIC:
-            if why := restore_fault(schema, changed):
+            if why := restore_fault(schema, as_written(changed, *self.served.resource.gvk)):
                 raise self._invalid(changed, why)
             return self.served.decode(Decoded(with_restored_numbers(schema, changed), None), "Warn", warn)
         if self.served.custom is None:
