@@ -26,7 +26,7 @@ from pilothouse.kinds.omission import leave_out_empty, leave_out_empty_metadata
             {"spec": {"replicas": 0, "paused": False, "template": {"metadata": {"annotations": {}}}}},
             {"spec": {"replicas": 0, "template": {"metadata": {}}}},
         ),
-        (("rbac.authorization.k8s.io", "v1", "Role"), {"rules": []}, {"rules": None}),
+        (("rbac.authorization.k8s.io", "v1", "Role"), {"rules": []}, None),
         (
             ("networking.k8s.io", "v1", "NetworkPolicy"),
             {"spec": {"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}, {}]}},

@@ -8,7 +8,7 @@ import pytest
 
 from pilothouse.kinds.defaults import default
 from pilothouse.kinds.defaults.images import pull_policy
-from pilothouse.kinds.omission import leave_out_empty
+from pilothouse.kinds.omission import always_written
 from pilothouse.kinds.validation import validate_create, validate_update
 
 Object = dict[str, Any]
@@ -124,6 +124,7 @@ def test_an_image_with_too_long_a_name_has_no_tag(image: str, policy: str) -> No
     assert pull_policy(image) == policy
 
 
-def test_an_empty_list_that_is_always_written_is_null() -> None:
-    assert leave_out_empty({"rules": []}, "rbac.authorization.k8s.io", "v1", "Role") == {"rules": None}
-    assert leave_out_empty({"spec": {"limits": []}}, "", "v1", "LimitRange") == {"spec": {"limits": None}}
+def test_lists_that_are_always_written() -> None:
+    assert always_written("rbac.authorization.k8s.io", "v1", "Role") == (("", "rules"),)
+    assert always_written("", "v1", "LimitRange") == (("spec", "limits"),)
+    assert always_written("", "v1", "ConfigMap") == ()

@@ -12,7 +12,7 @@ from typing import Any
 
 from pilothouse.kinds.protobuf._facts import Field, fields_of, message_of
 
-__all__ = ["leave_out_empty", "leave_out_empty_metadata"]
+__all__ = ["always_written", "leave_out_empty", "leave_out_empty_metadata"]
 
 _Drop = Callable[[Any], None]
 _METADATA = "m.apis.meta.v1.ObjectMeta"
@@ -23,10 +23,7 @@ _FREE = ("JSONSchemaProps", "RawExtension", "FieldsV1", ".JSON")
 
 
 def leave_out_empty(obj: dict[str, Any], group: str, version: str, kind: str) -> dict[str, Any]:
-    """Take out of an object of a built-in kind what Go leaves out, in place; return the object.
-
-    Lists and maps that Go writes though they are empty become null, which they are once they have been stored.
-    """
+    """Take out of an object of a built-in kind what Go leaves out, in place; return the object."""
     drop = _drop_of(group, version, kind)
     if drop is not None:
         drop(obj)
@@ -37,6 +34,23 @@ def leave_out_empty_metadata(obj: dict[str, Any]) -> dict[str, Any]:
     """Take out of an object's metadata what Go leaves out, in place; return the object."""
     _dropper(_METADATA)(obj.get("metadata"))
     return obj
+
+
+def always_written(group: str, version: str, kind: str) -> tuple[tuple[str, str], ...]:
+    """Return the lists and maps of a kind, or of its `spec`, that Go writes even if empty: as ("", "rules").
+
+    Once stored they are null when they are empty, since their messages do not tell the two apart.
+    """
+    message = message_of(group, version, kind)
+    if message is None:
+        return ()
+    found = []
+    for field in _flat(message):
+        if field.shown and field.label:
+            found.append(("", field.name))
+        elif field.name == "spec" and field.word.startswith("@") and not field.label:
+            found += [("spec", inner.name) for inner in _flat(field.word[1:]) if inner.shown and inner.label]
+    return tuple(found)
 
 
 @cache
@@ -50,7 +64,6 @@ def _dropper(message: str) -> _Drop:
     """Return what takes empty fields out of one message's object. Messages within are looked at when first met."""
     fields = {field.name: field for field in _flat(message)}
     omitted = frozenset(name for name, field in fields.items() if _left_out(field))
-    touched = omitted | {name for name, field in fields.items() if field.shown and field.label}
     steps: dict[str, _Drop | None] = {}
 
     def drop(obj: Any) -> None:
@@ -59,7 +72,7 @@ def _dropper(message: str) -> _Drop:
         gone: list[str] | None = None
         for name, value in obj.items():
             if not value:
-                if value is not None and name in touched:
+                if name in omitted and value is not None:
                     gone = [*(gone or ()), name]
                 continue
             if name not in steps:
@@ -67,18 +80,10 @@ def _dropper(message: str) -> _Drop:
             step = steps[name]
             if step is not None:
                 step(value)
-        if gone:
-            _empty(obj, gone, omitted)
+        for name in gone or ():
+            del obj[name]
 
     return drop
-
-
-def _empty(obj: dict[str, Any], names: list[str], omitted: frozenset[str]) -> None:
-    for name in names:
-        if name in omitted:
-            del obj[name]
-        else:
-            obj[name] = None
 
 
 def _left_out(field: Field) -> bool:

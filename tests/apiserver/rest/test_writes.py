@@ -100,6 +100,30 @@ class TestCreating:
         assert sorted(reply.status for reply in replies) == [200] * 19 + [201]
 
 
+class TestCreatingOddly:
+    async def test_an_empty_list_that_is_always_written_is_owned_and_null(self, api: Api) -> None:
+        roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles"
+        body = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r"}, "rules": []}
+        made = await api.made(roles, body)
+        assert made["rules"] is None
+        assert made["metadata"]["managedFields"][0]["fieldsV1"] == {"f:rules": {}}
+        assert (await api.put(f"{roles}/r", body)).body == made
+
+    async def test_a_limit_range_without_a_name_gets_one(self, api: Api) -> None:
+        ranges = "/api/v1/namespaces/default/limitranges"
+        made = await api.made(ranges, {"apiVersion": "v1", "kind": "LimitRange", "spec": {"limits": []}})
+        assert (await api.get(f"{ranges}/{made['metadata']['name']}")).body == made
+
+    async def test_callers_are_warned_of_what_is_taken(self, api: Api) -> None:
+        ports = [{"containerPort": 80}, {"containerPort": 80}]
+        body = {**pod("p"), "spec": {"containers": [{"name": "c", "image": "x", "ports": ports}]}}
+        reply = await api.post(PODS, body)
+        at = "spec.containers[0].ports"
+        told = [value for name, value in reply.headers if name.lower() == "warning"]
+        assert told == [f'299 - "{at}[1]: duplicate port definition with {at}[0]"']
+        assert reply.status == 201
+
+
 class TestUpdating:
     @pytest.mark.parametrize("metadata", [{}, None, {"name": ""}])
     async def test_what_is_put_has_its_name(self, api: Api, metadata: object) -> None:

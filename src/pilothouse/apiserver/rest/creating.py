@@ -130,6 +130,7 @@ class Creating:
         if errors:
             raise call.refuse(name, errors)
         call.request.warnings.extend(served.warnings_about(obj))
+        served.settle(obj)
         admitted.name, admitted.object = name, obj
         await engine.validate(admitted)
         key = key_of(metadata.get("namespace") or "", name)

@@ -22,7 +22,7 @@ from pilothouse.kinds.defaults import default, has_defaults
 from pilothouse.kinds.emptyobjects import empty_object
 from pilothouse.kinds.fielderrors import ErrorList
 from pilothouse.kinds.fieldset import FieldSet, of_paths
-from pilothouse.kinds.omission import leave_out_empty, leave_out_empty_metadata
+from pilothouse.kinds.omission import always_written, leave_out_empty, leave_out_empty_metadata
 from pilothouse.kinds.registry import Registry, Resource
 from pilothouse.kinds.schema import ANY, Schema
 from pilothouse.kinds.table import schema_for
@@ -237,6 +237,17 @@ class Served:
             return validate_subresource_update(old, new, self.resource.gvk, subresource)
         errors = validate_update(old, new, self.resource.gvk)
         return complete_definition(errors, new, old) if self.resource.full_name == _DEFINITIONS else errors
+
+    @cached_property
+    def _written(self) -> tuple[tuple[str, str], ...]:
+        return () if self.custom is not None else always_written(*self.resource.gvk)
+
+    def settle(self, obj: Object) -> None:
+        """Make null, in place, what is so once it has been stored: empty lists that are written always."""
+        for part, name in self._written:
+            holder = obj.get(part) if part else obj
+            if holder and name in holder and not holder[name]:
+                holder[name] = None
 
     @cached_property
     def _warns(self) -> Callable[[Object, Object | None], list[str]] | None:

@@ -41,9 +41,6 @@ def pod_warnings(at: Path, pod: Object, *, is_pod: bool = False) -> list[str]:
     warnings: list[str] = []
     if spec.get("nodeSelector") or spec.get("affinity") or spec.get("topologySpreadConstraints"):
         warnings += _nodes(place, spec)
-    if annotations:
-        where = at.child("metadata", "annotations")
-        warnings += [f"{where.key(key)}: {text}" for key, text in _ANNOTATIONS.items() if key in annotations]
     if volumes := spec.get("volumes"):
         warnings += volume_warnings(place.child("volumes"), volumes)
     for field, key in _ONCE:
@@ -108,7 +105,7 @@ def _repeated(at: Path, items: list[Object] | None, field: str) -> list[str]:
 def _profiles(at: Path, spec: Object, annotations: Object, *, is_pod: bool) -> list[str]:
     """Warn of annotations in place of which there are fields now."""
     where, security = at.child("metadata", "annotations"), spec.get("securityContext") or {}
-    warnings = []
+    warnings = [f"{where.key(key)}: {text}" for key, text in _ANNOTATIONS.items() if key in annotations]
     if security.get("seccompProfile") is None and _SECCOMP_POD in annotations:
         warnings.append(f"{where.key(_SECCOMP_POD)}: {_SECCOMP}")
     for _, _, container in _each(spec):
