@@ -128,3 +128,45 @@ def test_lists_that_are_always_written() -> None:
     assert always_written("rbac.authorization.k8s.io", "v1", "Role") == (("", "rules"),)
     assert always_written("", "v1", "LimitRange") == (("spec", "limits"),)
     assert always_written("", "v1", "ConfigMap") == ()
+
+
+class TestLimitRanges:
+    GVK = ("", "v1", "LimitRange")
+
+    def limits(self, **limit: Any) -> list[str]:
+        return found({"metadata": {"name": "l"}, "spec": {"limits": [{"type": "Container", **limit}]}}, self.GVK)
+
+    def test_names_of_resources(self) -> None:
+        assert self.limits(max={"odd": 1})[:2] == [
+            'spec.limits[0].max[odd]: Invalid value: "odd": must be a standard resource type or fully qualified',
+            'spec.limits[0].max[odd]: Invalid value: "odd": must be a standard resource for containers',
+        ]
+
+    def test_defaults_lie_in_order(self) -> None:
+        given = {"default": {"cpu": "3"}, "defaultRequest": {"cpu": "4"}, "max": {"cpu": "2"}, "min": {"cpu": "1"}}
+        at = "spec.limits[0]"
+        request = f'{at}.defaultRequest[cpu]: Invalid value: "4": default request value 4 is greater than'
+        assert self.limits(**given) == [
+            f"{request} max value 2",
+            f"{request} default limit value 3",
+            f'{at}.default[cpu]: Invalid value: "2": default value 3 is greater than max value 2',
+        ]
+
+    def test_ratios(self) -> None:
+        given = {"min": {"cpu": "1"}, "max": {"cpu": "2"}, "maxLimitRequestRatio": {"cpu": "3"}}
+        (error,) = self.limits(**given)
+        assert error.endswith('Invalid value: "3": ratio 3 is greater than max/min = 2.000000')
+
+    def test_claims_have_storage(self) -> None:
+        (error,) = found({"metadata": {"name": "l"}, "spec": {"limits": [{"type": "PersistentVolumeClaim"}]}}, self.GVK)
+        assert error.startswith("spec.limits[0].limits: Required value: either minimum or maximum storage value")
+
+
+def test_a_secret_may_have_an_empty_value() -> None:
+    assert found({"metadata": {"name": "s"}, "data": {"a": None}}, ("", "v1", "Secret")) == []
+
+
+def test_the_image_of_a_pod_has_no_space_around() -> None:
+    body = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": " x"}]}}
+    (error,) = found(body, ("", "v1", "Pod"))
+    assert error == ('spec.containers[0].image: Invalid value: " x": must not have leading or trailing whitespace')

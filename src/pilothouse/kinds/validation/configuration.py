@@ -1,4 +1,4 @@
-"""Validation of ConfigMaps, Secrets, Namespaces, quotas and limit ranges."""
+"""Validation of ConfigMaps, Secrets, Namespaces and quotas."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pilothouse.kinds.validation.resources import amount, quota_resource_name
 __all__ = [
     "config_map",
     "config_map_update",
-    "limit_range",
     "namespace",
     "resource_quota",
     "resource_quota_update",
@@ -28,16 +27,16 @@ _SIZE_MAXIMUM = 1024 * 1024
 _DATA = Path("data")
 _FROZEN = "field is immutable when `immutable` is set"
 _ACCOUNT = "kubernetes.io/service-account.name"
-_LIMIT_TYPES = ("Pod", "Container", "PersistentVolumeClaim")
-_POD_FORBIDDEN = ("default", "defaultRequest")
 
 
 def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _decoded_size(text: str) -> int:
-    """Give the size of what base64 text holds, without decoding it."""
+def _decoded_size(text: str | None) -> int:
+    """Give the size of what base64 text holds, without decoding it; null is empty."""
+    if not text:
+        return 0
     return len(text) * 3 // 4 - (text.endswith("=") + text.endswith("=="))
 
 
@@ -110,7 +109,7 @@ def _docker(errors: ErrorList, key: str, data: Object) -> None:
         errors.required(_DATA.key(key))
         return
     try:
-        content = json.loads(base64.b64decode(data[key]))
+        content = json.loads(base64.b64decode(data[key] or ""))
     except (binascii.Error, ValueError):
         content = None
     if content is not None and not isinstance(content, dict):
@@ -153,42 +152,3 @@ def resource_quota_update(errors: ErrorList, new: Object, old: Object) -> None:
     scopes, before = (list(items(part.get("spec") or {}, "scopes")) for part in (new, old))
     if set(scopes) != set(before):
         errors.invalid(SPEC.child("scopes"), scopes, checks.IMMUTABLE)
-
-
-def limit_range(errors: ErrorList, obj: Object) -> None:
-    """Check a LimitRange, its metadata apart."""
-    seen: set[str] = set()
-    for position, limit in enumerate(items(obj.get("spec") or {}, "limits")):
-        at, kind = SPEC.child("limits").index(position), limit.get("type") or ""
-        messages = names.qualified_name(kind)
-        for message in messages:
-            errors.invalid(at.child("type"), kind, message)
-        if not messages and "/" not in kind and kind not in _LIMIT_TYPES:
-            errors.invalid(at.child("type"), kind, "must be a standard limit type or fully qualified")
-        if kind in seen:
-            errors.duplicate(at.child("type"), kind)
-        seen.add(kind)
-        for field in _POD_FORBIDDEN if kind == "Pod" else ():
-            if limit.get(field):
-                errors.forbidden(at.child(field), "may not be specified when `type` is 'Pod'")
-        _ordered(errors, at, limit)
-
-
-def _ordered(errors: ErrorList, at: Path, limit: Object) -> None:
-    for low, high in (("min", "max"), ("min", "default"), ("min", "defaultRequest"), ("default", "max")):
-        for key, value in (limit.get(low) or {}).items():
-            other = (limit.get(high) or {}).get(key)
-            if other is None or not parse(str(other)) < parse(str(value)):
-                continue
-            field = low if high == "max" else high
-            if (low, high) == ("min", "max"):
-                text = f"min value {value} is greater than max value {other}"
-            elif low == "min":
-                text = f"min value {value} is greater than {_NOUNS[high]} value {other}"
-            else:
-                text = f"default value {value} is greater than max value {other}"
-            shown = value if field == low else other
-            errors.invalid(at.child(field).key(key), str(shown), text)
-
-
-_NOUNS = {"default": "default", "defaultRequest": "default request"}

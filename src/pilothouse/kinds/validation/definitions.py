@@ -100,7 +100,7 @@ def _structural(errors: ErrorList, at: Path, schema: Object, missing: str) -> No
     if properties and others is not None:
         errors.forbidden(at.child("additionalProperties"), "additionalProperties and properties are mutual exclusive")
     for name, inner in (properties or {}).items():
-        _structural(errors, at.child("properties").key(name), inner, _FIELD)
+        _structural(errors, at.child("properties").key(name), inner or {}, _FIELD)
     if isinstance(others, dict):
         _structural(errors, at.child("additionalProperties"), others, _FIELD)
     if isinstance(schema.get("items"), dict):

@@ -41,6 +41,12 @@ def pod_create(errors: ErrorList, obj: Object) -> None:
     """Check a new Pod, its metadata apart."""
     spec: Object = obj.get("spec") or {}
     pod_spec(errors, SPEC, spec, is_pod=True)
+    for field in ("containers", "initContainers"):
+        for position, container in enumerate(items(spec, field)):
+            image = container.get("image") or ""
+            if image != image.strip():
+                place = SPEC.child(field).index(position).child("image")
+                errors.invalid(place, image, "must not have leading or trailing whitespace")
     if spec.get("ephemeralContainers"):
         errors.forbidden(SPEC.child("ephemeralContainers"), "cannot be set on create")
     if spec.get("nodeName") and spec.get("schedulingGates"):

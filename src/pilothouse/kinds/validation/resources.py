@@ -9,7 +9,14 @@ from pilothouse.kinds.fielderrors import ErrorList, Path
 from pilothouse.kinds.quantity import ZERO, Quantity, parse
 from pilothouse.kinds.validation.checks import Object
 
-__all__ = ["amount", "container_resources", "quota_resource_name"]
+__all__ = [
+    "amount",
+    "container_resource_name",
+    "container_resources",
+    "may_overcommit",
+    "quota_resource_name",
+    "resource_name",
+]
 
 _CONTAINER = frozenset({"cpu", "memory", "ephemeral-storage"})
 _HUGE_PAGES = "hugepages-"
@@ -40,11 +47,13 @@ def _is_extended(name: str) -> bool:
     return not _is_native(name) and not name.startswith("requests.") and not names.qualified_name(f"requests.{name}")
 
 
-def _may_overcommit(name: str) -> bool:
+def may_overcommit(name: str) -> bool:
+    """Say whether more of a resource may be promised than there is."""
     return _is_native(name) and not name.startswith(_HUGE_PAGES)
 
 
-def _resource_name(errors: ErrorList, at: Path, name: str) -> bool:
+def resource_name(errors: ErrorList, at: Path, name: str) -> bool:
+    """Check the name of a resource; say whether it is well formed."""
     messages = names.qualified_name(name)
     for message in messages:
         errors.invalid(at, name, message)
@@ -55,10 +64,11 @@ def _resource_name(errors: ErrorList, at: Path, name: str) -> bool:
     return True
 
 
-def _container_resource_name(errors: ErrorList, at: Path, name: str) -> None:
+def container_resource_name(errors: ErrorList, at: Path, name: str) -> None:
+    """Check the name of a resource of which a container has some."""
     if name in _CONTAINER:
         return
-    _resource_name(errors, at, name)
+    resource_name(errors, at, name)
     if "/" not in name:
         if not name.startswith(_HUGE_PAGES):
             errors.invalid(at, name, "must be a standard resource for containers")
@@ -68,7 +78,7 @@ def _container_resource_name(errors: ErrorList, at: Path, name: str) -> None:
 
 def quota_resource_name(errors: ErrorList, at: Path, name: str) -> None:
     """Check the name of what a quota limits."""
-    _resource_name(errors, at, name)
+    resource_name(errors, at, name)
     if "/" not in name and name not in _QUOTA and not name.startswith((_HUGE_PAGES, f"requests.{_HUGE_PAGES}")):
         errors.invalid(at, name, "must be a standard resource for quota")
 
@@ -89,7 +99,7 @@ def container_resources(errors: ErrorList, at: Path, resources: Object, claims: 
         for key, value in amounts.items():
             if key not in _CONTAINER or value < ZERO:
                 place = at.child(field).key(key)
-                _container_resource_name(errors, place, key)
+                container_resource_name(errors, place, key)
                 amount(errors, place, key, value)
             if field == "requests":
                 _against_limit(errors, at, key, value, limits.get(key))
@@ -101,9 +111,9 @@ def container_resources(errors: ErrorList, at: Path, resources: Object, claims: 
 
 def _against_limit(errors: ErrorList, at: Path, key: str, value: Quantity, limit: Quantity | None) -> None:
     if limit is None:
-        if not _may_overcommit(key):
+        if not may_overcommit(key):
             errors.required(at.child("limits"), "Limit must be set for non overcommitable resources")
-    elif value != limit and not _may_overcommit(key):
+    elif value != limit and not may_overcommit(key):
         errors.invalid(at.child("requests"), str(value), f"must be equal to {key} limit of {limit}")
     elif limit < value:
         errors.invalid(at.child("requests"), str(value), f"must be less than or equal to {key} limit of {limit}")
