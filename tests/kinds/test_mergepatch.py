@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pilothouse.kinds.mergepatch import apply, diff, equal, merge
+from pilothouse.kinds.mergepatch import apply, diff, equal, merge, same
 from pilothouse.kinds.patcherrors import BadRequest
 
 RFC_7386_APPENDIX_A: list[tuple[Any, Any, Any]] = [
@@ -124,3 +124,19 @@ def test_values_are_equal_when_their_encodings_are(left: Any, right: Any) -> Non
     encoded = [msgspec.json.encode(value, order="sorted") for value in (left, right)]
     if not any(b"-0.0" in text for text in encoded):
         assert equal(left, right) == (encoded[0] == encoded[1])
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        ({"a": 1}, {"a": True}, False),
+        ({"a": [1]}, {"a": [1.0]}, False),
+        ({"a": 0}, {"a": False}, False),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+        ({"a": 1}, {"a": 2}, False),
+        (None, None, True),
+        (None, {}, False),
+    ],
+)
+def test_what_python_takes_for_equal_may_differ_in_json(left: Any, right: Any, expected: bool) -> None:
+    assert same(left, right) is expected

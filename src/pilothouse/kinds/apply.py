@@ -35,6 +35,7 @@ from pilothouse.kinds.managedfields import (
     encode_managed,
     format_time,
 )
+from pilothouse.kinds.mergepatch import same
 from pilothouse.kinds.schema import Schema
 from pilothouse.kinds.typed import Comparison, TypedError, TypeNode, check_typed, compile_schema, without_emptied
 
@@ -283,7 +284,8 @@ class FieldManager:
         merged: Object = self._node.merge(base, applied)
         merged = self._pruned(merged, managed, fields, last)
         managed, _ = self._settled(base, merged, managed, identity, force=force)
-        changed = live is None or merged != live
+        # In fields of any type, 1 and true are not the same.
+        changed = live is None or merged != live or (self._evolving and not same(merged, live))
         if (owner := managed.pop(identity, None)) and (own := difference(owner.fields, _STRIPPED)):
             since = time if changed else owner.time
             managed[identity] = Owner(own, self.api_version, applied=True, time=since)

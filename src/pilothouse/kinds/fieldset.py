@@ -16,6 +16,9 @@ from typing import Any
 
 import msgspec
 
+from pilothouse.kinds._goformats import quote
+from pilothouse.kinds._gotext import value_text
+
 __all__ = [
     "LEAF",
     "FieldSet",
@@ -333,7 +336,16 @@ def _element_text(element: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    match value:
+        case None:
+            return "null"
+        case str():
+            return quote(value)
+        case dict():
+            return "".join(f"{name}={_shown(item)}" for name, item in value.items())
+        case list():
+            return "[" + ",".join(map(_shown, value)) + "]"
+    return value_text(value)
 
 
 def path_text(path: Path) -> str:

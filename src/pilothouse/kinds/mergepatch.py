@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from pilothouse.kinds._gotext import JSON_NAMES
 from pilothouse.kinds.patcherrors import BadRequest
 
-__all__ = ["apply", "diff", "equal", "merge"]
+__all__ = ["apply", "diff", "equal", "merge", "same"]
+
+_encode = msgspec.json.Encoder().encode
 
 
 def apply(target: dict[str, Any], patch: Any) -> dict[str, Any]:
@@ -76,6 +80,13 @@ def equal(left: Any, right: Any) -> bool:
     if kind is list:
         return len(left) == len(right) and all(map(equal, left, right))
     return bool(left == right)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Tell the same as `equal`, fast where the fields stand in the same order or the values differ."""
+    if left is right:
+        return True
+    return bool(left == right) and (_encode(left) == _encode(right) or equal(left, right))
 
 
 def _merge_objects(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:

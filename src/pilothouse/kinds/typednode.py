@@ -128,8 +128,8 @@ class Scalar(TypeNode):
 
     def __init__(self, schema: Schema) -> None:
         self._shape: str = "any" if schema.format in {"int-or-string", "quantity"} else schema.shape
-        if self._shape == "any" and schema.name:
-            # A type that is written in several ways: of these Kubernetes judges nothing here.
+        if schema.format == "int-or-string" and schema.name:
+            # Of the type itself Kubernetes judges nothing here, unlike of fields of that form in custom resources.
             self._shape = "open"
 
     def check(self, value: Any) -> list[str]:

@@ -13,12 +13,14 @@ from pilothouse.apiserver.rest.creating import Creating, UnknownReason, check_ty
 from pilothouse.apiserver.rest.engine import Call, Engine, check_name, check_namespace, require_version
 from pilothouse.apiserver.rest.options import WriteOptions, write_options
 from pilothouse.apiserver.rest.patching import APPLY, Patch
+from pilothouse.apiserver.rest.served import Served
 from pilothouse.apiserver.storing import ChangedError
 from pilothouse.apiserver.strategies.base import Context
 from pilothouse.apiserver.strategies.parts import PARTS
 from pilothouse.kinds.apply import ApplyConflictError, ApplyRefusedError
 from pilothouse.kinds.goorder import as_written
 from pilothouse.kinds.managedfields import ManagedFieldsError, keep_times
+from pilothouse.kinds.mergepatch import same
 from pilothouse.kinds.prune import DecodeError, decode
 from pilothouse.kinds.restoring import restore_fault, with_restored_numbers
 from pilothouse.kinds.status import (
@@ -190,7 +192,7 @@ class Changing:
 
     async def _store(self, call: Call, entry: Entry, live: Object, new: Object) -> Entry:
         served, engine = call.served, self._engine
-        if keep_times(live, new) is not new and entry.form is served.stored_form:
+        if keep_times(live, new) is not new and entry.form is served.stored_form and _alike(served, live, new):
             return entry
         if self._is_finished(new, live):
             return await self._remove(call, entry, new)
@@ -320,13 +322,13 @@ class Changing:
             raise BadRequest(str(error)) from None
         except (TypedError, ManagedFieldsError) as error:
             raise UnknownReason(f"failed to create typed patch object ({_where(applied)}): {error}") from None
-        same = live is not None and new == live
-        if not same:
+        unchanged = live is not None and new == live and _alike(served, live, new)
+        if not unchanged:
             new = self._fitting(call, new, applied)
         named = {**new, "metadata": dict(unnamed(new))}
         check_namespace(named, call.info, namespaced=served.resource.namespaced)
         _check_name(named["metadata"].get("name"), call.info.name)
-        return live if same and live is not None else served.default(_own(named))
+        return live if unchanged and live is not None else served.default(_own(named))
 
     def _fitting(self, call: Call, new: Object, applied: Object) -> Object:
         """Return what came of an applied configuration as its Go type holds it; apply's own types tell less."""
@@ -348,6 +350,13 @@ class Changing:
                 f"failed to convert new object ({_where(applied)}) to proper version: "
                 f"unable to convert unstructured object to {kind}: {why}"
             ) from None
+
+
+def _alike(served: Served, live: Object, new: Object) -> bool:
+    """Whether objects that are equal to Python are so in JSON: 1 and true differ, where a field may be either."""
+    if served.custom is None:
+        return True
+    return all(same(value, live.get(name)) for name, value in new.items() if name != "metadata")
 
 
 def _where(applied: Object) -> str:

@@ -22,6 +22,7 @@ from pilothouse.kinds.defaults import default, has_defaults
 from pilothouse.kinds.emptyobjects import empty_object
 from pilothouse.kinds.fielderrors import ErrorList
 from pilothouse.kinds.fieldset import FieldSet, of_paths
+from pilothouse.kinds.mergepatch import same
 from pilothouse.kinds.omission import always_written, leave_out_empty, leave_out_empty_metadata
 from pilothouse.kinds.registry import Registry, Resource
 from pilothouse.kinds.schema import ANY, Schema
@@ -117,7 +118,7 @@ class CustomStrategy(Strategy):
 
     def _wants_other(self, new: Object, old: Object) -> bool:
         ignored = {"metadata", "status"} if self.status_subresource else {"metadata"}
-        return any(new.get(name) != old.get(name) for name in {*new, *old} - ignored)
+        return not all(same(new.get(name), old.get(name)) for name in {*new, *old} - ignored)
 
 
 _CUSTOM = CustomStrategy(wanted=("spec",), unconditional=False)
