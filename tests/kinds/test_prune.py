@@ -417,3 +417,35 @@ def test_a_value_that_is_no_object_has_no_field_in_its_message() -> None:
 def test_where_base64_breaks(text: str, offset: int) -> None:
     with pytest.raises(DecodeError, match=f"^illegal base64 data at input byte {offset}$"):
         decode(schema("Secret"), {"data": {"a": text}})
+
+
+class TestSchemasWithinSchemas:
+    """`items` and `additionalProperties` of a CustomResourceDefinition, which the table does not tell of."""
+
+    def decoded(self, inner: object) -> tuple[Any, list[str]]:
+        definition = schema_for("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
+        assert definition is not None
+        root = {"type": "object", "properties": {"a": {"type": "array", "items": inner}}}
+        versions = [{"name": "v1", "schema": {"openAPIV3Schema": root}}]
+        made, messages = decode(definition, {"spec": {"versions": versions}})
+        return made["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["a"]["items"], messages
+
+    @pytest.mark.parametrize(
+        ("inner", "end"),
+        [
+            ({"properties": "x"}, "properties of type map[string]v1.JSONSchemaProps"),
+            ({"properties": {"n": 5}}, "properties of type v1.JSONSchemaProps"),
+            ({"properties": {"n": {"pattern": 5}}}, "properties.pattern of type string"),
+        ],
+    )
+    def test_a_wrong_type_is_told_with_its_whole_path(self, inner: object, end: str) -> None:
+        at = "JSONSchemaProps.spec.versions.schema.openAPIV3Schema.properties.items."
+        with pytest.raises(DecodeError, match=re.escape(f"into Go struct field {at}{end}")):
+            self.decoded(inner)
+
+    def test_what_is_unknown_goes_in_silence(self) -> None:
+        assert self.decoded({"type": "object", "odd": 1, "properties": {"n": None}}) == (
+            {"type": "object", "properties": {"n": {}}},
+            [],
+        )
+        assert self.decoded([{"type": "string"}]) == ([{"type": "string"}], [])

@@ -42,6 +42,8 @@ __all__ = [
     "unknown_field",
 ]
 
+_OWN_KIND = ("JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool")
+"""Ends of the names of types that hold an object of the type in which they stand, or something else."""
 MAX_REPORTED = 100
 MAX_DEPTH = 200
 _COMPILED = 512
@@ -133,8 +135,24 @@ class _Decoding:
                 elif len(self.messages) < MAX_REPORTED:
                     self.messages[unknown_field(field_path((place, owner, name)))] = None
             elif inner is not None:
-                made[name] = self.value(field, inner, (place, owner, name), depth + 1)
+                if field.name.endswith(_OWN_KIND):
+                    made[name] = self._own_kind(schema, inner, (place, owner, name), depth + 1)
+                else:
+                    made[name] = self.value(field, inner, (place, owner, name), depth + 1)
         return made
+
+    def _own_kind(self, schema: Schema, value: Any, place: Place, depth: int) -> Any:
+        """Return what may be an object of the type in which it stands, or a list of such; other values as they are.
+
+        Go reads these by code, which passes over unknown fields in silence.
+        """
+        known = dict(self.messages)
+        if isinstance(value, dict):
+            value = self._object(schema, value, place, depth)
+        elif isinstance(value, list):
+            value = [self.value(schema, inner or {}, place, depth + 1) for inner in value]
+        self.messages = known
+        return value
 
     def _map(self, schema: Schema, value: dict[str, Any], place: Place, depth: int) -> Any:
         element = schema.element or ANY
