@@ -101,6 +101,14 @@ class TestCreating:
 
 
 class TestCreatingOddly:
+    async def test_a_fault_shows_the_empty_map_that_was_sent(self, api: Api) -> None:
+        body = deployment("d")
+        for labels, shown in (({}, "{}"), (None, "null")):
+            body["spec"]["template"]["metadata"] = {"labels": labels}
+            reply = await api.post(DEPLOYMENTS, body)
+            why = f"Invalid value: {shown}: `selector` does not match template `labels`"
+            assert reply.message.endswith(f"spec.template.metadata.labels: {why}"), reply.raw
+
     async def test_an_empty_list_that_is_always_written_is_owned_and_null(self, api: Api) -> None:
         roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles"
         body = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "r"}, "rules": []}

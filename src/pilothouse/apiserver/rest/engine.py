@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from pilothouse.apiserver.model import ANONYMOUS, Request, RequestInfo
 from pilothouse.apiserver.ports import AdmissionRequest, Object, Operation
+from pilothouse.apiserver.rest.bodies import read_body
 from pilothouse.apiserver.rest.served import Served
 from pilothouse.apiserver.storing import Storage
 from pilothouse.apiserver.strategies.base import Context
@@ -18,6 +19,9 @@ from pilothouse.kinds.status import ApiStatus, BadRequest, invalid
 from pilothouse.kinds.times import format_seconds
 
 __all__ = ["Admits", "Call", "Engine", "Hooks", "NoHooks"]
+
+
+_WITH_OBJECT = frozenset({"POST", "PUT"})
 
 
 class Admits(Protocol):
@@ -75,6 +79,8 @@ class Call:
 
     def refuse(self, name: str, errors: ErrorList) -> ApiStatus:
         """Return the refusal of an object with these faults."""
+        if self.request.method in _WITH_OBJECT and any(error.value is None for error in errors):
+            errors = as_sent(errors, read_body(self.request, self.served.resource.kind).obj)
         return invalid(self.served.resource.group, self.served.resource.kind, name, errors)
 
 
@@ -175,6 +181,18 @@ def check_namespace(obj: Object, info: RequestInfo, *, namespaced: bool) -> None
         metadata["namespace"] = info.namespace
     elif namespace != info.namespace:
         raise BadRequest("the namespace of the provided object does not match the namespace sent on the request")
+
+
+def as_sent(errors: ErrorList, sent: Object) -> ErrorList:
+    """Return the faults with the empty map or list that came for a value where they show null."""
+    shown = ErrorList()
+    for error in errors:
+        value: Any = sent
+        for name in error.field.split(".") if error.value is None else ():
+            value = value.get(name) if isinstance(value, dict) else None
+        empty = error.value is None and value is not sent and value in ({}, [])
+        shown.append(replace(error, value=value) if empty else error)
+    return shown
 
 
 def require_version(version: str) -> ErrorList:
