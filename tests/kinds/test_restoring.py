@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from pilothouse.kinds.restoring import restore_fault
+from pilothouse.kinds.restoring import restore_fault, with_restored_numbers
 from pilothouse.kinds.table import schema_for
 
 POD, LEASE, CLAIM = ("", "v1", "Pod"), ("coordination.k8s.io", "v1", "Lease"), ("", "v1", "PersistentVolumeClaim")
 SECRET, DEPLOYMENT = ("", "v1", "Secret"), ("apps", "v1", "Deployment")
+DEFINITION = ("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
 QUANTITY = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 
 
@@ -29,6 +30,7 @@ QUANTITY = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinu
         (POD, {"metadata": {"name": True}}, "unrecognized type: string"),
         (POD, {"metadata": {"name": 1.5}}, "unrecognized type: string"),
         (POD, {"metadata": {"uid": 1}}, "cannot convert int64 to types.UID"),
+        (DEFINITION, {"spec": {"scope": 1}}, "cannot convert int64 to v1.ResourceScope"),
         (POD, {"metadata": {"creationTimestamp": 1}}, "json: cannot unmarshal number into Go value of type string"),
         (POD, {"spec": {"hostNetwork": "x"}}, "unrecognized type: bool"),
         (LEASE, {"spec": {"leaseDurationSeconds": "x"}}, "unrecognized type: int32"),
@@ -50,3 +52,24 @@ def test_the_first_value_that_does_not_fit_is_told(
     schema = schema_for(*gvk)
     assert schema is not None
     assert restore_fault(schema, obj) == message
+
+
+@pytest.mark.parametrize(
+    ("number", "seconds", "generation"),
+    [
+        (7, 7, 7),
+        (2.0, 2, 2),
+        (2**31, -(2**31), 2**31),
+        (2**32 + 5, 5, 2**32 + 5),
+        (10**20, 0, -(2**63)),
+        (1e20, 0, -(2**63)),
+    ],
+)
+def test_integers_that_are_too_large_end_as_in_go(number: float, seconds: int, generation: int) -> None:
+    schema = schema_for(*LEASE)
+    assert schema is not None
+    lease = {"metadata": {"generation": number}, "spec": {"leaseDurationSeconds": number, "unknown": number}}
+    assert with_restored_numbers(schema, lease) == {
+        "metadata": {"generation": generation},
+        "spec": {"leaseDurationSeconds": seconds, "unknown": number},
+    }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from support.apiserverkit import Api, api_server, until
 
-DEFINITION = {
+DEFINITION: dict[str, Any] = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
     "metadata": {"name": "widgets.example.org"},
@@ -58,3 +59,11 @@ async def test_what_is_applied_changes_it(api: Api) -> None:
     body = {"apiVersion": "example.org/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"any": True}}
     reply = await api.apply(f"{WIDGETS}/w", body, "m", force=True)
     assert (reply.status, reply.body["metadata"]["generation"], reply.body["spec"]["any"] is True) == (200, 2, True)
+
+
+async def test_a_version_of_a_definition_may_not_lose_its_name(api: Api) -> None:
+    nameless = {name: value for name, value in DEFINITION["spec"]["versions"][0].items() if name != "name"}
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.org"
+    reply = await api.merge(path, {"spec": {"versions": [nameless]}})
+    assert reply.status == 422
+    assert 'spec.versions[0].name: Invalid value: "": a DNS-1035 label' in reply.message

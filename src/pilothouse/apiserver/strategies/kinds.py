@@ -109,7 +109,7 @@ def _volume_status(new: Object, old: Object, context: Context) -> None:
 
 
 def _definition(new: Object, context: Context) -> None:
-    stored = [version["name"] for version in new["spec"].get("versions") or () if version.get("storage")]
+    stored = [version.get("name") or "" for version in new["spec"].get("versions") or () if version.get("storage")]
     names = {"plural": "", "kind": ""}
     new["status"] = {"conditions": None, "acceptedNames": names, "storedVersions": stored}
 
@@ -118,7 +118,7 @@ def _definition_update(new: Object, old: Object, context: Context) -> None:
     status = new.get("status")
     if not isinstance(status, dict):
         return
-    stored = [version["name"] for version in new["spec"].get("versions") or () if version.get("storage")]
+    stored = [version.get("name") or "" for version in new["spec"].get("versions") or () if version.get("storage")]
     known = list(status.get("storedVersions") or ())
     if missing := [name for name in stored if name not in known]:
         new["status"] = {**status, "storedVersions": [*known, *missing]}
