@@ -184,14 +184,19 @@ def check_namespace(obj: Object, info: RequestInfo, *, namespaced: bool) -> None
 
 
 def as_sent(errors: ErrorList, sent: Object) -> ErrorList:
-    """Return the faults with the empty map or list that came for a value where they show null."""
+    """Return the faults with the empty map or list that came for a value where they show null.
+
+    A fault of the whole `spec` shows one of its fields, and stays as it is.
+    """
     shown = ErrorList()
     for error in errors:
+        if error.value is not None or "." not in error.field:
+            shown.append(error)
+            continue
         value: Any = sent
-        for name in error.field.split(".") if error.value is None else ():
+        for name in error.field.split("."):
             value = value.get(name) if isinstance(value, dict) else None
-        empty = error.value is None and value is not sent and value in ({}, [])
-        shown.append(replace(error, value=value) if empty else error)
+        shown.append(replace(error, value=value) if value in ({}, []) else error)
     return shown
 
 
