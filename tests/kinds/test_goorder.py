@@ -53,3 +53,12 @@ def test_fields_that_are_not_by_number_stand_in_their_places(gvk: tuple[str, str
 def test_values_of_a_wrong_form_stay() -> None:
     obj = {"spec": ["x"], "metadata": {"labels": "x"}, "kind": 1}
     assert as_written(obj, "", "v1", "Pod") == obj
+
+
+def test_objects_within_others_begin_with_what_they_are() -> None:
+    claim = {"metadata": {"name": "c"}, "kind": "PersistentVolumeClaim", "apiVersion": "v1"}
+    owner = {"name": "o", "kind": "Pod", "apiVersion": "v1", "uid": "u"}
+    obj = {"metadata": {"ownerReferences": [owner]}, "spec": {"volumeClaimTemplates": [claim]}}
+    made = as_written(obj, "apps", "v1", "StatefulSet")
+    assert order(made["spec"]["volumeClaimTemplates"]) == [["kind", "apiVersion", ("metadata", ["name"])]]
+    assert order(made["metadata"]["ownerReferences"]) == [["apiVersion", "kind", "name", "uid"]]

@@ -88,8 +88,8 @@ def as_written(obj: dict[str, Any], group: str, version: str, kind: str) -> dict
     message = message_of(group, version, kind)
     if message is None:
         return obj
-    first = {name: obj[name] for name in _TYPE_META if name in obj}
-    return {**first, **_written(message, obj)}
+    made: dict[str, Any] = _written(message, obj)
+    return made
 
 
 def _written(message: str, value: Any) -> Any:
@@ -98,7 +98,9 @@ def _written(message: str, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     known = _order(message)
-    made: dict[str, Any] = {}
+    names = {name for name, _, _ in known}
+    # No message has them, and objects within others (claim templates) may have them too.
+    made = {name: value[name] for name in _TYPE_META if name in value and name not in names}
     for name, label, inner in known:
         if name not in value:
             continue
