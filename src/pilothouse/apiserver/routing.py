@@ -14,7 +14,7 @@ from pilothouse.apiserver.rest.deleting import Deleting
 from pilothouse.apiserver.rest.engine import Call, Engine
 from pilothouse.apiserver.rest.options import delete_options, list_options
 from pilothouse.apiserver.rest.reading import Reading
-from pilothouse.apiserver.rest.rendering import Renderer, negotiated
+from pilothouse.apiserver.rest.rendering import Renderer, check_acceptable, negotiated
 from pilothouse.apiserver.rest.scaling import Scaling
 from pilothouse.apiserver.rest.served import Served
 from pilothouse.apiserver.rest.special import Special
@@ -107,9 +107,11 @@ class Router:
         verb = info.verb
         if info.subresource:
             handler: Callable[[Call], Answers] = self._subresource
-        elif verb not in resource.verbs or not self._fits(info, resource.namespaced):
+        elif verb not in resource.verbs or not self._fits(info, resource.namespaced) or request.method == "HEAD":
             raise generic(_NOT_ALLOWED)
         else:
+            if verb != "watch":
+                check_acceptable(request, served, many=verb == "list")
             handler = self._plain[verb]
         if self._reading.shared and (verb in _CHANGING or (verb == "create" and info.subresource)):
             return self._up_to_date(handler, call)

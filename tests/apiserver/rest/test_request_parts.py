@@ -190,8 +190,6 @@ class TestOptions:
             "limit=1.5",
             "limit=99999999999999999999",
             "timeoutSeconds=x",
-            "allowWatchBookmarks=x",
-            "sendInitialEvents=2",
             "resourceVersion=a",
             "labelSelector=a%20in",
             "fieldSelector=a",

@@ -22,8 +22,6 @@ _VALIDATIONS = ("", "Ignore", "Strict", "Warn")
 _PROPAGATIONS = ("Background", "Foreground", "Orphan")
 _MATCHES = ("Exact", "NotOlderThan")
 _MAX_MANAGER = 128
-_TRUE = frozenset({"true", "1", "t", "T", "TRUE", "True", ""})
-_FALSE = frozenset({"false", "0", "f", "F", "FALSE", "False"})
 _INT64 = 2**63
 _NO_CONTINUE = "resourceVersionMatch is forbidden when continue is provided"
 _NO_VERSION = "resourceVersionMatch is forbidden unless resourceVersion is provided"
@@ -48,21 +46,17 @@ def _queried(request: Request) -> dict[str, list[str]]:
         raise BadRequest("the query has more than 1000 parameters") from None
 
 
-def boolean(text: str, name: str) -> bool:
-    """Read a boolean of a query as Go's strconv does; an empty one that is there is true."""
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise BadRequest(f'unable to convert "{name}": strconv.ParseBool: parsing {quote(text)}: invalid syntax')
+def boolean(text: str) -> bool:
+    """Read a boolean of a query as Kubernetes does: whatever does not say that it is false is true."""
+    return text != "0" and text.lower() != "false"
 
 
-def integer(text: str, name: str) -> int:
+def integer(text: str) -> int:
     """Read an integer of a query."""
     if re.fullmatch(r"[+-]?[0-9]{1,19}", text) and -_INT64 <= (value := int(text)) < _INT64:
         return value
     why = "value out of range" if re.fullmatch(r"[+-]?[0-9]+", text) else "invalid syntax"
-    raise BadRequest(f'unable to convert "{name}": strconv.ParseInt: parsing {quote(text)}: {why}')
+    raise BadRequest(f"strconv.ParseInt: parsing {quote(text)}: {why}")
 
 
 def _manager_of_agent(agent: str) -> str:
@@ -76,7 +70,7 @@ def write_options(request: Request, kind: str, *, apply: bool = False) -> WriteO
     query = _queried(request)
     dry_run, manager = query.get("dryRun", []), request.param("fieldManager")
     validation = request.param("fieldValidation")
-    force = boolean(query["force"][0], "force") if "force" in query else None
+    force = boolean(query["force"][0]) if "force" in query else None
     errors = ErrorList()
     if kind == "PatchOptions" and apply and not manager:
         errors.required(Path("fieldManager"), "is required for apply patch")
@@ -172,11 +166,11 @@ def _options_query(request: Request) -> Object:
     query = _queried(request)
     given: dict[str, Any] = {}
     if "gracePeriodSeconds" in query:
-        given["gracePeriodSeconds"] = integer(query["gracePeriodSeconds"][0], "gracePeriodSeconds")
+        given["gracePeriodSeconds"] = integer(query["gracePeriodSeconds"][0])
     if "propagationPolicy" in query:
         given["propagationPolicy"] = query["propagationPolicy"][0]
     if "orphanDependents" in query:
-        given["orphanDependents"] = boolean(query["orphanDependents"][0], "orphanDependents")
+        given["orphanDependents"] = boolean(query["orphanDependents"][0])
     if "dryRun" in query:
         given["dryRun"] = query["dryRun"]
     return given
@@ -217,14 +211,12 @@ def list_options(request: Request, *, watch: bool) -> ListOptions:
         raise BadRequest(str(error)) from None
     options.match = request.param("resourceVersionMatch")
     options.token = request.param("continue")
-    options.limit = max(integer(query["limit"][0], "limit"), 0) if query.get("limit", [""])[0] else 0
-    options.bookmarks = "allowWatchBookmarks" in query and boolean(
-        query["allowWatchBookmarks"][0], "allowWatchBookmarks"
-    )
+    options.limit = max(integer(query["limit"][0]), 0) if query.get("limit", [""])[0] else 0
+    options.bookmarks = "allowWatchBookmarks" in query and boolean(query["allowWatchBookmarks"][0])
     if "sendInitialEvents" in query:
-        options.initial_events = boolean(query["sendInitialEvents"][0], "sendInitialEvents")
+        options.initial_events = boolean(query["sendInitialEvents"][0])
     if query.get("timeoutSeconds", [""])[0]:
-        options.timeout = float(max(integer(query["timeoutSeconds"][0], "timeoutSeconds"), 0))
+        options.timeout = float(max(integer(query["timeoutSeconds"][0]), 0))
     _check_list(options, request.param("resourceVersion"))
     options.version = resource_version(request.param("resourceVersion"))
     return options

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -16,9 +18,9 @@ from pilothouse.apiserver.rest.served import Served
 from pilothouse.apiserver.tables import check_partial, include_object, to_partial, to_partial_list, to_table
 from pilothouse.foundation.clock import Clock
 from pilothouse.kinds.emptyobjects import empty_object
-from pilothouse.kinds.status import ApiStatus, NotAcceptable
+from pilothouse.kinds.status import ApiStatus, Details, NotAcceptable
 
-__all__ = ["PLAIN", "Renderer", "negotiated"]
+__all__ = ["PLAIN", "Renderer", "check_acceptable", "negotiated"]
 
 PLAIN = frozenset({"", "application/json", "*/*", "application/json, */*"})
 """Accept headers that take the stored bytes as they are."""
@@ -34,6 +36,19 @@ def negotiated(request: Request) -> Negotiated | None:
     if found.media_type == "json" and not found.as_ and not wants_pretty(request):
         return None
     return found
+
+
+def check_acceptable(request: Request, served: Served, *, many: bool) -> None:
+    """Refuse what asks for a form that there is not, before anything else is looked at. Raises NotAcceptable."""
+    accept = request.headers.get("accept", "")
+    if accept in PLAIN:
+        return
+    try:
+        negotiate(accept)
+    except NotAcceptable as error:
+        if many and error.message.startswith("406"):
+            raise NotAcceptable(f"{error.message}, {_streamed(served)}", Details()) from None
+        raise
 
 
 class Renderer:
@@ -75,7 +90,7 @@ class Renderer:
             version = (obj.get("metadata") or {}).get("resourceVersion") or ""
             obj = self.table(served, [obj], form, include, {"resourceVersion": version}, kind=own_kind)
         elif form.as_:
-            check_partial(form.as_, is_list=False)
+            check_partial(form.as_, is_list=False, go_type=_go_type(served))
             obj = to_partial(obj, form.version)
         return self.encoded(request, obj, form, status)
 
@@ -110,7 +125,7 @@ class Renderer:
             include = include_object(request.param("includeObject"))
             return self.encoded(request, self.table(served, objects, form, include, metadata), form, 200)
         if form is not None and form.as_:
-            check_partial(form.as_, is_list=True)
+            check_partial(form.as_, is_list=True, go_type=_go_type(served, "List"))
             return self.encoded(request, to_partial_list(objects, metadata, form.version), form, 200)
         resource = served.resource
         items = [_item(obj, custom=served.custom is not None) for obj in objects]
@@ -242,12 +257,44 @@ def _streamed(served: Served) -> str:
     return ", ".join(f"{each};stream=watch" for each in media)
 
 
+def _go_type(served: Served, suffix: str = "") -> str:
+    """Return the name of the object's type within kube-apiserver, which its messages show."""
+    if served.custom is not None:
+        return f"*unstructured.Unstructured{suffix}"
+    package = served.resource.group.removesuffix(".k8s.io").partition(".")[0] or "core"
+    return f"*{package}.{served.resource.kind}{suffix}"
+
+
+_UNQUOTED = re.compile(r"[^\s\-?:,\[\]{}#&*!|>'\"%@`=~][^\x00-\x1f\x7f-\x9f]*")
+
+
+@cache
+def _dumper() -> Any:
+    """Return what writes YAML as kube-apiserver does: double quotes where there have to be some."""
+    import yaml  # noqa: PLC0415  # few ask for it
+
+    base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+    class Dumper(base):  # type: ignore[misc]  # one of two
+        pass
+
+    def text(dumper: Any, value: str) -> Any:
+        plain = (
+            _UNQUOTED.fullmatch(value) and not value.endswith((" ", ":")) and ": " not in value and " #" not in value
+        )
+        is_text = dumper.resolve(yaml.ScalarNode, value, (True, False)) == "tag:yaml.org,2002:str"
+        style = "|" if "\n" in value else None if plain and is_text else '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    return Dumper
+
+
 def to_yaml(obj: Object) -> bytes:
     """Return an object as YAML."""
     import yaml  # noqa: PLC0415  # few ask for it
 
-    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text: str = yaml.dump(obj, Dumper=dumper, default_flow_style=False, allow_unicode=True, sort_keys=True)
+    text: str = yaml.dump(obj, Dumper=_dumper(), default_flow_style=False, allow_unicode=True, width=1 << 30)
     return text.encode()
 
 

@@ -24,12 +24,12 @@ def to_partial(obj: Mapping[str, Any], version: str = "v1") -> dict[str, Any]:
 def to_partial_list(
     objects: Iterable[Mapping[str, Any]], list_metadata: Mapping[str, Any], version: str = "v1"
 ) -> dict[str, Any]:
-    """Return the metadata of all objects of a list as PartialObjectMetadataList."""
+    """Return the metadata of all objects of a list as PartialObjectMetadataList; null where there are none."""
     return {
         "kind": "PartialObjectMetadataList",
         "apiVersion": f"{_GROUP}/{version}",
         "metadata": dict(list_metadata),
-        "items": [to_partial(obj, version) for obj in objects],
+        "items": [to_partial(obj, version) for obj in objects] or None,
     }
 
 
