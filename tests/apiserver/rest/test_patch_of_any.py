@@ -67,3 +67,16 @@ async def test_a_version_of_a_definition_may_not_lose_its_name(api: Api) -> None
     reply = await api.merge(path, {"spec": {"versions": [nameless]}})
     assert reply.status == 422
     assert 'spec.versions[0].name: Invalid value: "": a DNS-1035 label' in reply.message
+
+
+@pytest.mark.parametrize("media", ["strategic-merge-patch+json", "apply-patch+yaml"])
+async def test_a_schema_of_a_definition_that_is_none_is_refused(api: Api, media: str) -> None:
+    props = {"spec": {"type": "object", "properties": {"a": {"required": {"b": 1}}}}}
+    schema = {"openAPIV3Schema": {"type": "object", "properties": props}}
+    body = {**DEFINITION, "spec": {**DEFINITION["spec"]}}
+    body["spec"]["versions"] = [{**DEFINITION["spec"]["versions"][0], "schema": schema}]
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.org"
+    path += "?fieldManager=m&force=true" if "apply" in media else ""
+    reply = await api.call("PATCH", path, body, content_type=f"application/{media}")
+    assert reply.status == (500 if "apply" in media else 422)
+    assert "Internal error" not in reply.message

@@ -345,7 +345,10 @@ class Changing:
             kind = f"{resource.group}/{resource.version}, Kind={resource.kind}"
             why = restore_fault(served.schema, as_written(new, *served.resource.gvk))
             if why is None:
-                return decode(served.schema, with_restored_numbers(served.schema, new))[0]
+                try:
+                    return decode(served.schema, with_restored_numbers(served.schema, new))[0]
+                except DecodeError as error:
+                    why = str(error)
             raise UnknownReason(
                 f"failed to convert new object ({_where(applied)}) to proper version: "
                 f"unable to convert unstructured object to {kind}: {why}"

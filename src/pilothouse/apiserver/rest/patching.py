@@ -139,8 +139,11 @@ class Patch:
         if self.media == STRATEGIC:
             if why := restore_fault(schema, as_written(changed, *self.served.resource.gvk)):
                 raise self._invalid(changed, why)
-            return self.served.decode(Decoded(with_restored_numbers(schema, changed), None), "Warn", warn)
-        if self.served.custom is None:
+            try:
+                return self.served.decode(Decoded(with_restored_numbers(schema, changed), None), "Warn", warn)
+            except BadRequest as left:
+                error = left
+        elif self.served.custom is None:
             # With several faults, the first of the text counts.
             try:
                 self.served.decode(Decoded(self._arranged(changed), None), "Ignore", warn)
