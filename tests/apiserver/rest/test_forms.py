@@ -74,3 +74,13 @@ async def test_objects_are_the_same_in_yaml(api: Api) -> None:
 @pytest.mark.parametrize(("text", "value"), [("", True), ("x", True), ("0", False), ("False", False), ("true", True)])
 def test_booleans_of_queries(text: str, value: bool) -> None:
     assert boolean(text) is value
+
+
+async def test_an_update_without_a_version_names_the_resource(api: Api) -> None:
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "a"}, "spec": {}}
+    leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+    await api.made(leases, lease)
+    reply = await api.put(f"{leases}/a", lease)
+    want = "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+    assert (reply.status, reply.message) == (422, f'leases.coordination.k8s.io "a" is invalid: {want}')
+    assert reply.body["details"]["kind"] == "leases"

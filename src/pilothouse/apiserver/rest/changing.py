@@ -30,6 +30,7 @@ from pilothouse.kinds.status import (
     Conflict,
     apply_conflict,
     conflict,
+    invalid,
     server_timeout,
 )
 from pilothouse.kinds.typed import TypedError
@@ -94,7 +95,9 @@ class Changing:
                 raise self._conflict(call)
             self._check_uid(call, new, entry, version)
             if not version and not served.strategy.unconditional:
-                raise call.refuse(call.info.name, require_version(version))
+                # Kubernetes names the resource here, not the kind.
+                resource = call.served.resource
+                raise invalid(resource.group, resource.resource, call.info.name, require_version(version))
             try:
                 return Made(await self.replace(call, entry, new, options, self._owned))
             except ChangedError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -38,8 +37,6 @@ JSON_PATCH = "application/json-patch+json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
-_JSON_FAULT = re.compile(r"^metadata: Invalid value: .*?: (?=json: )")
-"""What comes before the decoder's words when the metadata of a custom resource do not fit."""
 _CUSTOM_MEDIA = f"{JSON_PATCH}, {MERGE}, {APPLY}"
 
 
@@ -150,7 +147,7 @@ class Patch:
             except BadRequest as first:
                 error = first
         why = error.message.partition(f" cannot be handled as a {self.served.resource.kind}: ")[2] or error.message
-        raise self._invalid(changed, _JSON_FAULT.sub("", why) if self.served.custom is not None else why)
+        raise self._invalid(changed, why)
 
     def _invalid(self, changed: Object, why: str) -> ApiStatus:
         """Return the refusal of a patched object: it shows the patch where that was merged, else what came of it."""
