@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-import structlog
 
+from pilothouse.apiserver.access import tokens as bearer
 from pilothouse.apiserver.access.tokens import (
     BootstrapTokens,
     StaticTokens,
@@ -17,6 +17,7 @@ from pilothouse.apiserver.model import User
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.kinds import times
 from support.accessview import MemoryView, secret
+from support.loglines import logged
 
 TOKEN = "abcdef.0123456789abcdef"
 
@@ -62,7 +63,7 @@ def test_a_missing_file_and_one_that_is_no_text_are_named(tmp_path: Path) -> Non
 
 def test_a_file_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
     path = write(tmp_path / "tokens.csv", "a,b,c\na,b,c\n,x,y\n", 0o644)
-    with structlog.testing.capture_logs() as logs:
+    with logged(bearer) as logs:
         assert list(read_token_file(path)) == ["a"]
     assert [entry["event"] for entry in logs] == [
         "others can read the tokens; run chmod 600",

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 import yaml
 from cryptography import x509
 
+from pilothouse.apiserver.access import pki as room_of_keys
 from pilothouse.apiserver.access.certificates import CertificateError, CertificateUsers
 from pilothouse.apiserver.access.kubeconfig import KubeconfigError, kubeconfig, write_kubeconfig
 from pilothouse.apiserver.access.pki import SERVICE_ADDRESS, Pki, PkiError
@@ -22,6 +22,7 @@ from pilothouse.apiserver.access.signing import unverified
 from pilothouse.foundation.clock import FakeClock, SystemClock
 from pilothouse.foundation.files import OsFileSystem
 from pilothouse.foundation.tls import ReloadingContext, client_context, server_context
+from support.loglines import logged
 
 DAY = 86400
 ALL = {
@@ -139,7 +140,7 @@ async def test_they_are_renewed_while_the_server_runs(tmp_path: Path) -> None:
     assert told == []
     (room.directory / "ca.key").rename(room.directory / "aside")
     (room.directory / "ca.crt").write_text("nonsense")
-    with structlog.testing.capture_logs() as logs:
+    with logged(room_of_keys) as logs:
         await room.clock.run(5 * DAY)
     assert any(entry["log_level"] in {"error", "warning"} for entry in logs)
     task.cancel()
@@ -218,7 +219,7 @@ def test_a_foreign_authority_is_used_without_its_key(room: Room) -> None:
     with pytest.raises(PkiError, match="what this CA signs cannot be signed here"):
         room.pki.authority()
     room.clock.advance(300 * DAY)
-    with structlog.testing.capture_logs() as logs:
+    with logged(room_of_keys) as logs:
         assert room.pki.ensure() == ["front-proxy-client"]
     assert {entry["file"] for entry in logs if "file" in entry} == {"apiserver", "admin"}
     (room.directory / "admin.crt").unlink()
