@@ -208,3 +208,15 @@ async def test_the_storage_version_moves(api: Api, webhook: WebhookServer) -> No
     assert written.version != before, "an update without a change moves an object into the storage version"
     webhook.answers["/convert"] = failing
     assert (await api.get(f"{V2}/a")).body["spec"]["port"] == "Rotterdam", "kept in v2, it needs no conversion"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "why"),
+    [
+        ("x", "json: cannot unmarshal string into Go value of type v1.ObjectMeta"),
+        ({"name": -1}, "json: cannot unmarshal number into Go struct field ObjectMeta.name of type string"),
+    ],
+)
+async def test_faults_of_its_own_metadata_are_told_by_the_decoder_alone(api: Api, metadata: Any, why: str) -> None:
+    reply = await api.post(V1, {**ship("a", place="NL/Rotterdam"), "metadata": metadata})
+    assert (reply.status, reply.message) == (400, f'Ship in version "v1" cannot be handled as a Ship: {why}')

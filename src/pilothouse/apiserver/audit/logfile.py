@@ -117,7 +117,8 @@ class AuditLog:
 
     def _chunks(self, lines: list[bytes]) -> list[list[bytes]]:
         """Divide lines so that each part fits into a file."""
-        limit, chunks, size = self.settings.max_size * _MIB, [[]], self._size  # type: ignore[var-annotated]
+        limit, size = self.settings.max_size * _MIB, self._size
+        chunks: list[list[bytes]] = [[]]
         for line in lines:
             if limit and chunks[-1] and size + len(line) > limit:
                 chunks.append([])

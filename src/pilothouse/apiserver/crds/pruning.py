@@ -128,6 +128,8 @@ def _coerce_meta(value: dict[str, Any], path: str, paths: list[str]) -> None:
     try:
         value["metadata"], messages = decoding.decode(object_meta(), metadata)
     except decoding.DecodeError as error:
+        if not path:
+            raise  # Kubernetes tells of the resource's own metadata in the decoder's words alone
         raise _fault(_join(path, "metadata"), metadata, str(error)) from None
     if type(value["metadata"]) is not dict:
         value["metadata"] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +26,6 @@ __all__ = ["PROTOBUF", "Decoded", "check_fields", "media_type", "read_body", "re
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 _ACCEPTED = ("application/json", "application/yaml", PROTOBUF)
 _SHOWN = 30
-_JSON_FAULT = re.compile(r"^metadata: Invalid value: .*?: (?=json: )", re.DOTALL)
-"""What comes before the decoder's words when the metadata of a custom resource do not fit; Kubernetes leaves it out."""
 _YAML_NODES = 200_000
 """Nodes that a YAML document may have with its aliases written out."""
 
@@ -197,8 +194,7 @@ def check_custom_fields(
     try:
         made, messages = pruned(body.obj)
     except DecodeError as error:
-        why = _JSON_FAULT.sub("", str(error))
-        raise BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {why}') from None
+        raise BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {error}') from None
     except RecursionError:
         raise BadRequest("exceeded max depth: the object is nested too deeply") from None
     if validation != "Ignore" and body.raw is not None and has_duplicates(body.raw, body.obj):
