@@ -152,11 +152,16 @@ async def soak(directory: Path, seconds: float, objects: int) -> None:
 
 
 async def settled(client: Client, controllers: list[Controller]) -> None:
-    """Wait until caches and workers know what the server has."""
-    truth = {key_of(found): found.metadata.resource_version async for found in client.list(ConfigMap, "default")}
+    """Wait until caches and workers know what the server has.
+
+    The server is asked each time: a write whose caller was cancelled may still be carried out after a first look.
+    """
     async with asyncio.timeout(20):
         for one in controllers:
             while True:
+                truth = {
+                    key_of(found): found.metadata.resource_version async for found in client.list(ConfigMap, "default")
+                }
                 cached = {key_of(found): found.metadata.resource_version for found in one.informer.indexer.list()}
                 seen = {key: version for key, version in one.seen.items() if version is not None}
                 if cached == seen == truth:
