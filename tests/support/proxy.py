@@ -16,7 +16,7 @@ class Proxy:
     """
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._relays: set[asyncio.Task[None]] = set()
@@ -55,7 +55,7 @@ class Proxy:
         relay = asyncio.current_task()
         assert relay is not None
         self._relays.add(relay)
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
         self._writers |= {writer, far_writer}
         try:
             await asyncio.gather(_pump(reader, far_writer, self._count), _pump(far_reader, writer))
