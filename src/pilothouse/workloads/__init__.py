@@ -1,0 +1,1 @@
+"""The platform's own controllers: pods from workloads, endpoints from services, and the rest of a control plane."""
