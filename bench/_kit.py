@@ -83,10 +83,15 @@ def fraction(ordered: Sequence[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))] if ordered else 0.0
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """Parse the arguments that every benchmark has, and clean up on SIGTERM too."""
+def arguments(description: str | None, **numbers: int) -> argparse.Namespace:
+    """Parse the arguments that every benchmark has, and clean up on SIGTERM too.
+
+    numbers: options that only this one has, by name with their defaults.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short run: shows that it works, not a figure")
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"instead of {default}")
     # As after Ctrl-C: servers that were started are ended and directories removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     return parser.parse_args()

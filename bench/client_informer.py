@@ -1,193 +1,34 @@
-"""Informers and work queues: start on 20,000 pods, events to a reconciler, queue operations, memory of a cached pod.
+"""Start on 20,000 pods of our server in another process, over TLS: seconds until all are cached, and memory then.
 
-Goals: start within 1.0 s and 150 MB; 20,000 events/s through cache and queue to a reconciler that does nothing;
-300,000 queue operations/s (add, get and done of one key are one). A pod has 2 KB as sent.
+Goals: 1.0 s and 150 MB. A pod has 2 KB as sent and about 7 KB as stored, two thirds of which are managed fields. Each
+client runs in a process of its own, against the same server with the same pods; seconds count from its first call on,
+with what a client imports only then, and are to be had as wall time and as processor time of its own. The server shares
+the two cores.
+
+Ours is a shared informer of typed pods, as it comes and without managed fields, which has indexes, handlers and the
+watch that goes on. kopf fills an index of its body objects, and is given 6 s for its tasks to end before its memory is
+measured. kubernetes, kubernetes_asyncio and lightkube list into a dictionary and then watch; kr8s, whose lists have no
+version to go on from, only watches. Memory is resident, unique is what is of this process alone, peak the most it had
+been. A client that is not done when its time is up is shown with `peer_complete` false and how many pods it had: its
+figures are then the least they would have been. In one process: our informer beside the server, without a network.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import http.client
-import json
-import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from _apiserver import PODS, TOKEN, Server, pod, prepare, serving, unverified
-from _kit import Spread, arguments, fraction, note, report, resident_bytes, run, scratch
+from _apiserver import PODS, pod, prepare, serving
+from _clients import write_config
+from _followers import LEAN, OURS, Followed, follow, installed
+from _kit import Spread, arguments, note, report, run, scratch
+from client_list import fill
 
-COUNT = 20_000
-
-
-class _Bytes:
-    """A transport that answers watches from memory: what it takes to read events, without a server's own work."""
-
-    def __init__(self, pods: list[bytes], events: int, at_once: int = 50, pause: float = 0.0) -> None:
-        self._pods = pods
-        self._events = events
-        self._at_once = at_once
-        self._pause = pause
-        self.sent: dict[int, float] = {}
-        """When the last event of each pod was handed over."""
-
-    async def request(self, method: str, target: str, *_: Any, **__: Any) -> Any:
-        from pilothouse.client.transport import Answer
-
-        if "sendInitialEvents" not in target:
-            await asyncio.Event().wait()
-        return Answer(200, (("content-type", "application/json"),), stream=_Pieces(self._pieces()))
-
-    async def aclose(self) -> None:
-        """Hold nothing."""
-
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        for line in self._pods:
-            yield b'{"type":"ADDED","object":' + line + b"}\n"
-        yield (
-            b'{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"1","annotations":'
-            b'{"k8s.io/initial-events-end":"true"}}}}\n'
-        )
-        lines = [b'{"type":"MODIFIED","object":' + line + b"}\n" for line in self._pods]
-        sent = 0
-        while sent < self._events:
-            start = sent % len(lines)
-            piece = lines[start : start + self._at_once]
-            now = time.perf_counter()
-            self.sent.update((number, now) for number in range(start, start + len(piece)))
-            yield b"".join(piece)
-            sent += len(piece)
-            await asyncio.sleep(self._pause)
-        await asyncio.Event().wait()
-
-
-class _Pieces:
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
-        self._pieces = pieces
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._pieces
-
-    async def __anext__(self) -> bytes:
-        return await self._pieces.__anext__()
-
-    async def aclose(self) -> None:
-        """Hold nothing."""
-
-
-def stored(number: int) -> bytes:
-    """Return a pod as a server keeps it, with a version of its own."""
-    made = pod(f"pod-{number}")
-    made |= {"apiVersion": "v1", "kind": "Pod"}
-    made["metadata"] |= {"namespace": "default", "uid": f"uid-{number}", "resourceVersion": str(number + 1)}
-    return json.dumps(made).encode()
-
-
-async def events(count: int) -> float:
-    """Return events per second from bytes through cache and queue to a reconciler that does nothing."""
-    from pilothouse.client import Client
-    from pilothouse.client.informer import Informer
-    from pilothouse.client.objects import key_of
-    from pilothouse.client.workqueue import WorkQueue
-    from pilothouse.kinds.structs import Pod
-
-    queue: WorkQueue[str] = WorkQueue("bench")
-    seen = reconciled = 0
-    finished = asyncio.Event()
-
-    def enqueue(_: Pod, new: Pod) -> None:
-        nonlocal seen
-        seen += 1
-        queue.add(key_of(new))
-
-    async def work() -> None:
-        nonlocal reconciled
-        while True:
-            key = await queue.get()
-            informer.indexer.get(key)
-            reconciled += 1
-            queue.done(key)
-            if seen >= count and not len(queue):
-                finished.set()
-
-    client = Client.for_transport(_Bytes([stored(number) for number in range(1_000)], count))
-    informer = Informer(client.list_watch(Pod, "default"))
-    informer.add_handler(on_update=enqueue)
-    worker = asyncio.create_task(work())
-    async with informer:
-        await informer.wait_synced()
-        begun = time.perf_counter()
-        await finished.wait()
-        took = time.perf_counter() - begun
-    worker.cancel()
-    note(f"{seen:,} events, {reconciled:,} reconciled")
-    return seen / took
-
-
-async def latencies(seconds: float) -> list[float]:
-    """Return the seconds from bytes to reconciler, sorted, of 1,000 changes a second."""
-    from pilothouse.client import Client
-    from pilothouse.client.informer import Informer
-    from pilothouse.client.objects import key_of
-    from pilothouse.client.workqueue import WorkQueue
-    from pilothouse.kinds.structs import Pod
-
-    queue: WorkQueue[str] = WorkQueue("bench-latency")
-    found: list[float] = []
-    transport = _Bytes([stored(number) for number in range(1_000)], int(seconds * 1_000), at_once=5, pause=0.005)
-
-    async def work() -> None:
-        while True:
-            key = await queue.get()
-            found.append(time.perf_counter() - transport.sent[int(key.rpartition("-")[2])])
-            queue.done(key)
-
-    informer = Informer(Client.for_transport(transport).list_watch(Pod, "default"))
-    informer.add_handler(on_update=lambda _, new: queue.add(key_of(new)))
-    worker = asyncio.create_task(work())
-    async with informer:
-        await informer.wait_synced()
-        await asyncio.sleep(seconds)
-    worker.cancel()
-    return sorted(found)
-
-
-async def queue_operations(rounds: int) -> float:
-    """Return adds, gets and dones of a measured queue per second, counted as one each."""
-    from pilothouse.client.workqueue import WorkQueue
-
-    queue: WorkQueue[str] = WorkQueue("bench-operations")
-    keys = [f"default/pod-{number}" for number in range(1_000)]
-    begun = time.perf_counter()
-    for _ in range(rounds):
-        for key in keys:
-            queue.add(key)
-        for _ in keys:
-            queue.done(await queue.get())
-    return rounds * len(keys) / (time.perf_counter() - begun)
-
-
-async def following(server: str, count: int, lean: bool) -> dict[str, float]:
-    """Start an informer over HTTPS in this process; return seconds and bytes, before and after."""
-    from pilothouse.client import Client, ClientConfig
-    from pilothouse.client.factory import SharedInformerFactory
-    from pilothouse.kinds.structs import Pod
-
-    async with Client.from_config(ClientConfig(server=server, token=TOKEN, insecure=True)) as client:
-        await client.version()
-        before, begun = resident_bytes(), time.perf_counter()
-        factory = SharedInformerFactory(client, namespace="default")
-        informer = factory.informer(Pod, managed_fields=not lean)
-        async with factory:
-            await informer.wait_synced()
-            took = time.perf_counter() - begun
-            if len(informer.indexer) != count:
-                raise SystemExit(f"the cache has {len(informer.indexer)} pods instead of {count}")
-            gc.collect()
-            return {"seconds": took, "before": before, "resident": resident_bytes()}
+COUNT, LIMIT = 20_000, 60
 
 
 async def in_process(directory: Path, count: int, rounds: int) -> dict[bool, list[float]]:
@@ -221,61 +62,65 @@ async def in_process(directory: Path, count: int, rounds: int) -> dict[bool, lis
     return times
 
 
-def fill(server: Server, count: int) -> None:
-    """Create so many pods by one connection."""
-    parts = urlsplit(server.url)
-    connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, context=unverified())
-    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
-    note(f"creating {count:,} pods")
-    for number in range(count):
-        connection.request("POST", PODS, json.dumps(pod(f"fill-{number}")), headers)
-        answer = connection.getresponse()
-        answer.read()
-        if answer.status != 201:
-            raise SystemExit(f"a pod was refused: {answer.status}")
-    connection.close()
-
-
-def child(server: Server, count: int, lean: bool) -> dict[str, float]:
-    """Run `following` in a process of its own."""
-    import subprocess
-
-    command = [sys.executable, __file__, "--follow", server.url, str(count), "lean" if lean else "full"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
+def started(client: str, config: str, count: int, limit: float) -> Followed | None:
+    """Start one client, and tell the person who waits."""
+    found = follow(client, config, count, limit=limit)
+    if found is not None:
+        whole = "" if found.complete else f", only {found.objects:,} pods"
+        megabytes = f"{found.resident / 1e6:,.0f} MB resident, {found.peak / 1e6:,.0f} MB at most"
+        note(f"{client}: {found.seconds:.3f} s, {found.cpu:.3f} s of its own, {megabytes}{whole}")
     return found
 
 
+def tell(what: str, runs: Sequence[Followed], peers: dict[str, Followed]) -> None:
+    """Report the time and the memory of one of ours beside all peers."""
+    seconds = Spread.of([run.seconds for run in runs])
+    cpu = Spread.of([run.cpu for run in runs]).median
+    resident = Spread.of([run.resident / 1e6 for run in runs])
+    unique, peak = (Spread.of([value / 1e6 for value in values]).median for values in _memory(runs))
+    own: list[dict[str, Any]] = [
+        {"digits": 3, "goal": 1.0, "client_seconds": cpu},
+        {"digits": 0, "goal": 150, "unique": unique, "peak": peak},
+    ]
+    report(f"client informer start, {what}", seconds, "s", **own[0])
+    report(f"client informer memory, {what}", resident, "MB", **own[1])
+    for client, found in peers.items():
+        shared: dict[str, Any] = {"peer": client, "peer_complete": found.complete, "peer_objects": found.objects}
+        ended: dict[str, Any] = {"peer_spread": found.seconds, "peer_client_seconds": found.cpu}
+        report(f"client informer start, {what}", seconds, "s", **shared, **ended, **own[0])
+        (unique,), (peak,) = _memory([found])
+        held: dict[str, Any] = {"peer_spread": found.resident / 1e6, "peer_unique": unique / 1e6}
+        report(f"client informer memory, {what}", resident, "MB", **shared, **held, peer_peak=peak / 1e6, **own[1])
+    each = Spread.of([(run.resident - run.before) / run.objects for run in runs])
+    report(f"client informer memory of one pod, {what}", each, "B", digits=0)
+
+
+def _memory(runs: Sequence[Followed]) -> tuple[list[int], list[int]]:
+    return [run.unique for run in runs], [run.peak for run in runs]
+
+
 def main() -> None:
-    """Measure, or be the process that follows."""
-    if sys.argv[1:2] == ["--follow"]:
-        print(json.dumps(run(following(sys.argv[2], int(sys.argv[3]), sys.argv[4] == "lean"))))
-        return
-    quick = arguments(__doc__).quick
-    count, rounds = (500, 1) if quick else (COUNT, 3)
-    operations = [run(queue_operations(30 if quick else 300)) for _ in range(rounds)]
-    report("client work queue, add, get and done with metrics", Spread.of(operations), "1/s", digits=0, goal=300_000)
-    rates = [run(events(2_000 if quick else 50_000)) for _ in range(rounds)]
-    name = "client events, bytes to a reconciler that does nothing, typed pods of 2 KB"
-    report(name, Spread.of(rates), "1/s", digits=0, goal=20_000)
-    waits = [fraction(run(latencies(1 if quick else 5)), 0.99) * 1e3 for _ in range(rounds)]
-    report("client reconcile latency p99, 1,000 changes/s", Spread.of(waits), "ms", digits=2, goal=10)
-    kinds = {False: "typed pods", True: "typed pods without managed fields"}
+    """Measure in one process, then every client."""
+    options = arguments(__doc__, pods=COUNT, limit=LIMIT)
+    count, limit, rounds = (500, 20.0, 1) if options.quick else (options.pods, float(options.limit), 3)
+    kinds = {OURS: f"{count:,} typed pods", LEAN: f"{count:,} typed pods without managed fields"}
     with scratch() as directory:
         for lean, times in run(in_process(directory, count, rounds)).items():
-            name = f"client informer start, {count:,} {kinds[lean]}, in process"
-            report(name, Spread.of(times), "s", digits=3, goal=1.0)
+            report(
+                f"client informer start, {kinds[LEAN if lean else OURS]}, in process", Spread.of(times), "s", digits=3
+            )
     with scratch() as directory, serving(directory) as server:
         prepare(server)
-        fill(server, count)
-        for lean, kind in kinds.items():
-            found = [child(server, count, lean) for _ in range(rounds)]
-            times = [each["seconds"] for each in found]
-            report(f"client informer start, {count:,} {kind}, HTTPS", Spread.of(times), "s", digits=3, goal=1.0)
-            resident = Spread.of([each["resident"] / 1e6 for each in found])
-            report(f"client memory, {count:,} {kind} cached", resident, "MB", digits=0, goal=150)
-            each_one = Spread.of([(each["resident"] - each["before"]) / count for each in found])
-            report(f"client memory of one of {count:,} {kind}", each_one, "B", digits=0)
+        config = write_config(server)
+        asyncio.run(fill(config, count, 0))
+        ours = {client: [started(client, config, count, limit) for _ in range(rounds)] for client in kinds}
+        found = {client: started(client, config, count, limit) for client in installed()}
+        peers = {client: one for client, one in found.items() if one is not None}
+        for client, runs in ours.items():
+            done = [one for one in runs if one is not None and one.complete]
+            if len(done) != rounds:
+                raise SystemExit(f"{client}: it did not see all pods")
+            tell(kinds[client], done, peers)
 
 
 if __name__ == "__main__":

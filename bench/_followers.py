@@ -1,0 +1,407 @@
+"""Programs that follow a server's pods, one for each client and each in a process of its own.
+
+What a client does is what its users write: ours a shared informer, or a manager with a reconciler; kopf an index, or a
+handler of events; the others list into a dictionary and then watch, since they have no cache of their own. Objects
+carry their number in an annotation, so that a parent knows when each change has been seen.
+
+usage: _followers.py JSON  (by `follow`; prints `ready`, then one JSON object)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from _kit import note, run
+
+__all__ = ["LEAN", "MARK", "OURS", "PEERS", "Followed", "follow", "installed"]
+
+MARK = "bench"
+"""The annotation that has an object's number."""
+OURS, LEAN = "pilothouse", "pilothouse, no managed fields"
+
+_GRACE_SECONDS = 30.0
+_KOPF_IDLE_SECONDS = 6.0
+"""After which kopf's tasks of single objects have ended, one second more than its setting says."""
+
+
+class Followed(NamedTuple):
+    """What one program saw; seconds are wall and processor time from its first call on, memory is in bytes.
+
+    complete: whether it saw all before its time was up. objects: of the first state, that it had in the end.
+    calls: of the handler after the first state. seen: numbers of changes with the time of the call, on the system's
+    monotonic clock. ended: when it was over, on the same clock. passed: events that went through the cache, where that
+    is known.
+    """
+
+    complete: bool
+    objects: int
+    seconds: float
+    cpu: float
+    before: int
+    resident: int
+    unique: int
+    peak: int
+    calls: int
+    events_cpu: float
+    seen: list[tuple[int, float]]
+    ended: float
+    passed: int
+
+
+class _Task(NamedTuple):
+    client: str
+    config: str
+    objects: int
+    base: int
+    """The number of the first change; objects with a lower one, or none, are of the first state."""
+    changes: int
+    """How many come after the first state; 0: none, the figures are those of the start."""
+    limit: float
+    """Seconds until it ends, done or not, first for the start and then for the changes."""
+
+
+def installed() -> list[str]:
+    """Return the names of the peers that are installed; what is left out is said."""
+    found = [name for name in PEERS if importlib.util.find_spec(name) is not None]
+    for name in PEERS:
+        if name not in found:
+            note(f"{name} is not installed: left out")
+    return found
+
+
+def follow(
+    client: str,
+    config: str,
+    objects: int,
+    *,
+    changes: int = 0,
+    base: int = 0,
+    limit: float = 60.0,
+    when_ready: Callable[[], None] | None = None,
+) -> Followed | None:
+    """Run one client's program until it has seen all, or its time is up; None, the reason said, where it failed.
+
+    when_ready: called once the first state is there, so that changes may begin.
+    """
+    task = _Task(client, config, objects, base, changes, limit)
+    # Compiled modules are kept, as after any installation.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    with tempfile.TemporaryFile("w+") as errors:
+        command = [sys.executable, __file__, json.dumps(task)]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment | {"KUBECONFIG": config}
+        )
+        end = threading.Timer(2 * limit + _GRACE_SECONDS, process.kill)
+        end.start()
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if line == "ready\n":
+                if when_ready is not None:
+                    when_ready()
+                line = process.stdout.readline()
+        finally:
+            end.cancel()
+            process.kill()
+            process.wait()
+        errors.seek(0)
+        if not line.startswith("{"):
+            note(f"{client}: left out, it failed: {errors.read().strip()[-600:]}")
+            return None
+    return Followed(**json.loads(line))
+
+
+class _Seen:
+    """What a follower tells of: each object as its handler is called."""
+
+    def __init__(self, task: _Task) -> None:
+        self.task = task
+        self.passed = 0
+        self._objects = 0
+        self._seen: list[tuple[int, float]] = []
+        self._finals: set[int] = set()
+        self._first_final = task.base + task.changes - min(task.objects, task.changes)
+        self._lock = threading.Lock()
+        self._before = 0
+        self._seconds = self._cpu = 0.0
+        self._begun = self._used = self._events_used = 0.0
+        self._timer: threading.Timer | None = None
+
+    def begin(self) -> None:
+        """Say that all is imported and the work begins."""
+        gc.collect()
+        self._before = _memory()["Rss"]
+        self._begun, self._used = time.monotonic(), time.process_time()
+        self._limit()
+
+    def object(self, annotations: Mapping[str, str] | None) -> None:
+        """Take a call of the handler; annotations are the object's."""
+        number = int((annotations or {}).get(MARK) or -1)
+        if number < self.task.base:
+            self._objects += 1
+            if self._objects == self.task.objects:
+                self.cached(self._objects)
+            return
+        self._seen.append((number, time.monotonic()))
+        if number >= self._first_final:
+            self._finals.add(number)
+            if len(self._finals) == min(self.task.objects, self.task.changes):
+                self.end(complete=True)
+
+    def cached(self, count: int, *, later: Callable[[], Any] | None = None) -> None:
+        """Say that the first state is there; later: measures memory some time afterwards."""
+        self._objects = count
+        self._started()
+        if later is not None:
+            later()
+        elif self.task.changes:
+            self._events_used = time.process_time()
+            self._limit()
+            print("ready", flush=True)
+        else:
+            self.end(complete=True)
+
+    def end(self, *, complete: bool) -> None:
+        """Print what was seen and end this process."""
+        with self._lock:
+            ended = time.monotonic()
+            if not self._seconds:
+                self._started()
+            seen = list(self._seen)
+            events_cpu = time.process_time() - self._events_used
+            gc.collect()
+            memory = _memory()
+            found = Followed(
+                complete,
+                self._objects,
+                self._seconds,
+                self._cpu,
+                self._before,
+                memory["Rss"],
+                memory["Private_Clean"] + memory["Private_Dirty"],
+                memory["Peak"],
+                len(seen),
+                events_cpu,
+                seen,
+                ended,
+                self.passed or len(seen),
+            )
+            print(json.dumps(found._asdict()), flush=True)
+            os._exit(0)
+
+    def _started(self) -> None:
+        self._seconds, self._cpu = time.monotonic() - self._begun, time.process_time() - self._used
+
+    def _limit(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(self.task.limit, lambda: self.end(complete=False))
+        self._timer.daemon = True
+        self._timer.start()
+
+
+def _memory() -> dict[str, int]:
+    rollup = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    fields = [line.split() for line in rollup.splitlines()[1:]]
+    found = {name.rstrip(":"): int(size) * 1024 for name, size, *_ in fields}
+    found["Peak"] = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) * 1024
+    return found
+
+
+async def _informer(seen: _Seen, *, lean: bool) -> None:
+    from pilothouse.client import Client
+    from pilothouse.client.factory import SharedInformerFactory
+    from pilothouse.kinds.structs import Pod
+
+    seen.begin()
+    async with Client.from_kubeconfig(seen.task.config) as client:
+        factory = SharedInformerFactory(client, namespace="default")
+        informer = factory.informer(Pod, managed_fields=not lean)
+        async with factory:
+            await informer.wait_synced()
+            seen.cached(len(informer.indexer))
+
+
+async def _manager(seen: _Seen, *, lean: bool) -> None:
+    from pilothouse.client import Client
+    from pilothouse.kinds.structs import Pod
+    from pilothouse.operator import Context, Manager, controller
+    from pilothouse.operator.predicates import where
+
+    async def reconcile(pod: Pod, context: Context) -> None:
+        seen.object(pod.metadata.annotations)
+
+    def passes(pod: Pod) -> bool:
+        seen.passed += MARK in pod.metadata.annotations
+        return True
+
+    seen.begin()
+    async with Client.from_kubeconfig(seen.task.config, managed_fields=not lean) as client:
+        manager = Manager(client, namespace="default")
+        controller(manager).for_(Pod, where(passes)).build(reconcile)
+        async with manager:
+            await asyncio.Event().wait()
+
+
+async def _ours(seen: _Seen, *, lean: bool = False) -> None:
+    await (_manager if seen.task.changes else _informer)(seen, lean=lean)
+
+
+def _official(seen: _Seen) -> None:
+    import urllib3
+    from kubernetes import client, watch
+    from kubernetes import config as loading
+
+    urllib3.disable_warnings()
+    seen.begin()
+    core = client.CoreV1Api(loading.new_client_from_config(seen.task.config))
+    found = core.list_namespaced_pod("default")
+    cache: dict[str, Any] = {}
+    for pod in found.items:
+        cache[pod.metadata.name] = pod
+        seen.object(pod.metadata.annotations)
+    version = found.metadata.resource_version
+    while True:
+        for event in watch.Watch().stream(core.list_namespaced_pod, "default", resource_version=version):
+            _keep(cache, event["type"], event["object"].metadata.name, event["object"])
+            seen.object(event["object"].metadata.annotations)
+
+
+async def _official_asyncio(seen: _Seen) -> None:
+    from kubernetes_asyncio import client, watch
+    from kubernetes_asyncio import config as loading
+
+    seen.begin()
+    core = client.CoreV1Api(await loading.new_client_from_config(seen.task.config))
+    found = await core.list_namespaced_pod("default")
+    cache: dict[str, Any] = {}
+    for pod in found.items:
+        cache[pod.metadata.name] = pod
+        seen.object(pod.metadata.annotations)
+    version = found.metadata.resource_version
+    while True:
+        async for event in watch.Watch().stream(core.list_namespaced_pod, "default", resource_version=version):
+            _keep(cache, event["type"], event["object"].metadata.name, event["object"])
+            seen.object(event["object"].metadata.annotations)
+
+
+async def _lightkube(seen: _Seen) -> None:
+    from lightkube import AsyncClient, KubeConfig
+    from lightkube.resources.core_v1 import Pod
+
+    seen.begin()
+    client = AsyncClient(KubeConfig.from_file(seen.task.config))
+    found = client.list(Pod, namespace="default")
+    cache: dict[str, Any] = {}
+    async for pod in found:
+        cache[pod.metadata.name] = pod
+        seen.object(pod.metadata.annotations)
+    while True:
+        async for kind, pod in client.watch(Pod, namespace="default", resource_version=found.resourceVersion):
+            _keep(cache, kind, pod.metadata.name, pod)
+            seen.object(pod.metadata.annotations)
+
+
+async def _kr8s(seen: _Seen) -> None:
+    import warnings
+
+    import kr8s.asyncio
+
+    seen.begin()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it does not know this version of Kubernetes yet
+        api = await kr8s.asyncio.api(kubeconfig=seen.task.config)
+    cache: dict[str, Any] = {}
+    while True:
+        # Its lists do not tell their version for a watch to go on from; this one begins with what is there.
+        async for kind, pod in api.watch("pods", namespace="default"):
+            _keep(cache, kind, pod.name, pod)
+            seen.object(pod.annotations)
+
+
+def _keep(cache: dict[str, Any], kind: str, name: str, pod: Any) -> None:
+    if kind == "DELETED":
+        cache.pop(name, None)
+    else:
+        cache[name] = pod
+
+
+async def _kopf(seen: _Seen) -> None:
+    kopf: Any = importlib.import_module("kopf")
+
+    logging.basicConfig(level=logging.WARNING)
+
+    async def configure(settings: Any, **_: Any) -> None:
+        settings.posting.enabled = False
+
+    kopf.on.startup()(configure)
+
+    async def login(**given: Any) -> Any:
+        return kopf.login_with_kubeconfig(**given)
+
+    kopf.on.login()(login)
+
+    if seen.task.changes:
+
+        async def event(annotations: Any, **_: Any) -> None:
+            seen.object(annotations)
+
+        kopf.on.event("pods")(event)
+
+    else:
+        count, tasks = 0, []
+
+        async def idle() -> None:
+            await asyncio.sleep(_KOPF_IDLE_SECONDS)
+            seen.end(complete=True)
+
+        async def pods(name: Any, body: Any, **_: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == seen.task.objects:
+                seen.cached(count, later=lambda: tasks.append(asyncio.create_task(idle())))
+            return {name: body}
+
+        kopf.index("pods")(pods)
+
+    seen.begin()
+    await kopf.operator(namespaces=["default"], standalone=True)
+
+
+PEERS: Mapping[str, Callable[[_Seen], Any]] = {
+    "kubernetes": _official,
+    "kubernetes_asyncio": _official_asyncio,
+    "lightkube": _lightkube,
+    "kr8s": _kr8s,
+    "kopf": _kopf,
+}
+
+
+def _main() -> None:
+    task = _Task(*json.loads(sys.argv[1]))
+    seen = _Seen(task)
+    if task.client in {OURS, LEAN}:
+        run(_ours(seen, lean=task.client == LEAN))
+    elif asyncio.iscoroutinefunction(PEERS[task.client]):
+        run(PEERS[task.client](seen))
+    else:
+        PEERS[task.client](seen)
+
+
+if __name__ == "__main__":
+    _main()
