@@ -61,6 +61,10 @@ class Context:
         """Return the objects of a cache that an owner controls. Raises as `get`."""
         return self._manager.controlled(kind, owner.metadata.uid)
 
+    def indexed(self, kind: type[R], index: str, value: str) -> list[R]:
+        """Return the objects of a cache that an index of `Manager.index` has under a value. Raises as `get`."""
+        return self._manager.cached(kind).indexer.by_index(index, value)
+
     async def apply(self, wanted: R, owner: Resource | None = None) -> R:
         """Make an object's fields those that are set, by server-side apply; return it as it is then.
 

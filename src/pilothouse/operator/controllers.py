@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from collections.abc import Mapping as Map
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from pilothouse.client.deadline import is_being_cancelled, within
+from pilothouse.client.indexer import IndexFunction
+from pilothouse.client.informer import Informer
 from pilothouse.client.listener import Listener
 from pilothouse.client.metrics import Sample, register
 from pilothouse.client.ratelimit import RateLimiter
@@ -27,11 +30,14 @@ from .predicates import Predicate
 from .reconciler import Reconciler, Request, Result
 
 if TYPE_CHECKING:
+    from pilothouse.client.resourceclient import ResourceClient
+
     from .manager import Manager
 
 __all__ = ["Controller", "ControllerOptions", "Source"]
 
 R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
 
 _log = get_logger("pilothouse.operator.controller")
 
@@ -103,6 +109,7 @@ class Controller(Generic[R]):
         self._informer = manager.informer(kind)
         self._informers = [manager.informer(source.kind) for source in self.sources]
         self._listeners: list[Listener[Any]] = []
+        self._watched: set[Informer[Any]] = set()
         self._workers: set[asyncio.Task[None]] = set()
         self._deadlines = Deadlines(clock, options.timeout_seconds)
         self._stopping = False
@@ -122,6 +129,28 @@ class Controller(Generic[R]):
             self._listeners.append(informer.add_handler(handler, name=f"{self.name} {source.kind.__name__}"))
         for number in range(self.options.concurrency):
             self._begin_worker(number)
+
+    async def watch(
+        self,
+        resource: ResourceClient[T],
+        mapping: Callable[[T], Iterable[Request]],
+        *,
+        labels: str = "",
+        indexers: Map[str, IndexFunction[T]] | None = None,
+    ) -> Informer[T]:
+        """From now on also look at objects that have no type, which `Client.dynamic` gives; return their cache.
+
+        For kinds that are known only while it runs. A second time for the same objects is fine. mapping: whose requests
+        they are. labels: a selector. Raises UnknownKind, RuntimeError for one that does not run.
+        """
+        if self._stopping or not self._workers:
+            raise RuntimeError(f"controller {self.name}: it does not run; watch from its reconciles")
+        informer = await self._manager.follow(resource, labels=labels, indexers=indexers)
+        if informer not in self._watched:
+            self._watched.add(informer)
+            handler: Enqueue[Any] = Enqueue(self.queue, mapping, None, self._clock)
+            self._listeners.append(informer.add_handler(handler, name=f"{self.name} {informer.name}"))
+        return informer
 
     async def stop(self, seconds: float) -> None:
         """Take no more requests and wait for those that are being worked on; after `seconds` they are cancelled."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Generic, TypeAlias, TypeVar
 
-from pilothouse.client.objects import DeletedFinalStateUnknown, split_key
+from pilothouse.client.objects import DeletedFinalStateUnknown, resource_version_of, split_key
 from pilothouse.client.workqueue import LOW_PRIORITY, QueueFullError, WorkQueue
 from pilothouse.foundation.clock import Clock
 from pilothouse.kinds.structs import Resource
@@ -76,7 +76,7 @@ class Enqueue(Generic[R]):
     def on_update(self, old: R, new: R) -> Awaitable[object] | object:
         if self._predicate is not None and not self._predicate.update(old, new):
             return None
-        if old is new or old.metadata.resource_version == new.metadata.resource_version:
+        if old is new or resource_version_of(old) == resource_version_of(new):
             return self._add(self._mapping(new), LOW_PRIORITY)
         return self._add([*dict.fromkeys([*self._mapping(old), *self._mapping(new)])], 0)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, Final, Self
 
 from pilothouse.client import Client
 from pilothouse.client.informer import Informer
+from pilothouse.client.objects import key_of, resource_version_of
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.foundation.metrics import Metrics
 
@@ -130,7 +132,10 @@ class Harness:
         for kind, informer in self.manager.caches().items():
             namespace = self.manager.namespace if kind.namespaced else "*"
             listed = await self.client.list_all(kind, namespace, limit=0)
-            if {str(Request.of(obj)): obj.metadata.resource_version for obj in listed} != _cached(informer):
+            if _versions_of(listed) != _cached(informer):
+                return False
+        for informer, (resource, labels) in self.manager.followed().items():
+            if _versions_of(await resource.list_all(self.manager.namespace, labels=labels)) != _cached(informer):
                 return False
         return True
 
@@ -144,4 +149,8 @@ class Harness:
 
 
 def _cached(informer: Informer[Any]) -> dict[str, str]:
-    return {str(Request.of(obj)): obj.metadata.resource_version for obj in informer.indexer.list()}
+    return _versions_of(informer.indexer.list())
+
+
+def _versions_of(objects: Iterable[Any]) -> dict[str, str]:
+    return {key_of(obj): resource_version_of(obj) for obj in objects}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from pilothouse.client import Client
 from pilothouse.client.election_core import ElectionOptions
 from pilothouse.client.factory import SYNC_SECONDS, SharedInformerFactory
+from pilothouse.client.indexer import IndexFunction
 from pilothouse.client.informer import Informer, InformerOptions
 from pilothouse.client.leaderelection import LeaderElector, LeaseLock
 from pilothouse.client.metrics import Sample, register
@@ -30,6 +31,7 @@ from .owners import controller_of
 from .scheme import Scheme
 
 if TYPE_CHECKING:
+    from pilothouse.client.resourceclient import ResourceClient
     from pilothouse.foundation.metrics import Metrics
 
     from .controllers import Controller
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["LeaderElection", "Manager"]
 
 R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
 
 GRACE_SECONDS: Final = 30.0
 _FLUSH_SECONDS: Final = 2.0
@@ -100,6 +103,7 @@ class Manager:
         self._sync_seconds = sync_seconds
         self._controllers: dict[str, Controller[Any]] = {}
         self._caches: dict[type[Resource], Informer[Any]] = {}
+        self._followed: dict[Informer[Any], tuple[ResourceClient[Any], str]] = {}
         self._checks: dict[str, Check] = {}
         self._used = False
         self._synced = False
@@ -158,6 +162,35 @@ class Manager:
                 f"call manager.informer({name}) before it runs, or ask the server by context.client"
             )
         return found
+
+    def index(self, kind: type[R], name: str, function: IndexFunction[R]) -> None:
+        """Have the shared cache of a kind, made where there is none, find objects by what a function says of each.
+
+        Read it by `Context.indexed`. A second time with the same name is fine. Raises NotRegistered.
+        """
+        indexer = self.informer(kind).indexer
+        if name not in indexer.indexes:
+            indexer.add_indexers({name: function})
+
+    async def follow(
+        self,
+        resource: ResourceClient[T],
+        *,
+        labels: str = "",
+        indexers: Mapping[str, IndexFunction[T]] | None = None,
+    ) -> Informer[T]:
+        """Return the shared cache of what a client's `dynamic` or `metadata_of` gave, made where there is none.
+
+        For kinds that are known only while it runs; it is filled as the server answers, see `Informer.wait_synced`.
+        Raises UnknownKind.
+        """
+        found = await self.factory.informer_for(resource, labels=labels, indexers=indexers)
+        self._followed[found] = resource, labels
+        return found
+
+    def followed(self) -> Mapping[Informer[Any], tuple[ResourceClient[Any], str]]:
+        """Return the caches that `follow` made, and the calls and selectors that they were made of."""
+        return self._followed
 
     def controlled(self, kind: type[R], uid: str) -> list[R]:
         """Return the objects of a cache that the owner of this UID controls. Raises as `cached`."""
