@@ -34,7 +34,7 @@ COMMANDS: tuple[LazyCommand, ...] = (
     LazyCommand("demo", "pilothouse.cli.demo", "demo", "See the main job at work in half a minute."),
     LazyCommand("doctor", "pilothouse.cli.doctor", "doctor", "Show what this machine allows and what is missing."),
     LazyCommand("keys", "pilothouse.apiserver.cli_keys", "keys", "Show and exchange the keys of an API server."),
-    LazyCommand("operator", "pilothouse.operator.cli_run", "operator", "Run operators written in Python."),
+    LazyCommand("operator", "pilothouse.operator.cli", "operator", "Begin, run and install operators in Python."),
     LazyCommand("store", "pilothouse.store.cli", "store", "Serve, read, check and back up the store."),
     LazyCommand("up", "pilothouse.cli.up", "up", "Start the platform on this machine and stay."),
     LazyCommand("version", "pilothouse.cli.version", "version", "Show the versions of the program and its libraries."),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Timestamp,
     )
     from .crds import PrinterColumn, Scale, custom_resource, definition
+    from .deployment import Installation, manifests_of
     from .errors import (
         AlreadyOwned,
         BuildError,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .harness import Harness
     from .installing import install
     from .manager import LeaderElection, Manager
+    from .rbac import needs
     from .reconciler import Reconciler, Request, Result
     from .scheme import Scheme
 
@@ -63,6 +65,7 @@ __all__ = [
     "Format",
     "GenericReconciler",
     "Harness",
+    "Installation",
     "LeaderElection",
     "ListType",
     "Manager",
@@ -93,6 +96,8 @@ __all__ = [
     "custom_resource",
     "definition",
     "install",
+    "manifests_of",
+    "needs",
     "owner_of",
 ]
 
@@ -107,12 +112,14 @@ _HOMES = {
         "PreserveUnknown RawSchema Rule Timestamp"
     ),
     "crds": "PrinterColumn Scale custom_resource definition",
+    "deployment": "Installation manifests_of",
     "errors": "AlreadyOwned BuildError NotConverged NotRegistered OperatorError SchemeConflict TerminalError",
     "generic": "GenericReconciler Readiness",
     "handlers": "owner_of",
     "harness": "Harness",
     "installing": "install",
     "manager": "LeaderElection Manager",
+    "rbac": "needs",
     "reconciler": "Reconciler Request Result",
     "scheme": "Scheme",
 }

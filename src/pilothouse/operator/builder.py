@@ -23,7 +23,7 @@ from .reconciler import FunctionReconciler, ReconcileFunction, Reconciler, Reque
 if TYPE_CHECKING:
     from .manager import Manager
 
-__all__ = ["Builder", "Start", "controller"]
+__all__ = ["Builder", "Owned", "Start", "controller"]
 
 R = TypeVar("R", bound=Resource)
 W = TypeVar("W", bound=Resource)
@@ -37,6 +37,12 @@ def controller(manager: Manager, name: str = "") -> Start:
     Raises BuildError for a name that is none.
     """
     return Start(manager, name)
+
+
+class Owned(Source):
+    """Objects that the controller makes, and may therefore change and delete."""
+
+    __slots__ = ()
 
 
 class Start:
@@ -80,7 +86,7 @@ class Builder(Generic[R]):
         if kind in self._owned:
             raise BuildError(f"controller {self._name}: owns({kind.__name__}) is said twice; join the predicates by &")
         self._owned.add(kind)
-        self._sources.append(Source(kind, owner_of(self._kind, controller=controller), _all_of(predicates)))
+        self._sources.append(Owned(kind, owner_of(self._kind, controller=controller), _all_of(predicates)))
         return self
 
     def watches(self, kind: type[W], mapping: Mapping[W], *predicates: Predicate[W] | Predicate[Resource]) -> Self:

@@ -23,7 +23,7 @@ from pilothouse.kinds.structs import Resource
 from pilothouse.operator.crd_errors import DefinitionError
 from pilothouse.operator.crds import definition
 
-__all__ = ["crd", "definitions_of", "load_module"]
+__all__ = ["crd", "definitions_of", "load_module", "manifest_text"]
 
 _FILE_MODE = 0o644
 _DOUBTFUL = re.compile(r"[-+.]?\d|[yYnN]$")
@@ -69,12 +69,12 @@ def generate(module: str, output: str, output_dir: Path | None) -> None:
     name, _, wanted = module.partition(":")
     made = definitions_of(load_module(name), wanted)
     if output_dir is None:
-        click.echo(_text(made, output), nl=False)
+        click.echo(manifest_text(made, output), nl=False)
         return
     output_dir.mkdir(parents=True, exist_ok=True)
     for each in made:
         path = output_dir / f"{each['spec']['group']}_{each['spec']['names']['plural']}.{output}"
-        write_whole(OsFileSystem(), str(path), _text([each], output).encode(), _FILE_MODE)
+        write_whole(OsFileSystem(), str(path), manifest_text([each], output).encode(), _FILE_MODE)
         click.echo(str(path))
 
 
@@ -185,7 +185,8 @@ def _none_called(module: ModuleType, wanted: str, kinds: Sequence[Sequence[Any]]
     return CommandError(text, hint=hint, code=ExitCode.NOT_FOUND)
 
 
-def _text(made: Sequence[dict[str, Any]], output: str) -> str:
+def manifest_text(made: Sequence[dict[str, Any]], output: str) -> str:
+    """Write objects as YAML documents or as JSON, of which several are a List."""
     if output == "json":
         whole = made[0] if len(made) == 1 else {"apiVersion": "v1", "kind": "List", "items": list(made)}
         return msgspec.json.format(msgspec.json.encode(whole), indent=2).decode() + "\n"
@@ -194,7 +195,10 @@ def _text(made: Sequence[dict[str, Any]], output: str) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes also those texts that only other programs take for numbers or booleans."""
+    """Quotes also those texts that only other programs take for numbers or booleans, and repeats what is said twice."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
 
 def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

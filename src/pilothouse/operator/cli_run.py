@@ -1,9 +1,12 @@
-"""`pilothouse operator`: run an operator from a module."""
+"""`pilothouse operator run`: run an operator from a module."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import ssl
+import tempfile
 from collections.abc import Callable
 from types import ModuleType
 
@@ -12,17 +15,25 @@ import click
 from pilothouse.client import Client, ClientError, ConfigError
 from pilothouse.client.factory import CacheSyncError
 from pilothouse.client.leaderelection import LeadershipLostError
+from pilothouse.foundation import tls
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples
 from pilothouse.operator.cli_crd import load_module
+from pilothouse.operator.deployment import HEALTH, LEADER_ELECT, NAMESPACE
 from pilothouse.operator.errors import OperatorError
 from pilothouse.operator.manager import LeaderElection, Manager
 
-__all__ = ["operator"]
+__all__ = ["build_controllers", "build_of", "operator"]
 
 
-@click.group(epilog=examples("pilothouse operator run ./website.py", "pilothouse operator run --help"))
+@click.group(
+    epilog=examples(
+        "pilothouse operator new website-operator",
+        "pilothouse operator run website_operator",
+        "pilothouse operator manifests website_operator --image registry.example.com/website-operator:0.1.0",
+    )
+)
 def operator() -> None:
-    """Run operators written in Python."""
+    """Begin, run and install operators written in Python."""
 
 
 @operator.command(
@@ -37,11 +48,31 @@ def operator() -> None:
     "--kubeconfig", metavar="FILE", help="Which cluster; by default the pod's own, KUBECONFIG or ~/.kube/config."
 )
 @click.option("--context", metavar="NAME", help="Of the kubeconfig, instead of its current one.")
-@click.option("-n", "--namespace", default="*", show_default=True, help="What caches follow; * is all namespaces.")
 @click.option(
-    "--leader-elect", metavar="LEASE", default="", help="Work only while this copy has the lease of that name."
+    "-n",
+    "--namespace",
+    default="*",
+    show_default=True,
+    envvar=NAMESPACE,
+    show_envvar=True,
+    help="What caches follow; * is all namespaces.",
 )
-@click.option("--health", metavar="HOST:PORT", default="", help="Serve /healthz, /readyz and /metrics there.")
+@click.option(
+    "--leader-elect",
+    metavar="LEASE",
+    default="",
+    envvar=LEADER_ELECT,
+    show_envvar=True,
+    help="Work only while this copy has the lease of that name.",
+)
+@click.option(
+    "--health",
+    metavar="HOST:PORT",
+    default="",
+    envvar=HEALTH,
+    show_envvar=True,
+    help="Serve /healthz, /readyz and /metrics there; over TLS where that is not loopback.",
+)
 def run(
     module: str, kubeconfig: str | None, context: str | None, namespace: str, leader_elect: str, health: str
 ) -> None:
@@ -51,7 +82,7 @@ def run(
     it; it is called `build` where none is named. The definitions of its kinds have to be there already.
     """
     name, _, function = module.partition(":")
-    build = _build_of(load_module(name), function or "build")
+    build = build_of(load_module(name), function or "build")
     election = LeaderElection(name=leader_elect) if leader_elect else None
 
     async def operate() -> None:
@@ -60,12 +91,14 @@ def run(
         else:
             client = Client.from_environment()
         async with client:
-            manager = Manager(client, namespace=namespace, leader_election=election, health_address=health)
-            build(manager)
-            if not manager.controllers:
-                raise CommandError(
-                    f"{module}: it built no controllers", hint="say controller(manager).for_(...).build(...)"
-                )
+            manager = Manager(
+                client,
+                namespace=namespace,
+                leader_election=election,
+                health_address=health,
+                health_tls=_health_tls(health),
+            )
+            build_controllers(module, build, manager)
             with contextlib.suppress(asyncio.CancelledError):  # a second signal
                 await manager.run(signals=True)
 
@@ -73,13 +106,33 @@ def run(
         asyncio.run(operate())
     except (CacheSyncError, LeadershipLostError) as error:
         raise CommandError(str(error), code=ExitCode.UNAVAILABLE) from error
-    except ConfigError as error:
+    except (ConfigError, tls.TlsError) as error:
         raise CommandError(str(error), code=ExitCode.USAGE) from error
     except (OperatorError, ClientError, ValueError) as error:
         raise CommandError(str(error)) from error
 
 
-def _build_of(module: ModuleType, name: str) -> Callable[[Manager], object]:
+def build_controllers(module: str, build: Callable[[Manager], object], manager: Manager) -> None:
+    """Have a module build its controllers on a manager. Raises CommandError where there are none then."""
+    build(manager)
+    if not manager.controllers:
+        raise CommandError(f"{module}: it built no controllers", hint="say controller(manager).for_(...).build(...)")
+
+
+def _health_tls(address: str) -> ssl.SSLContext | None:
+    """Make a certificate of this run's own for probes over the network; kubelets do not look at who issued it."""
+    host = address.rpartition(":")[0].strip("[]")
+    if not host or host in {"localhost", "::1"} or host.startswith("127."):
+        return None
+    credentials = tls.issue(tls.make_ca("pilothouse operator"), host, hosts=[host], server=True)
+    with tempfile.TemporaryDirectory() as place:
+        certificate, key = os.path.join(place, "tls.crt"), os.path.join(place, "tls.key")
+        tls.write(credentials, certificate, key)
+        return tls.server_context(certificate, key)
+
+
+def build_of(module: ModuleType, name: str) -> Callable[[Manager], object]:
+    """Return the function of a module that builds controllers. Raises CommandError where there is none."""
     found = getattr(module, name, None)
     if not callable(found):
         raise CommandError(

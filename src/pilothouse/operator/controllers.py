@@ -90,6 +90,7 @@ class Controller(Generic[R]):
         self.name: Final = name
         self.kind: Final = kind
         self.options: Final = options
+        self.reconciler: Final = reconciler
         clock = manager.clock
         self.queue: Final[WorkQueue[Request]] = WorkQueue(
             name,
@@ -102,7 +103,6 @@ class Controller(Generic[R]):
         self.metrics: Final = ControllerMetrics(name, options.concurrency)
         self.sources: Final = [*sources]
         self._manager = manager
-        self._reconciler = reconciler
         self._clock = clock
         self._recorder = manager.recorder(name)
         self._applier = Applier(manager.client, options.field_manager or name)
@@ -256,9 +256,9 @@ class Controller(Generic[R]):
     async def _call(self, request: Request, obj: R | None, tries: int) -> Result | None:
         context = Context(request, tries, self._manager, self._applier, self._recorder, self._clock)
         if obj is None:
-            result = await self._reconciler.removed(request, context)
+            result = await self.reconciler.removed(request, context)
         else:
-            result = await self._reconciler.reconcile(obj, context)
+            result = await self.reconciler.reconcile(obj, context)
         if result is not None and not isinstance(result, Result):
             raise TypeError(f"reconcile returned {type(result).__name__}; return Result(...) or None")
         return result

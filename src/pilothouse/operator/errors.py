@@ -5,6 +5,7 @@ OperatorError
 ├── SchemeConflict    two types are registered for one kind (a ValueError)
 ├── BuildError        a controller is described in a way that cannot work (a ValueError)
 ├── AlreadyOwned      an object has another controller, so it is not taken over
+├── DefinitionError   a class cannot be the schema of a custom resource (a ValueError)
 ├── TerminalError     raised by reconcilers: trying again cannot help
 └── NotConverged      a harness gave up waiting; the message names keys, counts and last errors (an AssertionError)
 """

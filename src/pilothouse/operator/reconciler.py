@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from pilothouse.client.objects import namespace_of
 from pilothouse.kinds.structs import Resource
@@ -83,10 +83,10 @@ class FunctionReconciler(Reconciler[R]):
     """A coroutine function as a reconciler."""
 
     def __init__(self, function: ReconcileFunction[R]) -> None:
-        self._function = function
+        self.function: Final = function
 
     def __repr__(self) -> str:
-        return f"<FunctionReconciler {getattr(self._function, '__qualname__', self._function)!s}>"
+        return f"<FunctionReconciler {getattr(self.function, '__qualname__', self.function)!s}>"
 
     async def reconcile(self, obj: R, context: Context) -> Result | None:
-        return await self._function(obj, context)
+        return await self.function(obj, context)
