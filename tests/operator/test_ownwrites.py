@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from pilothouse.client.objects import key_of
 from pilothouse.kinds.structs import ConfigMap, ObjectMeta
+from pilothouse.operator import Context, Harness, Reconciler, Result, Scheme, controller
+from pilothouse.operator.owners import with_owner
 from pilothouse.operator.ownwrites import OwnWrites
+from support.operatorkit import Site, plane_and_client, site
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -154,3 +157,57 @@ def test_a_list_is_what_the_server_has_if_only_we_write(steps: list[tuple[str, s
         live = {key: obj for key, obj in shown.items() if obj.metadata.deletion_timestamp is None}
         assert live == server
         assert {key for key in shown if key not in live} <= set(removed)
+
+
+async def test_a_reconciler_that_is_called_again_at_once_counts_what_it_made() -> None:
+    class Three(Reconciler[Site]):
+        async def reconcile(self, obj: Site, context: Context) -> Result | None:
+            own = context.owned(ConfigMap, obj)
+            if len(own) == 3:
+                return None
+            metadata = ObjectMeta(generate_name="page-", namespace="default")
+            await context.create(with_owner(ConfigMap(metadata=metadata), obj))
+            assert len(context.owned(ConfigMap, obj)) == len(own) + 1
+            return Result(requeue_after=0)
+
+    async with plane_and_client() as (_, client):
+        harness = Harness(client, scheme=Scheme(Site))
+        controller(harness.manager).for_(Site).owns(ConfigMap).build(Three())
+        async with harness:
+            made = await client.create(site())
+            await harness.advance(1)
+            await harness.settle()
+            owned = [found async for found in client.list(ConfigMap) if found.metadata.owner_references]
+            assert len(owned) == 3
+            await client.patch(ConfigMap, owned[0].metadata.name, {"metadata": {"ownerReferences": None}}, "default")
+            await harness.advance(1)
+            await harness.settle()
+            assert len(harness.manager.controlled(ConfigMap, made.metadata.uid)) == 3
+            orphans = harness.manager.controlled(ConfigMap, "", "default")
+            assert owned[0].metadata.name in {found.metadata.name for found in orphans}
+
+
+async def test_what_a_reconciler_deleted_is_never_shown_as_alive() -> None:
+    calls = 0
+
+    async def remove(obj: Site, context: Context) -> Result | None:
+        nonlocal calls
+        for page in context.owned(ConfigMap, obj):
+            await context.delete(page)
+            calls += 1
+            left = context.owned(ConfigMap, obj)
+            assert all(
+                one.metadata.deletion_timestamp is not None for one in left if one.metadata.uid == page.metadata.uid
+            )
+        return None
+
+    async with plane_and_client() as (_, client):
+        harness = Harness(client, scheme=Scheme(Site))
+        controller(harness.manager).for_(Site).owns(ConfigMap).build(remove)
+        made = await client.create(site())
+        for number in range(3):
+            await client.create(with_owner(ConfigMap(metadata=ObjectMeta(name=f"page{number}")), made))
+        async with harness:
+            await harness.converge(1)
+            assert calls == 3
+            assert harness.manager.controlled(ConfigMap, made.metadata.uid) == []

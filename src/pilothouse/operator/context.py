@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pilothouse.client import Client, ignore_not_found
+from pilothouse.client.deletion import Propagation
 from pilothouse.client.recorder import EventRecorder
 from pilothouse.foundation.clock import Clock
 from pilothouse.kinds.structs import Resource, Struct, to_dict
@@ -24,7 +25,7 @@ R = TypeVar("R", bound=Resource)
 
 
 class Context:
-    """Given to each reconcile. All reads are of caches, which may be a little behind; `client` asks the server.
+    """Given to each reconcile. Reads are of caches, in which what was written by it is seen; `client` asks the server.
 
     request: whose turn it is. client, clock, recorder: of the controller. tries: how often it failed before, in a row.
     """
@@ -55,11 +56,16 @@ class Context:
         """
         where = self.request.namespace if namespace is None else namespace
         indexer = self._manager.cached(kind).indexer
-        return indexer.get(f"{where}/{name}" if where and kind.namespaced else name)
+        key = f"{where}/{name}" if where and kind.namespaced else name
+        return self._manager.writes(kind).get(key, indexer.get(key))
 
     def owned(self, kind: type[R], owner: Resource) -> list[R]:
         """Return the objects of a cache that an owner controls. Raises as `get`."""
         return self._manager.controlled(kind, owner.metadata.uid)
+
+    def orphans(self, kind: type[R]) -> list[R]:
+        """Return the objects of a cache in the request's namespace that nobody controls. Raises as `get`."""
+        return self._manager.controlled(kind, "", self.request.namespace)
 
     def indexed(self, kind: type[R], index: str, value: str) -> list[R]:
         """Return the objects of a cache that an index of `Manager.index` has under a value. Raises as `get`."""
@@ -82,14 +88,31 @@ class Context:
                     f"{wanted.kind} {Request.of(live)}: {present.kind} {present.name} controls it, so {owner.kind} "
                     f"{owner.metadata.name} leaves it alone; give one of both another name"
                 )
-        return await self._applier.apply(wanted, live)
+        return self._wrote(await self._applier.apply(wanted, live))
 
     async def apply_status(self, obj: R, status: Mapping[str, Any] | Struct) -> R:
         """Make an object's status these fields, by its subresource, where it lacks something of them."""
         tree = to_dict(status) if isinstance(status, Struct) else dict(status)
-        return await self._applier.apply_status(obj, tree)
+        return self._wrote(await self._applier.apply_status(obj, tree))
 
-    async def delete(self, obj: Resource) -> None:
+    async def create(self, obj: R) -> R:
+        """Create an object; return it as it is then. Raises ApiStatus and OSError."""
+        return self._wrote(await self.client.create(obj))
+
+    async def update(self, obj: R) -> R:
+        """Replace an object; return it as it is then. Raises ApiStatus, Conflict where it has changed, and OSError."""
+        return self._wrote(await self.client.update(obj))
+
+    async def update_status(self, obj: R) -> R:
+        """Replace an object's status; return it as it is then. Raises as `update`."""
+        return self._wrote(await self.client.update_status(obj))
+
+    async def patch(self, obj: R, patch: Mapping[str, Any] | list[Any], **options: Any) -> R:
+        """Change an object by a patch, see `Client.patch`; return it as it is then. Raises ApiStatus and OSError."""
+        namespace = obj.metadata.namespace or None
+        return self._wrote(await self.client.patch(type(obj), obj.metadata.name, patch, namespace, **options))
+
+    async def delete(self, obj: Resource, *, propagation: Propagation = "Background") -> None:
         """Delete this very object, what it owns after it; one that is gone is fine. Raises Conflict for another UID."""
         self._applier.forget(obj)
         await ignore_not_found(
@@ -97,14 +120,22 @@ class Context:
                 type(obj),
                 obj.metadata.name,
                 obj.metadata.namespace or None,
-                propagation="Background",
+                propagation=propagation,
                 uid=obj.metadata.uid,
             )
         )
+        if self._manager.known(type(obj)) is not None:
+            self._manager.writes(type(obj)).deleted(obj, self.clock.now())
+
+    def _wrote(self, obj: R) -> R:
+        if self._manager.known(type(obj)) is not None:
+            self._manager.writes(type(obj)).wrote(obj)
+        return obj
 
     def _live(self, wanted: R) -> R | None:
         informer = self._manager.known(type(wanted))
         if informer is None:
             return None
         name, namespace = wanted.metadata.name, wanted.metadata.namespace or self.client.namespace
-        return informer.indexer.get(f"{namespace}/{name}" if type(wanted).namespaced else name)
+        key = f"{namespace}/{name}" if type(wanted).namespaced else name
+        return self._manager.writes(type(wanted)).get(key, informer.indexer.get(key))

@@ -219,7 +219,8 @@ class Controller(Generic[R]):
         metrics, clock = self.metrics, self._clock
         began = clock.monotonic()
         metrics.active += 1
-        obj = self._informer.indexer.get(str(request))
+        key = str(request)
+        obj = self._manager.writes(self.kind).get(key, self._informer.indexer.get(key))
         tries = self.queue.num_requeues(request)
         try:
             outcome = await self._outcome(request, obj, tries)

@@ -28,6 +28,7 @@ from pilothouse.kinds.structs import Resource
 from .errors import BuildError
 from .health import Check, HealthServer, Page, run_checks
 from .owners import controller_of
+from .ownwrites import OwnWrites
 from .scheme import Scheme
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ T = TypeVar("T")
 GRACE_SECONDS: Final = 30.0
 _FLUSH_SECONDS: Final = 2.0
 _CONTROLLER: Final = "controller"
+_ORPHANS: Final = "none in "
 
 _log = get_logger("pilothouse.operator.manager")
 
@@ -104,6 +106,7 @@ class Manager:
         self._controllers: dict[str, Controller[Any]] = {}
         self._caches: dict[type[Resource], Informer[Any]] = {}
         self._followed: dict[Informer[Any], tuple[ResourceClient[Any], str]] = {}
+        self._writes: dict[type[Resource], OwnWrites[Any]] = {}
         self._checks: dict[str, Check] = {}
         self._used = False
         self._synced = False
@@ -192,12 +195,26 @@ class Manager:
         """Return the caches that `follow` made, and the calls and selectors that they were made of."""
         return self._followed
 
-    def controlled(self, kind: type[R], uid: str) -> list[R]:
-        """Return the objects of a cache that the owner of this UID controls. Raises as `cached`."""
+    def controlled(self, kind: type[R], uid: str, namespace: str = "") -> list[R]:
+        """Return the objects of a cache that the owner of this UID controls; without a UID those that nobody does.
+
+        Our own writes are seen. namespace: of orphans, which are looked for in one. Raises as `cached`.
+        """
         indexer = self.cached(kind).indexer
         if _CONTROLLER not in indexer.indexes:
             indexer.add_indexers({_CONTROLLER: _controller_uid})
-        return indexer.by_index(_CONTROLLER, uid)
+        value = uid or _ORPHANS + namespace
+        return self.writes(kind).merged(
+            indexer.by_index(_CONTROLLER, value), lambda obj: value in _controller_uid(obj), indexer.get
+        )
+
+    def writes(self, kind: type[R]) -> OwnWrites[R]:
+        """Return what was written of a kind that its cache may not have yet. Raises as `cached`."""
+        found = self._writes.get(kind)
+        if found is None:
+            informer = self.cached(kind)
+            found = self._writes[kind] = OwnWrites(lambda: informer.resource_version)
+        return found
 
     def recorder(self, component: str) -> EventRecorder:
         """Return what a component records events with."""
@@ -403,7 +420,7 @@ class Manager:
 
 def _controller_uid(obj: Resource) -> Iterable[str]:
     found = controller_of(obj)
-    return () if found is None else (found.uid,)
+    return (_ORPHANS + obj.metadata.namespace,) if found is None else (found.uid,)
 
 
 async def _finish(work: Any) -> None:

@@ -1,0 +1,27 @@
+"""Which controllers there are, by the names that kube-controller-manager knows them by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+from pilothouse.operator import Manager
+
+from .reconcilers.replicaset import add_replicasets, add_replicationcontrollers
+
+__all__ = ["CONTROLLERS", "add_controllers"]
+
+CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
+    "replicaset-controller": add_replicasets,
+    "replicationcontroller-controller": add_replicationcontrollers,
+}
+
+
+def add_controllers(manager: Manager, without: Collection[str] = ()) -> None:
+    """Add all controllers to a manager but those that are left out. Raises ValueError for a name that is none."""
+    unknown = sorted(set(without) - CONTROLLERS.keys())
+    if unknown:
+        raise ValueError(f"there is no controller {', '.join(unknown)}; there are {', '.join(CONTROLLERS)}")
+    for name, add in CONTROLLERS.items():
+        if name not in without:
+            add(manager)

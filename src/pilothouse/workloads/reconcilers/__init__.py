@@ -1,0 +1,1 @@
+"""One module a controller: it reads the caches, asks the pure core what to do, and writes."""

@@ -1,0 +1,29 @@
+"""What the real controllers settle on in played scenarios is what ours settle on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pilothouse.client import Client
+from pilothouse.operator import Manager
+from pilothouse.testing import ControlPlane
+from pilothouse.workloads.controllers import add_controllers
+from support.converging import Player
+
+RECORDINGS = {
+    path.stem: json.loads(path.read_text(encoding="utf-8"))
+    for path in sorted((Path(__file__).parents[1] / "golden" / "controllers").glob("*.json"))
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["replicaset-adoption"])
+async def test_they_settle_alike(name: str) -> None:
+    async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
+        manager = Manager(client)
+        add_controllers(manager)
+        async with manager:
+            assert await Player(plane).play(RECORDINGS[name]) == []
