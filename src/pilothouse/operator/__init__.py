@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .builder import controller
+    from .certificates import CertificateError, CertificatePolicy
     from .context import Context
     from .controllers import Controller
     from .crd_conversion import ConversionWebhook
@@ -51,15 +52,25 @@ if TYPE_CHECKING:
     from .rbac import needs
     from .reconciler import Reconciler, Request, Result
     from .scheme import Scheme
+    from .webhook_builder import webhook
+    from .webhook_conversion import converts
+    from .webhook_handlers import Mutator, Validator
+    from .webhook_manifests import webhook_manifests
+    from .webhook_options import WebhookOptions
+    from .webhook_review import AdmissionRequest, Denied
 
 __all__ = [
+    "AdmissionRequest",
     "AlreadyOwned",
     "BuildError",
+    "CertificateError",
+    "CertificatePolicy",
     "Context",
     "Controller",
     "ConversionWebhook",
     "Default",
     "DefinitionError",
+    "Denied",
     "Description",
     "Embedded",
     "Format",
@@ -75,6 +86,7 @@ __all__ = [
     "MinLength",
     "Minimum",
     "MultipleOf",
+    "Mutator",
     "NotConverged",
     "NotRegistered",
     "OperatorError",
@@ -92,17 +104,23 @@ __all__ = [
     "SchemeConflict",
     "TerminalError",
     "Timestamp",
+    "Validator",
+    "WebhookOptions",
     "controller",
+    "converts",
     "custom_resource",
     "definition",
     "install",
     "manifests_of",
     "needs",
     "owner_of",
+    "webhook",
+    "webhook_manifests",
 ]
 
 _HOMES = {
     "builder": "controller",
+    "certificates": "CertificateError CertificatePolicy",
     "context": "Context",
     "controllers": "Controller",
     "crd_conversion": "ConversionWebhook",
@@ -122,6 +140,12 @@ _HOMES = {
     "rbac": "needs",
     "reconciler": "Reconciler Request Result",
     "scheme": "Scheme",
+    "webhook_builder": "webhook",
+    "webhook_conversion": "converts",
+    "webhook_handlers": "Mutator Validator",
+    "webhook_manifests": "webhook_manifests",
+    "webhook_options": "WebhookOptions",
+    "webhook_review": "AdmissionRequest Denied",
 }
 
 

@@ -4,6 +4,8 @@ OperatorError
 ├── NotRegistered     a type is used that its scheme does not know (a TypeError)
 ├── SchemeConflict    two types are registered for one kind (a ValueError)
 ├── BuildError        a controller is described in a way that cannot work (a ValueError)
+├── Denied            raised by validators and mutators: the request is refused (`webhook_review`)
+├── CertificateError  there is no certificate to serve webhooks with (`certificates`)
 ├── AlreadyOwned      an object has another controller, so it is not taken over
 ├── DefinitionError   a class cannot be the schema of a custom resource (a ValueError)
 ├── TerminalError     raised by reconcilers: trying again cannot help

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from pilothouse.foundation.metrics import Metrics
 
     from .controllers import Controller
+    from .webhook_options import WebhookOptions
+    from .webhook_server import Webhooks
 
 __all__ = ["LeaderElection", "Manager"]
 
@@ -70,8 +72,9 @@ class Manager:
 
     scheme: which types are known. namespace: of all caches, "*" for all. leader_election: controllers work only while
     this copy leads; caches are filled before. health_address: HOST:PORT of /healthz, /readyz and /metrics, none by
-    default; health_tls where that is not loopback. grace_seconds: for reconciles that go on when it is stopped, and
-    all else of the stop. sync_seconds: for the first fill of the caches.
+    default; health_tls where that is not loopback. webhooks: where servers reach those that builders give it; each
+    copy serves them, leading or not. grace_seconds: for reconciles that go on when it is stopped, and all else of the
+    stop. sync_seconds: for the first fill of the caches.
     """
 
     def __init__(  # noqa: PLR0913  all but one have a default
@@ -83,6 +86,7 @@ class Manager:
         leader_election: LeaderElection | None = None,
         health_address: str = "",
         health_tls: ssl.SSLContext | None = None,
+        webhooks: WebhookOptions | None = None,
         grace_seconds: float = GRACE_SECONDS,
         sync_seconds: float = SYNC_SECONDS,
         informers: InformerOptions | None = None,
@@ -100,7 +104,8 @@ class Manager:
         self.factory: Final = SharedInformerFactory(
             client, namespace=namespace, options=informers, clock=self.clock, source=source, metrics=metrics
         )
-        self.elector: Final = self._elector(leader_election, ids or SystemIds(), source)
+        ids = ids or SystemIds()
+        self.elector: Final = self._elector(leader_election, ids, source)
         self._events = EventBroadcaster(ClientEventSink(client), clock=self.clock, source=source, metrics=metrics)
         self._sync_seconds = sync_seconds
         self._controllers: dict[str, Controller[Any]] = {}
@@ -115,6 +120,7 @@ class Manager:
         self._started = asyncio.Event()
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+        self.webhooks: Final = self._webhook_server(webhooks, ids, source)
         self.health: Final = self._health_server(health_address, health_tls)
         register(self, metrics)
 
@@ -230,7 +236,7 @@ class Manager:
         """Run until `stop` is called; signals: SIGINT and SIGTERM stop it, a second one at once.
 
         Raises CacheSyncError where caches cannot be filled in time, LeadershipLostError where the lease was lost (end
-        the process then), OperatorError where the health address is taken. Cancelled, it ends without the grace.
+        the process then), OperatorError where an address is taken. Cancelled, it ends without the grace.
         """
         if self._used:
             raise RuntimeError("this manager ran already; make a new one")
@@ -240,6 +246,9 @@ class Manager:
             try:
                 if self.health is not None:
                     await self.health.start()
+                if self.webhooks is not None:
+                    # Before the caches: servers may have to convert what these list.
+                    await self.webhooks.start()
                 self._events.start()
                 self.factory.start()
                 main = asyncio.get_running_loop().create_task(self._main(), name="manager")
@@ -306,6 +315,8 @@ class Manager:
             found.append(problem)
         for controller in self.controllers:
             found += [f"controller {controller.name}: {one}" for one in controller.unconverged()]
+        if self.webhooks is not None:
+            found += self.webhooks.problems()
         return found
 
     def samples(self) -> Iterable[Sample]:
@@ -326,6 +337,8 @@ class Manager:
 
     async def _lead(self) -> None:
         self._leading = True
+        if self.webhooks is not None:
+            self.webhooks.wake()
         try:
             for controller in self.controllers:
                 controller.start()
@@ -356,6 +369,9 @@ class Manager:
         if main is not None and not main.done():
             main.cancel()
             await asyncio.wait([main])
+        if self.webhooks is not None:
+            # After the controllers, whose last writes may be reviewed here.
+            await self.webhooks.stop(self.grace_seconds * 0.1)
         await self._events.stop(flush_seconds=min(_FLUSH_SECONDS, self.grace_seconds * 0.1))
         await self.factory.stop()
         if self.health is not None:
@@ -389,6 +405,15 @@ class Manager:
         identity = election.identity or f"{socket.gethostname()}_{ids.uuid()}"
         return LeaderElector(lock, identity, election.options, clock=self.clock, source=source)
 
+    def _webhook_server(
+        self, options: WebhookOptions | None, ids: Ids, source: random.Random | None
+    ) -> Webhooks | None:
+        if options is None:
+            return None
+        from .webhook_server import Webhooks  # noqa: PLC0415  loads what only webhooks need
+
+        return Webhooks(self, options, ids=ids, source=source)
+
     def _health_server(self, address: str, tls: ssl.SSLContext | None) -> HealthServer | None:
         if not address:
             return None
@@ -406,10 +431,12 @@ class Manager:
         return {"ping": str, **own, **self._checks}
 
     def _ready_checks(self) -> dict[str, Check]:
+        webhooks: dict[str, Check] = {} if self.webhooks is None else {"webhooks": self.webhooks.problem}
         return {
             "caches": lambda: "" if self._synced else "caches are not filled yet",
             "watchers": lambda: "; ".join(map(str, self.factory.problems())),
             "stopping": lambda: "it is being stopped" if self._stop.is_set() else "",
+            **webhooks,
         }
 
     def _metrics_page(self, _: bool) -> Page:
