@@ -164,8 +164,9 @@ async def test_what_another_controls_is_left_alone_and_said() -> None:
         async with harness:
             await harness.converge()
             await roll_out(client, "web-db")
-            await client.create(from_dict(taken, ConfigMap))
+            # First wanted, then there: else its owner removes what it does not want, if it looks in between.
             await client.patch(Site, "other", {"spec": {"page": "taken"}})
+            await client.create(from_dict(taken, ConfigMap))
             await harness.converge()
             await client.patch(Site, "web", {"spec": {"page": "taken"}})
             with pytest.raises(NotConverged, match="Site other controls it, so Site web leaves it alone"):

@@ -21,6 +21,8 @@ __all__ = ["Harness"]
 
 _PAUSE_SECONDS: Final = 0.001
 _STEP_SECONDS: Final = 1.0
+_START_SECONDS: Final = 1.0
+"""Of real time that a start may take before the clock is moved."""
 
 
 class Harness:
@@ -45,7 +47,16 @@ class Harness:
         self._patience = patience_seconds
 
     async def __aenter__(self) -> Self:
-        await self.manager.__aenter__()
+        starting = asyncio.ensure_future(self.manager.__aenter__())
+        try:
+            # A server that asks to wait is waited for by the clock, which nobody else moves yet.
+            while not (await asyncio.wait([starting], timeout=_START_SECONDS))[0]:
+                await self.clock.run(_STEP_SECONDS)
+        except BaseException:
+            starting.cancel()
+            await asyncio.wait([starting])
+            raise
+        await starting
         return self
 
     async def __aexit__(self, *error: object) -> None:
