@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from _kit import note, run
 
-__all__ = ["LEAN", "MARK", "OURS", "PEERS", "Followed", "follow", "installed"]
+__all__ = ["LEAN", "MARK", "OURS", "PEERS", "Followed", "follow", "installed", "say"]
 
 MARK = "bench"
 """The annotation that has an object's number."""
@@ -43,8 +43,7 @@ class Followed(NamedTuple):
 
     complete: whether it saw all before its time was up. objects: of the first state, that it had in the end.
     calls: of the handler after the first state. seen: numbers of changes with the time of the call, on the system's
-    monotonic clock. ended: when it was over, on the same clock. passed: events that went through the cache, where that
-    is known.
+    monotonic clock. ended: when it was over, on the same clock.
     """
 
     complete: bool
@@ -59,7 +58,6 @@ class Followed(NamedTuple):
     events_cpu: float
     seen: list[tuple[int, float]]
     ended: float
-    passed: int
 
 
 class _Task(NamedTuple):
@@ -125,12 +123,18 @@ def follow(
     return Followed(**json.loads(line))
 
 
+def say(line: str) -> None:
+    """Print a line, all of it however long: `print` loses what a pipe does not take at once if output is unbuffered."""
+    rest = memoryview(f"{line}\n".encode())
+    while rest:
+        rest = rest[os.write(1, rest) :]
+
+
 class _Seen:
     """What a follower tells of: each object as its handler is called."""
 
     def __init__(self, task: _Task) -> None:
         self.task = task
-        self.passed = 0
         self._objects = 0
         self._seen: list[tuple[int, float]] = []
         self._finals: set[int] = set()
@@ -198,9 +202,8 @@ class _Seen:
                 events_cpu,
                 seen,
                 ended,
-                self.passed or len(seen),
             )
-            print(json.dumps(found._asdict()), flush=True)
+            say(json.dumps(found._asdict()))
             os._exit(0)
 
     def _started(self) -> None:
@@ -241,19 +244,14 @@ async def _manager(seen: _Seen, *, lean: bool) -> None:
     from pilothouse.client import Client
     from pilothouse.kinds.structs import Pod
     from pilothouse.operator import Context, Manager, controller
-    from pilothouse.operator.predicates import where
 
     async def reconcile(pod: Pod, context: Context) -> None:
         seen.object(pod.metadata.annotations)
 
-    def passes(pod: Pod) -> bool:
-        seen.passed += MARK in pod.metadata.annotations
-        return True
-
     seen.begin()
     async with Client.from_kubeconfig(seen.task.config, managed_fields=not lean) as client:
         manager = Manager(client, namespace="default")
-        controller(manager).for_(Pod, where(passes)).build(reconcile)
+        controller(manager).for_(Pod).build(reconcile)
         async with manager:
             await asyncio.Event().wait()
 

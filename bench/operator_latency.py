@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from _apiserver import PODS, TOKEN, Server, prepare, serving, unverified
 from _canned import canned
 from _clients import write_config
-from _followers import MARK, OURS, Followed, follow, installed
+from _followers import MARK, OURS, Followed, follow, installed, say
 from _kit import Spread, arguments, fraction, note, report, run, scratch
 from client_list import fill
 
@@ -173,7 +173,7 @@ def main() -> None:
     """Measure every client, or be the program that writes."""
     if sys.argv[1:2] == ["--write"]:
         base, objects, changes, rate = json.loads(sys.argv[3])
-        print(json.dumps(run(writing(sys.argv[2], int(base), int(objects), int(changes), rate))))
+        say(json.dumps(run(writing(sys.argv[2], int(base), int(objects), int(changes), rate))))
         return
     options = arguments(__doc__, objects=OBJECTS, rate=RATE, seconds=SECONDS)
     objects, rate, seconds = options.objects, float(options.rate), options.seconds
