@@ -78,6 +78,7 @@ class Webhooks:
         self._problem = "no certificate yet"
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
+        self._ready = asyncio.Event()
         register(self, manager.metrics)
 
     # What builders use
@@ -136,6 +137,10 @@ class Webhooks:
             await asyncio.wait([task])
         await self._server.stop(seconds)
         await asyncio.gather(*(informer.stop() for informer in self._informers))
+
+    async def wait_ready(self) -> None:
+        """Wait until servers can call the webhooks, as far as is known here; `problem` says what is missing."""
+        await self._ready.wait()
 
     def wake(self) -> None:
         """Look at certificates and configurations now."""
@@ -223,6 +228,10 @@ class Webhooks:
         elif not problem and problem != self._problem:
             _log.info("webhooks can be called", port=self.port)
         self._problem = problem
+        if problem:
+            self._ready.clear()
+        else:
+            self._ready.set()
 
     async def _wait(self, seconds: float) -> None:
         timer = self._clock.call_later(seconds, self._woken.set)
