@@ -8,16 +8,14 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pilothouse.client import Client
-from pilothouse.client.codecs import RawEvent
 from pilothouse.client.collector import collector_paused
 from pilothouse.client.factory import SharedInformerFactory
-from pilothouse.client.lean import cut_managed_fields, without_managed_fields
+from pilothouse.client.lean import cut_managed_fields
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.kinds.structs import ConfigMap, ObjectMeta
@@ -96,17 +94,17 @@ def test_an_event_that_does_not_fit_says_why_and_has_its_version() -> None:
     async def nothing(*_: object) -> None: ...
 
     client = Client.for_transport(SimpleNamespace(request=nothing, aclose=nothing))
-    lean = without_managed_fields(client.list_watch(ConfigMap, "default"))
+    lean = client.list_watch(ConfigMap, "default").without_managed_fields()
     object_ = b'{"metadata":{"name":"a","resourceVersion":"7","managedFields":[{}]},"data":%s}'
-    good = lean._read(RawEvent("MODIFIED", msgspec.Raw(object_ % b'{"x":"y"}')))
+    good = lean._read(b'{"type":"MODIFIED","object":%s}' % (object_ % b'{"x":"y"}'))
     assert (good.type, good.resource_version, good.error) == ("MODIFIED", "7", None)
     assert good.object is not None
     assert good.object.data == {"x": "y"}
     assert not good.object.metadata.managed_fields
-    bad = lean._read(RawEvent("MODIFIED", msgspec.Raw(object_ % b"3")))
+    bad = lean._read(b'{"type":"MODIFIED","object":%s}' % (object_ % b"3"))
     assert (bad.type, bad.object, bad.resource_version) == ("MODIFIED", None, "7")
     assert "data" in str(bad.error)
-    mark = lean._read(RawEvent("BOOKMARK", msgspec.Raw(b'{"metadata":{"resourceVersion":"9"}}')))
+    mark = lean._read(b'{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9"}}}')
     assert (mark.type, mark.object, mark.resource_version) == ("BOOKMARK", None, "9")
 
 

@@ -91,6 +91,8 @@ class Codec(Protocol[T]):
 
     accept: str
     accept_list: str
+    deferrable: bool
+    """Whether reading an object may wait until somebody asks, as any server has seen to it that it fits."""
 
     def decode(self, data: bytes | msgspec.Raw) -> T:
         """Read one object. Raises BadAnswer."""
@@ -118,6 +120,7 @@ class TypedCodec(Generic[R]):
 
     def __init__(self, kind: type[R]) -> None:
         self._kind = kind
+        self.deferrable = kind.__module__.startswith("pilothouse.kinds.")  # Kubernetes' own, not one of a user's class
         self._decoder = msgspec.json.Decoder(kind)
 
     def decode(self, data: bytes | msgspec.Raw) -> R:
@@ -144,6 +147,7 @@ class DictCodec:
     """Objects as dictionaries; `apiVersion` and `kind`, which lists leave out, are filled in."""
 
     accept = accept_list = ""
+    deferrable = True
 
     def __init__(self, mapping: Mapping) -> None:
         self._mapping = mapping
@@ -182,6 +186,7 @@ class PartialCodec:
 
     accept = PARTIAL
     accept_list = PARTIAL_LIST
+    deferrable = True
 
     def __init__(self, mapping: Mapping) -> None:
         self._mapping = mapping

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from pilothouse.client.objects import DeletedFinalStateUnknown, key_of
@@ -48,11 +48,11 @@ Process = Callable[[Sequence[Delta], bool], object]
 class KnownObjects(Protocol[T_co]):
     """What was processed already: the cache."""
 
-    def get(self, key: str) -> T_co | None:
+    def get(self, key: str, /) -> T_co | None:
         """Return the object of this key, or None."""
 
-    def keys(self) -> Iterator[str]:
-        """Iterate over all keys."""
+    def keys(self) -> Iterable[str]:
+        """Give all keys."""
 
 
 class _Population(Generic[T]):

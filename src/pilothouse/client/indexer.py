@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from pilothouse.client.errors import BadAnswer
 from pilothouse.client.objects import labels_of, namespace_of
+from pilothouse.client.packed import Packed, of_head, reads_head, unpacked
 from pilothouse.kinds.labels import Selector
 from pilothouse.kinds.status import NotFound, not_found
 
@@ -15,7 +17,10 @@ __all__ = ["NAMESPACE_INDEX", "IndexFunction", "Indexer", "IndexerError", "Liste
 T = TypeVar("T")
 
 IndexFunction = Callable[[T], Iterable[str]]
-"""Gives the values under which an object is found in an index. Must depend on the object alone."""
+"""Gives the values under which an object is found in an index. Must depend on the object alone.
+
+Marked by `of_head` it looks at what a `Head` has, and no packed object is read for it.
+"""
 
 NAMESPACE_INDEX: Final = "namespace"
 
@@ -24,6 +29,16 @@ class IndexerError(LookupError):
     """There is no such index, or there is one already."""
 
 
+class _Index(NamedTuple):
+    function: IndexFunction[Any]
+    of_head: bool
+    keys: dict[str, dict[str, None]]
+    """By value."""
+    values: dict[str, tuple[str, ...]]
+    """By key."""
+
+
+@of_head
 def _by_namespace(obj: Any) -> tuple[str]:
     return (namespace_of(obj),)
 
@@ -32,22 +47,26 @@ class Indexer(Generic[T]):
     """Objects by key, with indexes that are kept up to date.
 
     It is changed on the event loop's thread alone, and every reading method is one step of it; other threads may read
-    single objects. Objects are shared: nobody changes them. indexers: by name; "namespace" is always there.
-    failed: is told of an index function that raised; the object is then not found by that index.
+    single objects. Objects are shared: nobody changes them. Those that were put in packed are read when they are asked
+    for: of thousands that takes a while, so ask for those of an index or a selector rather than for all.
+
+    indexers: by name; "namespace" is always there. failed: is told of an index function that raised; the object is
+    then not found by that index. unreadable: is told of a packed object that does not fit its type.
     """
 
-    __slots__ = ("_failed", "_indexers", "_indices", "_items")
+    __slots__ = ("_failed", "_indexes", "_items", "_unreadable")
 
     def __init__(
         self,
         indexers: Mapping[str, IndexFunction[T]] | None = None,
         *,
         failed: Callable[[str, str, Exception], object] | None = None,
+        unreadable: Callable[[str, Exception], object] | None = None,
     ) -> None:
-        self._items: dict[str, T] = {}
-        self._indexers: dict[str, IndexFunction[T]] = {}
-        self._indices: dict[str, dict[str, dict[str, None]]] = {}
+        self._items: dict[str, T | Packed[T]] = {}
+        self._indexes: dict[str, _Index] = {}
         self._failed = failed
+        self._unreadable = unreadable
         self.add_indexers({NAMESPACE_INDEX: _by_namespace, **(indexers or {})})
 
     def __len__(self) -> int:
@@ -57,100 +76,127 @@ class Indexer(Generic[T]):
         return key in self._items
 
     def get(self, key: str) -> T | None:
-        """Return the object of this key, or None."""
-        return self._items.get(key)
+        """Return the object of this key, or None. Raises BadAnswer for one that does not fit its type."""
+        found = self._items.get(key)
+        return found.get() if type(found) is Packed else found  # type: ignore[return-value]
 
-    def list(self) -> list[T]:
-        """Return all objects, in the order in which they came."""
-        return [*self._items.values()]
+    def list(self, selector: Selector | None = None) -> builtins.list[T]:
+        """Return all objects, or those whose labels a selector takes, in the order in which they came."""
+        return self._read(self._items.values(), selector)
 
     def keys(self) -> Iterator[str]:
         """Iterate over all keys; the cache must not change meanwhile."""
         return iter(self._items)
 
-    def by_index(self, name: str, value: str) -> builtins.list[T]:
+    @property
+    def entries(self) -> Mapping[str, T | Packed[T]]:
+        """What is cached by key, packed objects as they are."""
+        return self._items
+
+    def by_index(self, name: str, value: str, selector: Selector | None = None) -> builtins.list[T]:
         """Return the objects that an index has under a value. Raises IndexerError where there is no such index."""
         items = self._items
-        return [items[key] for key in self._index(name).get(value, ())]
+        return self._read([items[key] for key in self._index(name).keys.get(value, ())], selector)
 
     def index_keys(self, name: str, value: str) -> builtins.list[str]:
         """Return the keys that an index has under a value. Raises IndexerError where there is no such index."""
-        return [*self._index(name).get(value, ())]
+        return [*self._index(name).keys.get(value, ())]
 
     def index_values(self, name: str) -> builtins.list[str]:
         """Return all values of an index. Raises IndexerError where there is no such index."""
-        return [*self._index(name)]
+        return [*self._index(name).keys]
 
     @property
     def indexes(self) -> frozenset[str]:
         """The names of all indexes."""
-        return frozenset(self._indexers)
+        return frozenset(self._indexes)
 
     def add_indexers(self, indexers: Mapping[str, IndexFunction[T]]) -> None:
         """Add indexes, also of a cache that holds objects. Raises IndexerError for a name that is taken."""
         for name in indexers:
-            if name in self._indexers:
+            if name in self._indexes:
                 raise IndexerError(f"index {name}: there is one already; give the other another name")
         for name, function in indexers.items():
-            self._indexers[name] = function
-            index: dict[str, dict[str, None]] = {}
-            self._indices[name] = index
+            index = self._indexes[name] = _Index(function, reads_head(function), {}, {})
             for key, obj in self._items.items():
-                for value in self._values(name, function, key, obj):
-                    index.setdefault(value, {})[key] = None
+                self._enlist(name, index, key, obj)
 
-    def put(self, key: str, obj: T) -> T | None:
+    def put(self, key: str, obj: T | Packed[T]) -> T | Packed[T] | None:
         """Store an object under its key; return the one that was there."""
         old = self._items.get(key)
         self._items[key] = obj
-        for name, function in self._indexers.items():
-            if old is not None and name == NAMESPACE_INDEX:
-                continue  # it is a part of the key
-            values = self._values(name, function, key, obj)
-            index = self._indices[name]
-            if old is not None:
-                before = self._values(name, function, key, old)
-                if before == values:
-                    continue
-                self._unlist(index, key, before)
-            for value in values:
-                entry = index.get(value)
-                if entry is None:
-                    index[value] = {key: None}
-                else:
-                    entry[key] = None
+        if old is None:
+            for name, index in self._indexes.items():
+                self._enlist(name, index, key, obj)
+            return None
+        if len(self._indexes) > 1:
+            for name, index in self._indexes.items():
+                if name != NAMESPACE_INDEX:  # which is a part of the key
+                    self._enlist(name, index, key, obj)
+        if type(old) is Packed and old is not obj:
+            old.drop()
         return old
 
-    def remove(self, key: str) -> T | None:
+    def remove(self, key: str) -> T | Packed[T] | None:
         """Forget an object; return it, or None where there was none."""
         old = self._items.pop(key, None)
         if old is not None:
-            for name, function in self._indexers.items():
-                self._unlist(self._indices[name], key, self._values(name, function, key, old))
+            for index in self._indexes.values():
+                self._unlist(index, key)
+            if type(old) is Packed:
+                old.drop()
         return old
 
-    def _values(self, name: str, function: IndexFunction[T], key: str, obj: T) -> tuple[str, ...]:
+    def _read(self, items: Iterable[T | Packed[T]], selector: Selector | None) -> builtins.list[T]:
+        if selector is not None and not selector.empty:
+            matches = selector.matches
+            items = [item for item in items if matches(labels_of(item))]
+        found: builtins.list[T] = []
+        for item in items:
+            if type(item) is not Packed:
+                found.append(item)  # type: ignore[arg-type]
+                continue
+            try:
+                found.append(item.peek())
+            except BadAnswer as error:
+                if self._unreadable is not None:
+                    self._unreadable(item.key, error)
+        return found
+
+    def _enlist(self, name: str, index: _Index, key: str, obj: T | Packed[T]) -> None:
         try:
-            return tuple(function(obj))
+            values = tuple(index.function(obj if index.of_head else unpacked(obj)))
         except Exception as error:  # noqa: BLE001  a user's function must not end the cache
             if self._failed is not None:
                 self._failed(name, key, error)
-            return ()
+            values = ()
+        before = index.values.get(key)
+        if before == values:
+            return
+        if before is not None:
+            self._unlist(index, key)
+        index.values[key] = values
+        for value in values:
+            entry = index.keys.get(value)
+            if entry is None:
+                index.keys[value] = {key: None}
+            else:
+                entry[key] = None
 
     @staticmethod
-    def _unlist(index: dict[str, dict[str, None]], key: str, values: Iterable[str]) -> None:
-        for value in values:
-            entry = index.get(value)
+    def _unlist(index: _Index, key: str) -> None:
+        for value in index.values.pop(key, ()):
+            entry = index.keys.get(value)
             if entry is not None:
                 entry.pop(key, None)
                 if not entry:
-                    del index[value]
+                    del index.keys[value]
 
-    def _index(self, name: str) -> dict[str, dict[str, None]]:
+    def _index(self, name: str) -> _Index:
         try:
-            return self._indices[name]
+            return self._indexes[name]
         except KeyError:
-            known = ", ".join(sorted(self._indices))
+            known = ", ".join(sorted(self._indexes))
             raise IndexerError(
                 f"index {name}: there is none; add it with add_indexers, or use one of: {known}"
             ) from None
@@ -171,10 +217,10 @@ class Lister(Generic[T]):
 
     def list(self, selector: Selector | None = None) -> list[T]:
         """Return the objects whose labels a selector takes; all without one."""
-        return _selected(self._indexer.list(), selector)
+        return self._indexer.list(selector)
 
     def get(self, name: str) -> T:
-        """Return an object of the whole cluster. Raises NotFound."""
+        """Return an object of the whole cluster. Raises NotFound, and BadAnswer for one that does not fit its type."""
         return self._get(name, name)
 
     def namespaced(self, namespace: str) -> NamespaceLister[T]:
@@ -182,7 +228,7 @@ class Lister(Generic[T]):
         return NamespaceLister(self, namespace)
 
     def _in(self, namespace: str, selector: Selector | None) -> builtins.list[T]:
-        return _selected(self._indexer.by_index(NAMESPACE_INDEX, namespace), selector)
+        return self._indexer.by_index(NAMESPACE_INDEX, namespace, selector)
 
     def _get(self, key: str, name: str) -> T:
         found = self._indexer.get(key)
@@ -206,12 +252,5 @@ class NamespaceLister(Generic[T]):
         return self._lister._in(self._namespace, selector)
 
     def get(self, name: str) -> T:
-        """Return an object by name. Raises NotFound."""
+        """Return an object by name. Raises NotFound, and BadAnswer for one that does not fit its type."""
         return self._lister._get(f"{self._namespace}/{name}", name)
-
-
-def _selected(items: list[T], selector: Selector | None) -> list[T]:
-    if selector is None or selector.empty:
-        return items
-    matches = selector.matches
-    return [item for item in items if matches(labels_of(item))]

@@ -13,9 +13,10 @@ from pilothouse.client.deltaqueue import BATCH, Delta, DeltaQueue, Transform
 from pilothouse.client.indexer import Indexer, IndexFunction, Lister
 from pilothouse.client.informer_figures import informer_samples
 from pilothouse.client.listener import ADD, DELETE, UPDATE, EventHandler, Handlers, Listener, Notification
-from pilothouse.client.listwatch import ListerWatcher, WatchEvent
+from pilothouse.client.listwatch import ListerWatcher, PackingSource, WatchEvent
 from pilothouse.client.metrics import Sample, register
 from pilothouse.client.objects import DeletedFinalStateUnknown, key_of, resource_version_of
+from pilothouse.client.packed import RECENT_BYTES, Packed, Shelf
 from pilothouse.client.reflector import Reflector, Timeouts
 from pilothouse.client.reflector_core import ReflectorCore, ReflectorOptions
 from pilothouse.foundation.clock import Clock, SystemClock, Timer
@@ -62,7 +63,9 @@ class InformerOptions:
     handler may ask for its own. reflector, timeouts: of the list and the watch. sync_alarm_seconds: after which a cache
     that is not filled, or a server that cannot be reached, is a problem. handler_alarm_seconds: the same of a handler's
     coroutine that does not return. tune_collector: pause Python's garbage collector while the first state is read, and
-    leave a cache of thousands out of its rounds; it concerns the whole process.
+    leave a cache of thousands out of its rounds; it concerns the whole process. recent_bytes: how much JSON is kept as
+    it came, with what was read of it, of the objects that were changed or read last; all others are packed. Who looks at
+    all objects again and again does so faster where all have room.
     """
 
     resync_seconds: float = 0.0
@@ -71,6 +74,7 @@ class InformerOptions:
     sync_alarm_seconds: float = 120.0
     handler_alarm_seconds: float = 60.0
     tune_collector: bool = True
+    recent_bytes: int = RECENT_BYTES
 
 
 class Informer(Generic[T]):
@@ -99,7 +103,7 @@ class Informer(Generic[T]):
         self.name: Final = name or lister_watcher.description
         self.cluster: Final = cluster
         self.options: Final = options or InformerOptions()
-        self.indexer: Final[Indexer[T]] = Indexer(indexers, failed=self._index_failed)
+        self.indexer: Final[Indexer[T]] = Indexer(indexers, failed=self._index_failed, unreadable=self._unreadable)
         self.handler_failures = 0
         """Of handlers that were removed; those that are here count their own."""
         self.restarts = 0
@@ -108,10 +112,17 @@ class Informer(Generic[T]):
         """Of transforms and index functions."""
         self.transform: Final = transform
         self._clock = clock or SystemClock()
-        self._queue: DeltaQueue[T] = DeltaQueue(
-            self.indexer, transform=transform, transform_failed=self._transform_failed
+        self._shelf: Shelf[T] | None = None
+        source_of_all: ListerWatcher[Any] = lister_watcher
+        if isinstance(lister_watcher, PackingSource) and accepts is None:
+            packing = lister_watcher.packed(self.options.recent_bytes)
+            self._shelf, source_of_all = packing.shelf, packing
+        self._queue: DeltaQueue[Any] = DeltaQueue(
+            self.indexer.entries,
+            transform=None if transform is None else self._transformed,
+            transform_failed=self._transform_failed,
         )
-        self._core: ReflectorCore[T] = ReflectorCore(
+        self._core: ReflectorCore[Any] = ReflectorCore(
             self.name,
             self._queue,
             self.options.reflector,
@@ -121,7 +132,7 @@ class Informer(Generic[T]):
             transformed=None if transform is None else self._queue.transformed,
         )
         self._reflector = Reflector(
-            lister_watcher,
+            source_of_all,
             self._core,
             self,
             clock=self._clock,
@@ -233,22 +244,36 @@ class Informer(Generic[T]):
         The result says when the handler has synced, and removes it. resync_seconds: None takes the informer's own.
         Raises RuntimeError for a stopped informer.
         """
-        if self._stopped:
-            raise RuntimeError(f"informer {self.name}: it was stopped, so a handler would never be called")
         if handler is None:
             handler = Handlers(on_add=on_add, on_update=on_update, on_delete=on_delete)
+        return self._add(handler, name or f"{self.name} {_name_of(handler, on_add)}", resync_seconds, packed=False)
+
+    def add_packed_handler(
+        self, handler: EventHandler[Any], *, resync_seconds: float | None = None, name: str = ""
+    ) -> Listener[T]:
+        """Tell a handler as `add_handler` does, but give it `Packed` objects: for who needs keys and heads alone.
+
+        Where objects do not come packed it gets them as they are. Raises RuntimeError for a stopped informer.
+        """
+        return self._add(handler, name or f"{self.name} {_name_of(handler, None)}", resync_seconds, packed=True)
+
+    def _add(self, handler: EventHandler[Any], name: str, resync_seconds: float | None, *, packed: bool) -> Listener[T]:
+        if self._stopped:
+            raise RuntimeError(f"informer {self.name}: it was stopped, so a handler would never be called")
         wanted = self._resync_of(self.options.resync_seconds if resync_seconds is None else resync_seconds)
-        listener = Listener(
+        listener: Listener[T] = Listener(
             handler,
-            name or f"{self.name} {_name_of(handler, on_add)}",
+            name,
             clock=self._clock,
             resync_seconds=wanted,
+            packed=packed,
+            unreadable=self._unreadable,
             removed=self._removed,
         )
         self._listeners.append(listener)
         if self._started:
-            for key in self.indexer.keys():  # noqa: SIM118  it is no dictionary
-                listener.add(Notification(ADD, key, None, self.indexer.get(key), initial=True))
+            for key, obj in self.indexer.entries.items():
+                listener.add(Notification(ADD, key, None, obj, initial=True))
             if self.has_synced:
                 listener.upstream_synced()
             listener.start()
@@ -389,14 +414,26 @@ class Informer(Generic[T]):
         if len(self._queue) and not self._stopped:
             self._clock.call_later(0, self._pump)
 
+    def _transformed(self, obj: Any) -> Any:
+        assert self.transform is not None  # noqa: S101  it is not asked for otherwise
+        if type(obj) is not Packed or self._shelf is None:
+            return self.transform(obj)
+        return self._shelf.repack(obj, self.transform(obj.peek()))
+
     def _skipped(self, event: WatchEvent[T], error: Exception | None) -> None:
-        if self._core.counts.skipped % _SKIPS_A_RECORD != 1:
-            return
         try:
             key = "" if event.object is None else key_of(event.object)
         except ValueError:
             key = ""
-        reason = str(error) if error is not None else f"an object of type {type(event.object).__name__}"
+        self._tell_skipped(key, str(error) if error is not None else f"an object of type {type(event.object).__name__}")
+
+    def _unreadable(self, key: str, error: Exception) -> None:
+        self._core.counts.skipped += 1
+        self._tell_skipped(key, str(error))
+
+    def _tell_skipped(self, key: str, reason: str) -> None:
+        if self._core.counts.skipped % _SKIPS_A_RECORD != 1:
+            return
         _log.error(
             "object skipped: it does not fit",
             informer=self.name,

@@ -1,27 +1,23 @@
-"""Objects without `metadata.managedFields`, cut out of the bytes before they are read: for caches of many objects."""
+"""Objects without `metadata.managedFields`, cut out of the bytes before they are read."""
 
 from __future__ import annotations
 
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import msgspec
 
-from pilothouse.client.codecs import Codec, RawEvent
-from pilothouse.client.errors import BadAnswer
-from pilothouse.client.lister import ListWatch
-from pilothouse.client.listwatch import WatchEvent
+if TYPE_CHECKING:
+    from pilothouse.client.codecs import Codec
 
-__all__ = ["LeanCodec", "cut_managed_fields", "without_managed_fields"]
+__all__ = ["LeanCodec", "cut", "cut_managed_fields"]
 
 T = TypeVar("T")
 
 _NAME: Final = b'"managedFields"'
-_OBJECTS: Final = frozenset({"ADDED", "MODIFIED", "DELETED"})
 _COMMA: Final = ord(",")
 
 
 class _Meta(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
     managed_fields: msgspec.Raw = msgspec.Raw()
 
 
@@ -35,12 +31,13 @@ _decoder: Final = msgspec.json.Decoder(_Head)
 def cut_managed_fields(data: bytes) -> bytes:
     """Return an object's JSON without its managed fields; anything else as it is."""
     try:
-        return _cut(data, _decoder.decode(data).metadata.managed_fields)
+        return cut(data, _decoder.decode(data).metadata.managed_fields)
     except msgspec.MsgspecError:
         return data
 
 
-def _cut(data: bytes, found: msgspec.Raw) -> bytes:
+def cut(data: bytes, found: msgspec.Raw) -> bytes:
+    """Return an object's JSON without its managed fields, which were found in it."""
     place, raw = data.find(_NAME), bytes(found)
     if place < 0:
         return data
@@ -59,6 +56,7 @@ class LeanCodec(Generic[T]):
     def __init__(self, codec: Codec[T]) -> None:
         self.accept = codec.accept
         self.accept_list = codec.accept_list
+        self.deferrable = codec.deferrable
         self.inner: Final = codec
 
     def decode(self, data: bytes | msgspec.Raw) -> T:
@@ -69,30 +67,3 @@ class LeanCodec(Generic[T]):
 
     def head(self, value: T) -> tuple[str, str]:
         return self.inner.head(value)
-
-
-class _LeanListWatch(ListWatch[T]):
-    """Reads version and managed fields of an event at once."""
-
-    def _read(self, event: RawEvent) -> WatchEvent[T]:
-        if event.type not in _OBJECTS:
-            return super()._read(event)
-        try:
-            metadata = _decoder.decode(event.object).metadata
-            lean: Any = self._codec
-            found: T = lean.inner.decode(_cut(bytes(event.object), metadata.managed_fields))
-        except (msgspec.MsgspecError, BadAnswer):
-            return super()._read(event)
-        return WatchEvent(event.type, found, metadata.resource_version)  # type: ignore[arg-type]  # one of the three
-
-
-def without_managed_fields(list_watch: ListWatch[T]) -> ListWatch[T]:
-    """Return the same lister-watcher, whose objects have no managed fields.
-
-    They take two thirds of a typed object's memory and most of the time to read it, and hardly a controller looks at
-    them. An object of such a cache may be sent back to the server: it keeps what is not said.
-    """
-    made: _LeanListWatch[T] = object.__new__(_LeanListWatch)
-    made.__dict__ |= list_watch.__dict__
-    made._codec = LeanCodec(list_watch._codec)
-    return made

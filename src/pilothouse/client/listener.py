@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from pilothouse.client.deadline import is_being_cancelled
+from pilothouse.client.errors import BadAnswer
 from pilothouse.client.objects import DeletedFinalStateUnknown
+from pilothouse.client.packed import Packed, unpacked
 from pilothouse.foundation.clock import Clock
 from pilothouse.foundation.logs import get_logger
 
@@ -135,9 +137,12 @@ class Listener(Generic[T]):
 
     Notifications are handed over one after the other. When more than `bound` wait, those of one object are merged, so
     that a slow handler costs memory for each object at most, and no order is lost.
+
+    packed: whether the handler takes packed objects as they are; they are read for it otherwise. unreadable: is told
+    of one that does not fit its type, which the handler is not.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  all but three have a default
         self,
         handler: EventHandler[T],
         name: str,
@@ -146,6 +151,8 @@ class Listener(Generic[T]):
         resync_seconds: float = 0.0,
         bound: int = BOUND,
         crash_pause: float = CRASH_PAUSE_SECONDS,
+        packed: bool = False,
+        unreadable: Callable[[str, Exception], object] | None = None,
         removed: Callable[[Listener[T]], None] | None = None,
     ) -> None:
         self.name: Final = name
@@ -163,6 +170,8 @@ class Listener(Generic[T]):
         self._bound = bound
         self._limit = bound
         self._crash_pause = crash_pause
+        self._packed = packed
+        self._unreadable = unreadable
         self._pending: deque[Notification] = deque()
         self._initial_left = 0
         self._upstream_synced = False
@@ -298,11 +307,43 @@ class Listener(Generic[T]):
             self._check_synced()
 
     def _call(self, notification: Notification) -> object:
-        if notification.kind == UPDATE:
-            return self._handler.on_update(notification.old, notification.new)
-        if notification.kind == ADD:
-            return self._handler.on_add(notification.new, notification.initial)
-        return self._handler.on_delete(notification.new)
+        told: Notification | None = notification
+        if not self._packed:
+            told = self._read(notification)
+        if told is None:
+            return None
+        if told.kind == UPDATE:
+            return self._handler.on_update(told.old, told.new)
+        if told.kind == ADD:
+            return self._handler.on_add(told.new, told.initial)
+        return self._handler.on_delete(told.new)
+
+    def _read(self, notification: Notification) -> Notification | None:
+        """Read the objects of a notification. One that does not fit is as if it had not been seen."""
+        kind, key, old, new, initial = notification
+        if type(new) is DeletedFinalStateUnknown:
+            if type(new.object) is not Packed:
+                return notification
+            return notification._replace(new=DeletedFinalStateUnknown(key, self._readable(key, new.object)))
+        if type(new) is not Packed and type(old) is not Packed:
+            return notification
+        made = self._readable(key, new)
+        if kind == DELETE:
+            return notification._replace(new=DeletedFinalStateUnknown(key, None) if made is None else made)
+        if made is None:
+            return None
+        if kind == UPDATE:
+            before = made if old is new else self._readable(key, old)
+            return Notification(ADD, key, None, made) if before is None else Notification(UPDATE, key, before, made)
+        return Notification(kind, key, None, made, initial)
+
+    def _readable(self, key: str, obj: Any) -> Any:
+        try:
+            return unpacked(obj)
+        except BadAnswer as error:
+            if self._unreadable is not None:
+                self._unreadable(key, error)
+            return None
 
 
 def _nothing(*_: object) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import msgspec
+
+if TYPE_CHECKING:
+    from pilothouse.client.packed import Shelf
 
 __all__ = [
     "ADDED",
@@ -18,6 +21,8 @@ __all__ = [
     "ListOptions",
     "ListResult",
     "ListerWatcher",
+    "PackedSource",
+    "PackingSource",
     "ResourceVersionMatch",
     "WatchEvent",
     "WatchOptions",
@@ -136,3 +141,19 @@ class ListerWatcher(Protocol[T]):
 
     def watch(self, options: WatchOptions) -> WatchStream[WatchEvent[T]]:
         """Begin a watch; the request is sent, and refusals are raised, with the first `__anext__`."""
+
+
+class PackedSource(ListerWatcher[Any], Protocol[T_co]):
+    """One resource, its objects as `Packed`, but for odd ones."""
+
+    @property
+    def shelf(self) -> Shelf[Any]:
+        """Where they are packed."""
+
+
+@runtime_checkable
+class PackingSource(Protocol[T_co]):
+    """A lister-watcher that reaches objects as the server sent them."""
+
+    def packed(self, recent_bytes: int) -> PackedSource[T_co]:
+        """Return the same for one cache, which keeps so much JSON as it came."""

@@ -1,10 +1,12 @@
-"""What caches and queues read of an object, be it a typed struct or a dictionary: its key and its metadata."""
+"""What caches and queues read of an object, typed, dictionary or packed: its key and its metadata."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
+
+from pilothouse.client.packed import Packed
 
 __all__ = [
     "DeletedFinalStateUnknown",
@@ -43,6 +45,8 @@ def key_of(obj: Any) -> str:
 
     Raises ObjectKeyError for what has no metadata or no name.
     """
+    if type(obj) is Packed and obj.metadata.name:
+        return obj.key
     try:
         if type(obj) is dict:
             metadata = obj["metadata"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Final, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 import msgspec
 
@@ -18,6 +18,9 @@ from .patches import APPLY, Patch, patch_body
 from .resources import Mapping
 from .selecting import Selector, query, selector_text
 from .watching import IDLE_SECONDS, ObjectEvent, raw_events, resumed
+
+if TYPE_CHECKING:
+    from .lister import ListWatch
 
 __all__ = ["ALL_NAMESPACES", "PAGE_SIZE", "Propagation", "ResourceClient"]
 
@@ -57,6 +60,15 @@ class ResourceClient(Generic[T]):
     async def mapping(self) -> Mapping:
         """Return where the resource is. Raises UnknownKind where the server does not have it."""
         return (await self._resource())[0]
+
+    async def list_watch(
+        self, namespace: str = ALL_NAMESPACES, *, labels: Selector = "", fields: Selector = ""
+    ) -> ListWatch[T]:
+        """Return what a reflector lists and watches by. Raises UnknownKind where the server does not have it."""
+        from .lister import ListWatch  # noqa: PLC0415  # only for informers
+
+        mapping, codec = await self._resource()
+        return ListWatch(self._caller, mapping, codec, namespace, labels=labels, fields=fields)
 
     async def _resource(self) -> tuple[Mapping, Codec[T]]:
         if self._known is None:

@@ -17,7 +17,7 @@ from .codecs import RawEvent, read_events, read_header
 from .errors import BadAnswer, TransportError
 from .transport import Answer, ByteStream
 
-__all__ = ["IDLE_SECONDS", "ObjectEvent", "lines_of", "raw_events", "resumed"]
+__all__ = ["IDLE_SECONDS", "ObjectEvent", "event_lines", "lines_of", "raw_events", "refused", "resumed"]
 
 T = TypeVar("T")
 
@@ -47,8 +47,10 @@ async def lines_of(stream: ByteStream) -> AsyncGenerator[list[bytes], None]:
             if size > _MAX_LINE:
                 raise BadAnswer(f"watch: a line of over {_MAX_LINE} bytes")
             continue
-        rest.append(piece)
-        *lines, last = b"".join(rest).split(b"\n")
+        lines = piece.split(b"\n")
+        if rest:
+            lines[0] = b"".join((*rest, lines[0]))
+        last = lines.pop()
         rest, size = ([last], len(last)) if last else ([], 0)
         yield [line for line in lines if line]
     if rest:
@@ -64,20 +66,27 @@ def refused(event: RawEvent) -> ApiStatus:
     return from_dict(found if isinstance(found, dict) else {"message": "the watch failed"}, code=500)
 
 
-async def raw_events(answer: Answer) -> AsyncGenerator[RawEvent, None]:
-    """Give the events of an answer until its end, and end it in any case. Raises what an ERROR event carries."""
+async def event_lines(answer: Answer) -> AsyncGenerator[list[bytes], None]:
+    """Give the lines of an answer until its end, those that come together at once, and end it in any case."""
     stream = answer.stream
     if stream is None:
         raise BadAnswer("watch: the answer is no stream of events")
     try:
         async with aclosing(lines_of(stream)) as pieces:
             async for lines in pieces:
-                for event in read_events(lines):
-                    if event.type == "ERROR":
-                        raise refused(event)
-                    yield event
+                yield lines
     finally:
         await stream.aclose()
+
+
+async def raw_events(answer: Answer) -> AsyncGenerator[RawEvent, None]:
+    """Give the events of an answer until its end, and end it in any case. Raises what an ERROR event carries."""
+    async with aclosing(event_lines(answer)) as pieces:
+        async for lines in pieces:
+            for event in read_events(lines):
+                if event.type == "ERROR":
+                    raise refused(event)
+                yield event
 
 
 async def resumed(
