@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import ssl
@@ -19,9 +20,10 @@ from click.testing import CliRunner, Result
 
 from pilothouse.client import Client
 from pilothouse.kinds.structs import Event, Lease, ObjectMeta, Secret
-from pilothouse.operator import BuildError, Harness, Installation, LeaderElection, NotConverged, manifests_of
+from pilothouse.operator import BuildError, Harness, Installation, LeaderElection, Manager, NotConverged, manifests_of
 from pilothouse.operator.cli import operator
 from pilothouse.operator.cli_crd import load_module
+from pilothouse.operator.cli_run import webhook_options
 from pilothouse.testing import BlockingPlane, ControlPlane
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "website.py"
@@ -30,7 +32,7 @@ FLEET = '''
 from collections.abc import Sequence
 
 from pilothouse.kinds.structs import Condition, ConfigMap, Deployment, ObjectMeta, Resource, Secret, Struct
-from pilothouse.operator import GenericReconciler, Request, controller, custom_resource, needs
+from pilothouse.operator import GenericReconciler, Request, controller, converts, custom_resource, needs, webhook
 
 
 class FleetStatus(Struct):
@@ -78,6 +80,29 @@ def build(manager):
     manager.scheme.register(Fleet, Port, Certificate)
     everyone = lambda port: [Request(port.metadata.namespace, "armada")]
     controller(manager).for_(Fleet).watches(Port, everyone).build(FleetReconciler())
+
+
+def judged(manager):
+    build(manager)
+    webhook(manager).for_(Fleet).defaulted_by(fill_in).validated_by(judge).converted_by(newer, older).build()
+
+
+def fill_in(fleet, request):
+    return fleet
+
+
+def judge(fleet, request):
+    return None
+
+
+@converts
+def newer(old: FleetV1Beta1) -> Fleet:
+    return Fleet(metadata=old.metadata, size=old.size)
+
+
+@converts
+def older(new: Fleet) -> FleetV1Beta1:
+    return FleetV1Beta1(metadata=new.metadata, size=new.size)
 
 
 def nothing(manager):
@@ -319,6 +344,54 @@ async def test_without_one_of_them_it_does_not(fleet: Path, resource: str, verb:
             await client.dynamic("fleet.example.com/v1", "Fleet").create(ARMADA)
             with pytest.raises(NotConverged, match=f'cannot {verb} resource "{resource}"'):
                 await harness.converge(seconds=3.0)
+
+
+def test_webhooks_have_a_service_and_configurations(fleet: Path) -> None:
+    objects = printed(f"{fleet}:judged", "--name", "op", "-n", "home")
+    assert named(objects)[-3:] == [
+        "Service op-webhooks",
+        "MutatingWebhookConfiguration op-webhooks",
+        "ValidatingWebhookConfiguration op-webhooks",
+    ]
+    container = objects[-4]["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "webhooks", "containerPort": 9443} in container["ports"]
+    assert {"name": "PILOTHOUSE_OPERATOR_WEBHOOKS", "value": "home/op-webhooks"} in container["env"]
+    service = objects[-3]["spec"]
+    assert service["selector"] == objects[-4]["spec"]["selector"]["matchLabels"]
+    assert service["ports"] == [{"name": "webhooks", "port": 443, "targetPort": "webhooks"}]
+    definition = next(each for each in objects if each["metadata"]["name"] == "fleets.fleet.example.com")
+    client = definition["spec"]["conversion"]["webhook"]["clientConfig"]
+    assert client["service"] == {"namespace": "home", "name": "op-webhooks", "path": "/convert", "port": 443}
+    assert not any(each["kind"] == "Service" for each in printed(str(fleet)))
+
+
+async def test_certificates_are_made_and_injected_with_exactly_these_rights(fleet: Path) -> None:
+    module = load_module(str(fleet))
+    async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
+        objects = await asyncio.to_thread(printed, f"{fleet}:judged", "--name", "op", "-n", "home")
+        await apply(client, objects)
+        options = dataclasses.replace(webhook_options("home/op-webhooks"), address="127.0.0.1:0")
+        manager = Manager(await rights_of(client, "home/op"), leader_election=ELECTION, webhooks=options)
+        module.judged(manager)
+        async with manager, asyncio.timeout(30):
+            assert manager.webhooks is not None
+            await manager.webhooks.wait_ready()
+            for kind in ("Mutating", "Validating"):
+                handle = client.dynamic("admissionregistration.k8s.io/v1", f"{kind}WebhookConfiguration")
+                found = await handle.get("op-webhooks")
+                assert found["webhooks"][0]["clientConfig"]["caBundle"]
+            assert (await client.get(Secret, "op-webhooks", "home")).data.keys() >= {"tls.crt", "tls.key"}
+            crd = client.dynamic("apiextensions.k8s.io/v1", "CustomResourceDefinition")
+            converted = (await crd.get("fleets.fleet.example.com"))["spec"]["conversion"]["webhook"]
+            assert converted["clientConfig"]["caBundle"]
+
+
+def test_webhooks_are_reached_by_a_service_or_a_url() -> None:
+    assert webhook_options("home/op").secret_name("other") == ("home", "op")
+    options = webhook_options("https://laptop.example.com:9444", "op")
+    assert (options.name, options.address) == ("op-webhooks", "0.0.0.0:9444")
+    with pytest.raises(BuildError, match="NAMESPACE/NAME"):
+        webhook_options("op")
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +15,8 @@ from pilothouse.foundation.files import OsFileSystem, write_whole
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples
 
 from .cli_crd import load_module, manifest_text
-from .cli_run import build_controllers, build_of
-from .deployment import Installation, manifests_of
+from .cli_run import build_controllers, build_of, webhook_options
+from .deployment import Installation, manifests_of, name_of
 from .errors import OperatorError
 from .manager import Manager
 
@@ -99,13 +98,14 @@ def manifests(  # noqa: PLR0913  # the words of an installation
 ) -> None:
     """Print what installs the operator that FUNCTION of MODULE describes, as `pilothouse operator run` runs it.
 
-    These are a namespace, the definitions of its kinds, a service account, roles and bindings, and a Deployment.
+    These are a namespace, the definitions of its kinds, a service account, roles and bindings, a Deployment, and for
+    webhooks a Service and their configurations.
     FUNCTION, `build` by default, is called with a manager that reaches no server. The rights follow from the
     controllers it builds; what a reconciler does besides is said by @needs above it.
     """
     place, _, function = module.partition(":")
     build = build_of(load_module(place), function or "build")
-    called = name or _name_of(place)
+    called = name or name_of(place)
     try:
         wanted = Installation(
             name=called,
@@ -125,16 +125,11 @@ def manifests(  # noqa: PLR0913  # the words of an installation
     _write(output_dir, made, output)
 
 
-def _name_of(module: str) -> str:
-    bare = Path(module).stem if module.endswith(".py") or os.sep in module else module
-    return bare.replace(".", "-").replace("_", "-").lower()
-
-
 async def _describe(
     module: str, build: Callable[[Manager], object], wanted: Installation, followed: str
 ) -> list[dict[str, Any]]:
     async with Client.for_transport(_NoServer(), namespace=wanted.home) as client:
-        manager = Manager(client, namespace=followed)
+        manager = Manager(client, namespace=followed, webhooks=webhook_options(f"{wanted.home}/{wanted.name}-webhooks"))
         build_controllers(module, build, manager)
         return manifests_of(manager, wanted, build)
 

@@ -9,6 +9,7 @@ import ssl
 import tempfile
 from collections.abc import Callable
 from types import ModuleType
+from urllib.parse import urlsplit
 
 import click
 
@@ -18,11 +19,12 @@ from pilothouse.client.leaderelection import LeadershipLostError
 from pilothouse.foundation import tls
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples
 from pilothouse.operator.cli_crd import load_module
-from pilothouse.operator.deployment import HEALTH, LEADER_ELECT, NAMESPACE
+from pilothouse.operator.deployment import HEALTH, LEADER_ELECT, NAMESPACE, WEBHOOKS, name_of
 from pilothouse.operator.errors import OperatorError
 from pilothouse.operator.manager import LeaderElection, Manager
+from pilothouse.operator.webhook_options import WebhookOptions
 
-__all__ = ["build_controllers", "build_of", "operator"]
+__all__ = ["build_controllers", "build_of", "operator", "webhook_options"]
 
 
 @click.group(
@@ -73,8 +75,22 @@ def operator() -> None:
     show_envvar=True,
     help="Serve /healthz, /readyz and /metrics there; over TLS where that is not loopback.",
 )
+@click.option(
+    "--webhooks",
+    metavar="NAMESPACE/SERVICE",
+    default="",
+    envvar=WEBHOOKS,
+    show_envvar=True,
+    help="Serve webhooks, which servers reach by that Service, or by a URL: https://HOST:PORT.",
+)
 def run(
-    module: str, kubeconfig: str | None, context: str | None, namespace: str, leader_elect: str, health: str
+    module: str,
+    kubeconfig: str | None,
+    context: str | None,
+    namespace: str,
+    leader_elect: str,
+    health: str,
+    webhooks: str,
 ) -> None:
     """Run the operator that FUNCTION of MODULE describes until SIGINT or SIGTERM.
 
@@ -97,6 +113,7 @@ def run(
                 leader_election=election,
                 health_address=health,
                 health_tls=_health_tls(health),
+                webhooks=webhook_options(webhooks, name_of(name)) if webhooks else None,
             )
             build_controllers(module, build, manager)
             with contextlib.suppress(asyncio.CancelledError):  # a second signal
@@ -117,6 +134,16 @@ def build_controllers(module: str, build: Callable[[Manager], object], manager: 
     build(manager)
     if not manager.controllers:
         raise CommandError(f"{module}: it built no controllers", hint="say controller(manager).for_(...).build(...)")
+
+
+def webhook_options(place: str, name: str = "") -> WebhookOptions:
+    """Return how webhooks are served that servers reach by `NAMESPACE/SERVICE`, or by a URL. Raises BuildError.
+
+    All that is made for them has the name of the Service, or of the operator.
+    """
+    if "://" in place:
+        return WebhookOptions(name=f"{name}-webhooks", url=place, address=f"0.0.0.0:{urlsplit(place).port or 443}")
+    return WebhookOptions(name=place.rpartition("/")[2], service=place, secret=place)
 
 
 def _health_tls(address: str) -> ssl.SSLContext | None:

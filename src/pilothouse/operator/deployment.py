@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pilothouse.kinds import names
@@ -13,19 +15,21 @@ from pilothouse.kinds.structs import Resource
 from .cli_crd import definitions_of
 from .errors import BuildError
 from .rbac import ALL_NAMESPACES, roles_of
+from .webhook_manifests import conversion_of, webhook_manifests
 
 if TYPE_CHECKING:
     from .manager import Manager
+    from .webhook_options import WebhookOptions
 
-__all__ = ["HEALTH", "LEADER_ELECT", "NAMESPACE", "Installation", "manifests_of"]
+__all__ = ["HEALTH", "LEADER_ELECT", "NAMESPACE", "WEBHOOKS", "Installation", "manifests_of", "name_of"]
 
 LEADER_ELECT: Final = "PILOTHOUSE_OPERATOR_LEADER_ELECT"
 HEALTH: Final = "PILOTHOUSE_OPERATOR_HEALTH"
 NAMESPACE: Final = "PILOTHOUSE_OPERATOR_NAMESPACE"
+WEBHOOKS: Final = "PILOTHOUSE_OPERATOR_WEBHOOKS"
 """The environment variables that stand for options of `pilothouse operator run`."""
 
 _HEALTH_PORT: Final = 8081
-_WEBHOOK_MODULE: Final = "pilothouse.operator.webhook_manifests"
 _BUILT_IN: Final = "pilothouse.kinds.structs."
 _NOT_OURS: Final = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
 """Namespaces that are there anyway."""
@@ -85,7 +89,17 @@ def manifests_of(manager: Manager, installation: Installation, *also: object) ->
     lease = name if installation.leader_election else ""
     made += roles_of(manager, *also, name=name, namespace=home, lease=lease, labels=labels)
     made.append(_deployment(manager, installation, labels))
+    if (options := _webhook_options(manager)) is not None:
+        if options.service:
+            made.append(_service(options, labels))
+        made += webhook_manifests(manager)
     return made
+
+
+def name_of(module: str) -> str:
+    """Return the name of an operator whose module, or the path of its file, is this."""
+    bare = Path(module).stem if module.endswith(".py") or os.sep in module else module
+    return bare.replace(".", "-").replace("_", "-").lower()
 
 
 def _metadata(name: str, namespace: str, labels: dict[str, str]) -> dict[str, Any]:
@@ -106,12 +120,28 @@ def _definitions(manager: Manager) -> list[dict[str, Any]]:
     for kind in _custom(ours):
         # Other versions of a kind need no controller; they are beside it in its module.
         for made in definitions_of(sys.modules[kind.__module__], kind.__name__):
+            if (conversion := conversion_of(manager, kind)) is not None:
+                made["spec"]["conversion"] = conversion.manifest()
             found.setdefault(made["metadata"]["name"], made)
     return [found[name] for name in sorted(found)]
 
 
 def _custom(kinds: Iterable[type[Resource]]) -> Iterable[type[Resource]]:
     return (kind for kind in dict.fromkeys(kinds) if not kind.__module__.startswith(_BUILT_IN))
+
+
+def _webhook_options(manager: Manager) -> WebhookOptions | None:
+    """Return how webhooks are reached, None where none were built."""
+    webhooks = manager.webhooks
+    return webhooks.options if webhooks is not None and (webhooks.hooks or webhooks.conversions) else None
+
+
+def _service(options: WebhookOptions, labels: dict[str, str]) -> dict[str, Any]:
+    """Make the Service by which servers reach the webhooks."""
+    namespace, name = options.service.split("/")
+    ports = [{"name": "webhooks", "port": options.service_port, "targetPort": "webhooks"}]
+    spec = {"selector": labels, "ports": ports}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": _metadata(name, namespace, labels), "spec": spec}
 
 
 def _deployment(manager: Manager, installation: Installation, labels: dict[str, str]) -> dict[str, Any]:
@@ -137,12 +167,16 @@ def _container(manager: Manager, installation: Installation) -> dict[str, Any]:
         environment[LEADER_ELECT] = installation.name
     if manager.namespace != ALL_NAMESPACES:
         environment[NAMESPACE] = manager.namespace
+    ports = [{"name": "health", "containerPort": _HEALTH_PORT}]
+    if (options := _webhook_options(manager)) is not None:
+        environment[WEBHOOKS] = options.service or options.url
+        ports.append({"name": "webhooks", "containerPort": int(options.address.rpartition(":")[2])})
     return {
         "name": "operator",
         "image": installation.image,
         **({"command": [*installation.command]} if installation.command else {}),
         "env": [{"name": name, "value": value} for name, value in sorted(environment.items())],
-        "ports": [{"name": "health", "containerPort": _HEALTH_PORT}],
+        "ports": ports,
         "livenessProbe": _probe("/healthz", initialDelaySeconds=5, periodSeconds=20),
         "readinessProbe": _probe("/readyz", periodSeconds=10),
         "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},

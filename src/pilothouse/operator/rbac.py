@@ -189,7 +189,8 @@ def roles_of(
     name of the one that leaders hold, in `namespace`; none by default. also: see `permissions_of`.
     """
     places: dict[str, list[Permission]] = {}
-    for each in _merged([*permissions_of(manager, *also), *_events(manager), *_lease(lease, namespace)]):
+    found = [*permissions_of(manager, *also), *_events(manager), *_lease(lease, namespace), *_webhooks(manager)]
+    for each in _merged(found):
         followed = manager.namespace if each.namespaced else ALL_NAMESPACES
         places.setdefault(each.namespace or followed, []).append(replace(each, namespace=""))
     made: list[dict[str, Any]] = []
@@ -210,6 +211,26 @@ def _lease(name: str, namespace: str) -> Iterator[Permission]:
         # A create is authorized before the server reads the name, so it cannot be bound to one.
         yield Permission(_LEASES, "leases", frozenset({"create"}), namespace=namespace)
         yield Permission(_LEASES, "leases", frozenset({"get", "update"}), (name,), namespace)
+
+
+def _webhooks(manager: Manager) -> Iterator[Permission]:
+    """Say what keeps certificates and configurations: what is made by whoever installs the operator is not created."""
+    webhooks = manager.webhooks
+    if webhooks is None or not (webhooks.hooks or webhooks.conversions):
+        return
+    options, keep = webhooks.options, READ | {"patch"}
+    if not options.certificate_dir:
+        namespace, name = options.secret_name(manager.client.namespace)
+        yield Permission("", "secrets", frozenset({"create"}), namespace=namespace)
+        yield Permission("", "secrets", READ | {"update"}, (name,), namespace)
+    if not options.configure:
+        return
+    for mutating in {hook.mutating for hook in webhooks.hooks}:
+        resource = f"{'mutating' if mutating else 'validating'}webhookconfigurations"
+        yield Permission("admissionregistration.k8s.io", resource, keep, (options.name,), namespaced=False)
+    for conversions in webhooks.conversions.values():
+        name = f"{conversions.hub.plural}.{conversions.hub.group}"
+        yield Permission("apiextensions.k8s.io", "customresourcedefinitions", keep, (name,), namespaced=False)
 
 
 def _role(
