@@ -175,7 +175,7 @@ def test_half_of_the_words_and_no_classes_are_refused() -> None:
     with pytest.raises(BuildError, match="wants both"):
         converts(source=Page)  # type: ignore[call-overload]
     with pytest.raises(BuildError, match="no class of whole objects"):
-        converts(source=int, target=Page)(to_v3)  # type: ignore[type-var]
+        converts(source=int, target=Page)(to_v3)  # type: ignore[arg-type]
     assert Conversions(Page, CONVERSIONS).versions == (Page, PageV1, PageV3)
 
 

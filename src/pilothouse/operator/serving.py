@@ -82,12 +82,18 @@ class _Head:
     def __init__(self) -> None:
         self.url = b""
         self.headers: dict[str, str] = {}
+        self.keep = False
+        self.parser: Any = httptools.HttpRequestParser(self)
 
     def on_url(self, url: bytes) -> None:
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        # The parser has forgotten it when a request without a body is at its end.
+        self.keep = bool(self.parser.should_keep_alive())
 
 
 class HttpServer:
@@ -213,16 +219,15 @@ class HttpServer:
         async with asyncio.timeout(self._limits.head_seconds):
             data = first + await reader.readuntil(b"\r\n\r\n")
         head = _Head()
-        parser: Any = httptools.HttpRequestParser(head)
         try:
-            parser.feed_data(data)
+            head.parser.feed_data(data)
             url = httptools.parse_url(head.url)
-            method: str = parser.get_method().decode()
+            method: str = head.parser.get_method().decode()
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             raise _RefusedError(400, "not an HTTP request") from None
         path, query = (url.path or b"/").decode("latin-1"), (url.query or b"").decode("latin-1")
         request = HttpRequest(method, path, query, head.headers)
-        keep = bool(parser.should_keep_alive())
+        keep, head.parser = head.keep, None  # or both would keep each other
         size, chunked = head.headers.get("content-length", "0"), "transfer-encoding" in head.headers
         if size == "0" and not chunked:
             return request, keep
