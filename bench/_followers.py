@@ -1,4 +1,4 @@
-"""Programs that follow a server's pods, one for each client and each in a process of its own.
+"""Programs that follow a server's pods or ConfigMaps, one for each client and each in a process of its own.
 
 What a client does is what its users write: ours a shared informer, or a manager with a reconciler; kopf an index, or a
 handler of events; the others list into a dictionary and then watch, since they have no cache of their own. Objects
@@ -70,6 +70,8 @@ class _Task(NamedTuple):
     """How many come after the first state; 0: none, the figures are those of the start."""
     limit: float
     """Seconds until it ends, done or not, first for the start and then for the changes."""
+    plural: str = "pods"
+    """What is followed, in the namespace default: pods or configmaps."""
 
 
 def installed() -> list[str]:
@@ -81,7 +83,7 @@ def installed() -> list[str]:
     return found
 
 
-def follow(
+def follow(  # noqa: PLR0913  each is of one kind of figure
     client: str,
     config: str,
     objects: int,
@@ -89,13 +91,14 @@ def follow(
     changes: int = 0,
     base: int = 0,
     limit: float = 60.0,
+    plural: str = "pods",
     when_ready: Callable[[], None] | None = None,
 ) -> Followed | None:
     """Run one client's program until it has seen all, or its time is up; None, the reason said, where it failed.
 
     when_ready: called once the first state is there, so that changes may begin.
     """
-    task = _Task(client, config, objects, base, changes, limit)
+    task = _Task(client, config, objects, base, changes, limit, plural)
     # Compiled modules are kept, as after any installation.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile("w+") as errors:
@@ -242,16 +245,19 @@ async def _informer(seen: _Seen, *, lean: bool) -> None:
 
 async def _manager(seen: _Seen, *, lean: bool) -> None:
     from pilothouse.client import Client
-    from pilothouse.kinds.structs import Pod
+    from pilothouse.kinds.structs import ConfigMap, Pod
     from pilothouse.operator import Context, Manager, controller
 
-    async def reconcile(pod: Pod, context: Context) -> None:
-        seen.object(pod.metadata.annotations)
+    async def reconcile(found: Pod | ConfigMap, context: Context) -> None:
+        seen.object(found.metadata.annotations)
 
     seen.begin()
     async with Client.from_kubeconfig(seen.task.config, managed_fields=not lean) as client:
         manager = Manager(client, namespace="default")
-        controller(manager).for_(Pod).build(reconcile)
+        if seen.task.plural == "pods":
+            controller(manager).for_(Pod).build(reconcile)
+        else:
+            controller(manager).for_(ConfigMap).build(reconcile)
         async with manager:
             await asyncio.Event().wait()
 
@@ -268,14 +274,15 @@ def _official(seen: _Seen) -> None:
     urllib3.disable_warnings()
     seen.begin()
     core = client.CoreV1Api(loading.new_client_from_config(seen.task.config))
-    found = core.list_namespaced_pod("default")
+    lists = core.list_namespaced_pod if seen.task.plural == "pods" else core.list_namespaced_config_map
+    found = lists("default")
     cache: dict[str, Any] = {}
-    for pod in found.items:
-        cache[pod.metadata.name] = pod
-        seen.object(pod.metadata.annotations)
+    for each in found.items:
+        cache[each.metadata.name] = each
+        seen.object(each.metadata.annotations)
     version = found.metadata.resource_version
     while True:
-        for event in watch.Watch().stream(core.list_namespaced_pod, "default", resource_version=version):
+        for event in watch.Watch().stream(lists, "default", resource_version=version):
             _keep(cache, event["type"], event["object"].metadata.name, event["object"])
             seen.object(event["object"].metadata.annotations)
 
@@ -286,33 +293,35 @@ async def _official_asyncio(seen: _Seen) -> None:
 
     seen.begin()
     core = client.CoreV1Api(await loading.new_client_from_config(seen.task.config))
-    found = await core.list_namespaced_pod("default")
+    lists = core.list_namespaced_pod if seen.task.plural == "pods" else core.list_namespaced_config_map
+    found = await lists("default")
     cache: dict[str, Any] = {}
-    for pod in found.items:
-        cache[pod.metadata.name] = pod
-        seen.object(pod.metadata.annotations)
+    for each in found.items:
+        cache[each.metadata.name] = each
+        seen.object(each.metadata.annotations)
     version = found.metadata.resource_version
     while True:
-        async for event in watch.Watch().stream(core.list_namespaced_pod, "default", resource_version=version):
+        async for event in watch.Watch().stream(lists, "default", resource_version=version):
             _keep(cache, event["type"], event["object"].metadata.name, event["object"])
             seen.object(event["object"].metadata.annotations)
 
 
 async def _lightkube(seen: _Seen) -> None:
     from lightkube import AsyncClient, KubeConfig
-    from lightkube.resources.core_v1 import Pod
+    from lightkube.resources.core_v1 import ConfigMap, Pod
 
+    resource = Pod if seen.task.plural == "pods" else ConfigMap
     seen.begin()
     client = AsyncClient(KubeConfig.from_file(seen.task.config))
-    found = client.list(Pod, namespace="default")
+    found = client.list(resource, namespace="default")
     cache: dict[str, Any] = {}
-    async for pod in found:
-        cache[pod.metadata.name] = pod
-        seen.object(pod.metadata.annotations)
+    async for each in found:
+        cache[each.metadata.name] = each
+        seen.object(each.metadata.annotations)
     while True:
-        async for kind, pod in client.watch(Pod, namespace="default", resource_version=found.resourceVersion):
-            _keep(cache, kind, pod.metadata.name, pod)
-            seen.object(pod.metadata.annotations)
+        async for kind, each in client.watch(resource, namespace="default", resource_version=found.resourceVersion):
+            _keep(cache, kind, each.metadata.name, each)
+            seen.object(each.metadata.annotations)
 
 
 async def _kr8s(seen: _Seen) -> None:
@@ -327,16 +336,16 @@ async def _kr8s(seen: _Seen) -> None:
     cache: dict[str, Any] = {}
     while True:
         # Its lists do not tell their version for a watch to go on from; this one begins with what is there.
-        async for kind, pod in api.watch("pods", namespace="default"):
-            _keep(cache, kind, pod.name, pod)
-            seen.object(pod.annotations)
+        async for kind, each in api.watch(seen.task.plural, namespace="default"):
+            _keep(cache, kind, each.name, each)
+            seen.object(each.annotations)
 
 
-def _keep(cache: dict[str, Any], kind: str, name: str, pod: Any) -> None:
+def _keep(cache: dict[str, Any], kind: str, name: str, found: Any) -> None:
     if kind == "DELETED":
         cache.pop(name, None)
     else:
-        cache[name] = pod
+        cache[name] = found
 
 
 async def _kopf(seen: _Seen) -> None:
@@ -359,7 +368,7 @@ async def _kopf(seen: _Seen) -> None:
         async def event(annotations: Any, **_: Any) -> None:
             seen.object(annotations)
 
-        kopf.on.event("pods")(event)
+        kopf.on.event(seen.task.plural)(event)
 
     else:
         count, tasks = 0, []
@@ -368,14 +377,14 @@ async def _kopf(seen: _Seen) -> None:
             await asyncio.sleep(_KOPF_IDLE_SECONDS)
             seen.end(complete=True)
 
-        async def pods(name: Any, body: Any, **_: Any) -> Any:
+        async def index(name: Any, body: Any, **_: Any) -> Any:
             nonlocal count
             count += 1
             if count == seen.task.objects:
                 seen.cached(count, later=lambda: tasks.append(asyncio.create_task(idle())))
             return {name: body}
 
-        kopf.index("pods")(pods)
+        kopf.index(seen.task.plural)(index)
 
     seen.begin()
     await kopf.operator(namespaces=["default"], standalone=True)
