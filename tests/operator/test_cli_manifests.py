@@ -326,6 +326,7 @@ def without(objects: list[dict[str, Any]], resource: str, verb: str) -> list[dic
 @pytest.mark.parametrize(
     ("resource", "verb"),
     [
+        ("configmaps", "create"),
         ("configmaps", "patch"),
         ("fleets", "patch"),
         ("fleets/status", "patch"),

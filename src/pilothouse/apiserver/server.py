@@ -86,7 +86,7 @@ class ApiServer:
         self.flow = FlowControl(self.view, clock, options.limits, options.metrics)
         self.allocator = Allocator(self.cacher, self.storage, clock, ids, options.allocation)
         self.admission = Admission(self._plugins())
-        self.engine = Engine(self.storage, self.admission, self.allocator, clock, ids)
+        self.engine = Engine(self.storage, self.admission, self.allocator, self.access.authorizer, clock, ids)
         renderer = Renderer(clock)
         self.watching = Watching(self.cacher, renderer, clock, ids)
         questions = Questions(self.engine, self.access.reviews, self.access.token_requests)

@@ -132,6 +132,7 @@ class Creating:
         call.request.warnings.extend(served.warnings_about(obj))
         served.settle(obj)
         admitted.name, admitted.object = name, obj
+        engine.check_may_create(call)
         await engine.validate(admitted)
         key = key_of(metadata.get("namespace") or "", name)
         if call.dry_run:

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from pilothouse.apiserver.access.forbidden import forbidden_for
 from pilothouse.apiserver.model import ANONYMOUS, Request, RequestInfo
-from pilothouse.apiserver.ports import AdmissionRequest, Object, Operation
+from pilothouse.apiserver.ports import AdmissionRequest, Attributes, Authorizer, Object, Operation
 from pilothouse.apiserver.rest.bodies import read_body
 from pilothouse.apiserver.rest.served import Served
 from pilothouse.apiserver.storing import Storage
@@ -87,10 +88,13 @@ class Call:
 class Engine:
     """The parts of the server that verbs work with."""
 
-    def __init__(self, storage: Storage, admission: Admits, hooks: Hooks, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self, storage: Storage, admission: Admits, hooks: Hooks, authorizer: Authorizer, clock: Clock, ids: Ids
+    ) -> None:
         self.storage = storage
         self.admission = admission
         self.hooks = hooks
+        self._authorizer = authorizer
         self.clock = clock
         self.ids = ids
         self._second, self._text = -1.0, ""
@@ -101,6 +105,27 @@ class Engine:
         if now.timestamp() // 1 != self._second:
             self._second, self._text = now.timestamp() // 1, format_seconds(now)
         return Context(self._text, now, self.ids)
+
+    def check_may_create(self, call: Call) -> None:
+        """Refuse what an update or apply would create to who may do these but not create. Raises Forbidden."""
+        info = call.info
+        if info.verb == "create":
+            return
+        user = call.request.user or ANONYMOUS
+        wanted = Attributes(
+            user,
+            "create",
+            group=info.group,
+            version=info.version,
+            resource=info.resource,
+            subresource=info.subresource,
+            namespace=info.namespace,
+            name=info.name,
+            path=info.path,
+        )
+        decision = self._authorizer.authorize(wanted)
+        if not decision.allowed:
+            raise forbidden_for(wanted, decision)
 
     def admission_request(
         self, call: Call, operation: Operation, name: str, new: Object | None, old: Object | None
