@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pilothouse.client.errors import ConnectFailed
+from pilothouse.client.errors import ConnectFailed, TransportTimeout
 from pilothouse.client.listwatch import ListResult, WatchEvent
 from pilothouse.client.objects import key_of
 from pilothouse.client.reflector_core import (
@@ -42,6 +42,7 @@ ERRORS: dict[str, Exception] = {
     "429-wait-20": status.too_many_requests("busy", 20),
     "refused": ConnectionRefusedError("refused"),
     "no-way": ConnectFailed("no way to the server"),
+    "no-answer": TransportTimeout("no answer within 60 s"),
     "reset": ConnectionResetError("reset"),
     "silent": TimeoutError("silent"),
     "invalid": status.Invalid("sendInitialEvents: Forbidden"),

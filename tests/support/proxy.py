@@ -55,27 +55,34 @@ class Proxy:
         relay = asyncio.current_task()
         assert relay is not None
         self._relays.add(relay)
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            self._relays.discard(relay)
+            writer.transport.abort()
+            return
         self._writers |= {writer, far_writer}
         try:
-            await asyncio.gather(_pump(reader, far_writer, self._count), _pump(far_reader, writer))
+            await asyncio.gather(self._pump(reader, far_writer, self._count), self._pump(far_reader, writer))
         finally:
             self._relays.discard(relay)
             self._writers -= {writer, far_writer}
             writer.transport.abort()
             far_writer.transport.abort()
 
-
-async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: Callable[[int], None] | None = None
-) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-            if count is not None:
-                count(len(data))
-    writer.transport.abort()
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        count: Callable[[int], None] | None = None,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+                if count is not None:
+                    count(len(data))
+        writer.transport.abort()
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
-from pilothouse.client.errors import ConnectFailed
+from pilothouse.client.errors import ConnectFailed, TransportTimeout
 from pilothouse.client.listwatch import BOOKMARK, ListOptions, ListResult, WatchEvent, WatchOptions
 from pilothouse.client.objects import ObjectKeyError, key_of
 from pilothouse.client.reflector_options import BACKOFF, Delays, ReflectorOptions
@@ -32,8 +32,9 @@ T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 _SHORT_SECONDS: Final = 1.0
-_OPEN_SECONDS: Final = 30.0
-"""For so long a request that nothing is heard of may yet be on its way to a server that does not answer."""
+_OPEN_SECONDS: Final = 75.0
+"""For so long a request that nothing is heard of may yet be on its way to a server that does not answer: longer than
+transports wait for an answer."""
 _INTERNAL_RESET_SECONDS: Final = 60.0
 _CUT_STREAMS: Final = 3
 """Initial streams that end without the bookmark before a list is tried: some servers never send it."""
@@ -224,7 +225,8 @@ class ReflectorCore(Generic[T]):
     def watch_ended(self, error: Exception | None, now: float) -> Action:
         """Watch again, start over, or wait: None is the stream's proper end."""
         quiet = self.counts.events == self._events_before
-        if self.is_well(now):
+        unanswered = isinstance(error, ConnectFailed | ConnectionRefusedError | TransportTimeout)
+        if self.is_well(now) and not unanswered:
             self.failing = 0
         if error is None and quiet and now - self._began < _SHORT_SECONDS:
             error = VeryShortWatchError(self.name)
@@ -234,8 +236,7 @@ class ReflectorCore(Generic[T]):
             return self._watch(now)
         if isinstance(error, OSError):
             # It broke: nothing says that the versions are gone.
-            reached = not isinstance(error, ConnectFailed | ConnectionRefusedError)
-            if reached and (not quiet or now - self._began >= _SHORT_SECONDS):
+            if not unanswered and (not quiet or now - self._began >= _SHORT_SECONDS):
                 self.last_error = error
                 return self._watch(now)
             return self._wait(error, now, self._watch)
@@ -368,7 +369,7 @@ class ReflectorCore(Generic[T]):
         self.last_error = error
         self.counts.failures += 1
         if not self.failing:
-            self.failing_since = now
+            self.failing_since = self._began if isinstance(error, TransportTimeout) else now
         self.failing += 1
         self.phase = "waiting"
         self._after = after
