@@ -27,6 +27,7 @@ from pilothouse.operator import (
     Manager,
     NotConverged,
     Readiness,
+    Result,
     Scheme,
     TerminalError,
     controller,
@@ -301,3 +302,24 @@ async def test_a_child_of_a_type_that_is_not_owned_is_refused() -> None:
 )
 def test_readiness(kind: type[Resource], tree: dict[str, Any], expected: Readiness) -> None:
     assert readiness_of(from_dict(tree, kind)) == expected
+
+
+class Leaving(Sites):
+    """Its parents go while they are reconciled."""
+
+    finalizer = ""
+
+    async def reconcile(self, obj: Site, context: Context) -> Result | None:
+        await context.client.delete(Site, obj.metadata.name)
+        return await super().reconcile(obj, context)
+
+
+async def test_a_parent_that_goes_while_it_is_reconciled_is_no_failure() -> None:
+    async with plane_and_client() as (_, client):
+        await client.create(site())
+        harness = Harness(client, scheme=Scheme(Site))
+        built = controller(harness.manager).for_(Site).build(Leaving())
+        async with harness:
+            await harness.converge()
+        assert built.metrics.results["error"] == 0
+        assert built.metrics.results["success"] > 0

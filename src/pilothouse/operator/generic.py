@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 
+from pilothouse.client import ignore_not_found
 from pilothouse.kinds import conditions
 from pilothouse.kinds.structs import Resource, Struct, to_dict
 
@@ -143,7 +144,8 @@ class GenericReconciler(Reconciler[P], Generic[P, C]):
             context.clock.now(),
         )
         tree |= {"conditions": listed, "observedGeneration": parent.metadata.generation}
-        await context.apply_status(parent, tree)
+        # One that has gone meanwhile needs no status; whatever was made for it goes by garbage collection.
+        await ignore_not_found(context.apply_status(parent, tree))
 
     async def _finalize(self, parent: P, context: Context) -> Result | None:
         if self.finalizer and has_finalizer(parent, self.finalizer) and await self.finalize(parent, context):
