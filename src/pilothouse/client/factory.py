@@ -116,7 +116,8 @@ class SharedInformerFactory:
         if key not in self._informers:
             made = self._list_watch(kind, where, labels, fields, managed_fields=managed_fields)
         # What does not come from a Client may be anything.
-        accepts = None if isinstance(made, PackingSource) else lambda obj: type(obj) is kind
+        known: object = made
+        accepts = None if isinstance(known, PackingSource) else lambda obj: type(obj) is kind
         return self._shared(key, made, transform, indexers, accepts)
 
     def informer_of(

@@ -64,8 +64,8 @@ class InformerOptions:
     that is not filled, or a server that cannot be reached, is a problem. handler_alarm_seconds: the same of a handler's
     coroutine that does not return. tune_collector: pause Python's garbage collector while the first state is read, and
     leave a cache of thousands out of its rounds; it concerns the whole process. recent_bytes: how much JSON is kept as
-    it came, with what was read of it, of the objects that were changed or read last; all others are packed. Who looks at
-    all objects again and again does so faster where all have room.
+    it came, with what was read of it, of the objects that were changed or read last; all others are packed. Who looks
+    at all objects again and again does so faster where all have room.
     """
 
     resync_seconds: float = 0.0

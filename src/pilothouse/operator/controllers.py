@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from pilothouse.client.deadline import is_being_cancelled, within
+from pilothouse.client.errors import BadAnswer
 from pilothouse.client.indexer import IndexFunction
 from pilothouse.client.informer import Informer
 from pilothouse.client.listener import Listener
 from pilothouse.client.metrics import Sample, register
+from pilothouse.client.packed import reads_head
 from pilothouse.client.ratelimit import RateLimiter
 from pilothouse.client.workqueue import QueueShutDownError, WorkQueue
 from pilothouse.foundation.logs import get_logger
@@ -26,6 +28,7 @@ from .errors import TerminalError
 from .handlers import Enqueue, Mapping, itself
 from .loop import Failed, LoopCore, LoopOptions, Outcome, Retry, RetryAfter, Step, Succeeded, Unconverged
 from .metrics import ControllerMetrics
+from .pacing import Pacing
 from .predicates import Predicate
 from .reconciler import Reconciler, Request, Result
 
@@ -49,7 +52,8 @@ class ControllerOptions:
     concurrency: reconciles side by side, each of another object. rate_limit: of requests that failed; client-go's by
     default. timeout_seconds: after which a reconcile that does not return is cancelled and counted as failed; 0 is
     never. fair: namespaces take turns. loop: when a request counts as not converging. field_manager: of what is
-    applied, the controller's name by default.
+    applied, the controller's name by default. pacing_seconds: between the beginnings of two reconciles of one object;
+    what changes meanwhile is looked at once.
     """
 
     concurrency: int = 1
@@ -58,12 +62,15 @@ class ControllerOptions:
     fair: bool = False
     loop: LoopOptions | None = None
     field_manager: str = ""
+    pacing_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
             raise ValueError(f"concurrency: {self.concurrency}; want 1 or more")
         if self.timeout_seconds < 0:
             raise ValueError(f"timeout_seconds: {self.timeout_seconds}; want seconds, or 0 for no limit")
+        if self.pacing_seconds < 0:
+            raise ValueError(f"pacing_seconds: {self.pacing_seconds}; want seconds, or 0 for no pacing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,7 @@ class Controller(Generic[R]):
         self._watched: set[Informer[Any]] = set()
         self._workers: set[asyncio.Task[None]] = set()
         self._deadlines = Deadlines(clock, options.timeout_seconds)
+        self._pacing: Pacing[Request] = Pacing(options.pacing_seconds)
         self._stopping = False
         register(self, manager.metrics)
 
@@ -123,10 +131,7 @@ class Controller(Generic[R]):
         if self._stopping:
             raise RuntimeError(f"controller {self.name}: it was stopped; make a new one")
         for source, informer in zip(self.sources, self._informers, strict=True):
-            handler = Enqueue(
-                self.queue, source.mapping, source.predicate, self._clock, by_key=source.mapping is itself
-            )
-            self._listeners.append(informer.add_handler(handler, name=f"{self.name} {source.kind.__name__}"))
+            self._listen(informer, source.mapping, source.predicate, source.kind.__name__)
         for number in range(self.options.concurrency):
             self._begin_worker(number)
 
@@ -148,8 +153,7 @@ class Controller(Generic[R]):
         informer = await self._manager.follow(resource, labels=labels, indexers=indexers)
         if informer not in self._watched:
             self._watched.add(informer)
-            handler: Enqueue[Any] = Enqueue(self.queue, mapping, None, self._clock)
-            self._listeners.append(informer.add_handler(handler, name=f"{self.name} {informer.name}"))
+            self._listen(informer, mapping, None, informer.name)
         return informer
 
     async def stop(self, seconds: float) -> None:
@@ -189,6 +193,15 @@ class Controller(Generic[R]):
         """Return the controller's figures."""
         return self.metrics.samples(len(self.core.failing()), len(self.unconverged()))
 
+    def _listen(
+        self, informer: Informer[Any], mapping: Mapping[Any], predicate: Predicate[Any] | None, what: str
+    ) -> None:
+        handler = Enqueue(self.queue, mapping, predicate, self._clock, by_key=mapping is itself)
+        # Where keys and heads tell all that is wanted, objects are not read before they are reconciled.
+        light = reads_head(mapping) and (predicate is None or reads_head(predicate))
+        add = informer.add_packed_handler if light else informer.add_handler
+        self._listeners.append(add(handler, name=f"{self.name} {what}"))
+
     def _begin_worker(self, number: int) -> None:
         task = asyncio.get_running_loop().create_task(self._work(), name=f"controller {self.name} worker {number}")
         self._workers.add(task)
@@ -210,7 +223,10 @@ class Controller(Generic[R]):
             except QueueShutDownError:
                 return
             try:
-                if not self._stopping:
+                early = self._pacing.wait(request, self._clock.monotonic())
+                if early:
+                    queue.add_after(request, early)
+                elif not self._stopping:
                     await self._handle(request)
             finally:
                 queue.done(request)
@@ -219,11 +235,13 @@ class Controller(Generic[R]):
         metrics, clock = self.metrics, self._clock
         began = clock.monotonic()
         metrics.active += 1
-        key = str(request)
-        obj = self._manager.writes(self.kind).get(key, self._informer.indexer.get(key))
+        key, obj = str(request), None
         tries = self.queue.num_requeues(request)
         try:
+            obj = self._manager.writes(self.kind).get(key, self._informer.indexer.get(key))
             outcome = await self._outcome(request, obj, tries)
+        except BadAnswer as error:  # the object does not fit its type
+            outcome = self._failure(request, error, late=False)
         finally:
             metrics.active -= 1
             metrics.seconds.observe(clock.monotonic() - began)

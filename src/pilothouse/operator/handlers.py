@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from pilothouse.client.objects import DeletedFinalStateUnknown, resource_version_of, split_key
+from pilothouse.client.packed import of_head
 from pilothouse.client.workqueue import LOW_PRIORITY, QueueFullError, WorkQueue
 from pilothouse.foundation.clock import Clock
 from pilothouse.kinds.structs import Resource
@@ -18,11 +19,15 @@ __all__ = ["Enqueue", "Mapping", "itself", "owner_of"]
 R = TypeVar("R", bound=Resource)
 
 Mapping: TypeAlias = Callable[[R], Iterable[Request]]
-"""Which requests follow from an object; none, and several, are fine. It must be fast, and read caches at most."""
+"""Which requests follow from an object; none, and several, are fine. It must be fast, and read caches at most.
+
+Marked by `pilothouse.client.packed.of_head` it looks at `metadata` alone, and no object has to be read for it.
+"""
 
 _FULL_PAUSE_SECONDS: Final = 0.5
 
 
+@of_head
 def itself(obj: Resource) -> Iterable[Request]:
     """Map an object to its own request."""
     return (Request.of(obj),)
@@ -33,6 +38,7 @@ def owner_of(kind: type[Resource], *, controller: bool = True) -> Mapping[Resour
     group, _, name = kind.gvk
     namespaced = kind.namespaced
 
+    @of_head
     def mapped(obj: Resource) -> Iterable[Request]:
         metadata = obj.metadata
         return [

@@ -19,6 +19,7 @@ from pilothouse.client.indexer import IndexFunction
 from pilothouse.client.informer import Informer, InformerOptions
 from pilothouse.client.leaderelection import LeaderElector, LeaseLock
 from pilothouse.client.metrics import Sample, register
+from pilothouse.client.packed import of_head
 from pilothouse.client.recorder import ClientEventSink, EventBroadcaster, EventRecorder
 from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.ids import Ids, SystemIds
@@ -445,6 +446,7 @@ class Manager:
         return Page(200, (self.metrics or PROGRAM).exposition(), CONTENT_TYPE)
 
 
+@of_head
 def _controller_uid(obj: Resource) -> Iterable[str]:
     found = controller_of(obj)
     return (_ORPHANS + obj.metadata.namespace,) if found is None else (found.uid,)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from pilothouse.client.objects import annotations_of, labels_of, uid_of
+from pilothouse.client.packed import of_head, reads_head
 from pilothouse.kinds import labels
 from pilothouse.kinds.structs import Resource
 
@@ -25,7 +26,13 @@ R = TypeVar("R", bound=Resource)
 
 
 class Predicate(Generic[R]):
-    """Says which events pass; without an override all do."""
+    """Says which events pass; without an override all do.
+
+    reads_head: whether it looks at parts of `metadata` alone, those of `pilothouse.client.packed.Head`; no object has
+    to be read for it then.
+    """
+
+    reads_head: bool = False
 
     def create(self, obj: R) -> bool:
         """Whether it matters that an object is new, or was there at the start."""
@@ -52,6 +59,7 @@ class Predicate(Generic[R]):
 class _Both(Predicate[R]):
     def __init__(self, one: Predicate[R], other: Predicate[R]) -> None:
         self._one, self._other = one, other
+        self.reads_head = one.reads_head and other.reads_head
 
     def create(self, obj: R) -> bool:
         return self._one.create(obj) and self._other.create(obj)
@@ -66,6 +74,7 @@ class _Both(Predicate[R]):
 class _Either(Predicate[R]):
     def __init__(self, one: Predicate[R], other: Predicate[R]) -> None:
         self._one, self._other = one, other
+        self.reads_head = one.reads_head and other.reads_head
 
     def create(self, obj: R) -> bool:
         return self._one.create(obj) or self._other.create(obj)
@@ -80,6 +89,7 @@ class _Either(Predicate[R]):
 class _Not(Predicate[R]):
     def __init__(self, inner: Predicate[R]) -> None:
         self._inner = inner
+        self.reads_head = inner.reads_head
 
     def create(self, obj: R) -> bool:
         return not self._inner.create(obj)
@@ -94,6 +104,7 @@ class _Not(Predicate[R]):
 class _Where(Predicate[R]):
     def __init__(self, takes: Callable[[R], bool]) -> None:
         self._takes = takes
+        self.reads_head = reads_head(takes)
 
     def create(self, obj: R) -> bool:
         return self._takes(obj)
@@ -110,6 +121,7 @@ class _Changed(Predicate[Resource]):
 
     def __init__(self, part: Callable[[Resource], object]) -> None:
         self._part = part
+        self.reads_head = reads_head(part)
 
     def update(self, old: Resource, new: Resource) -> bool:
         # Another UID is another object of the same name.
@@ -117,11 +129,15 @@ class _Changed(Predicate[Resource]):
 
 
 class _IgnoreDeletion(Predicate[Resource]):
+    reads_head = True
+
     def delete(self, obj: Resource) -> bool:
         return False
 
 
 class _IgnoreCreation(Predicate[Resource]):
+    reads_head = True
+
     def create(self, obj: Resource) -> bool:
         return False
 
@@ -134,22 +150,22 @@ def where(takes: Callable[[R], bool]) -> Predicate[R]:
 def matches(selector: str) -> Predicate[Resource]:
     """Pass events of objects whose labels a selector takes, such as `app in (web, api)`. Raises ValueError."""
     compiled = labels.parse(selector)
-    return _Where(lambda obj: compiled.matches(labels_of(obj)))
+    return _Where(of_head(lambda obj: compiled.matches(labels_of(obj))))
 
 
 generation_changed: Final[Predicate[Resource]] = _Changed(
-    lambda obj: (obj.metadata.generation, obj.metadata.deletion_timestamp)
+    of_head(lambda obj: (obj.metadata.generation, obj.metadata.deletion_timestamp))
 )
 """Passes updates that change the specification or begin the deletion: not those of the status. Kinds without a
 generation, such as ConfigMap, never pass."""
 
-labels_changed: Final[Predicate[Resource]] = _Changed(lambda obj: dict(labels_of(obj)))
+labels_changed: Final[Predicate[Resource]] = _Changed(of_head(lambda obj: dict(labels_of(obj))))
 """Passes updates that change labels."""
 
 annotations_changed: Final[Predicate[Resource]] = _Changed(lambda obj: dict(annotations_of(obj)))
 """Passes updates that change annotations."""
 
-deletion_began: Final[Predicate[Resource]] = _Changed(lambda obj: obj.metadata.deletion_timestamp)
+deletion_began: Final[Predicate[Resource]] = _Changed(of_head(lambda obj: obj.metadata.deletion_timestamp))
 """Passes updates by which an object begins to be deleted."""
 
 ignore_deletion: Final[Predicate[Resource]] = _IgnoreDeletion()
