@@ -58,6 +58,8 @@ class Followed(NamedTuple):
     events_cpu: float
     seen: list[tuple[int, float]]
     ended: float
+    read_seconds: float = 0.0
+    """Processor time to look at each object of a cache that reads them only then; 0 where the others have them read."""
 
 
 class _Task(NamedTuple):
@@ -138,12 +140,14 @@ class _Seen:
 
     def __init__(self, task: _Task) -> None:
         self.task = task
-        self._objects = 0
         self._seen: list[tuple[int, float]] = []
         self._finals: set[int] = set()
         self._first_final = task.base + task.changes - min(task.objects, task.changes)
         self._lock = threading.Lock()
+        self.objects = 0
+        """Of the first state, so far."""
         self._before = 0
+        self._memory: dict[str, int] = {}
         self._seconds = self._cpu = 0.0
         self._begun = self._used = self._events_used = 0.0
         self._timer: threading.Timer | None = None
@@ -159,9 +163,9 @@ class _Seen:
         """Take a call of the handler; annotations are the object's."""
         number = int((annotations or {}).get(MARK) or -1)
         if number < self.task.base:
-            self._objects += 1
-            if self._objects == self.task.objects:
-                self.cached(self._objects)
+            self.objects += 1
+            if self.objects == self.task.objects:
+                self.cached(self.objects)
             return
         self._seen.append((number, time.monotonic()))
         if number >= self._first_final:
@@ -169,20 +173,25 @@ class _Seen:
             if len(self._finals) == min(self.task.objects, self.task.changes):
                 self.end(complete=True)
 
-    def cached(self, count: int, *, later: Callable[[], Any] | None = None) -> None:
-        """Say that the first state is there; later: measures memory some time afterwards."""
-        self._objects = count
+    def cached(self, count: int, *, ends: bool = True) -> None:
+        """Say that the first state is there. ends: nothing is done before memory is measured."""
+        self.objects = count
         self._started()
-        if later is not None:
-            later()
-        elif self.task.changes:
+        if not ends:
+            return
+        if self.task.changes:
             self._events_used = time.process_time()
             self._limit()
             print("ready", flush=True)
         else:
             self.end(complete=True)
 
-    def end(self, *, complete: bool) -> None:
+    def measure(self) -> None:
+        """Take the memory of now, not of the end."""
+        gc.collect()
+        self._memory = _memory()
+
+    def end(self, *, complete: bool, read_seconds: float = 0.0) -> None:
         """Print what was seen and end this process."""
         with self._lock:
             ended = time.monotonic()
@@ -190,11 +199,12 @@ class _Seen:
                 self._started()
             seen = list(self._seen)
             events_cpu = time.process_time() - self._events_used
-            gc.collect()
-            memory = _memory()
+            if not self._memory:
+                self.measure()
+            memory = self._memory
             found = Followed(
                 complete,
-                self._objects,
+                self.objects,
                 self._seconds,
                 self._cpu,
                 self._before,
@@ -205,6 +215,7 @@ class _Seen:
                 events_cpu,
                 seen,
                 ended,
+                read_seconds,
             )
             say(json.dumps(found._asdict()))
             os._exit(0)
@@ -240,7 +251,15 @@ async def _informer(seen: _Seen, *, lean: bool) -> None:
         informer = factory.informer(Pod, managed_fields=not lean)
         async with factory:
             await informer.wait_synced()
-            seen.cached(len(informer.indexer))
+            seen.cached(len(informer.indexer), ends=False)
+            seen.measure()
+            used = time.process_time()
+            keys = list(informer.indexer.keys())
+            for key in keys:
+                found = informer.indexer.get(key)
+                assert found is not None
+                assert found.spec is not None
+            seen.end(complete=True, read_seconds=time.process_time() - used)
 
 
 async def _manager(seen: _Seen, *, lean: bool) -> None:
@@ -371,17 +390,17 @@ async def _kopf(seen: _Seen) -> None:
         kopf.on.event(seen.task.plural)(event)
 
     else:
-        count, tasks = 0, []
+        tasks = []
 
         async def idle() -> None:
             await asyncio.sleep(_KOPF_IDLE_SECONDS)
             seen.end(complete=True)
 
         async def index(name: Any, body: Any, **_: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count == seen.task.objects:
-                seen.cached(count, later=lambda: tasks.append(asyncio.create_task(idle())))
+            seen.objects += 1
+            if seen.objects == seen.task.objects:
+                seen.cached(seen.objects, ends=False)
+                tasks.append(asyncio.create_task(idle()))
             return {name: body}
 
         kopf.index(seen.task.plural)(index)

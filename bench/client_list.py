@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections.abc import Callable
 from typing import Any
 
 from _apiserver import Server, pod, prepare, serving
@@ -30,11 +31,11 @@ def replica_set(number: int) -> dict[str, Any]:
     return {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": f"set-{number}"}, "spec": spec}
 
 
-async def fill(config: str, pods: int, sets: int) -> None:
-    """Create the objects with our own client, many at once."""
+async def fill(config: str, pods: int, sets: int, make_pod: Callable[[str], dict[str, Any]] = pod) -> None:
+    """Create the objects with our own client, many at once. make_pod: of a name."""
     async with Client.from_kubeconfig(config) as client:
         for handle, make, count in (
-            (client.dynamic("v1", "Pod"), lambda number: pod(f"fill-{number}"), pods),
+            (client.dynamic("v1", "Pod"), lambda number: make_pod(f"fill-{number}"), pods),
             (client.dynamic("apps/v1", "ReplicaSet"), replica_set, sets),
         ):
             note(f"creating {count:,}")
