@@ -165,9 +165,11 @@ class NodeTable:
             self.valid[row] = True
         old = self.nodes[row]
         self.nodes[row] = node
+        # Columns first: a resource not seen before may exchange the array.
+        has = {self.resource(resource): value for resource, value in allocatable_of(node).items()}
         self.allocatable[row] = 0
-        for resource, value in allocatable_of(node).items():
-            self.allocatable[row, self.resource(resource)] = value
+        for column, value in has.items():
+            self.allocatable[row, column] = value
         self.unschedulable[row] = bool(node.spec.unschedulable)
         taints = self._taint_set(tuple(NodeTaint(one.key, one.value, one.effect or "") for one in node.spec.taints))
         if old is None or self.taints[row] != taints:
