@@ -1,0 +1,1 @@
+"""Images of containers: names, layouts, registries, and the store that holds them."""

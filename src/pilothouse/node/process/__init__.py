@@ -1,0 +1,1 @@
+"""Containers as process trees of this machine, made and kept by Python alone."""

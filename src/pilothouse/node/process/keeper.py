@@ -1,0 +1,426 @@
+"""A pod's first process: it holds the pod's namespaces, owns its output, and writes down how its containers end.
+
+It belongs to the pod, not to the agent: agents come and go at its socket. One thread, one loop, nothing that blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import os
+import selectors
+import signal
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import msgspec
+
+from . import syscalls as sys
+from . import wire
+from .child import Place, Spawned, run_exec, run_init, spawn
+from .container import Container
+from .podspace import make_space, tmpfs_of
+from .spec import (
+    ContainerRecord,
+    ContainerSpec,
+    ExecSpec,
+    KeeperRecord,
+    SandboxSpec,
+    boot_id,
+    process_start,
+    read_file,
+    write_file,
+)
+
+__all__ = ["SOCKET", "Keeper", "keep"]
+
+SOCKET = "keeper.sock"
+_MAX_CLIENTS = 16
+_EXEC_LIMIT = 64
+_DRAIN_SECONDS = 1.0
+
+
+class _Refused(Exception):
+    """A request that cannot be carried out."""
+
+
+class _Pending:
+    """A spawned process that does not run its program yet, and who wants to know."""
+
+    def __init__(self, spawned: Spawned, done: Callable[[dict[str, Any]], None]) -> None:
+        self.spawned = spawned
+        self.done = done
+        self.pid = 0
+        self.fault: dict[str, Any] | None = None
+        self.terminal = -1
+
+
+def keep(spec: SandboxSpec, first: socket.socket) -> NoReturn:
+    """Be the keeper of a sandbox, from here on. `first` is the agent that asked for it."""
+    try:
+        record = KeeperRecord(pid=os.getpid(), started_ticks=process_start(os.getpid()), boot_id=boot_id())
+        write_file(f"{spec.directory}/keeper.json", record)
+        os.chdir("/")
+        place, pause = make_space(spec)
+        keeper = Keeper(spec, place, pause)
+    except BaseException as error:  # noqa: BLE001  # whatever it was, the agent is told and this process ends
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        with contextlib.suppress(OSError):
+            wire.send(first, {"error": text or type(error).__name__})
+        os._exit(1)
+    keeper.serve(first)
+    os._exit(0)
+
+
+class Keeper:
+    """The loop and what agents may ask."""
+
+    def __init__(self, spec: SandboxSpec, place: Place, pause: int) -> None:
+        self._spec = spec
+        self._place = place
+        self._pause = pause
+        self._selector = selectors.DefaultSelector()
+        self._clients: dict[int, socket.socket] = {}
+        self._containers: dict[str, Container] = {}
+        self._execs: dict[int, tuple[str, int]] = {}
+        self._pending: dict[int, _Pending] = {}
+        self._running = True
+        # Kept by descriptor: the path may be longer than a socket's address can be.
+        self._directory = os.open(spec.directory, os.O_PATH | os.O_CLOEXEC)
+
+    def serve(self, first: socket.socket) -> None:
+        """Serve until told to end."""
+        wake = self._watch_children()
+        listener = self._listen()
+        self._add(first)
+        wire.send(first, {"ready": os.getpid()})
+        gc.enable()
+        while self._running:
+            for key, _ in self._selector.select(timeout=self._next()):
+                key.data()
+            self._expire()
+        listener.close()
+        os.close(wake)
+        for container in self._containers.values():
+            container.kill_all()
+
+    def _watch_children(self) -> int:
+        sys.set_subreaper()
+        wait, wake = os.pipe()
+        os.set_blocking(wait, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_IGN)
+
+        def children() -> None:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wait, 4096)
+            self._reap()
+
+        self._selector.register(wait, selectors.EVENT_READ, children)
+        return wake
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        address = f"/proc/self/fd/{self._directory}/{SOCKET}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(address)
+        old = os.umask(0o177)
+        listener.bind(address)
+        os.umask(old)
+        listener.listen(_MAX_CLIENTS)
+        listener.setblocking(False)
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                sock, _ = listener.accept()
+                if len(self._clients) >= _MAX_CLIENTS:
+                    sock.close()
+                    return
+                self._add(sock)
+
+        self._selector.register(listener, selectors.EVENT_READ, accept)
+        return listener
+
+    def _add(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._clients[sock.fileno()] = sock
+        self._selector.register(sock, selectors.EVENT_READ, lambda: self._read(sock))
+
+    def _drop(self, sock: socket.socket) -> None:
+        if self._clients.pop(sock.fileno(), None) is not None:
+            self._selector.unregister(sock)
+            sock.close()
+
+    def _read(self, sock: socket.socket) -> None:
+        try:
+            got = wire.receive(sock)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):
+            got = None
+        if got is None:
+            self._drop(sock)
+            return
+        message, fds = got
+        number = message.get("id")
+
+        def answer(reply: dict[str, Any], given: tuple[int, ...] = ()) -> None:
+            self._send(sock, {"id": number, **reply}, given)
+
+        try:
+            self._operation(message)(message, fds, answer)
+        except (_Refused, OSError, ValueError, msgspec.ValidationError) as error:
+            answer({"error": str(error)})
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _operation(self, message: dict[str, Any]) -> Callable[..., None]:
+        operation: Callable[..., None] | None = getattr(self, f"_do_{message.get('op')}", None)
+        if operation is None:
+            raise _Refused(f"unknown operation {message.get('op')!r}")
+        return operation
+
+    def _send(self, sock: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        try:
+            wire.send(sock, message, fds)
+        except OSError:
+            # An agent that does not read what it asked for may ask again.
+            self._drop(sock)
+
+    def _event(self, record: ContainerRecord) -> None:
+        for sock in list(self._clients.values()):
+            self._send(sock, {"event": "container", "record": msgspec.to_builtins(record)})
+
+    # What may be asked. Each gets the message, its descriptors (closed afterwards) and the way to answer.
+
+    def _do_status(self, _message: dict[str, Any], _fds: list[int], answer: Callable[..., None]) -> None:
+        answer({"records": [msgspec.to_builtins(container.record) for container in self._containers.values()]})
+
+    def _do_start(self, message: dict[str, Any], _fds: list[int], answer: Callable[..., None]) -> None:
+        directory = f"{self._spec.directory}/containers/{message['container']}"
+        spec = read_file(f"{directory}/spec.json", ContainerSpec)
+        if spec.id in self._containers:
+            raise _Refused(f'container "{spec.id}" was started before')
+        mounts = tuple(tmpfs_of(self._spec, mount) if mount.type == "tmpfs" else mount for mount in spec.mounts)
+        spec = msgspec.structs.replace(spec, mounts=mounts)
+        container = Container(spec, self._selector)
+        self._containers[spec.id] = container
+        child_side = container.open_streams()
+        spawned = spawn(
+            self._entrance(spec),
+            run_init(spec, self._place, child_side),
+            spec.cgroup_files,
+            spec.oom_score_adj,
+            dumpable=self._place.mode != "root",
+        )
+        for fd in child_side:
+            os.close(fd)
+
+        def done(outcome: dict[str, Any]) -> None:
+            if "error" in outcome:
+                container.failed(outcome["error"], outcome.get("code", 128))
+            else:
+                container.runs(outcome["pid"], outcome["terminal"])
+            answer(outcome)
+            self._event(container.record)
+
+        self._follow(spawned, done)
+
+    def _do_exec(self, message: dict[str, Any], fds: list[int], answer: Callable[..., None]) -> None:
+        container = self._running_container(message)
+        if len(self._execs) >= _EXEC_LIMIT:
+            raise _Refused(f"{_EXEC_LIMIT} commands run in this pod already")
+        wanted = msgspec.convert(message["exec"], ExecSpec)
+        init = container.pidfd
+        target = container.record.pid
+
+        def enter() -> None:
+            if self._place.mode != "plain" and container.spec.pid != "Node":
+                sys.setns(init, sys.CLONE_NEWPID)
+
+        spawned = spawn(
+            enter,
+            run_exec(container.spec, self._place, fds, wanted.argv, wanted.tty, init),
+            container.spec.cgroup_files,
+            container.spec.oom_score_adj,
+            dumpable=self._place.mode != "root",
+        )
+
+        def done(outcome: dict[str, Any]) -> None:
+            terminal = outcome.pop("terminal", -1)
+            if "error" not in outcome:
+                self._execs[outcome["pid"]] = (container.spec.id, target)
+            answer(outcome, (terminal,) if terminal >= 0 else ())
+            if terminal >= 0:
+                os.close(terminal)
+
+        self._follow(spawned, done)
+
+    def _do_kill(self, message: dict[str, Any], _fds: list[int], answer: Callable[..., None]) -> None:
+        container = self._containers.get(message["container"])
+        if container is not None:
+            container.kill(int(message["signal"]))
+        answer({})
+
+    def _do_kill_exec(self, message: dict[str, Any], _fds: list[int], answer: Callable[..., None]) -> None:
+        pid = int(message["pid"])
+        if pid in self._execs:
+            os.kill(pid, signal.SIGKILL)
+        answer({})
+
+    def _do_attach(self, message: dict[str, Any], fds: list[int], answer: Callable[..., None]) -> None:
+        container = self._running_container(message)
+        given = container.attach([os.dup(fd) for fd in fds], stdin=bool(message.get("stdin")))
+        answer({}, (given,) if given >= 0 else ())
+        if given >= 0:
+            os.close(given)
+
+    def _do_resize(self, message: dict[str, Any], _fds: list[int], answer: Callable[..., None]) -> None:
+        container = self._running_container(message)
+        size = struct.pack("=HHHH", int(message["rows"]), int(message["columns"]), 0, 0)
+        if container.terminal >= 0:
+            fcntl.ioctl(container.terminal, termios.TIOCSWINSZ, size)
+        answer({})
+
+    def _do_reopen(self, message: dict[str, Any], _fds: list[int], answer: Callable[..., None]) -> None:
+        container = self._containers.get(message["container"])
+        if container is not None:
+            container.log.reopen()
+        answer({})
+
+    def _do_forget(self, message: dict[str, Any], _fds: list[int], answer: Callable[..., None]) -> None:
+        container = self._containers.get(message["container"])
+        if container is not None:
+            if container.record.state != "Exited":
+                raise _Refused(f'container "{container.spec.id}" still runs')
+            container.close()
+            del self._containers[container.spec.id]
+        answer({})
+
+    def _do_socket(self, message: dict[str, Any], _fds: list[int], answer: Callable[..., None]) -> None:
+        family = socket.AF_INET6 if message.get("family") == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+            answer({}, (sock.fileno(),))
+
+    def _do_end(self, _message: dict[str, Any], _fds: list[int], answer: Callable[..., None]) -> None:
+        answer({})
+        self._running = False
+
+    def _running_container(self, message: dict[str, Any]) -> Container:
+        container = self._containers.get(message["container"])
+        if container is None or container.record.state != "Running":
+            raise _Refused(f'container "{message["container"]}" is not running')
+        return container
+
+    def _entrance(self, spec: ContainerSpec) -> Callable[[], None]:
+        """Return what the first child enters, so that the container's process is in it."""
+
+        def enter() -> None:
+            if self._place.mode == "plain" or spec.pid == "Node":
+                return
+            if spec.pid == "Pod" and self._pause:
+                sys.setns(os.pidfd_open(self._pause), sys.CLONE_NEWPID)
+            elif spec.pid == "Target":
+                target = self._containers[spec.target_id].pidfd
+                sys.setns(target, sys.CLONE_NEWPID)
+            else:
+                sys.unshare(sys.CLONE_NEWPID)
+
+        return enter
+
+    def _follow(self, spawned: Spawned, done: Callable[[dict[str, Any]], None]) -> None:
+        pending = _Pending(spawned, done)
+        self._pending[spawned.report.fileno()] = pending
+        spawned.report.setblocking(False)
+        self._selector.register(spawned.report, selectors.EVENT_READ, lambda: self._report(pending))
+
+    def _report(self, pending: _Pending) -> None:
+        report = pending.spawned.report
+        try:
+            got = wire.receive(report)
+        except BlockingIOError:
+            return
+        if got is not None:
+            message, fds = got
+            if "pid" in message:
+                pending.pid = int(message["pid"])
+                # The first child has told all it had to; once it is gone the second one is ours.
+                self._selector.modify(report, selectors.EVENT_READ, lambda: self._report(pending))
+                self._adopt(pending)
+            if "error" in message:
+                pending.fault = message
+            pending.terminal = fds[0] if fds else pending.terminal
+            return
+        self._selector.unregister(report)
+        del self._pending[report.fileno()]
+        report.close()
+        os.close(pending.spawned.gate)
+        if pending.fault is None and pending.pid and process_start(pending.pid):
+            pending.done({"pid": pending.pid, "terminal": pending.terminal})
+            self._reap()
+        elif pending.fault is None and pending.pid:
+            # It ran, and is over by now.
+            pending.done({"pid": pending.pid, "terminal": pending.terminal})
+            self._reap()
+        else:
+            pending.done(pending.fault or {"error": "the process went away while it was being made", "code": 128})
+
+    def _adopt(self, pending: _Pending) -> None:
+        """Let the second child go on as soon as it is a child of this process."""
+        for _ in range(2000):
+            self._reap()
+            if _parent(pending.pid) in {os.getpid(), 0}:
+                break
+            time.sleep(0.0005)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(pending.spawned.gate, b"!")
+
+    def _reap(self) -> None:
+        """Collect children that ended; those still being followed wait until they are known."""
+        starting = {pending.pid for pending in self._pending.values()}
+        known = {container.record.pid: container for container in self._containers.values() if container.record.pid}
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None:
+                return
+            if found.si_pid in starting:
+                # Its socket tells next; it is collected right after that.
+                return
+            os.waitpid(found.si_pid, 0)
+            killed = found.si_code != os.CLD_EXITED
+            code, number = (128 + found.si_status, found.si_status) if killed else (found.si_status, 0)
+            if (container := known.get(found.si_pid)) is not None:
+                container.ended(code, number)
+                self._event(container.record)
+            elif self._execs.pop(found.si_pid, None) is not None:
+                for sock in list(self._clients.values()):
+                    self._send(sock, {"event": "exec", "pid": found.si_pid, "code": code})
+
+    def _next(self) -> float | None:
+        return 0.1 if any(container.draining for container in self._containers.values()) else None
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for container in self._containers.values():
+            if container.draining and now - container.draining > _DRAIN_SECONDS:
+                container.end_streams()
+
+
+def _parent(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0

@@ -1,0 +1,426 @@
+"""The process runtime: `Runtime` over keepers, one per pod."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import msgspec
+
+from pilothouse import __version__
+from pilothouse.foundation.ids import Ids, SystemIds
+from pilothouse.foundation.logs import get_logger
+from pilothouse.node.config import ContainerConfig, Mount, SandboxConfig
+from pilothouse.node.errors import CreateContainerError, ExecError, NotFound, StartError
+from pilothouse.node.images.store import ImageStore
+from pilothouse.node.runtime import (
+    ContainerStats,
+    ContainerStatus,
+    Event,
+    ExecResult,
+    Runtime,
+    RuntimeStatus,
+    SandboxStatus,
+    Session,
+)
+
+from . import network
+from .cgroups import detect
+from .events import Events
+from .ipam import AddressPool
+from .links import Refused
+from .machine import Machine, capabilities_of_this_machine
+from .options import Options
+from .pods import Container, Pod, StoredContainer, remove_tree
+from .sandboxes import Sandboxes
+from .sessions import Connection, ProcessSession
+from .spec import ContainerRecord, ExecSpec, write_file
+from .specs import Around, container_spec, stop_signal
+from .usage import directory_usage
+
+__all__ = ["ProcessRuntime"]
+
+_KILL_SECONDS = 10.0
+_TRUNCATED = 1 << 20
+_log = get_logger(__name__)
+
+
+class ProcessRuntime(Runtime):
+    """Pods as process trees of this machine. Use: make it, `await start()`, and `await close()` at the end."""
+
+    images: ImageStore
+
+    def __init__(self, options: Options, *, ids: Ids | None = None) -> None:
+        self._options = options
+        self._ids = ids if ids is not None else SystemIds()
+        self._events = Events()
+        self._way_out = ""
+        self._machine: Machine | None = None
+        self._sandboxes: Sandboxes | None = None
+
+    @property
+    def machine(self) -> Machine:
+        """What this machine allows; known after `start`."""
+        if self._machine is None:
+            raise NotFound("the runtime is not started")
+        return self._machine
+
+    async def start(self) -> None:
+        options = self._options
+        os.makedirs(options.root, mode=0o711, exist_ok=True)
+        groups = detect(options.cgroup_prefix)
+        machine = await asyncio.to_thread(capabilities_of_this_machine, groups)
+        if options.mode is not None:
+            machine = msgspec.structs.replace(machine, mode=options.mode)
+        self._machine = machine
+        if machine.mode != "root" and groups.version and not _may_make_groups(groups.mounts):
+            groups.mounts.clear()
+        cidr = options.pod_cidr or ("10.244.0.0/24" if machine.mode == "root" else "127.64.0.0/16")
+        pool = AddressPool(f"{options.root}/addresses", cidr)
+        self.images = ImageStore(options, owners=machine.mode == "root", overlay=machine.overlay)
+        self._sandboxes = Sandboxes(options, machine.mode, groups, pool, self._ids, self._events)
+        if machine.mode == "root":
+            network.ensure_bridge(options.bridge, pool, options.mtu)
+            self._way_out = await network.ensure_way_out(options.bridge, pool) if options.masquerade else "switched off"
+        await self.images.start()
+        await self._sandboxes.adopt()
+        await self._sandboxes.zygote.start()
+
+    async def close(self) -> None:
+        if self._sandboxes is not None:
+            await self._sandboxes.close()
+        self._events.close()
+
+    async def status(self) -> RuntimeStatus:
+        missing = list(self.machine.missing)
+        if self._way_out not in {"", "switched off", "no nft program"}:
+            missing.append(f"pods do not reach other networks: {self._way_out}")
+        return RuntimeStatus(
+            name="pilothouse-process",
+            version=__version__,
+            runtime_ready=self._sandboxes is not None,
+            network_ready=True,
+            missing=tuple(missing),
+        )
+
+    async def run_sandbox(self, config: SandboxConfig) -> str:
+        return await self._all.run(config)
+
+    async def stop_sandbox(self, sandbox_id: str) -> None:
+        await self._all.stop(sandbox_id)
+
+    async def remove_sandbox(self, sandbox_id: str) -> None:
+        await self._all.remove(sandbox_id)
+
+    async def sandbox_status(self, sandbox_id: str) -> SandboxStatus:
+        return self._all.pod(sandbox_id).status()
+
+    async def list_sandboxes(self) -> Sequence[SandboxStatus]:
+        return [pod.status() for pod in self._all.pods.values()]
+
+    async def create_container(self, sandbox_id: str, config: ContainerConfig) -> str:
+        pod = self._all.pod(sandbox_id)
+        bundle = await self.images.bundle(config.image)
+        container_id = self._ids.uuid().replace("-", "")
+        directory = f"{pod.directory}/containers/{container_id}"
+        stored = StoredContainer(
+            id=container_id,
+            config=config,
+            created_at=time.time_ns(),
+            image_id=bundle.id,
+            image_ref=bundle.id,
+            stop_signal=stop_signal(config, bundle.config.stop_signal),
+            cgroup=f"{pod.stored.cgroup}/{container_id}" if pod.stored.cgroup else "",
+        )
+        around = self._around(pod, stored, directory)
+        spec = container_spec(container_id, config, pod.stored.config, bundle, around)
+        try:
+            os.makedirs(directory, mode=0o700)
+            if spec.root.type == "overlay":
+                bundle = await self.images.prepare(bundle, directory)
+                if bundle.directory:
+                    root = msgspec.structs.replace(spec.root, type="directory", path=bundle.directory)
+                    spec = msgspec.structs.replace(spec, root=root)
+            _make_sources(config)
+            if stored.cgroup:
+                self._make_group(stored, privileged=config.security.privileged)
+            write_file(f"{directory}/spec.json", spec)
+            write_file(f"{directory}/config.json", stored)
+        except OSError as error:
+            await asyncio.to_thread(self._remove_files, stored, directory)
+            raise CreateContainerError(
+                f'failed to create container "{config.metadata.name}": {error.filename}: {error.strerror}'
+            ) from error
+        pod.containers[container_id] = Container(stored, sandbox_id, directory)
+        self._events.tell("Created", sandbox_id, container_id)
+        return container_id
+
+    async def start_container(self, container_id: str) -> None:
+        pod, container = self._all.container(container_id)
+        name = container.stored.config.metadata.name
+        if pod.link is None:
+            raise StartError(f'failed to start container "{name}": the sandbox is not ready')
+        try:
+            await pod.link.ask("start", container=container_id)
+        except Refused as error:
+            # As the record has it, whether or not it came before the answer.
+            if container.record.state == "Created":
+                container.take(
+                    ContainerRecord(
+                        id=container_id,
+                        state="Exited",
+                        finished_at=time.time_ns(),
+                        exit_code=128,
+                        reason="StartError",
+                        message=str(error),
+                    )
+                )
+            raise StartError(
+                f'failed to start container "{name}": unable to start container process: {error}'
+            ) from error
+
+    async def stop_container(self, container_id: str, grace: float) -> None:
+        try:
+            pod, container = self._all.container(container_id)
+        except NotFound:
+            return
+        if container.record.state != "Running" or pod.link is None:
+            return
+        for number, seconds in ((container.stored.stop_signal, grace), (signal.SIGKILL, _KILL_SECONDS)):
+            if number != signal.SIGKILL and grace <= 0:
+                continue
+            with contextlib.suppress(Refused, NotFound):
+                await pod.link.ask("kill", container=container_id, signal=int(number))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await container.exited.wait()
+                    return
+        raise StartError(f'container "{container_id}" does not end, {_KILL_SECONDS:g} s after SIGKILL')
+
+    async def remove_container(self, container_id: str) -> None:
+        try:
+            pod, container = self._all.container(container_id)
+        except NotFound:
+            return
+        await self.stop_container(container_id, 0)
+        if pod.link is not None:
+            with contextlib.suppress(Refused, NotFound):
+                await pod.link.ask("forget", container=container_id)
+        pod.containers.pop(container_id, None)
+        await asyncio.to_thread(self._remove_files, container.stored, container.directory)
+        self._events.tell("Deleted", pod.stored.id, container_id)
+
+    async def container_status(self, container_id: str) -> ContainerStatus:
+        pod, container = self._all.container(container_id)
+        return container.status(pod.log_path(container))
+
+    async def list_containers(self, sandbox_id: str | None = None) -> Sequence[ContainerStatus]:
+        pods = [self._all.pod(sandbox_id)] if sandbox_id is not None else self._all.pods.values()
+        return [container.status(pod.log_path(container)) for pod in pods for container in pod.containers.values()]
+
+    async def container_stats(self, container_id: str) -> ContainerStats:
+        _, container = self._all.container(container_id)
+        used = self._all.groups.usage(container.stored.cgroup) if container.stored.cgroup else None
+        files = await asyncio.to_thread(directory_usage, f"{container.directory}/upper")
+        if used is None:
+            return ContainerStats(id=container_id, timestamp=time.time_ns(), filesystem=files)
+        return ContainerStats(
+            id=container_id,
+            timestamp=time.time_ns(),
+            cpu_usage_ns=used.cpu_ns,
+            memory_usage_bytes=used.memory,
+            memory_working_set_bytes=used.working_set,
+            memory_rss_bytes=used.rss,
+            oom_kills=used.oom_kills,
+            pids=used.pids,
+            filesystem=files,
+        )
+
+    async def reopen_log(self, container_id: str) -> None:
+        pod, _ = self._all.container(container_id)
+        if pod.link is not None:
+            await pod.link.ask("reopen", container=container_id)
+
+    async def exec_sync(
+        self, container_id: str, command: Sequence[str], *, seconds: float = 0, max_output: int = 16 << 20
+    ) -> ExecResult:
+        session = await self.exec(container_id, command)
+        try:
+            async with asyncio.timeout(seconds or None):
+                out, err, code = await asyncio.gather(
+                    _head(session.stdout, max_output), _head(session.stderr, max_output), session.wait()
+                )
+        except TimeoutError:
+            raise TimeoutError(f'command "{" ".join(command)[:200]}" timed out after {seconds:g} s') from None
+        finally:
+            await session.close()
+        return ExecResult(exit_code=code, stdout=out, stderr=err)
+
+    async def exec(
+        self, container_id: str, command: Sequence[str], *, stdin: bool = False, tty: bool = False
+    ) -> Session:
+        pod, container = self._all.container(container_id)
+        if not command:
+            raise ExecError("exec: no command is given")
+        if container.record.state != "Running" or pod.link is None:
+            raise ExecError(f'container "{container.stored.config.metadata.name}" is not running')
+        link = pod.link
+        pipes = [] if tty else _pipes(stdin=stdin)
+        wanted = ExecSpec(argv=tuple(command), tty=tty, stdin=stdin)
+        try:
+            theirs = [pair[0 if number == 0 else 1] for number, pair in enumerate(pipes)]
+            answer, given = await link.ask("exec", theirs, container=container_id, exec=msgspec.to_builtins(wanted))
+        except BaseException as error:
+            for pair in pipes:
+                _close(pair[1 if pair is pipes[0] else 0])
+            if isinstance(error, (Refused, OSError)):
+                code = error.code if isinstance(error, Refused) else 126
+                raise ExecError(f"exec failed: unable to start container process: {error}", code) from error
+            raise
+        finally:
+            for number, pair in enumerate(pipes):
+                _close(pair[0 if number == 0 else 1])
+        pid = int(answer["pid"])
+        waiter = asyncio.ensure_future(link.exit_code(pid))
+
+        async def end() -> None:
+            if not waiter.done():
+                with contextlib.suppress(Refused, NotFound):
+                    await link.ask("kill_exec", pid=pid)
+
+        session = ProcessSession(lambda: asyncio.shield(waiter), end)
+        if tty:
+            writing = os.dup(given[0]) if stdin else -1
+            await session.connect(writing, given[0], -1, terminal=True)
+        else:
+            await session.connect(pipes[0][1], pipes[1][0], pipes[2][0])
+        return session
+
+    async def attach(self, container_id: str, *, stdin: bool = False) -> Session:
+        pod, container = self._all.container(container_id)
+        if container.record.state != "Running" or pod.link is None:
+            raise ExecError(f'container "{container.stored.config.metadata.name}" is not running')
+        link = pod.link
+        outputs = [socket.socketpair(), socket.socketpair()]
+        try:
+            theirs = [pair[1].fileno() for pair in outputs]
+            _, given = await link.ask("attach", theirs, container=container_id, stdin=stdin)
+        except Refused as error:
+            for ours, _ in outputs:
+                ours.close()
+            raise ExecError(f"attach: {error}") from error
+        finally:
+            for _, theirs_end in outputs:
+                theirs_end.close()
+
+        async def code() -> int:
+            await container.exited.wait()
+            return container.record.exit_code
+
+        async def resize(columns: int, rows: int) -> None:
+            await link.ask("resize", container=container_id, columns=columns, rows=rows)
+
+        session = ProcessSession(code, _nothing)
+        session.resize_by(resize)
+        await session.connect(given[0] if given else -1, outputs[0][0].detach(), outputs[1][0].detach())
+        return session
+
+    async def port_forward(self, sandbox_id: str, port: int) -> Connection:
+        pod = self._all.pod(sandbox_id)
+        if pod.link is None:
+            raise ConnectionError(f'sandbox "{sandbox_id}" is not ready')
+        own = self.machine.mode == "root" or not pod.stored.address
+        targets = ["127.0.0.1"] if own else [pod.stored.address, "127.0.0.1"]
+        fault: OSError | None = None
+        for address in targets:
+            _, given = await pod.link.ask("socket", family=4)
+            try:
+                return await Connection.open(socket.socket(fileno=given[0]), address, port)
+            except OSError as error:
+                fault = error
+        shown = fault.strerror if fault is not None else ""
+        raise ConnectionRefusedError(f"failed to connect to localhost:{port} inside the pod: {shown}") from fault
+
+    def events(self) -> AsyncIterator[Event]:
+        return self._events.listen()
+
+    @property
+    def _all(self) -> Sandboxes:
+        if self._sandboxes is None:
+            raise NotFound("the runtime is not started")
+        return self._sandboxes
+
+    def _around(self, pod: Pod, stored: StoredContainer, directory: str) -> Around:
+        groups = self._all.groups
+        views: dict[str, str] = groups.directories(stored.cgroup) if stored.cgroup else {}
+        files = tuple(
+            Mount(host_path=f"{pod.directory}/{name}", container_path=f"/etc/{name}")
+            for name in ("hostname", "hosts", "resolv.conf")
+        )
+        return Around(
+            mode=self.machine.mode,
+            directory=directory,
+            hidden=(*self._options.hidden, self._options.root),
+            files=files,
+            cgroup_files=groups.procs_files(stored.cgroup) if stored.cgroup else (),
+            cgroup_views=tuple(views.items()),
+            oom_file=groups.oom_file(stored.cgroup) if stored.cgroup else "",
+            guarded_devices=groups.guards_devices and bool(stored.cgroup),
+        )
+
+    def _make_group(self, stored: StoredContainer, *, privileged: bool) -> None:
+        groups = self._all.groups
+        limits = stored.config.resources
+        if self._options.pids_limit and not limits.pids_limit:
+            limits = msgspec.structs.replace(limits, pids_limit=self._options.pids_limit)
+        groups.create(stored.cgroup, limits, all_devices=privileged)
+        for device in stored.config.devices:
+            found = os.stat(device.host_path)
+            kind = "b" if found.st_mode & 0o170000 == 0o060000 else "c"
+            rule = f"{kind} {os.major(found.st_rdev)}:{os.minor(found.st_rdev)} {device.permissions}"
+            groups.allow_device(stored.cgroup, rule)
+
+    def _remove_files(self, stored: StoredContainer, directory: str) -> None:
+        if stored.cgroup and not self._all.groups.remove(stored.cgroup):
+            _log.warning("a control group cannot be removed", group=stored.cgroup)
+        with contextlib.suppress(FileNotFoundError):
+            remove_tree(directory)
+
+
+def _make_sources(config: ContainerConfig) -> None:
+    """Make directories that are to be shown and are not there, as every runtime does."""
+    for mount in config.mounts:
+        if mount.type == "bind" and not os.path.exists(mount.host_path):
+            os.makedirs(mount.host_path, exist_ok=True)
+
+
+def _pipes(*, stdin: bool) -> list[tuple[int, int]]:
+    """Return the pipes of input, output and errors; without input the first is the null device."""
+    first = os.pipe() if stdin else (os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1)
+    return [first, os.pipe(), os.pipe()]
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)
+
+
+async def _head(reader: asyncio.StreamReader, limit: int) -> bytes:
+    """Return the first bytes up to the limit, and read the rest away."""
+    found = bytearray()
+    while chunk := await reader.read(_TRUNCATED):
+        found += chunk[: limit - len(found)]
+    return bytes(found)
+
+
+async def _nothing() -> None:
+    pass
+
+
+def _may_make_groups(mounts: dict[str, str]) -> bool:
+    return all(os.access(mount, os.W_OK) for mount in mounts.values())
