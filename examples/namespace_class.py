@@ -7,10 +7,11 @@ watched, so that what others change is repaired, and found again when the class 
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
-from pilothouse.client import Client, UnknownKind, ignore_not_found
+from pilothouse.client import Client, ResourceClient, UnknownKind, ignore_not_found
+from pilothouse.client.informer import Informer
 from pilothouse.client.objects import key_of, labels_of, resource_version_of
 from pilothouse.kinds.status import ApiStatus
 from pilothouse.kinds.structs import Condition, ConfigMap, Namespace, ObjectMeta, Resource, Struct, to_dict
@@ -41,7 +42,7 @@ AGAIN_SECONDS = 60.0
 
 Object = dict[str, Any]
 Kind = tuple[str, str]  # apiVersion and kind
-Place = tuple[Kind, str]  # and namespace/name
+Place = tuple[Kind, str]  # and the name
 
 
 class NamespaceClassSpec(Struct):
@@ -96,7 +97,8 @@ class NamespaceClassReconciler(Reconciler[NamespaceClass]):
     controller: Controller[NamespaceClass]
 
     def __init__(self) -> None:
-        self._left: dict[Place, tuple[Object, str]] = {}  # what was applied, and the version of the object then
+        # By class and kind, and then by place: what was applied, and the version of the object then.
+        self._left: dict[tuple[str, Kind], dict[str, tuple[Object, str]]] = {}
 
     async def reconcile(self, obj: NamespaceClass, context: Context) -> Result | None:
         leaving = is_being_deleted(obj)
@@ -163,32 +165,40 @@ class NamespaceClassReconciler(Reconciler[NamespaceClass]):
             return [f"{wanted.field}: it is of the whole cluster, so no namespace can have it" for wanted in listed]
         cache = await self.controller.watch(handle, requests_of, labels=LABEL, indexers={"class": class_of})
         await cache.wait_synced()
-        places, problems = set(), []
+        places, problems, left = set(), [], self._left.pop((obj.metadata.name, kind), {})
+        kept = {}
         for wanted, space in itertools.product(listed, spaces):
             namespace, manifest = space.metadata.name, wanted.manifest
             place = f"{namespace}/{manifest['metadata']['name']}"
             places.add(place)
             live = cache.indexer.get(place)
-            if live is not None and self._left.get((kind, place)) == (manifest, resource_version_of(live)):
+            if live is not None and left.get(place) == (manifest, resource_version_of(live)):
+                kept[place] = left[place]
                 continue
             try:
                 made = await handle.apply(manifest, namespace, force=True, field_manager=FIELD_MANAGER)
             except ApiStatus as error:  # whatever it is, it holds up no other object
                 problems.append(f"{wanted.field} in namespace {namespace}: {error}")
             else:
-                self._left[kind, place] = manifest, resource_version_of(made)
-        # A class that goes asks the server: what it gave last may not be in the cache yet, and nobody looks again.
+                kept[place] = manifest, resource_version_of(made)
+        if kept:
+            self._left[obj.metadata.name, kind] = kept
+        await self._prune(obj, handle, cache, places)
+        return problems
+
+    async def _prune(
+        self, obj: NamespaceClass, handle: ResourceClient[Object], cache: Informer[Object], places: Container[str]
+    ) -> None:
+        """Delete what the class gave and gives no more: in other places, of its label."""
         given = cache.indexer.by_index("class", obj.metadata.name)
-        if is_being_deleted(obj):
+        if is_being_deleted(obj):  # what it gave last may not be in the cache yet, and nobody looks again
             given = await handle.list_all("*", labels={LABEL: obj.metadata.name})
         for found in given:
             if key_of(found) not in places:
-                self._left.pop((kind, key_of(found)), None)
                 name, namespace = found["metadata"]["name"], found["metadata"]["namespace"]
                 # Only as it was seen: another class may have taken it over meanwhile, which is a Conflict.
                 version = resource_version_of(found)
                 await ignore_not_found(handle.delete(name, namespace, resource_version=version))
-        return problems
 
 
 def build(manager: Manager) -> None:

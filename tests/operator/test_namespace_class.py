@@ -100,6 +100,10 @@ async def test_a_namespace_gets_what_its_class_lists_and_others_nothing(module: 
             assert managers == {"namespace-class"}
             assert await names(client, ServiceAccount, namespace) == ["builder"]
         assert await names(client, ServiceAccount, "other") == []
+        before = await client.dynamic("example.com/v1", "NamespaceClass").get("web")
+        await reclass(client, "other", "no-such")
+        await harness.converge()
+        assert before == await client.dynamic("example.com/v1", "NamespaceClass").get("web")
         assert await status_of(client, "web") == (2, "True", "Applied", "2 namespaces have its 3 objects")
         await harness.assert_stable()
 
