@@ -51,6 +51,7 @@ from pilothouse.operator import (
     custom_resource,
     definition,
     install,
+    needs,
 )
 from pilothouse.operator.finalizers import add_finalizer, has_finalizer, is_being_deleted, remove_finalizer
 from pilothouse.operator.readiness import readiness_of
@@ -208,15 +209,15 @@ def due_times(obj: DatabaseBackup, last: datetime, now: datetime) -> Due:
     return Due(next(CronSim(obj.spec.schedule, now.astimezone(zone)), NEVER), next(after, NEVER))
 
 
-async def size_of(job: Job, context: Context) -> int | None:
+async def size_of(job: Job, context: Context) -> dict[str, int]:
     """Return what a job's pod said in the end. Asked for once a job, so there is no cache of all pods for it."""
     labels = {"batch.kubernetes.io/job-name": job.metadata.name}
     for pod in await context.client.list_all(Pod, job.metadata.namespace, labels=labels):
         for container in pod.status.container_statuses:
             ended = container.state.terminated
             if ended is not None and ended.exit_code == 0 and ended.message.strip().isdecimal():
-                return int(ended.message)
-    return None
+                return {"lastSizeBytes": int(ended.message)}
+    return {}
 
 
 def freshness(last: str | None, due: Due | None, now: datetime) -> tuple[Literal["True", "False", "Unknown"], str, str]:
@@ -228,6 +229,10 @@ def freshness(last: str | None, due: Due | None, now: datetime) -> tuple[Literal
     return ("True", "InTime", f"the last is of {last}") if last else ("Unknown", "InTime", "the first is to come")
 
 
+@needs(Secret, "list", "watch")
+@needs(Pod, "list")
+@needs(PersistentVolumeClaim, "create", "delete", "patch")
+@needs(Job, "create", "patch")
 class DatabaseBackupReconciler(Reconciler[DatabaseBackup]):
     """Keeps what makes the backups, and says how they are."""
 
@@ -255,7 +260,7 @@ class DatabaseBackupReconciler(Reconciler[DatabaseBackup]):
             for child in children(obj, suspend=obj.spec.suspend or bool(missing)):
                 await context.apply(child, obj)
             requested = obj.metadata.annotations.get(RUN, "")
-            if requested != obj.status.last_run and not missing:
+            if requested and requested != obj.status.last_run and not missing:
                 digest = hashlib.sha256(requested.encode()).hexdigest()[:8]
                 await context.apply(job_of(obj, f"run-{digest}", "backup"), obj)
                 context.recorder.normal(obj, "Started", f"a backup that was asked for: {requested}")
@@ -285,7 +290,8 @@ class DatabaseBackupReconciler(Reconciler[DatabaseBackup]):
                     continue
                 status[field] = moment
                 if condition.type == "Complete":
-                    status["lastSizeBytes"] = await size_of(job, context)
+                    status.pop("lastSizeBytes", None)
+                    status |= await size_of(job, context)
                 else:
                     context.recorder.warning(obj, "Failed", f"job {job.metadata.name}: {condition.message}")
         return status

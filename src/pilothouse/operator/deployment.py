@@ -13,6 +13,7 @@ from pilothouse.kinds import names
 from pilothouse.kinds.structs import Resource
 
 from .cli_crd import definitions_of
+from .crds import definition
 from .errors import BuildError
 from .rbac import ALL_NAMESPACES, roles_of
 from .webhook_manifests import conversion_of, webhook_manifests
@@ -119,7 +120,8 @@ def _definitions(manager: Manager) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for kind in _custom(ours):
         # Other versions of a kind need no controller; they are beside it in its module.
-        for made in definitions_of(sys.modules[kind.__module__], kind.__name__):
+        module = sys.modules.get(kind.__module__)
+        for made in [definition(kind)] if module is None else definitions_of(module, kind.__name__):
             if (conversion := conversion_of(manager, kind)) is not None:
                 made["spec"]["conversion"] = conversion.manifest()
             found.setdefault(made["metadata"]["name"], made)
