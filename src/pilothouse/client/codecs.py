@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from pilothouse.kinds.structs import ListMeta, ObjectMeta, Resource, Struct, StructError, decode, encode
 
+from .collector import no_collections
 from .errors import BadAnswer
 from .resources import Mapping
 
@@ -223,21 +222,8 @@ def open_page(data: bytes, where: str) -> RawList:
 def read_items(codec: Codec[T], listed: RawList) -> Page[T]:
     """Read a list's items one by one: one with unknown fields does not slow down the others. Raises BadAnswer."""
     read = codec.decode
-    with _no_collections():
+    with no_collections():
         return Page([read(item) for item in listed.items or ()], listed.metadata)
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Keep the garbage collector from looking at half-read lists: it would find nothing, in most of the time."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 class _RawItems(msgspec.Struct):

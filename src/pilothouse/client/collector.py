@@ -9,7 +9,7 @@ from typing import Final
 
 from pilothouse.foundation.clock import Clock
 
-__all__ = ["collector_paused", "spare_collector"]
+__all__ = ["collector_paused", "no_collections", "spare_collector"]
 
 MAX_SECONDS: Final = 10.0
 """For so long it may be paused at a time: whoever streams slowly allocates slowly."""
@@ -40,6 +40,19 @@ def collector_paused(clock: Clock, seconds: float = MAX_SECONDS) -> Iterator[Non
     finally:
         timer.cancel()
         leave()
+
+
+@contextmanager
+def no_collections() -> Iterator[None]:
+    """Pause collection for a block that waits for nothing and makes objects that all live on."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def spare_collector() -> None:

@@ -6,6 +6,7 @@ import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from pilothouse.client.collector import no_collections
 from pilothouse.client.errors import BadAnswer
 from pilothouse.client.objects import labels_of, namespace_of
 from pilothouse.client.packed import Packed, of_head, reads_head, unpacked
@@ -152,15 +153,16 @@ class Indexer(Generic[T]):
             matches = selector.matches
             items = [item for item in items if matches(labels_of(item))]
         found: builtins.list[T] = []
-        for item in items:
-            if type(item) is not Packed:
-                found.append(item)  # type: ignore[arg-type]
-                continue
-            try:
-                found.append(item.peek())
-            except BadAnswer as error:
-                if self._unreadable is not None:
-                    self._unreadable(item.key, error)
+        with no_collections():
+            for item in items:
+                if type(item) is not Packed:
+                    found.append(item)  # type: ignore[arg-type]
+                    continue
+                try:
+                    found.append(item.peek())
+                except BadAnswer as error:
+                    if self._unreadable is not None:
+                        self._unreadable(item.key, error)
         return found
 
     def _enlist(self, name: str, index: _Index, key: str, obj: T | Packed[T]) -> None:
