@@ -190,15 +190,17 @@ class _Tree:
 
     def close_paths(self) -> None:
         """Hide and protect what a container has no business with, and make the root read-only where asked."""
+        # What a user without rights cannot reach, its containers cannot either.
+        unreachable = (FileNotFoundError, NotADirectoryError, *((PermissionError,) if self._mode == "userns" else ()))
         for path in self._spec.read_only:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with contextlib.suppress(*unreachable):
                 fd = self._open(path)
                 tree = sys.open_tree(fd, "", recursive=True)
                 sys.mount_setattr(tree, add=sys.MOUNT_ATTR_RDONLY, recursive=True)
                 sys.move_mount(tree, fd)
         hidden = self._spec.root.hidden if self._spec.root.type == "host" else ()
         for path in (*hidden, *self._spec.masked):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with contextlib.suppress(*unreachable):
                 self._mask(path)
         for fd in self._read_only:
             sys.mount_setattr(fd, add=sys.MOUNT_ATTR_RDONLY)
