@@ -20,10 +20,10 @@ RECORDINGS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["replicaset-adoption"])
+@pytest.mark.parametrize("name", [name for name in RECORDINGS if name.startswith(("dep", "rep", "gar", "name"))])
 async def test_they_settle_alike(name: str) -> None:
     async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
         manager = Manager(client)
         add_controllers(manager)
         async with manager:
-            assert await Player(plane).play(RECORDINGS[name]) == []
+            assert await Player(plane, manager).play(RECORDINGS[name]) == []

@@ -104,6 +104,7 @@ class Builder(Generic[R]):
         fair: bool | None = None,
         loop: LoopOptions | None = None,
         field_manager: str | None = None,
+        pacing_seconds: float | None = None,
     ) -> Self:
         """Set options, see `ControllerOptions`; those not given stay. Raises BuildError."""
         given = {
@@ -113,6 +114,7 @@ class Builder(Generic[R]):
             "fair": fair,
             "loop": loop,
             "field_manager": field_manager,
+            "pacing_seconds": pacing_seconds,
         }
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         try:
