@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -18,7 +19,10 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from pilothouse.apiserver.options import ServerOptions
 from pilothouse.client import Client
+from pilothouse.foundation.metrics import Metrics
+from pilothouse.kinds.status import Forbidden
 from pilothouse.kinds.structs import Event, Lease, ObjectMeta, Secret
 from pilothouse.operator import BuildError, Harness, Installation, LeaderElection, Manager, NotConverged, manifests_of
 from pilothouse.operator.cli import operator
@@ -196,6 +200,20 @@ def test_the_deployment_is_fit_for_a_restricted_namespace(fleet: Path) -> None:
         assert container[probe]["httpGet"] == {"path": path, "port": "health", "scheme": "HTTPS"}
 
 
+async def test_its_pod_is_admitted_there(fleet: Path) -> None:
+    async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
+        objects = await asyncio.to_thread(printed, str(fleet), "--name", "op")
+        await apply(client, objects)
+        template = objects[-1]["spec"]["template"]
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one", **template["metadata"]}}
+        pods = client.dynamic("v1", "Pod")
+        made = await pods.create({**pod, "spec": template["spec"]}, "op")
+        assert made["spec"]["serviceAccountName"] == "op"
+        free = {**template["spec"], "securityContext": {}}
+        with pytest.raises(Forbidden, match='violates PodSecurity "restricted'):
+            await pods.create({**pod, "metadata": {"name": "two"}, "spec": free}, "op")
+
+
 def test_parts_can_be_left_out(fleet: Path) -> None:
     objects = printed(str(fleet), "--no-crds", "--no-leader-elect", "-n", "default", "--watch-namespace", "default")
     assert [each["kind"] for each in objects] == [
@@ -284,10 +302,18 @@ ARMADA = {"apiVersion": "fleet.example.com/v1", "kind": "Fleet", "metadata": {"n
 ELECTION = LeaderElection(name="op", namespace="home", identity="me")
 
 
+def strict() -> ServerOptions:
+    """Have the server ask who may block the deletion of an owner, as some clusters do: who may set finalizers."""
+    return ServerOptions(metrics=Metrics(), enable_admission=("OwnerReferencesPermissionEnforcement",))
+
+
 @pytest.mark.parametrize("followed", ["*", "default"])
 async def test_the_operator_works_with_exactly_these_rights(fleet: Path, followed: str) -> None:
     module = load_module(str(fleet))
-    async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
+    async with (
+        ControlPlane(options=strict()) as plane,
+        Client.for_transport(plane.transport, plane.user) as client,
+    ):
         arguments = ["--name", "op", "-n", "home", "--watch-namespace", followed]
         await apply(client, await asyncio.to_thread(printed, str(fleet), *arguments))
         await client.create(Secret(metadata=ObjectMeta(name="password")))
@@ -330,12 +356,16 @@ def without(objects: list[dict[str, Any]], resource: str, verb: str) -> list[dic
         ("configmaps", "patch"),
         ("fleets", "patch"),
         ("fleets/status", "patch"),
+        ("fleets/finalizers", "update"),
         ("secrets", "get"),
     ],
 )
 async def test_without_one_of_them_it_does_not(fleet: Path, resource: str, verb: str) -> None:
     module = load_module(str(fleet))
-    async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
+    async with (
+        ControlPlane(options=strict()) as plane,
+        Client.for_transport(plane.transport, plane.user) as client,
+    ):
         objects = await asyncio.to_thread(printed, str(fleet), "--name", "op", "-n", "home")
         await apply(client, without(objects, resource, verb))
         await client.create(Secret(metadata=ObjectMeta(name="password")))
@@ -343,7 +373,10 @@ async def test_without_one_of_them_it_does_not(fleet: Path, resource: str, verb:
         module.build(harness.manager)
         async with harness:
             await client.dynamic("fleet.example.com/v1", "Fleet").create(ARMADA)
-            with pytest.raises(NotConverged, match=f'cannot {verb} resource "{resource}"'):
+            said = (
+                "cannot set blockOwnerDeletion" if "finalizers" in resource else f'cannot {verb} resource "{resource}"'
+            )
+            with pytest.raises(NotConverged, match=said):
                 await harness.converge(seconds=3.0)
 
 
@@ -422,7 +455,11 @@ def test_the_deployment_runs_as_printed(control_plane: BlockingPlane, tmp_path: 
     container = objects[-1]["spec"]["template"]["spec"]["containers"][0]
     environment = {each["name"]: each["value"] for each in container["env"]}
     command = [sys.executable, "-m", "pilothouse", "operator", "run", str(EXAMPLE)]
-    environment |= os.environ | {"KUBECONFIG": str(kubeconfig)}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    host = environment["PILOTHOUSE_OPERATOR_HEALTH"].partition(":")[0]
+    environment |= os.environ | {"KUBECONFIG": str(kubeconfig), "PILOTHOUSE_OPERATOR_HEALTH": f"{host}:{port}"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as running:
         try:
             control_plane.wait_for(
@@ -433,7 +470,6 @@ def test_the_deployment_runs_as_printed(control_plane: BlockingPlane, tmp_path: 
             lease = control_plane.call("GET", "/apis/coordination.k8s.io/v1/namespaces/site/leases/site")
             assert lease["spec"]["holderIdentity"]
             probe = container["readinessProbe"]["httpGet"]
-            port = container["ports"][0]["containerPort"]
             unverified = ssl._create_unverified_context()
             url = f"{probe['scheme'].lower()}://127.0.0.1:{port}{probe['path']}"
             with urllib.request.urlopen(url, context=unverified) as answer:
