@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final, Self
 
 from pilothouse.client import Client
@@ -21,8 +21,8 @@ __all__ = ["Harness"]
 
 _PAUSE_SECONDS: Final = 0.001
 _STEP_SECONDS: Final = 1.0
-_START_SECONDS: Final = 1.0
-"""Of real time that a start may take before the clock is moved."""
+_PATIENCE_SECONDS: Final = 0.5
+"""Of real time that a start and an end may take before the clock is moved."""
 
 
 class Harness:
@@ -47,20 +47,23 @@ class Harness:
         self._patience = patience_seconds
 
     async def __aenter__(self) -> Self:
-        starting = asyncio.ensure_future(self.manager.__aenter__())
-        try:
-            # A server that asks to wait is waited for by the clock, which nobody else moves yet.
-            while not (await asyncio.wait([starting], timeout=_START_SECONDS))[0]:
-                await self.clock.run(_STEP_SECONDS)
-        except BaseException:
-            starting.cancel()
-            await asyncio.wait([starting])
-            raise
-        await starting
+        await self._finished(self.manager.__aenter__())
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self.manager.__aexit__(*error)
+        await self._finished(self.manager.__aexit__(*error))
+
+    async def _finished(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do it to its end; what waits for the clock meanwhile, which nobody else moves now, gets it moved."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait([task], timeout=_PATIENCE_SECONDS))[0]:
+                await self.clock.run(_STEP_SECONDS)
+        except BaseException:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+        await task
 
     @property
     def reconciles(self) -> int:
