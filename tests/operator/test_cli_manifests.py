@@ -91,6 +91,11 @@ def judged(manager):
     webhook(manager).for_(Fleet).defaulted_by(fill_in).validated_by(judge).converted_by(newer, older).build()
 
 
+def only_judged(manager):
+    manager.scheme.register(Fleet)
+    webhook(manager).for_(Fleet).validated_by(judge).converted_by(newer, older).build()
+
+
 def fill_in(fleet, request):
     return fleet
 
@@ -397,6 +402,13 @@ def test_webhooks_have_a_service_and_configurations(fleet: Path) -> None:
     client = definition["spec"]["conversion"]["webhook"]["clientConfig"]
     assert client["service"] == {"namespace": "home", "name": "op-webhooks", "path": "/convert", "port": 443}
     assert not any(each["kind"] == "Service" for each in printed(str(fleet)))
+
+
+def test_an_operator_of_webhooks_alone_has_only_their_rights(fleet: Path) -> None:
+    objects = printed(f"{fleet}:only_judged", "--name", "op", "-n", "home", "--no-leader-elect")
+    assert "CustomResourceDefinition fleets.fleet.example.com" in named(objects)
+    granted = {name for role in objects for rule in role.get("rules", ()) for name in rule["resources"]}
+    assert granted == {"events", "secrets", "validatingwebhookconfigurations", "customresourcedefinitions"}
 
 
 async def test_certificates_are_made_and_injected_with_exactly_these_rights(fleet: Path) -> None:

@@ -130,9 +130,10 @@ def run(
 
 
 def build_controllers(module: str, build: Callable[[Manager], object], manager: Manager) -> None:
-    """Have a module build its controllers on a manager. Raises CommandError where there are none then."""
+    """Have a module build controllers or webhooks on a manager. Raises CommandError where there are none then."""
     build(manager)
-    if not manager.controllers:
+    webhooks = manager.webhooks
+    if not manager.controllers and (webhooks is None or not (webhooks.hooks or webhooks.conversions)):
         raise CommandError(f"{module}: it built no controllers", hint="say controller(manager).for_(...).build(...)")
 
 

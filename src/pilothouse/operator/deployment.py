@@ -16,7 +16,7 @@ from .cli_crd import definitions_of
 from .crds import definition
 from .errors import BuildError
 from .rbac import ALL_NAMESPACES, roles_of
-from .webhook_manifests import conversion_of, webhook_manifests
+from .webhook_configurations import conversion_of, webhook_manifests
 
 if TYPE_CHECKING:
     from .manager import Manager
@@ -115,6 +115,8 @@ def _namespace(name: str, labels: dict[str, str]) -> dict[str, Any]:
 def _definitions(manager: Manager) -> list[dict[str, Any]]:
     """Make the definitions of the operator's kinds: those it has controllers for, and others of their groups."""
     ours = [each.kind for each in manager.controllers]
+    if manager.webhooks is not None:
+        ours += [conversions.hub for conversions in manager.webhooks.conversions.values()]
     groups = {kind.group for kind in ours}
     ours += [kind for kind in manager.scheme if kind.group in groups]
     found: dict[str, dict[str, Any]] = {}
