@@ -50,8 +50,7 @@ def _words(_: click.Context, __: click.Parameter, value: str) -> list[str]:
         "# straight to a cluster",
         "pilothouse operator manifests ./website.py --image IMAGE | kubectl apply --server-side -f -",
         "# rights in one namespace only, three copies of which one works, files for kustomize or Argo CD",
-        "pilothouse operator manifests shop.operator --image IMAGE -n shop --watch-namespace shop --replicas 3 \\",
-        "    --output-dir manifests/",
+        "pilothouse operator manifests shop.operator -n shop --watch-namespace shop --replicas 3 --output-dir shop/",
     )
 )
 @click.argument("module", metavar="MODULE[:FUNCTION]")
