@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
+import pilothouse.operator
 from pilothouse.client import Client
 from pilothouse.kinds.structs import Pod, Resource
 from pilothouse.operator import (
@@ -22,8 +24,8 @@ from pilothouse.operator import (
     webhook,
     webhook_manifests,
 )
+from pilothouse.operator.webhook_configurations import conversion_of, conversion_patch, covers
 from pilothouse.operator.webhook_injection import bundle_patch
-from pilothouse.operator.webhook_manifests import conversion_of, conversion_patch, covers
 from support.webhookkit import CONVERSIONS, Page, PageV1, PageV3, manager_of
 
 
@@ -278,13 +280,17 @@ def test_the_bundle_alone_is_put_right_at_the_version_seen() -> None:
         {"op": "add", "path": "/webhooks/2/clientConfig/caBundle", "value": "new"},
     ]
     assert bundle_patch(wanted, wanted) == []
-    assert bundle_patch({"webhooks": []}, wanted) is None
+    assert bundle_patch({"webhooks": []}, wanted) == []
     crd = {"spec": {"conversion": {"strategy": "Webhook", "webhook": config("old")}}}
     fresh = {"spec": {"conversion": {"strategy": "Webhook", "webhook": config("new")}}}
     patch = bundle_patch({"metadata": {"resourceVersion": "7"}, **crd}, fresh)
-    assert patch is not None
     assert patch[1]["path"] == "/spec/conversion/webhook/clientConfig/caBundle"
-    assert bundle_patch({"spec": {"conversion": {"strategy": "None"}}}, fresh) is None
+    assert bundle_patch({"spec": {"conversion": {"strategy": "None"}}}, fresh) == []
+
+
+def test_no_module_hides_a_public_name() -> None:
+    modules = {found.name for found in pkgutil.iter_modules(pilothouse.operator.__path__)}
+    assert modules.isdisjoint(pilothouse.operator.__all__)
 
 
 def test_an_operator_without_webhooks_loads_nothing_of_them() -> None:

@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from .reconciler import Reconciler, Request, Result
     from .scheme import Scheme
     from .webhook_builder import webhook
+    from .webhook_configurations import webhook_manifests
     from .webhook_conversion import converts
     from .webhook_handlers import Mutator, Validator
-    from .webhook_manifests import webhook_manifests
     from .webhook_options import WebhookOptions
     from .webhook_review import AdmissionRequest, Denied
 
@@ -143,7 +143,7 @@ _HOMES = {
     "webhook_builder": "webhook",
     "webhook_conversion": "converts",
     "webhook_handlers": "Mutator Validator",
-    "webhook_manifests": "webhook_manifests",
+    "webhook_configurations": "webhook_manifests",
     "webhook_options": "WebhookOptions",
     "webhook_review": "AdmissionRequest Denied",
 }

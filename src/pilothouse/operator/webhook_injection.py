@@ -24,7 +24,7 @@ from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.status import ApiStatus, Conflict, Forbidden, Unauthorized
 from pilothouse.kinds.structs import Resource, to_dict
 
-from .webhook_manifests import covers
+from .webhook_configurations import covers
 
 __all__ = ["Injector", "Target", "bundle_patch"]
 
@@ -59,17 +59,14 @@ class Target:
         return None if found is None else to_dict(found)
 
 
-def bundle_patch(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the JSON patch that puts the bundle wanted into what is there; None where more than that is missing."""
-    made: list[dict[str, Any]] = []
-    places = [*_places(present)]
-    for key, config, _ in _places(wanted):
-        found = next(((there, path) for name, there, path in places if name == key), None)
-        if found is None or not config.get("caBundle"):
-            return None
-        there, path = found
-        if there.get("caBundle") != config["caBundle"]:
-            made.append({"op": "add", "path": f"{path}/caBundle", "value": config["caBundle"]})
+def bundle_patch(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the JSON patch that puts the bundle wanted where our webhooks are; empty if it is there already."""
+    bundles = {name: config.get("caBundle") for name, config, _ in _places(wanted)}
+    made = [
+        {"op": "add", "path": f"{path}/caBundle", "value": bundles[name]}
+        for name, config, path in _places(present)
+        if bundles.get(name) and config.get("caBundle") != bundles[name]
+    ]
     version = (present.get("metadata") or {}).get("resourceVersion")
     return [{"op": "replace", "path": "/metadata/resourceVersion", "value": version}, *made] if made else []
 
@@ -108,13 +105,16 @@ class Injector:
         self._leads = leads
 
     def is_injected(self, bundle: bytes) -> bool:
-        """Whether servers have this bundle everywhere, as far as caches know."""
+        """Whether servers know of webhooks here, and have this bundle wherever ours are, as far as caches know.
+
+        What a leading copy of another version still has to write does not count, or an upgrade would wait for itself.
+        """
         return all(self._has(target, bundle) for target in self.targets)
 
     @staticmethod
     def _has(target: Target, bundle: bytes) -> bool:
         present = target.present()
-        return present is not None and (not bundle or bundle_patch(present, target.wanted(bundle)) == [])
+        return present is not None and bool(_places(present)) and not bundle_patch(present, target.wanted(bundle))
 
     async def sync(self, bundle: bytes) -> list[str]:
         """Write what is not as it shall be; return what cannot be made right now, with the way out."""
@@ -131,9 +131,11 @@ class Injector:
             return f"{target}: there is none; install the definition, then its conversion is set"
         if present is not None and covers(present, wanted):
             return ""
-        patch = None if present is None or self._leads() else bundle_patch(present, wanted)
-        if patch == []:
-            return ""
+        patch = None
+        if present is not None and _places(present) and not self._leads():
+            patch = bundle_patch(present, wanted)
+            if not patch:
+                return ""
         if self._is_contested(target):
             return f"{target}: it is changed again and again; see in its managedFields who else writes it"
         return await self._write(target, wanted, patch)

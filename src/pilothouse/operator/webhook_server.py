@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pilothouse.client.informer import Informer
 from pilothouse.client.metrics import Sample, register
 from pilothouse.foundation import tls
+from pilothouse.foundation.clock import Timer
 from pilothouse.foundation.ids import Ids
 from pilothouse.foundation.logs import get_logger
 from pilothouse.foundation.retry import Backoff
@@ -24,9 +25,9 @@ from .certificates_sources import CertificateSource, DirectoryCertificates, Mate
 from .errors import BuildError
 from .serving import HttpServer, ServingLimits
 from .webhook_answers import MAX_CONVERSION_BYTES, MAX_REVIEW_BYTES, Answerer
+from .webhook_configurations import configuration, conversion_patch
 from .webhook_conversion import Conversions
 from .webhook_injection import Injector, Target
-from .webhook_manifests import configuration, conversion_patch
 from .webhook_metrics import WebhookMetrics
 from .webhook_options import CONVERT_PATH, Hook, WebhookOptions
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Webhooks"]
 
 _BACKOFF: Final = Backoff(base=1.0, cap=60.0, attempts=None)
+_WATCH_SECONDS: Final = 15.0
 _WRITING: Final = "configurations are being written"
 _IDLE_SECONDS: Final = 95.0
 """A little more than Go's clients keep a connection for, so that it is they who end it."""
@@ -76,7 +78,9 @@ class Webhooks:
         self._serving: Credentials | None = None
         self._trusted = False
         self._problem = "no certificate yet"
+        self._remark = ""
         self._task: asyncio.Task[None] | None = None
+        self._watchdog: Timer | None = None
         self._woken = asyncio.Event()
         self._ready = asyncio.Event()
         register(self, manager.metrics)
@@ -122,16 +126,29 @@ class Webhooks:
         return self._server.port
 
     async def start(self) -> None:
-        """Begin to listen, and to see to certificates and configurations. Raises OperatorError for a taken address."""
+        """Begin to listen, and to see to certificates and configurations, where there are webhooks.
+
+        Raises OperatorError for a taken address.
+        """
+        if not self._hooks and not self.conversions:
+            return
         await self._server.start()
         self._injector = self._make_injector()
         for informer in self._informers:
             informer.start()
         self._task = asyncio.get_running_loop().create_task(self._keep(), name="webhooks")
+        self._watch()
+
+    def _watch(self) -> None:
+        """Look now and then for what has died, whether or not somebody asks."""
+        self.problems()
+        self._watchdog = self._clock.call_later(_WATCH_SECONDS, self._watch)
 
     async def stop(self, seconds: float) -> None:
         """End the listening at once and connections when they are answered, after `seconds` at the latest."""
         task = self._task
+        if self._watchdog is not None:
+            self._watchdog.cancel()
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
@@ -166,9 +183,7 @@ class Webhooks:
         if self._task is not None and self._task.done() and self._server.is_listening:
             _log.error("what keeps certificates had ended; beginning anew", end=repr(self._task))
             self._task = asyncio.get_running_loop().create_task(self._keep(), name="webhooks")
-        if problem := self.problem():
-            found.append(f"webhooks: {problem}")
-        return found
+        return found + [f"webhooks: {one}" for one in (self.problem(), self._remark) if one]
 
     def samples(self) -> Iterable[Sample]:
         """Return the figures of all webhooks."""
@@ -201,10 +216,17 @@ class Webhooks:
         if self._injector is None:
             self._trusted = True
             return material.look_seconds, ""
-        problems = await self._injector.sync(material.bundle)
+        told = "; ".join(await self._injector.sync(material.bundle))
         self.metrics.corrections = self._injector.writes
-        self._trusted = not problems and self._injector.is_injected(material.bundle)
-        return material.look_seconds, "; ".join(problems) or ("" if self._trusted else _WRITING)
+        self._trusted = self._injector.is_injected(material.bundle)
+        # Servers can call what has the bundle, whatever else is to be said of the configurations.
+        self._note(told if self._trusted else "")
+        return material.look_seconds if not told else _BACKOFF.cap, "" if self._trusted else told or _WRITING
+
+    def _note(self, remark: str) -> None:
+        if remark and remark != self._remark:
+            _log.warning("webhook configurations are not as they shall be", problem=remark)
+        self._remark = remark
 
     async def _load(self, material: Material) -> None:
         if material.serving == self._serving:
@@ -242,7 +264,7 @@ class Webhooks:
 
     def _source_of(self, options: WebhookOptions, ids: Ids) -> CertificateSource:
         if options.certificate_dir:
-            return DirectoryCertificates(options.certificate_dir, hosts=options.hosts, clock=self._clock)
+            return DirectoryCertificates(options.certificate_dir, hosts=options.hosts[:1], clock=self._clock)
         client = self._manager.client
         namespace, name = options.secret_name(client.namespace)
         return SecretCertificates(
