@@ -253,7 +253,8 @@ class Informer(Generic[T]):
     ) -> Listener[T]:
         """Tell a handler as `add_handler` does, but give it `Packed` objects: for who needs keys and heads alone.
 
-        Where objects do not come packed it gets them as they are. Raises RuntimeError for a stopped informer.
+        So has a tombstone one. Where objects do not come packed it gets them as they are. Raises RuntimeError for a
+        stopped informer.
         """
         return self._add(handler, name or f"{self.name} {_name_of(handler, None)}", resync_seconds, packed=True)
 

@@ -37,7 +37,7 @@ DELETE: Final = 2
 BOUND: Final = 10_000
 """Notifications that wait in full; beyond, those of one object are merged."""
 CRASH_PAUSE_SECONDS: Final = 1.0
-_AT_ONCE: Final = 128
+_AT_ONCE: Final = 32
 """Notifications handled before others get a turn of the event loop."""
 
 _log = get_logger("pilothouse.client.informer")

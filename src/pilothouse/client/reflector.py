@@ -29,7 +29,7 @@ __all__ = ["Consumer", "Reflector", "Timeouts"]
 
 T = TypeVar("T")
 
-_AT_ONCE: Final = 256
+_AT_ONCE: Final = 64
 """Events taken before others get a turn of the event loop."""
 _LOUD: Final = 3
 """Failures in a row from which on each is a warning."""
