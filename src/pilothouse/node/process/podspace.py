@@ -108,7 +108,9 @@ def _sysctl(name: str, value: str) -> None:
 
 def _pause() -> int:
     """Start the first process of a process namespace that all containers of the pod share."""
+    sys.set_subreaper()
     wait, told = os.pipe()
+    gate, opened = os.pipe()
     if not os.fork():
         with contextlib.suppress(BaseException):
             sys.unshare(sys.CLONE_NEWPID)
@@ -116,14 +118,20 @@ def _pause() -> int:
             if pid:
                 os.write(told, str(pid).encode())
                 os._exit(0)
-            _pause_forever()
+            os.close(opened)
+            # Only when the process between is gone: its death is not the one to die of.
+            if os.read(gate, 1):
+                _pause_forever()
         os._exit(1)
     os.close(told)
+    os.close(gate)
     text = os.read(wait, 32)
     os.close(wait)
     os.wait()
     if not text:
         raise OSError(0, "cannot make a process namespace")
+    os.write(opened, b"!")
+    os.close(opened)
     return int(text)
 
 

@@ -211,7 +211,6 @@ class _Tree:
         """Make it the root; nothing of the machine's tree is left to this process."""
         os.fchdir(self._root)
         sys.pivot_root(".", ".")
-        sys.mount("", ".", flags=sys.MS_SLAVE | sys.MS_REC)
         sys.umount(".", sys.MNT_DETACH)
         os.chdir("/")
 

@@ -44,7 +44,8 @@ def resolve(spec: UserSpec, passwd: str | None = None, group: str | None = None)
         gid = _group(wanted_group, groups)
     if spec.gid is not None:
         gid = spec.gid
-    found = list(spec.groups)
+    # The primary group is among them, so that leaving it never gives rights that its members are denied.
+    found = [gid, *spec.groups]
     if spec.merge and row is not None:
         found += [int(entry[2]) for entry in groups if row[0] in entry[3].split(",")]
     return Identity(uid, gid, tuple(dict.fromkeys(found))[:_MAX_GROUPS], row[5] if row else "/")
