@@ -253,7 +253,7 @@ class World:
         labels = pod["metadata"].get("labels", {})
         keys = [key for key in constraint.get("matchLabelKeys", []) if key in labels]
         if selector is None or not keys:
-            return selector  # type: ignore[no-any-return]
+            return selector
         return {**selector, "matchLabels": {**selector.get("matchLabels", {}), **{key: labels[key] for key in keys}}}
 
     def counts(self, pod: Object, node: Object, constraint: Object) -> bool:
@@ -336,9 +336,7 @@ class World:
         return total
 
     def taint_scores(self, pod: Object, feasible: Sequence[Object]) -> list[int]:
-        soft = [
-            one for one in pod["spec"].get("tolerations", []) if one.get("effect", "") in {"", "PreferNoSchedule"}
-        ]
+        soft = [one for one in pod["spec"].get("tolerations", []) if one.get("effect", "") in {"", "PreferNoSchedule"}]
         raw = [
             sum(t["effect"] == "PreferNoSchedule" and not tolerated(soft, t) for t in node["spec"].get("taints", []))
             for node in feasible

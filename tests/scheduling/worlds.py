@@ -28,7 +28,9 @@ class Maker:
             labels[ZONE] = pick.choice("abc")
         taints = []
         if self.some(0.2):
-            taints.append({"key": "team", "value": pick.choice("xy"), "effect": pick.choice(["NoSchedule", "NoExecute"])})
+            taints.append(
+                {"key": "team", "value": pick.choice("xy"), "effect": pick.choice(["NoSchedule", "NoExecute"])}
+            )
         if self.some(0.3):
             taints.append({"key": "old", "effect": "PreferNoSchedule"})
         images = [
@@ -63,14 +65,16 @@ class Maker:
         return term
 
     def node_term(self) -> Object:
-        one = self.random.choice([
-            {"key": "disk", "operator": "In", "values": ["ssd"]},
-            {"key": ZONE, "operator": "NotIn", "values": ["a"]},
-            {"key": ZONE, "operator": "Exists"},
-            {"key": "gpu", "operator": "DoesNotExist"},
-            {"key": "cores", "operator": "Gt", "values": ["3"]},
-            {"key": "cores", "operator": "Lt", "values": ["5"]},
-        ])
+        one = self.random.choice(
+            [
+                {"key": "disk", "operator": "In", "values": ["ssd"]},
+                {"key": ZONE, "operator": "NotIn", "values": ["a"]},
+                {"key": ZONE, "operator": "Exists"},
+                {"key": "gpu", "operator": "DoesNotExist"},
+                {"key": "cores", "operator": "Gt", "values": ["3"]},
+                {"key": "cores", "operator": "Lt", "values": ["5"]},
+            ]
+        )
         return {"matchExpressions": [one]}
 
     def affinity(self) -> Object:
@@ -81,7 +85,8 @@ class Maker:
                 node["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": [self.node_term()]}
             if self.some(0.6):
                 node["preferredDuringSchedulingIgnoredDuringExecution"] = [
-                    {"weight": pick.randrange(1, 100), "preference": self.node_term()} for _ in range(pick.randrange(1, 3))
+                    {"weight": pick.randrange(1, 100), "preference": self.node_term()}
+                    for _ in range(pick.randrange(1, 3))
                 ]
             found["nodeAffinity"] = node
         for kind, chance in (("podAffinity", 0.15), ("podAntiAffinity", 0.2)):
@@ -124,7 +129,11 @@ class Maker:
             requests["memory"] = pick.choice(["100Mi", "512Mi", "1Gi"])
         if self.some(0.1):
             requests["example.com/gpu"] = "1"
-        found: Object = {"name": name, "image": pick.choice(["shop/web", "shop/db"]), "resources": {"requests": requests}}
+        found: Object = {
+            "name": name,
+            "image": pick.choice(["shop/web", "shop/db"]),
+            "resources": {"requests": requests},
+        }
         if self.some(0.1):
             port: Object = {"containerPort": 80, "hostPort": pick.choice([80, 443])}
             if self.some(0.5):
@@ -135,7 +144,10 @@ class Maker:
     def pod(self, priority: int | None = None) -> Object:
         pick = self.random
         self.pods += 1
-        spec: Object = {"containers": [self.container("one")], "priority": pick.randrange(3) if priority is None else priority}
+        spec: Object = {
+            "containers": [self.container("one")],
+            "priority": pick.randrange(3) if priority is None else priority,
+        }
         if self.some(0.2):
             spec["initContainers"] = [self.container("init")]
         if self.some(0.1):
@@ -146,12 +158,14 @@ class Maker:
             spec["topologySpreadConstraints"] = [self.constraint() for _ in range(pick.randrange(1, 3))]
         if self.some(0.4):
             spec["tolerations"] = [
-                pick.choice([
-                    {"operator": "Exists"},
-                    {"key": "team", "value": "x", "effect": "NoSchedule"},
-                    {"key": "team", "operator": "Exists"},
-                    {"key": "old", "operator": "Exists", "effect": "PreferNoSchedule"},
-                ])
+                pick.choice(
+                    [
+                        {"operator": "Exists"},
+                        {"key": "team", "value": "x", "effect": "NoSchedule"},
+                        {"key": "team", "operator": "Exists"},
+                        {"key": "old", "operator": "Exists", "effect": "PreferNoSchedule"},
+                    ]
+                )
             ]
         return {
             "metadata": {

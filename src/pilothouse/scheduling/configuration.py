@@ -202,12 +202,12 @@ def _set(tree: object, path: str, registry: Mapping[str, Factory]) -> _Set:
         if weight < 0:
             raise ConfigurationError(f"{where}.weight", f"is {weight}; must not be negative")
         enabled.append((name, weight))
-    disabled = [
+    disabled: list[Any] = [
         _mapping(one, f"{path}.disabled[{i}]").get("name")
         for i, one in enumerate(_list(top.get("disabled"), f"{path}.disabled"))
     ]
-    for position, name in enumerate(disabled):
-        if not isinstance(name, str) or not name:
+    for position, found in enumerate(disabled):
+        if not isinstance(found, str) or not found:
             raise ConfigurationError(f"{path}.disabled[{position}].name", 'is missing; name a plugin, or "*" for all')
     return _Set(tuple(enabled), frozenset(str(one) for one in disabled))
 

@@ -24,7 +24,7 @@ _FULL_SHARE: Final = 8
 """With more than one row in so many changed, all are asked for at once: vectors are cheaper than row by row."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Part:
     """A filter or score, and its answers."""
 
@@ -39,11 +39,9 @@ class _Part:
     """Whether raw scores are all zero, which normalizing makes one number for all nodes."""
     by_row: Callable[[Cycle, int], int] | None = None
     version: Callable[[Cycle], object] | None = None
+    before: Callable[..., Any] | None = None
+    """What the plugin does first: `pre_filter` or `pre_score`."""
     normalize: Callable[[Cycle, Ints, Bools], Ints] | None = None
-
-    @property
-    def local(self) -> bool:
-        return self.scope is not Scope.CLUSTER
 
 
 @dataclass(slots=True)
@@ -53,6 +51,8 @@ class Found:
     total: Ints
     reject: Reject | None = None
     rejected_by: str = ""
+    ties: list[int] | None = None
+    """The best rows, where they are known already."""
 
 
 class Evaluation:
@@ -60,26 +60,27 @@ class Evaluation:
 
     def __init__(self, filters: Iterable[Any], scores: Iterable[tuple[Any, int]]) -> None:
         self.state: Final[dict[str, Any]] = {}
-        self._filters: Final = [
-            _Part(one, one.scope, by_row=getattr(one, "filter_row", None), version=getattr(one, "version", None))
-            for one in filters
-        ]
-        self._scores: Final = [
-            _Part(
-                one,
-                one.score_scope,
-                weight,
-                by_row=getattr(one, "score_row", None),
-                version=getattr(one, "score_version", None),
-                normalize=getattr(one, "normalize", None),
-            )
-            for one, weight in scores
-        ]
+        self._filters: Final = [_filter(one) for one in filters]
+        self._scores: Final = [_score(one, weight) for one, weight in scores]
+        self._spanning: Final = [one for one in self._scores if one.scope is Scope.CLUSTER]
+        self._to_start: list[_Part] = [*self._filters]
+        """Filters that look at the pod anew for each try, and those that have not yet."""
+        self._by_node: list[_Part] = []
+        self._by_row: list[_Part] = []
+        self._wide: list[_Part] = []
+        """The filters that have something to say for these pods, by scope."""
+        self._scored_rows: list[_Part] = []
+        self._varied: list[_Part] = []
+        self._versioned: list[_Part] = []
         self._position = 0
         self._epoch = -1
+        self._node_ok: Bools = np.zeros(0, np.bool_)
         self._ok: Bools = np.zeros(0, np.bool_)
+        self._fixed: Ints = np.zeros(0, np.int64)
+        """The part of the scores that changes with nodes only."""
         self._base: Ints = np.zeros(0, np.int64)
         self._masked: Ints = np.zeros(0, np.int64)
+        self._best: _Best = _Best()
         self._narrowed: dict[str, frozenset[str]] = {}
 
     @property
@@ -95,24 +96,21 @@ class Evaluation:
         table = cycle.table
         self._sync(cycle, table)
         size = table.size
-        feasible = self._cluster_filters(cycle, self._ok[:size])
-        varied = [
-            (one, one.normalize)
-            for one in self._scores
-            if one.local and one.normalize is not None and not one.skipped and not one.uniform
-        ]
-        spanning = [one for one in self._scores if not one.local]
-        if feasible is None and not varied and not self._active(cycle, spanning, self._ok[:size]):
-            return Found(self._masked[:size])
+        ok = self._ok[:size]
+        feasible = self._wide_filters(cycle, ok) if self._wide else None
+        spanning = self._active(cycle, ok if feasible is None else feasible)
+        if feasible is None and not spanning and not self._varied:
+            masked = self._masked[:size]
+            return Found(masked, ties=self._best.of(masked))
         if feasible is None:
-            feasible = self._ok[:size]
+            feasible = ok
         total = self._base[:size].copy()
-        for one, normalize in varied:
-            total += one.weight * normalize(cycle, one.values[:size], feasible)
-        for one in self._active(cycle, spanning, feasible):
-            scores = one.plugin.score(cycle, cycle.nodes)
-            total += one.weight * (one.normalize(cycle, scores, feasible) if one.normalize else scores)
-        return Found(np.where(feasible, total, -1))
+        for one in self._varied:
+            total += one.weight * _normalized(one, cycle, one.values[:size], feasible)
+        for one in spanning:
+            total += one.weight * _normalized(one, cycle, one.plugin.score(cycle, cycle.nodes), feasible)
+        total[~feasible] = -1
+        return Found(total)
 
     def codes(self, cycle: Cycle) -> list[tuple[Any, Ints]]:
         """Give each filter that was asked in the last try with its codes for all nodes, in their order."""
@@ -121,8 +119,7 @@ class Evaluation:
 
     def check_row(self, cycle: Cycle, row: int) -> tuple[Any, int] | None:
         """Ask all filters about one row as the table is now; give the first that refuses, with its code."""
-        own = cycle.pod.metadata.uid
-        waiting = self._nominees(cycle, row, own)
+        waiting = _nominees(cycle, row, cycle.pod.metadata.uid)
         if waiting:
             with cycle.table.supposing(waiting, []):
                 refused = self._ask_row(cycle, row)
@@ -132,15 +129,15 @@ class Evaluation:
 
     def _ask_row(self, cycle: Cycle, row: int) -> tuple[Any, int] | None:
         for one in self._filters:
-            if one.skipped and one.local:
-                continue
-            if not one.local:
-                answer = one.plugin.pre_filter(cycle) if hasattr(one.plugin, "pre_filter") else None
+            if one.scope is Scope.CLUSTER:
+                answer = one.before(cycle) if one.before else None
                 if answer is SKIP:
                     continue
                 if isinstance(answer, Reject):
                     return one.plugin, -1
-            code = self._one(one, cycle, row)
+            elif one.skipped:
+                continue
+            code = _code(one, cycle, row)
             if code:
                 return one.plugin, code
         return None
@@ -148,49 +145,61 @@ class Evaluation:
     def _start(self, cycle: Cycle) -> tuple[Reject, str] | None:
         """Have plugins look at the pod, those that may find anything new."""
         soft: tuple[Reject, str] | None = None
-        for one in self._filters:
-            plugin = one.plugin
+        changed = False
+        for one in self._to_start:
+            wide = one.scope is Scope.CLUSTER
             token = one.version(cycle) if one.version else None
-            if one.local and one.started and token == one.token:
+            if one.started and not wide and token == one.token:
                 continue
-            answer = plugin.pre_filter(cycle) if hasattr(plugin, "pre_filter") else None
+            answer = one.before(cycle) if one.before else None
             if isinstance(answer, Reject):
                 one.started = False
                 if answer.final:
-                    return answer, plugin.name
-                soft = answer, plugin.name
+                    return answer, one.plugin.name
+                soft = answer, one.plugin.name
                 continue
-            one.skipped = answer is SKIP
-            self._narrowed.pop(plugin.name, None)
+            changed = changed or not wide or one.skipped != (answer is SKIP) or not one.started
+            one.skipped, one.started, one.token = answer is SKIP, True, token
+            self._narrowed.pop(one.plugin.name, None)
             if isinstance(answer, Narrow):
-                self._narrowed[plugin.name] = answer.names
-            if one.local:
-                one.started, one.token = True, token
+                self._narrowed[one.plugin.name] = answer.names
+            if not wide:
                 self._epoch = -1
+        if changed:
+            self._sort_filters()
         if soft is None and self._narrowed and not frozenset.intersection(*self._narrowed.values()):
             names = sorted(self._narrowed)
             told = f"plugin {names[0]}" if len(names) == 1 else f"plugin(s) [{' '.join(names)}] simultaneously"
             return Reject(f"node(s) didn't satisfy {told}"), names[0]
         return soft
 
+    def _sort_filters(self) -> None:
+        asked = [one for one in self._filters if not one.skipped]
+        self._by_node = [one for one in asked if one.scope is Scope.NODE]
+        self._by_row = [one for one in asked if one.scope is Scope.ROW]
+        self._wide = [one for one in asked if one.scope is Scope.CLUSTER]
+        # Those whose answer to a pod of this shape cannot change are not bothered again.
+        self._to_start = [
+            one
+            for one in self._filters
+            if not one.started or one.token is not None or (one.scope is Scope.CLUSTER and one.before)
+        ]
+
     def _sync(self, cycle: Cycle, table: NodeTable) -> None:
         """Bring the answers that depend on single nodes up to date."""
-        stale = [
-            one
-            for one in self._scores
-            if one.local and (not one.started or (one.version is not None and one.version(cycle) != one.token))
-        ]
-        changes = table.changes.since(self._position)
-        self._position = table.changes.position
+        position, self._position = self._position, table.changes.position
+        stale = any(one.version is not None and one.version(cycle) != one.token for one in self._versioned)
+        changes = table.changes.since(position)
         if self._epoch != table.epoch or changes is None or stale:
             self._sync_all(cycle, table)
             return
-        if not changes:
+        if len(changes) == 1:
+            self._sync_row(cycle, table, *changes[0])
             return
         rows: dict[int, bool] = {}
         for row, node in changes:
             rows[row] = rows.get(row, False) or node
-        if len(rows) * _FULL_SHARE > table.size and len(rows) > 1:
+        if len(rows) * _FULL_SHARE > table.size:
             self._sync_all(cycle, table)
             return
         for row, node in rows.items():
@@ -200,138 +209,227 @@ class Evaluation:
         self._epoch = table.epoch
         size, capacity, nodes = table.size, table.capacity, cycle.nodes
         ok = table.valid[:size].copy()
-        for one in self._filters:
-            if one.local and not one.skipped:
-                one.values = np.zeros(capacity, np.int64)
-                one.values[:size] = one.plugin.filter(cycle, nodes)
-                if one.scope is Scope.ROW:
-                    for row in table.nominated:
-                        one.values[row] = self._with_nominees(one, cycle, row, int(one.values[row]))
-                ok &= one.values[:size] == 0
+        for one in self._by_node:
+            one.values = np.zeros(capacity, np.int64)
+            one.values[:size] = one.plugin.filter(cycle, nodes)
+            ok &= one.values[:size] == 0
         for names in self._narrowed.values():
             ok &= nodes.mark((table.row_of[name] for name in names if name in table.row_of), 1) == 1
+        self._node_ok = np.zeros(capacity, np.bool_)
+        self._node_ok[:size] = ok
+        for one in self._by_row:
+            one.values = np.zeros(capacity, np.int64)
+            one.values[:size] = one.plugin.filter(cycle, nodes)
+            for row in table.nominated:
+                one.values[row] = _with_nominees(one, cycle, row, int(one.values[row]))
+            ok = ok & (one.values[:size] == 0)
         self._ok = np.zeros(capacity, np.bool_)
         self._ok[:size] = ok
-        self._base = np.zeros(capacity, np.int64)
-        for one in self._scores:
-            if one.local:
-                self._score_all(one, cycle, nodes, capacity)
-        self._masked = np.where(self._ok, self._base, -1)
+        self._score_all(cycle, nodes, capacity)
 
-    def _score_all(self, one: _Part, cycle: Cycle, nodes: Nodes, capacity: int) -> None:
-        one.started, one.token = True, one.version(cycle) if one.version else None
+    def _score_all(self, cycle: Cycle, nodes: Nodes, capacity: int) -> None:
         size = cycle.table.size
-        answer = one.plugin.pre_score(cycle, self._ok[:size]) if hasattr(one.plugin, "pre_score") else None
-        one.skipped = answer is SKIP
-        if one.skipped:
-            return
-        one.values = np.zeros(capacity, np.int64)
-        one.values[:size] = one.plugin.score(cycle, nodes)
-        if one.normalize is None:
+        self._fixed = np.zeros(capacity, np.int64)
+        self._scored_rows, self._varied, self._versioned = [], [], []
+        for one in self._scores:
+            if one.scope is Scope.CLUSTER:
+                continue
+            if one.version is not None:
+                one.token = one.version(cycle)
+                self._versioned.append(one)
+            one.skipped = one.before is not None and one.before(cycle, self._ok[:size]) is SKIP
+            if one.skipped:
+                continue
+            one.values = np.zeros(capacity, np.int64)
+            one.values[:size] = one.plugin.score(cycle, nodes)
+            one.uniform = one.normalize is not None and not one.values[:size].any()
+            if one.uniform:
+                self._fixed += one.weight * _constant(one, cycle)
+            elif one.normalize is not None:
+                self._varied.append(one)
+            elif one.scope is Scope.ROW:
+                self._scored_rows.append(one)
+            else:
+                self._fixed += one.weight * one.values
+        self._base = self._fixed.copy()
+        for one in self._scored_rows:
             self._base += one.weight * one.values
-            return
-        one.uniform = not one.values[:size].any()
-        if one.uniform:
-            self._base += one.weight * self._constant(one, cycle)
-
-    @staticmethod
-    def _constant(one: _Part, cycle: Cycle) -> int:
-        return 0 if one.normalize is None else int(one.normalize(cycle, np.zeros(1, np.int64), np.ones(1, np.bool_))[0])
+        self._masked = np.where(self._ok, self._base, -1)
+        self._best.forget()
 
     def _sync_row(self, cycle: Cycle, table: NodeTable, row: int, node: bool) -> None:
-        ok = bool(table.valid[row])
-        for one in self._filters:
-            if not one.local or one.skipped:
-                continue
-            if node or one.scope is Scope.ROW:
-                code = self._one(one, cycle, row)
-                if one.scope is Scope.ROW and row in table.nominated:
-                    code = self._with_nominees(one, cycle, row, code)
-                one.values[row] = code
-            elif ok:
-                code = int(one.values[row])
-            else:
-                continue
+        if node:
+            self._sync_node(cycle, table, row)
+        ok = bool(self._node_ok[row])
+        for one in self._by_row:
+            code = _code(one, cycle, row)
+            if row in table.nominated:
+                code = _with_nominees(one, cycle, row, code)
+            one.values[row] = code
             ok = ok and not code
-        if ok and self._narrowed:
-            ok = all(table.name(row) in names for names in self._narrowed.values())
         self._ok[row] = ok
-        self._sync_scores(cycle, row, node)
-        self._masked[row] = self._base[row] if ok else -1
-
-    def _sync_scores(self, cycle: Cycle, row: int, node: bool) -> None:
-        base = 0
-        for one in self._scores:
-            if not one.local or one.skipped:
-                continue
-            if node or one.scope is Scope.ROW:
-                score = one.by_row(cycle, row) if one.by_row else int(one.plugin.score(cycle, _row(cycle, row))[0])
-                one.values[row] = score
-                if one.normalize and one.uniform and score:
-                    one.uniform = False
-                    # What was the same for all is not any more, so it is no part of the base of any row.
-                    self._base -= one.weight * self._constant(one, cycle)
-                    self._masked = np.where(self._ok, self._base, -1)
-            if one.normalize is None:
-                base += one.weight * int(one.values[row])
-            elif one.uniform:
-                base += one.weight * self._constant(one, cycle)
+        base = int(self._fixed[row])
+        for one in self._scored_rows:
+            base += one.weight * _rate(one, cycle, row)
         self._base[row] = base
+        for one in self._varied:
+            if one.scope is Scope.ROW:
+                one.values[row] = _rate(one, cycle, row)
+        now = base if ok else -1
+        self._best.change(row, now)
+        self._masked[row] = now
 
-    def _cluster_filters(self, cycle: Cycle, ok: Bools) -> Bools | None:
-        """Ask the filters that look at the whole cluster; None if none of them has anything to say."""
-        active = [one for one in self._filters if not one.local and not one.skipped]
-        if not active:
-            return None
-        feasible = ok.copy()
-        for one in active:
-            one.values = one.plugin.filter(cycle, cycle.nodes)
-            feasible &= one.values == 0
-        own = cycle.pod.metadata.uid
-        for row in [one for one in cycle.table.nominated if feasible[one]]:
-            waiting = self._nominees(cycle, row, own)
-            if not waiting:
+    def _sync_node(self, cycle: Cycle, table: NodeTable, row: int) -> None:
+        ok = bool(table.valid[row])
+        for one in self._by_node:
+            one.values[row] = code = _code(one, cycle, row)
+            ok = ok and not code
+        self._node_ok[row] = ok and all(table.name(row) in names for names in self._narrowed.values())
+        fixed = 0
+        for one in self._scores:
+            if one.scope is Scope.CLUSTER or one.skipped or one in self._scored_rows:
                 continue
-            for one in active:
+            score = _rate(one, cycle, row)
+            one.values[row] = score
+            if one.uniform and score:
+                # What was the same for all is not any more; begin anew.
+                self._epoch = -1
+            if one.uniform:
+                fixed += one.weight * _constant(one, cycle)
+            elif one.normalize is None:
+                fixed += one.weight * score
+        self._fixed[row] = fixed
+        if self._epoch < 0:
+            self._sync_all(cycle, table)
+
+    def _wide_filters(self, cycle: Cycle, ok: Bools) -> Bools:
+        """Ask the filters that look at the whole cluster."""
+        feasible = ok
+        for one in self._wide:
+            one.values = one.plugin.filter(cycle, cycle.nodes)
+            feasible = feasible & (one.values == 0)
+        for row in [one for one in cycle.table.nominated if feasible[one]]:
+            waiting = _nominees(cycle, row, cycle.pod.metadata.uid)
+            for one in self._wide if waiting else ():
                 with cycle.table.supposing(waiting, []):
-                    if one.plugin.pre_filter(cycle) is SKIP:
-                        continue
-                    one.values[row] = int(one.plugin.filter(cycle, _row(cycle, row))[0])
-                one.plugin.pre_filter(cycle)
+                    if one.before is None or one.before(cycle) is not SKIP:
+                        one.values[row] = _code(one, cycle, row)
+                if one.before is not None:
+                    one.before(cycle)
                 feasible[row] &= not one.values[row]
         return feasible
 
-    def _active(self, cycle: Cycle, scores: list[_Part], feasible: Bools) -> list[_Part]:
-        found = []
-        for one in scores:
-            one.skipped = hasattr(one.plugin, "pre_score") and one.plugin.pre_score(cycle, feasible) is SKIP
-            if not one.skipped:
-                found.append(one)
-        return found
+    def _active(self, cycle: Cycle, feasible: Bools) -> list[_Part]:
+        return [one for one in self._spanning if one.before is None or one.before(cycle, feasible) is not SKIP]
 
-    def _one(self, one: _Part, cycle: Cycle, row: int) -> int:
-        if one.by_row is not None:
-            return one.by_row(cycle, row)
-        return int(one.plugin.filter(cycle, _row(cycle, row))[0])
 
-    def _with_nominees(self, one: _Part, cycle: Cycle, row: int, code: int) -> int:
-        """Count pods that wait for room on the node as if they were there; both with and without has to fit.
+class _Best:
+    """The best rows, kept while single rows change."""
 
-        The pod itself is no exception, for what comes of it is kept for its like; its own node it tries first.
-        """
-        waiting = self._nominees(cycle, row, "")
-        if code or not waiting:
-            return code
-        with cycle.table.supposing(waiting, []):
-            return self._one(one, cycle, row)
+    __slots__ = ("_rows", "_score", "_where")
 
-    @staticmethod
-    def _nominees(cycle: Cycle, row: int, own: str) -> list[Placed]:
-        return [
-            Placed(uid, shape.pod, shape, "", row, terminating=False)
-            for uid, shape in cycle.table.nominated.get(row, {}).items()
-            if uid != own and shape.priority >= cycle.shape.priority
-        ]
+    def __init__(self) -> None:
+        self._rows: list[int] = []
+        self._where: dict[int, int] = {}
+        self._score = -1
+
+    def forget(self) -> None:
+        self._rows, self._where = [], {}
+
+    def of(self, masked: Ints) -> list[int]:
+        """Give the rows with the highest score; none if it is -1."""
+        if not self._rows:
+            self._score = int(masked.max(initial=-1))
+            if self._score < 0:
+                return []
+            self._rows = np.flatnonzero(masked == self._score).tolist()
+            self._where = {row: place for place, row in enumerate(self._rows)}
+        return self._rows
+
+    def change(self, row: int, score: int) -> None:
+        """Note a row's new score."""
+        if not self._rows:
+            return
+        place = self._where.get(row)
+        if place is not None:
+            if score != self._score:
+                self._drop(row, place)
+        elif score == self._score:
+            self._add(row)
+        if score > self._score:
+            self.forget()
+            self._score = score
+            self._add(row)
+
+    def _add(self, row: int) -> None:
+        self._where[row] = len(self._rows)
+        self._rows.append(row)
+
+    def _drop(self, row: int, place: int) -> None:
+        last = self._rows.pop()
+        del self._where[row]
+        if last != row:
+            self._rows[place] = last
+            self._where[last] = place
+
+
+def _filter(plugin: Any) -> _Part:
+    return _Part(
+        plugin,
+        plugin.scope,
+        by_row=getattr(plugin, "filter_row", None),
+        version=getattr(plugin, "version", None),
+        before=getattr(plugin, "pre_filter", None),
+    )
+
+
+def _score(plugin: Any, weight: int) -> _Part:
+    return _Part(
+        plugin,
+        plugin.score_scope,
+        weight,
+        by_row=getattr(plugin, "score_row", None),
+        version=getattr(plugin, "score_version", None),
+        before=getattr(plugin, "pre_score", None),
+        normalize=getattr(plugin, "normalize", None),
+    )
+
+
+def _normalized(one: _Part, cycle: Cycle, scores: Ints, feasible: Bools) -> Ints:
+    return scores if one.normalize is None else one.normalize(cycle, scores, feasible)
+
+
+def _constant(one: _Part, cycle: Cycle) -> int:
+    """Give the score of all nodes where the raw ones are all zero."""
+    return int(_normalized(one, cycle, np.zeros(1, np.int64), np.ones(1, np.bool_))[0])
+
+
+def _code(one: _Part, cycle: Cycle, row: int) -> int:
+    return one.by_row(cycle, row) if one.by_row else int(one.plugin.filter(cycle, _row(cycle, row))[0])
+
+
+def _rate(one: _Part, cycle: Cycle, row: int) -> int:
+    return one.by_row(cycle, row) if one.by_row else int(one.plugin.score(cycle, _row(cycle, row))[0])
+
+
+def _with_nominees(one: _Part, cycle: Cycle, row: int, code: int) -> int:
+    """Count pods that wait for room on the node as if they were there; both with and without has to fit.
+
+    The pod itself is no exception, for what comes of it is kept for its like; its own node it tries first.
+    """
+    waiting = _nominees(cycle, row, "")
+    if code or not waiting:
+        return code
+    with cycle.table.supposing(waiting, []):
+        return _code(one, cycle, row)
+
+
+def _nominees(cycle: Cycle, row: int, own: str) -> list[Placed]:
+    return [
+        Placed(uid, shape.pod, shape, "", row, terminating=False)
+        for uid, shape in cycle.table.nominated.get(row, {}).items()
+        if uid != own and shape.priority >= cycle.shape.priority
+    ]
 
 
 def _row(cycle: Cycle, row: int) -> Nodes:

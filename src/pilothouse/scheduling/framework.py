@@ -56,6 +56,7 @@ __all__ = [
     "Volumes",
     "Wait",
     "WakingPlugin",
+    "extremes",
     "spread_to_hundred",
 ]
 
@@ -84,7 +85,8 @@ class Nodes:
         self.rows: Final = rows
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        rows = self.rows
+        return len(range(self.table.size)[rows]) if isinstance(rows, slice) else len(rows)
 
     @property
     def numbers(self) -> NDArray[np.intp]:
@@ -359,9 +361,15 @@ class PostBindPlugin(Protocol):
     def post_bind(self, pod: Pod, node: str) -> None: ...
 
 
+def extremes(scores: Ints, among: Bools) -> tuple[int, int]:
+    """Give the lowest and the highest score of the nodes named; zeros if there are none."""
+    chosen = scores if among.all() else scores[among]
+    return (int(chosen.min()), int(chosen.max())) if len(chosen) else (0, 0)
+
+
 def spread_to_hundred(scores: Ints, feasible: Bools, *, reverse: bool = False) -> Ints:
     """Scale scores so that the largest of a node that fits is 100; or, reversed, so that it is 0."""
-    largest = int(scores[feasible].max(initial=0))
+    largest = max(extremes(scores, feasible)[1], 0)
     if not largest:
         return np.full_like(scores, MAX_NODE_SCORE if reverse else 0)
     scaled = scores * MAX_NODE_SCORE // largest

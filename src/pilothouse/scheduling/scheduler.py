@@ -8,76 +8,35 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 
 from pilothouse.foundation.clock import Clock, SystemClock
-from pilothouse.kinds.structs import (
-    CSIDriver,
-    CSINode,
-    CSIStorageCapacity,
-    Namespace,
-    Node,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    Pod,
-    PodDisruptionBudget,
-    ReplicaSet,
-    ReplicationController,
-    Resource,
-    Service,
-    StatefulSet,
-    StorageClass,
-    VolumeAttachment,
-    replace,
-)
+from pilothouse.kinds.structs import Pod
 
-from .cluster import Cluster
 from .configuration import Configuration
-from .decisions import Bind, Decision, Failed, Gated, Skipped
+from .decisions import Bind, Decision, Failed, Skipped
 from .errors import ConfigurationError
-from .evaluation import Evaluation
-from .events import Action, ClusterEvent, Kind, node_changes, pod_changes
+from .evaluation import Evaluation, Found
+from .events import Action, ClusterEvent, Kind
 from .framework import Cycle, Reject, Volumes, Wait
+from .intake import Assumed, Intake, placed_on
 from .messages import diagnose
 from .plugins import REGISTRY, Factory
 from .profile import Profile
 from .queue import Queue, Queued
 from .shapes import PodShape
-from .storage import claim_key
 
 __all__ = ["Scheduler"]
 
 _EVALUATIONS: Final = 64
 """Shapes of pods whose answers are kept; for 5,000 nodes, each takes about half a megabyte."""
 _NO_NODES: Final = "no nodes available to schedule pods"
-_DONE: Final = frozenset({"Succeeded", "Failed"})
-_MAPS: Final[Mapping[type[Resource], tuple[str, Kind]]] = {
-    StorageClass: ("classes", Kind.STORAGE_CLASS),
-    CSINode: ("csi_nodes", Kind.CSI_NODE),
-    CSIDriver: ("drivers", Kind.CSI_DRIVER),
-    CSIStorageCapacity: ("capacities", Kind.CSI_CAPACITY),
-    VolumeAttachment: ("attachments", Kind.ATTACHMENT),
-}
 
 
-@dataclass(slots=True)
-class _Assumed:
-    """A pod that has its node and is not bound yet."""
-
-    queued: Queued
-    cycle: Cycle
-    profile: Profile
-    node: str
-    deadline: float | None = None
-    """Until when someone has to permit it."""
-    waits_for: str = ""
-
-
-class Scheduler:
+class Scheduler(Intake):
     """Decides where pods run.
 
     configuration: what to do as `configuration.load` read it. clock: for back-off and the age of pods in the queue.
@@ -96,73 +55,19 @@ class Scheduler:
         found = Configuration() if configuration is None else configuration
         self._clock = SystemClock() if clock is None else clock
         self._random = random.Random(seed)  # noqa: S311  nothing secret is chosen
-        self.profiles: Final = {one.scheduler_name: Profile(one, registry) for one in found.profiles}
-        if not self.profiles:
+        profiles = {one.scheduler_name: Profile(one, registry) for one in found.profiles}
+        if not profiles:
             raise ConfigurationError("profiles", "there are none; leave the field out to have the default one")
-        sort = next(iter(self.profiles.values())).queue_sort
-        self.cluster: Final = Cluster()
-        self.queue: Final = Queue(
+        queue = Queue(
             self._clock.monotonic,
-            sort.sort_key,
-            hints={name: profile.hints() for name, profile in self.profiles.items()},
-            gates={name: profile.pre_enqueue for name, profile in self.profiles.items()},
+            next(iter(profiles.values())).queue_sort.sort_key,
+            hints={name: profile.hints() for name, profile in profiles.items()},
+            gates={name: profile.pre_enqueue for name, profile in profiles.items()},
             initial_backoff=found.pod_initial_backoff_seconds,
             max_backoff=found.pod_max_backoff_seconds,
         )
-        self._pods: dict[str, Pod] = {}
-        """Pods as they were last told, by uid."""
-        self._assumed: dict[str, _Assumed] = {}
-        self._nominations: dict[str, str] = {}
-        """Nodes nominated for pods, by uid."""
-        self._ready: list[Decision] = []
+        super().__init__(profiles, queue)
         self._evaluations: OrderedDict[tuple[str, PodShape], Evaluation] = OrderedDict()
-        self._upserts: dict[type[Resource], Callable[[Any], None]] = {
-            Pod: self._upsert_pod,
-            Node: self._upsert_node,
-            Namespace: self.cluster.set_namespace,
-            PodDisruptionBudget: self.cluster.set_budget,
-            PersistentVolumeClaim: self._upsert_claim,
-            PersistentVolume: self._upsert_volume,
-            **dict.fromkeys((Service, ReplicaSet, ReplicationController, StatefulSet), self.cluster.set_workload),
-        }
-
-    def upsert(self, found: Resource) -> None:
-        """Tell of an object that is new or changed. Raises TypeError for kinds that do not matter to scheduling."""
-        handler = self._upserts.get(type(found))
-        if handler is not None:
-            handler(found)
-        elif type(found) in _MAPS:
-            self._upsert_other(found)
-        else:
-            raise TypeError(f"{type(found).__name__}: the scheduler has no use for it")
-
-    def remove(self, found: Resource) -> None:
-        """Tell of an object that is gone, as it was last."""
-        meta = found.metadata
-        match found:
-            case Pod():
-                self._remove_pod(found)
-            case Node():
-                self.cluster.table.remove_node(meta.name)
-                self.queue.event(ClusterEvent(Kind.NODE, Action.DELETE), found, None)
-            case Namespace():
-                self.cluster.remove_namespace(meta.name)
-            case PodDisruptionBudget():
-                self.cluster.remove_budget(meta.namespace, meta.name)
-            case PersistentVolumeClaim():
-                self.cluster.storage.claims.pop(claim_key(found), None)
-                self._storage_event(Kind.CLAIM, Action.DELETE, found, None)
-            case PersistentVolume():
-                self.cluster.storage.volumes.pop(meta.name, None)
-                self._storage_event(Kind.VOLUME, Action.DELETE, found, None)
-            case Service() | ReplicaSet() | ReplicationController() | StatefulSet():
-                self.cluster.remove_workload(found)
-            case _ if type(found) in _MAPS:
-                attribute, kind = _MAPS[type(found)]
-                getattr(self.cluster.storage, attribute).pop(_name(found), None)
-                self._storage_event(kind, Action.DELETE, found, None)
-            case _:
-                raise TypeError(f"{type(found).__name__}: the scheduler has no use for it")
 
     def schedule(self) -> Decision | None:
         """Take the pod whose turn it is and decide; None if there is none to try now."""
@@ -248,7 +153,7 @@ class Scheduler:
         row = self._own_node(cycle, evaluation)
         if row is None:
             found = evaluation.run(cycle)
-            row = self._pick(found.total)
+            row = self._pick(found)
             if row is None:
                 return self._no_node(cycle, queued, profile, evaluation, found)
         return self._take(cycle, queued, profile, self.cluster.table.name(row))
@@ -272,17 +177,18 @@ class Scheduler:
             return None
         return row if evaluation.check_row(cycle, row) is None else None
 
-    def _pick(self, total: Any) -> int | None:
+    def _pick(self, found: Found) -> int | None:
         """Choose at random among the best nodes."""
-        if not len(total):
-            return None
-        best = total.max()
+        if found.ties is not None:
+            ties = found.ties
+            return ties[self._random.randrange(len(ties)) if len(ties) > 1 else 0] if ties else None
+        best = int(found.total.max(initial=-1))
         if best < 0:
             return None
-        ties = np.flatnonzero(total == best)
-        return int(ties[self._random.randrange(len(ties)) if len(ties) > 1 else 0])
+        rows = np.flatnonzero(found.total == best)
+        return int(rows[self._random.randrange(len(rows)) if len(rows) > 1 else 0])
 
-    def _no_node(self, cycle: Cycle, queued: Queued, profile: Profile, evaluation: Evaluation, found: Any) -> Failed:
+    def _no_node(self, cycle: Cycle, queued: Queued, profile: Profile, evaluation: Evaluation, found: Found) -> Failed:
         diagnosis = diagnose(cycle, evaluation, found)
         message, nominated = diagnosis.message, None
         victims: tuple[Pod, ...] = ()
@@ -320,7 +226,7 @@ class Scheduler:
         uid = queued.uid
         self._withdraw(uid)
         self.cluster.table.place(cycle.pod, cycle.shape, node, assumed=True)
-        assumed = _Assumed(queued, cycle, profile, node)
+        assumed = Assumed(queued, cycle, profile, node)
         for reserve in profile.reserves:
             refused = reserve.reserve(cycle, node)
             if refused is not None:
@@ -336,7 +242,7 @@ class Scheduler:
         self._assumed[uid] = assumed
         return self._binding(assumed) if assumed.deadline is None else None
 
-    def _binding(self, assumed: _Assumed) -> Bind:
+    def _binding(self, assumed: Assumed) -> Bind:
         bindings: list[tuple[str, str]] = []
         provisions: list[str] = []
         for plugin in assumed.profile.pre_binds:
@@ -348,127 +254,18 @@ class Scheduler:
         found = Volumes(tuple(bindings), tuple(provisions)) if bindings or provisions else None
         return Bind(assumed.queued.pod, assumed.node, found)
 
-    def _permit_refused(self, assumed: _Assumed, message: str, plugin: str = "") -> Failed:
+    def _permit_refused(self, assumed: Assumed, message: str, plugin: str = "") -> Failed:
         self._give_back(assumed)
         name = plugin or assumed.waits_for
         self.queue.requeue(assumed.queued, {name})
         told = f"0/1 nodes are available: 1 {message}."
         return Failed(assumed.queued.pod, told, nominated="", plugins=frozenset({name}))
 
-    def _give_back(self, assumed: _Assumed) -> None:
+    def _give_back(self, assumed: Assumed) -> None:
         for plugin in reversed(assumed.profile.reserves):
             plugin.unreserve(assumed.cycle, assumed.node)
         uid = assumed.queued.uid
         placed = self.cluster.table.placed.get(uid)
         if placed is not None and placed.assumed:
             self.cluster.table.displace(uid)
-        self.queue.event(ClusterEvent(Kind.ASSIGNED_POD, Action.DELETE), _placed_on(assumed.queued.pod, assumed.node))
-
-    def _withdraw(self, uid: str) -> None:
-        node = self._nominations.pop(uid, None)
-        if node is not None:
-            self.cluster.table.withdraw(uid, node)
-
-    def _upsert_pod(self, pod: Pod) -> None:
-        uid = pod.metadata.uid
-        old = self._pods.get(uid)
-        if pod.status.phase in _DONE:
-            if old is not None:
-                self._remove_pod(pod)
-            return
-        self._pods[uid] = pod
-        if pod.spec.node_name:
-            self._assigned(old, pod)
-        elif uid in self._assumed:
-            self._assumed[uid].queued.pod = pod
-        elif (pod.spec.scheduler_name or "default-scheduler") in self.profiles:
-            self._pending(old, pod)
-
-    def _assigned(self, old: Pod | None, pod: Pod) -> None:
-        uid = pod.metadata.uid
-        self._withdraw(uid)
-        if uid in self.queue:
-            self.queue.delete(uid)
-        placed = self.cluster.table.placed.get(uid)
-        known = old is not None and bool(old.spec.node_name)
-        if placed is not None and placed.assumed and placed.node == pod.spec.node_name:
-            # What was decided has come true; the shape of the pod as it was tried is its shape still.
-            placed.pod, placed.assumed = pod, False
-        else:
-            self.cluster.table.place(pod, self.cluster.shapes.of(pod), pod.spec.node_name)
-        if old is None or not known:
-            self.queue.event(ClusterEvent(Kind.ASSIGNED_POD, Action.ADD), None, pod)
-            return
-        for event in pod_changes(old, pod):
-            self.queue.event(event, old, pod)
-
-    def _pending(self, old: Pod | None, pod: Pod) -> None:
-        uid = pod.metadata.uid
-        before = self.queue.get(uid)
-        gate = before.gate if before is not None else ""
-        queued = self.queue.add(pod) if before is None else self.queue.update(old or before.pod, pod)
-        if queued.gate and queued.gate != gate:
-            self._ready.append(Gated(pod, queued.gate_reason))
-        nominated = pod.status.nominated_node_name
-        if nominated and self._nominations.get(uid) != nominated:
-            self._withdraw(uid)
-            self._nominations[uid] = nominated
-            self.cluster.table.nominate(uid, self.cluster.shapes.of(pod), nominated)
-
-    def _remove_pod(self, pod: Pod) -> None:
-        uid = pod.metadata.uid
-        old = self._pods.pop(uid, pod)
-        nominated = self._nominations.get(uid)
-        self._withdraw(uid)
-        self.queue.delete(uid)
-        assumed = self._assumed.pop(uid, None)
-        if assumed is not None:
-            for plugin in reversed(assumed.profile.reserves):
-                plugin.unreserve(assumed.cycle, assumed.node)
-        placed = self.cluster.table.displace(uid)
-        if placed is not None:
-            gone = old if old.spec.node_name else _placed_on(old, placed.node)
-            self.queue.event(ClusterEvent(Kind.ASSIGNED_POD, Action.DELETE), gone, None)
-        elif nominated:
-            self.queue.event(ClusterEvent(Kind.UNSCHEDULED_POD, Action.DELETE), old, None)
-
-    def _upsert_node(self, node: Node) -> None:
-        row = self.cluster.table.row_of.get(node.metadata.name)
-        old = self.cluster.table.nodes[row] if row is not None else None
-        self.cluster.table.upsert_node(node)
-        if old is None:
-            self.queue.event(ClusterEvent(Kind.NODE, Action.ADD), None, node)
-            return
-        for event in node_changes(old, node):
-            self.queue.event(event, old, node)
-
-    def _upsert_claim(self, claim: PersistentVolumeClaim) -> None:
-        old = self.cluster.storage.claims.get(claim_key(claim))
-        self.cluster.storage.set_claim(claim)
-        self._storage_event(Kind.CLAIM, Action.ADD if old is None else Action.UPDATE_OTHER, old, claim)
-
-    def _upsert_volume(self, volume: PersistentVolume) -> None:
-        old = self.cluster.storage.volumes.get(volume.metadata.name)
-        self.cluster.storage.set_volume(volume)
-        self._storage_event(Kind.VOLUME, Action.ADD if old is None else Action.UPDATE_OTHER, old, volume)
-
-    def _upsert_other(self, found: Resource) -> None:
-        attribute, kind = _MAPS[type(found)]
-        known: dict[str, Resource] = getattr(self.cluster.storage, attribute)
-        old = known.get(_name(found))
-        known[_name(found)] = found
-        self._storage_event(kind, Action.ADD if old is None else Action.UPDATE_OTHER, old, found)
-
-    def _storage_event(self, kind: Kind, action: Action, old: Any, new: Any) -> None:
-        self.cluster.storage.changed()
-        self.queue.event(ClusterEvent(kind, action), old, new)
-
-
-def _name(found: Resource) -> str:
-    meta = found.metadata
-    return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
-
-
-def _placed_on(pod: Pod, node: str) -> Pod:
-    """Give the pod as it would be on the node, for those who are told that it is not any more."""
-    return replace(pod, spec__node_name=node)
+        self.queue.event(ClusterEvent(Kind.ASSIGNED_POD, Action.DELETE), placed_on(assumed.queued.pod, assumed.node))

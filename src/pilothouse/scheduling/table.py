@@ -105,7 +105,7 @@ class NodeTable:
         self.taints: Ids = np.zeros(_FIRST, np.int32)
         """The number of the row's set of taints in `taint_sets`; 0 is the empty one."""
         self.taint_sets: Final[dict[tuple[NodeTaint, ...], int]] = {(): 0}
-        self.versions: Ints = np.zeros(_FIRST, np.int64)
+        self.versions: Final = [0] * _FIRST
         """Changes with each change of a row."""
         self.nodes: Final[list[Node | None]] = [None] * _FIRST
         self.row_of: Final[dict[str, int]] = {}
@@ -303,11 +303,12 @@ class NodeTable:
 
     def _grow(self) -> None:
         more = self.capacity
-        for name in ("allocatable", "requested", "scored", "valid", "unschedulable", "taints", "versions"):
+        for name in ("allocatable", "requested", "scored", "valid", "unschedulable", "taints"):
             array = getattr(self, name)
             added = np.zeros((more, *array.shape[1:]), array.dtype)
             setattr(self, name, np.concatenate([array, added]))
         self.nodes.extend([None] * more)
+        self.versions.extend([0] * more)
         self.pods.extend({} for _ in range(more))
         self.capacity += more
         self.columns.grow(self.capacity)

@@ -25,6 +25,7 @@ from pilothouse.scheduling.framework import (
     Refusal,
     Scope,
     Skip,
+    extremes,
 )
 from pilothouse.scheduling.podterms import AllOf, PodTerm
 from pilothouse.scheduling.shapes import PodShape
@@ -69,14 +70,11 @@ class InterPodAffinity:
     def filter(self, cycle: Cycle, nodes: Nodes) -> Ints:
         shape, counters = cycle.shape, cycle.table.counters
         codes = nodes.full(0)
-        existing = np.zeros(len(nodes), np.bool_)
+        # The later a reason is told by, the earlier it is put in: the first takes its place.
         for key, count in self._carried(cycle).anti:
-            existing |= _occupied(nodes, key, count)
-        codes[existing] = _EXISTING
-        anti = np.zeros(len(nodes), np.bool_)
+            codes[_occupied(nodes, key, count)] = _EXISTING
         for term in shape.anti_affinity:
-            anti |= _occupied(nodes, term.topology_key, counters.matching(term.predicate))
-        codes[anti] = _ANTI
+            codes[_occupied(nodes, term.topology_key, counters.matching(term.predicate))] = _ANTI
         if shape.affinity:
             codes[~self._together(cycle, nodes)] = _AFFINITY
         return codes
@@ -102,10 +100,7 @@ class InterPodAffinity:
 
     def normalize(self, cycle: Cycle, scores: Ints, feasible: Bools) -> Ints:
         del cycle
-        among = scores[feasible]
-        if not len(among):
-            return np.zeros_like(scores)
-        low, high = int(among.min()), int(among.max())
+        low, high = extremes(scores, feasible)
         if low == high:
             return np.zeros_like(scores)
         return (MAX_NODE_SCORE * ((scores - low) / (high - low))).astype(np.int64)
@@ -123,19 +118,16 @@ class InterPodAffinity:
         first = terms[0].predicate
         all_of = first if len(terms) == 1 else AllOf(tuple(term.predicate for term in terms))
         count = counters.matching(all_of)
-        labelled = np.ones(len(nodes), np.bool_)
-        found = np.ones(len(nodes), np.bool_)
-        anywhere = False
-        for term in terms:
-            domains = count.domains(term.topology_key)
-            anywhere = anywhere or bool(domains[1:].any())
-            ids = nodes.label(term.topology_key)
-            labelled &= ids > 0
-            found &= domains[ids] > 0
-        if not anywhere and counters.takes(all_of, cycle.shape):
+        domains = [(term.topology_key, count.domains(term.topology_key) > 0) for term in terms]
+        if not any(found[1:].any() for _, found in domains) and counters.takes(all_of, cycle.shape):
             # The first of a group that wants to be together may be anywhere.
-            return labelled
-        return labelled & found
+            domains = [(key, np.ones_like(found)) for key, found in domains]
+        together: Bools | None = None
+        for key, found in domains:
+            found[0] = False
+            here: Bools = found[nodes.label(key)]
+            together = here if together is None else together & here
+        return np.zeros(len(nodes), np.bool_) if together is None else together
 
     def _carried(self, cycle: Cycle) -> _Terms:
         counters = cycle.table.counters

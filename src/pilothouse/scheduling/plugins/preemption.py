@@ -6,6 +6,7 @@ important first and those whose disruption budget would be broken before the oth
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,6 +50,8 @@ class Candidate(NamedTuple):
     row: int
     victims: tuple[Placed, ...]
     violations: int
+    cost: tuple[int, int, int, int, float]
+    """What is compared: the lower the better."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -58,6 +61,9 @@ class _Kept:
     version: int
     budgets: int
     result: Candidate | tuple[str, ...]
+
+
+_COST: Final = operator.attrgetter("cost")
 
 
 def _importance(placed: Placed) -> tuple[int, float]:
@@ -85,7 +91,7 @@ class DefaultPreemption:
             if absent:
                 counted[_NOT_HELPFUL] = absent
             return PostFiltered("", message=f"preemption: {fit_message(nodes, counted)}")
-        best = choose(candidates)
+        best = min(candidates, key=_COST)
         victims = tuple(placed.pod for placed in best.victims)
         return PostFiltered(cycle.table.name(best.row), victims)
 
@@ -114,14 +120,13 @@ class DefaultPreemption:
         offset = cycle.random.randrange(len(rows))
         kept: dict[int, _Kept] = cycle.state.setdefault(self.name, {})
         only = _only_resources(cycle, evaluation)
-        own = cycle.pod.metadata.uid
+        # What is kept is for all pods of the shape, so not where the pod itself makes a difference.
+        own = {row for row, pods in cycle.table.nominated.items() if cycle.pod.metadata.uid in pods}
         found: list[Candidate] = []
         clean = 0
         reasons: dict[str, tuple[int, int]] = {}
         for row in (*rows[offset:], *rows[:offset]):
-            # What is kept is for all pods of the shape, so not where the pod itself makes a difference.
-            quick = only if own not in cycle.table.nominated.get(row, {}) else None
-            result = self._on_row(cycle, row, evaluation, quick, kept)
+            result = self._on_row(cycle, row, evaluation, None if row in own else only, kept)
             if isinstance(result, Candidate):
                 found.append(result)
                 clean += not result.violations
@@ -142,7 +147,7 @@ class DefaultPreemption:
         quick: NodeResourcesFit | None,
         kept: dict[int, _Kept],
     ) -> Candidate | tuple[str, ...]:
-        version, budgets = int(cycle.table.versions[row]), cycle.cluster.budgets_version
+        version, budgets = cycle.table.versions[row], cycle.cluster.budgets_version
         known = kept.get(row)
         if quick is not None and known is not None and (known.version, known.budgets) == (version, budgets):
             return known.result
@@ -167,20 +172,16 @@ def _being_preempted(pod: Pod) -> bool:
     )
 
 
-def choose(candidates: Sequence[Candidate]) -> Candidate:
-    """Choose the node that costs least.
+def _cost(victims: Sequence[Placed], violations: int) -> tuple[int, int, int, int, float]:
+    """Say what a node's victims cost.
 
-    Fewest broken budgets; then the least important most important victim; the lowest sum of priorities; the fewest
-    victims; the latest start of the most important ones.
+    Broken budgets; then the priority of the most important victim; the sum of priorities; the number of victims; how
+    early the first of the most important ones started.
     """
-
-    def cost(one: Candidate) -> tuple[int, int, int, int, float]:
-        highest = one.victims[0].shape.priority
-        starts = [start_time(placed.pod) for placed in one.victims if placed.shape.priority == highest]
-        total = sum(placed.shape.priority + _HALF_RANGE for placed in one.victims)
-        return one.violations, highest, total, len(one.victims), -min(starts)
-
-    return min(candidates, key=cost)
+    highest = victims[0].shape.priority
+    starts = [start_time(placed.pod) for placed in victims if placed.shape.priority == highest]
+    total = sum(placed.shape.priority + _HALF_RANGE for placed in victims)
+    return violations, highest, total, len(victims), -min(starts)
 
 
 def _only_resources(cycle: Cycle, evaluation: Evaluation) -> NodeResourcesFit | None:
@@ -219,7 +220,7 @@ def _split(cycle: Cycle, pods: Iterable[Placed]) -> tuple[list[Placed], list[Pla
 def _candidate(row: int, victims: list[Placed], breaking: list[Placed], others: list[Placed]) -> Candidate:
     violations = sum(one in victims for one in breaking)
     ordered = sorted(victims, key=_importance) if breaking and others else victims
-    return Candidate(row, tuple(ordered), violations)
+    return Candidate(row, tuple(ordered), violations, _cost(ordered, violations))
 
 
 def _by_resources(cycle: Cycle, row: int, lower: list[Placed], fit: NodeResourcesFit) -> Candidate | tuple[str, ...]:

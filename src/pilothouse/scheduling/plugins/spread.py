@@ -23,6 +23,7 @@ from pilothouse.scheduling.framework import (
     Refusal,
     Scope,
     Skip,
+    extremes,
 )
 from pilothouse.scheduling.nodeselectors import required_by
 from pilothouse.scheduling.podterms import NOTHING_SELECTED, PodPredicate, compile_selector, with_label_keys
@@ -117,13 +118,14 @@ class PodTopologySpread:
         return None
 
     def filter(self, cycle: Cycle, nodes: Nodes) -> Ints:
-        codes = nodes.full(0)
-        for domains in cycle.state[f"{self.name}/hard"]:
+        codes = np.zeros(0, np.int64)
+        for position, domains in enumerate(cycle.state[f"{self.name}/hard"]):
             one: Constraint = domains.constraint
             skew = domains.numbers + int(one.counts_itself) - domains.least()
             found = np.where(skew > one.max_skew, _SKEWED, 0)
             found[0] = _UNLABELLED
-            codes = np.where(codes == 0, found[nodes.label(one.key)], codes)
+            here = found[nodes.label(one.key)]
+            codes = np.where(codes == 0, here, codes) if position else here
         return codes
 
     def explain(self, cycle: Cycle, code: int) -> Refusal:
@@ -167,10 +169,7 @@ class PodTopologySpread:
     def normalize(self, cycle: Cycle, scores: Ints, feasible: Bools) -> Ints:
         del feasible
         scored: Bools = cycle.state[f"{self.name}/scored"]
-        among = scores[scored]
-        if not len(among):
-            return np.zeros_like(scores)
-        low, high = int(among.min()), int(among.max())
+        low, high = extremes(scores, scored)
         if not high:
             return np.where(scored, MAX_NODE_SCORE, 0)
         return np.where(scored, MAX_NODE_SCORE * (high + low - scores) // high, 0)
