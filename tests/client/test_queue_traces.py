@@ -98,6 +98,8 @@ class Work:
                 self.queue.forget(words[0])
             case "get":
                 return [self.queue.get_nowait() or "nothing"]
+            case "priority":
+                return [str(self.queue.priority_of(words[0]))]
             case "done":
                 self.queue.done(words[0])
             case "shut-down":

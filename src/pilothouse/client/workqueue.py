@@ -120,6 +120,8 @@ class WorkQueue(Generic[K]):
         self._max_keys = max_keys
         self._dirty: dict[K, int] = {}
         self._processing: dict[K, float] = {}
+        self._taken: dict[K, int] = {}
+        """With which priority a key was taken, where it was not 0."""
         self._lines: dict[int, _Line[K] | _FairLine[K]] = {}
         self._priorities: list[int] = []
         self._usual = self._line(0)
@@ -218,6 +220,10 @@ class WorkQueue(Generic[K]):
         """Have the limiter forget a key's failures; it stays in the queue."""
         self._limiter.forget(key)
 
+    def priority_of(self, key: K) -> int:
+        """Return the priority with which a key that is being worked on was taken, to add it again with the same one."""
+        return self._taken.get(key, 0)
+
     def num_requeues(self, key: K) -> int:
         """Return how often a key was added rate-limited since it was forgotten."""
         return self._limiter.num_requeues(key)
@@ -239,6 +245,8 @@ class WorkQueue(Generic[K]):
         began = self._processing.pop(key, None)
         if began is None:
             return
+        if self._taken:
+            self._taken.pop(key, None)
         if self._since is not None:
             self._work_time.observe(self._now() - began)
         wanted = self._dirty.get(key)
@@ -308,7 +316,9 @@ class WorkQueue(Generic[K]):
                     break
         key = line.pop()
         self._queued -= 1
-        del self._dirty[key]
+        priority = self._dirty.pop(key)
+        if priority:
+            self._taken[key] = priority
         if self._since is None:
             self._processing[key] = 0.0
         else:
