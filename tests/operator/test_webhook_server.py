@@ -90,11 +90,13 @@ async def ready(manager: Manager) -> None:
     await asyncio.wait_for(served(manager).wait_ready(), 10)
 
 
-async def until(condition: Any, seconds: float = 10.0) -> None:
-    """Wait for what other tasks do by sockets, which no fake clock drives."""
+async def until(condition: Any, seconds: float = 10.0, clock: FakeClock | None = None) -> None:
+    """Wait for what other tasks do by sockets, which no fake clock drives; one that is given goes on meanwhile."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  what is waited for has no event
+        while not condition():
             await asyncio.sleep(0.005)
+            if clock is not None:
+                clock.advance(1.0)
 
 
 @asynccontextmanager
@@ -533,16 +535,13 @@ async def test_a_directory_without_certificates_is_said_and_taken_up_when_it_has
                 (tmp_path / "ca.crt").write_bytes(authority.certificate)
                 files = str(tmp_path / "tls.crt"), str(tmp_path / "tls.key")
                 tls.write(tls.issue(authority, "a", hosts=["127.0.0.1"], server=True), *files)
-                clock.advance(60)
-                await ready(manager)
+                await until(lambda: not served(manager).problem(), clock=clock)
                 assert (await client.create(page())).spec.title
                 tls.write(tls.issue(authority, "b", hosts=["127.0.0.1"], server=True), *files)
-                clock.advance(11)
-                await until(lambda: served(manager).metrics.certificate_loads == 2)
+                await until(lambda: served(manager).metrics.certificate_loads == 2, clock=clock)
                 assert (await client.create(page("more"))).spec.title
                 (tmp_path / "tls.key").write_bytes(tls.issue(authority, "c", hosts=["x"], server=True).key)
-                clock.advance(11)
-                await until(lambda: "does not belong to the certificate" in served(manager).problem())
+                await until(lambda: "does not belong to the" in served(manager).problem(), clock=clock)
                 assert (await client.create(page("still"))).spec.title  # with what it has
         assert "webhooks cannot be called" in {line["event"] for line in lines}
         assert "PRIVATE" not in str(lines)
@@ -691,6 +690,22 @@ async def test_the_watchdog_begins_anew_what_has_died() -> None:
         for task in dying:
             task.cancel()
         await asyncio.wait(dying)
-        clock.advance(16)
+        clock.advance(61)
         await until(lambda: not served(manager).problem())
         assert all(informer.restarts == 1 for informer in served(manager)._informers)
+
+
+async def test_a_certificate_that_expired_is_said_though_it_cannot_be_renewed(tmp_path: Path) -> None:
+    clock = FakeClock(datetime.now(UTC))
+    authority = tls.make_ca("outside")
+    files = str(tmp_path / "tls.crt"), str(tmp_path / "tls.key")
+    tls.write(tls.issue(authority, "a", hosts=["127.0.0.1"], server=True, days=30), *files)
+    (tmp_path / "ca.crt").write_bytes(authority.certificate)
+    options = {"certificate_dir": str(tmp_path)}
+    async with plane_with_pages() as (_, client), operating(client, clock=clock, options=options) as manager:
+        clock.advance(29 * 86_400)
+        assert served(manager).problem() == ""
+        clock.advance(2 * 86_400)
+        assert served(manager).problem().startswith("the certificate expired at ")
+        await until(lambda: "renew tls.crt and tls.key there" in served(manager).problem(), clock=clock)
+        assert run_checks("readyz", manager._ready_checks()).status == 500

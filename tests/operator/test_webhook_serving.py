@@ -181,6 +181,7 @@ async def test_a_stop_waits_no_longer_than_it_may() -> None:
         writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         await begun.wait()
         await asyncio.wait_for(server.stop(0.05), 5)
+        assert not [task for task in asyncio.all_tasks() if "_serve" in repr(task.get_coro())]
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
         writer.close()

@@ -27,6 +27,7 @@ _TEXT: Final = "text/plain; charset=utf-8"
 _CHUNK_LINE: Final = 1_024
 _WRITE_SECONDS: Final = 10.0
 _LINGER_SECONDS: Final = 1.0
+_END_SECONDS: Final = 5.0
 
 _log = get_logger("pilothouse.operator.serving")
 
@@ -125,6 +126,7 @@ class HttpServer:
         self._busy: set[asyncio.StreamWriter] = set()
         self._idle: dict[asyncio.StreamWriter, asyncio.StreamReader] = {}
         self._quiet = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._buffered = 0
         self._stopping = False
 
@@ -166,12 +168,24 @@ class HttpServer:
                 await self._quiet.wait()
         for writer in [*self._busy, *self._idle]:
             writer.transport.abort()
+        await self._end_tasks()
         await server.wait_closed()
+
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=_END_SECONDS)
+            for task in left:
+                _log.error("does not end though it was cancelled", task=task.get_name())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._busy) + len(self._idle) >= self._limits.connections or self._stopping:
             writer.transport.abort()
             return
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  the server makes one for each connection
+        self._tasks.add(task)
         try:
             seconds = self._limits.head_seconds
             while await self._exchange(reader, writer, seconds):
@@ -181,6 +195,7 @@ class HttpServer:
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
             writer.transport.abort()
         finally:
+            self._tasks.discard(task)
             self._busy.discard(writer)
             self._idle.pop(writer, None)
             self._settle()

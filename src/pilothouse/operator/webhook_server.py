@@ -7,6 +7,7 @@ import random
 import ssl
 import tempfile
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ from pilothouse.foundation.retry import Backoff
 from pilothouse.foundation.tls import Credentials
 from pilothouse.kinds.structs import Resource, Secret
 
-from .certificates import CertificateError, fault, not_after
+from .certificates import CertificateError, not_after
 from .certificates_sources import CertificateSource, DirectoryCertificates, Material, SecretCertificates
 from .errors import BuildError
 from .serving import HttpServer, ServingLimits
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Webhooks"]
 
 _BACKOFF: Final = Backoff(base=1.0, cap=60.0, attempts=None)
-_WATCH_SECONDS: Final = 15.0
+_WATCH_SECONDS: Final = 60.0
 _WRITING: Final = "configurations are being written"
 _IDLE_SECONDS: Final = 95.0
 """A little more than Go's clients keep a connection for, so that it is they who end it."""
@@ -76,6 +77,7 @@ class Webhooks:
         self._informers: list[Informer[Any]] = []
         self._injector: Injector | None = None
         self._serving: Credentials | None = None
+        self._expires: datetime | None = None
         self._trusted = False
         self._problem = "no certificate yet"
         self._remark = ""
@@ -141,7 +143,7 @@ class Webhooks:
 
     def _watch(self) -> None:
         """Look now and then for what has died, whether or not somebody asks."""
-        self.problems()
+        self._revive()
         self._watchdog = self._clock.call_later(_WATCH_SECONDS, self._watch)
 
     async def stop(self, seconds: float) -> None:
@@ -173,21 +175,27 @@ class Webhooks:
             return "the server does not listen"
         if self._task is None or self._task.done():
             return "what keeps certificates has ended"
-        if self._serving is not None and (wrong := fault(self._serving, (), self._clock.now())):
+        if self._expires is not None and self._expires <= self._clock.now():
+            wrong = f"the certificate expired at {self._expires:%Y-%m-%dT%H:%M:%SZ}"
             return f"{wrong}; {self._problem}" if self._problem else wrong
         return self._problem
 
     def problems(self) -> list[str]:
         """Return what is not well, and begin anew what has died."""
+        found = self._revive()
+        return found + [f"webhooks: {one}" for one in (self.problem(), self._remark) if one]
+
+    def _revive(self) -> list[str]:
+        """Begin anew what has died; return what is not well with the informers."""
         found = [str(problem) for informer in self._informers for problem in informer.problems()]
         if self._task is not None and self._task.done() and self._server.is_listening:
             _log.error("what keeps certificates had ended; beginning anew", end=repr(self._task))
             self._task = asyncio.get_running_loop().create_task(self._keep(), name="webhooks")
-        return found + [f"webhooks: {one}" for one in (self.problem(), self._remark) if one]
+        return found
 
     def samples(self) -> Iterable[Sample]:
         """Return the figures of all webhooks."""
-        expiry = None if self._serving is None else not_after(self._serving.certificate).timestamp()
+        expiry = None if self._expires is None else self._expires.timestamp()
         return self.metrics.samples(expiry, ready=not self.problem())
 
     # Inside
@@ -239,9 +247,9 @@ class Webhooks:
             except tls.TlsError as error:
                 raise CertificateError(f"{self._source}: {error}; put a matching pair there") from None
             self._context.load_cert_chain(certificate, key)
-        self._serving = material.serving
+        self._serving, self._expires = material.serving, not_after(material.serving.certificate)
         self.metrics.certificate_loads += 1
-        _log.info("webhook certificate taken up", expires=not_after(material.serving.certificate).isoformat())
+        _log.info("webhook certificate taken up", expires=self._expires.isoformat())
 
     def _tell(self, problem: str) -> None:
         if problem and problem != self._problem:
