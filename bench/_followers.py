@@ -74,6 +74,8 @@ class _Task(NamedTuple):
     """Seconds until it ends, done or not, first for the start and then for the changes."""
     plural: str = "pods"
     """What is followed, in the namespace default: pods or configmaps."""
+    handles: bool = False
+    """Whether each object of the first state goes to a reconciler or handler even where no changes come."""
 
 
 def installed() -> list[str]:
@@ -94,13 +96,14 @@ def follow(  # noqa: PLR0913  each is of one kind of figure
     base: int = 0,
     limit: float = 60.0,
     plural: str = "pods",
+    handles: bool = False,
     when_ready: Callable[[], None] | None = None,
 ) -> Followed | None:
     """Run one client's program until it has seen all, or its time is up; None, the reason said, where it failed.
 
     when_ready: called once the first state is there, so that changes may begin.
     """
-    task = _Task(client, config, objects, base, changes, limit, plural)
+    task = _Task(client, config, objects, base, changes, limit, plural, handles or changes > 0)
     # Compiled modules are kept, as after any installation.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile("w+") as errors:
@@ -282,7 +285,7 @@ async def _manager(seen: _Seen, *, lean: bool) -> None:
 
 
 async def _ours(seen: _Seen, *, lean: bool = False) -> None:
-    await (_manager if seen.task.changes else _informer)(seen, lean=lean)
+    await (_manager if seen.task.handles else _informer)(seen, lean=lean)
 
 
 def _official(seen: _Seen) -> None:
@@ -382,7 +385,7 @@ async def _kopf(seen: _Seen) -> None:
 
     kopf.on.login()(login)
 
-    if seen.task.changes:
+    if seen.task.handles:
 
         async def event(annotations: Any, **_: Any) -> None:
             seen.object(annotations)
