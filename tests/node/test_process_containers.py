@@ -141,7 +141,10 @@ async def test_rights_are_few_unless_asked_for() -> None:
             await runtime.start_container(found)
             assert (await until_exited(runtime, found)).exit_code == 0, logged_lines(made, name)
         assert logged_lines(made, "plain") == ["['00000000a80425fb', '00000000a80425fb', '1', '2']", "0 0 [0]"]
-        assert logged_lines(made, "user") == ["['0000000000000000', '00000000a80425fb', '1', '2']", "1000 2000 [2000, 3000]"]
+        assert logged_lines(made, "user") == [
+            "['0000000000000000', '00000000a80425fb', '1', '2']",
+            "1000 2000 [2000, 3000]",
+        ]
         assert logged_lines(made, "none") == ["['0000000000000400', '0000000000000400', '0', '2']", "0 0 [0]"]
         own = int(
             next(line for line in Path("/proc/self/status").read_text().splitlines() if "CapBnd" in line).split()[1], 16

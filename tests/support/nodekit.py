@@ -74,16 +74,16 @@ class Place:
 
     async def end(self) -> None:
         """Remove all pods and close all runtimes; then nothing may be left."""
-        last = ProcessRuntime(self.options)
+        last = self._runtimes[-1] if self._runtimes and not self._runtimes[-1].closed else await self.runtime()
+        for found in await last.list_sandboxes():
+            await last.remove_sandbox(found.id)
+        await self.close()
+        await eventually(lambda: not leftovers(self), lambda: str(leftovers(self)))
+
+    async def close(self) -> None:
+        """Close all runtimes."""
         for runtime in self._runtimes:
             await runtime.close()
-        try:
-            await last.start()
-            for found in await last.list_sandboxes():
-                await last.remove_sandbox(found.id)
-        finally:
-            await last.close()
-        await eventually(lambda: not leftovers(self), lambda: str(leftovers(self)))
 
     def clean(self) -> None:
         """Take away what tests share: the bridge, groups and the directory."""
@@ -108,6 +108,7 @@ async def place() -> AsyncIterator[Place]:
             yield made
             await made.end()
         finally:
+            await made.close()
             made.clean()
 
 

@@ -230,7 +230,7 @@ class Keeper:
                 container.failed(outcome["error"], outcome.get("code", 128))
             else:
                 container.runs(outcome["pid"], outcome["terminal"])
-            answer(outcome)
+            answer(outcome | {"record": msgspec.to_builtins(container.record)})
             self._event(container.record)
 
         self._follow(spawned, done)

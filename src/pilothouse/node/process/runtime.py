@@ -62,6 +62,7 @@ class ProcessRuntime(Runtime):
         self._way_out = ""
         self._machine: Machine | None = None
         self._sandboxes: Sandboxes | None = None
+        self.closed = False
 
     @property
     def machine(self) -> Machine:
@@ -92,6 +93,7 @@ class ProcessRuntime(Runtime):
         await self._sandboxes.zygote.start()
 
     async def close(self) -> None:
+        self.closed = True
         if self._sandboxes is not None:
             await self._sandboxes.close()
         self._events.close()
@@ -166,7 +168,8 @@ class ProcessRuntime(Runtime):
         if pod.link is None:
             raise StartError(f'failed to start container "{name}": the sandbox is not ready')
         try:
-            await pod.link.ask("start", container=container_id)
+            answer, _ = await pod.link.ask("start", container=container_id)
+            self._all.record(pod, answer["record"])
         except Refused as error:
             # As the record has it, whether or not it came before the answer.
             if container.record.state == "Created":

@@ -99,7 +99,7 @@ class Sandboxes:
             write_pod_files(directory, config, address)
             write_file(f"{directory}/spec.json", self._spec(stored, directory, own_network=own_network))
             pod = Pod(stored, directory)
-            await self._meet(pod, await self.zygote.keeper(f"{directory}/spec.json"))
+            await self._fork(pod)
         except BaseException as error:
             await asyncio.shield(self._destroy(Pod(_nameless(sandbox_id, config, address), directory)))
             if isinstance(error, (Refused, OSError)):
@@ -179,16 +179,27 @@ class Sandboxes:
                 return
         await self._bury(pod)
 
+    async def _fork(self, pod: Pod) -> None:
+        for attempt in range(2):
+            try:
+                await self._meet(pod, await self.zygote.keeper(f"{pod.directory}/spec.json"))
+            except NotFound:
+                # The zygote died with the request in its hands; there is no keeper yet.
+                if attempt or os.path.exists(f"{pod.directory}/keeper.json"):
+                    raise
+            else:
+                return
+
     async def _meet(self, pod: Pod, sock: socket.socket, *, adopted: int = 0) -> None:
         """Make the connection to a keeper the pod's, once it is ready."""
-        link = KeeperLink(sock, lambda record: self._record(pod, record), lambda: self._lost(pod))
+        link = KeeperLink(sock, lambda record: self.record(pod, record), lambda: self._lost(pod))
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 pod.pid = adopted or await link.ready
             if adopted:
                 answer, _ = await link.ask("status")
                 for record in answer["records"]:
-                    self._record(pod, record)
+                    self.record(pod, record)
         except BaseException as error:
             link.close()
             if isinstance(error, TimeoutError):
@@ -198,7 +209,8 @@ class Sandboxes:
             raise SandboxError("the pod's keeper went away")
         pod.link = link
 
-    def _record(self, pod: Pod, data: dict[str, Any]) -> None:
+    def record(self, pod: Pod, data: dict[str, Any]) -> None:
+        """Take over what a keeper says of a container."""
         record = msgspec.convert(data, ContainerRecord)
         container = pod.containers.get(record.id)
         if container is not None and container.take(record):
