@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.kinds import status
@@ -20,6 +22,10 @@ from pilothouse.operator.webhook_handlers import Handle, RawMutation, RawValidat
 from pilothouse.operator.webhook_review import ReviewError, answer, read_review
 from support.webhookkit import Page, review
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 2) | st.text("ab", max_size=1),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text("ab", max_size=1), inner, max_size=2),
+)
 UID = "705ab4f5-6393-11e8-b7cc-42010a800002"
 PAGE: dict[str, Any] = {
     "apiVersion": "hooks.example.com/v2",
@@ -168,6 +174,19 @@ async def test_golden_answer_of_a_mutator_which_leaves_what_it_does_not_know() -
         "metadata": {**PAGE["metadata"], "labels": {"by": "ada"}},
         "spec": {**PAGE["spec"], "width": 9},
     }
+
+
+@given(
+    st.dictionaries(st.sampled_from(["a", "b/c", "~", "future"]), JSON, max_size=3),
+    st.dictionaries(st.sampled_from(["generation2", "x"]), JSON, max_size=2),
+    st.integers(0, 3),
+)
+async def test_whatever_else_an_object_has_stays(more: dict[str, Any], meta: dict[str, Any], width: int) -> None:
+    raw = {**PAGE, **more, "metadata": {**PAGE["metadata"], **meta}, "spec": {"width": width, **more}}
+    told = await answered(TypedMutation(Page, wider), review(raw))
+    labelled = {**raw["metadata"], "labels": {"by": "ada"}}
+    expected = {**raw, "metadata": labelled, "spec": {**raw["spec"], "width": 9}}
+    assert apply(raw, json.loads(base64.b64decode(told["patch"]))) == expected
 
 
 async def test_an_object_that_is_left_has_no_patch() -> None:

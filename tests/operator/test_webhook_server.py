@@ -559,7 +559,7 @@ async def test_without_rights_it_says_which_and_the_rest_of_the_operator_works()
             manager = manager_of(client, free_port())
             webhook(manager).for_(Page).defaulted_by(titled).build()
             async with manager:
-                await until(lambda: "grant get, list, watch and patch" in served(manager).problem())
+                await until(lambda: "grant get, list, watch, create and patch of mutating" in served(manager).problem())
                 assert "MutatingWebhookConfiguration pages" in served(manager).problem()
                 rule = {
                     "apiGroups": ["admissionregistration.k8s.io"],

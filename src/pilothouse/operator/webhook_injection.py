@@ -172,4 +172,5 @@ class Injector:
 
 
 def _grant(target: Target) -> str:
-    return f"grant get, list, watch and patch of {target.kind.plural} to the operator, or say configure=False"
+    verbs = "get, list, watch and patch" if target.is_there_first else "get, list, watch, create and patch"
+    return f"grant {verbs} of {target.kind.plural} to the operator, or say configure=False"
