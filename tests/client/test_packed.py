@@ -25,6 +25,7 @@ from pilothouse.kinds.labels import parse
 from pilothouse.kinds.structs import ConfigMap, ObjectMeta, Pod, Resource, decode, replace
 from pilothouse.testing import ControlPlane
 
+UNPACKED = "pilothouse_client_unpacked_objects_total{"
 OWNER = {"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": "u1", "controller": True}
 
 
@@ -241,7 +242,7 @@ async def until(holds: Callable[[], object]) -> None:
 def informer_of(line: Line, recent_bytes: int = 300, **more: Any) -> Informer[ConfigMap]:
     options = InformerOptions(recent_bytes=recent_bytes)
     lister_watcher = Client.for_transport(line).list_watch(ConfigMap)
-    return Informer(lister_watcher, options=options, metrics=Metrics(), **more)
+    return Informer(lister_watcher, options=options, **{"metrics": Metrics(), **more})
 
 
 class Told:
@@ -261,8 +262,8 @@ class Told:
 
 
 async def test_handlers_get_objects_and_who_wants_them_packed_gets_them_so() -> None:
-    line, told, light = Line(), Told(), Told()
-    informer = informer_of(line)
+    line, told, light, metrics = Line(), Told(), Told(), Metrics()
+    informer = informer_of(line, metrics=metrics)
     informer.add_handler(told)
     informer.add_packed_handler(light)
     for number in range(5):
@@ -280,6 +281,8 @@ async def test_handlers_get_objects_and_who_wants_them_packed_gets_them_so() -> 
     assert (old.data, new.data) == ({"v": "1"}, {"v": "2"})
     assert [unpacked(obj) for obj in light.events[5][1:]] == [old, new]
     assert told.events[6][1].metadata.resource_version == "11"
+    (shown,) = [line for line in metrics.exposition().decode().splitlines() if line.startswith(UNPACKED)]
+    assert float(shown.rpartition(" ")[2]) >= 3  # there is room for two
 
 
 async def test_a_resync_tells_of_one_object() -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .leaderelection import LeaderElector, LeadershipLostError, LeaseLock
     from .listwatch import ListerWatcher, ListOptions, ListResult, WatchEvent, WatchOptions
     from .objects import DeletedFinalStateUnknown, key_of, split_key
+    from .packed import Packed, of_head
     from .patches import JsonPatch, MergePatch, StrategicPatch
     from .ratelimit import RateLimiter, default_limiter
     from .recorder import ClientEventSink, EventBroadcaster, EventRecorder
@@ -75,6 +76,7 @@ __all__ = [
     "ListerWatcher",
     "MergePatch",
     "ObjectEvent",
+    "Packed",
     "QueueShutDownError",
     "RateLimiter",
     "ResourceClient",
@@ -92,6 +94,7 @@ __all__ = [
     "ignore_not_found",
     "key_of",
     "load_kubeconfig",
+    "of_head",
     "split_key",
 ]
 
@@ -113,6 +116,7 @@ _HOMES = {
     "leaderelection": "LeaderElector LeadershipLostError LeaseLock",
     "listwatch": "ListOptions ListResult ListerWatcher WatchEvent WatchOptions",
     "objects": "DeletedFinalStateUnknown key_of split_key",
+    "packed": "Packed of_head",
     "patches": "JsonPatch MergePatch StrategicPatch",
     "ratelimit": "RateLimiter default_limiter",
     "recorder": "ClientEventSink EventBroadcaster EventRecorder",

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from pilothouse.client.collector import spare_collector
 from pilothouse.client.deltaqueue import BATCH, Delta, DeltaQueue, Transform
 from pilothouse.client.indexer import Indexer, IndexFunction, Lister
 from pilothouse.client.informer_figures import informer_samples
+from pilothouse.client.informer_options import InformerOptions, Problem
 from pilothouse.client.listener import ADD, DELETE, UPDATE, EventHandler, Handlers, Listener, Notification
 from pilothouse.client.listwatch import ListerWatcher, PackingSource, WatchEvent
 from pilothouse.client.metrics import Sample, register
 from pilothouse.client.objects import DeletedFinalStateUnknown, key_of, resource_version_of
-from pilothouse.client.packed import RECENT_BYTES, Packed, Shelf
-from pilothouse.client.reflector import Reflector, Timeouts
-from pilothouse.client.reflector_core import ReflectorCore, ReflectorOptions
+from pilothouse.client.packed import Packed, Shelf
+from pilothouse.client.reflector import Reflector
+from pilothouse.client.reflector_core import ReflectorCore
 from pilothouse.foundation.clock import Clock, SystemClock, Timer
 from pilothouse.foundation.logs import get_logger
 
@@ -40,41 +40,6 @@ _END_SECONDS: Final = 5.0
 """For what handlers do when they are cancelled; it is real time, whatever the clock."""
 
 _log = get_logger("pilothouse.client.informer")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something of an informer that is not well: what, and since how many seconds, 0 if that is not known."""
-
-    informer: str
-    what: str
-    seconds: float = 0.0
-
-    def __str__(self) -> str:
-        since = f" for {self.seconds:.0f} s" if self.seconds else ""
-        return f"informer {self.informer}: {self.what}{since}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InformerOptions:
-    """How an informer behaves.
-
-    resync_seconds: how often handlers are told of every object again, from the cache; 0 is never, as in client-go. A
-    handler may ask for its own. reflector, timeouts: of the list and the watch. sync_alarm_seconds: after which a cache
-    that is not filled, or a server that cannot be reached, is a problem. handler_alarm_seconds: the same of a handler's
-    coroutine that does not return. tune_collector: pause Python's garbage collector while the first state is read, and
-    leave a cache of thousands out of its rounds; it concerns the whole process. recent_bytes: how much JSON is kept as
-    it came, with what was read of it, of the objects that were changed or read last; all others are packed. Who looks
-    at all objects again and again does so faster where all have room.
-    """
-
-    resync_seconds: float = 0.0
-    reflector: ReflectorOptions = field(default_factory=ReflectorOptions)
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    sync_alarm_seconds: float = 120.0
-    handler_alarm_seconds: float = 60.0
-    tune_collector: bool = True
-    recent_bytes: int = RECENT_BYTES
 
 
 class Informer(Generic[T]):
@@ -327,6 +292,7 @@ class Informer(Generic[T]):
             {"cluster": self.cluster, "resource": self.name},
             self._reflector,
             cached=len(self.indexer),
+            unpacked=0 if self._shelf is None else self._shelf.unpacked,
             pending=sum(listener.pending for listener in self._listeners),
             failures={"handler": handlers, "cache_function": self.user_failures, "restarts": self.restarts},
         )

@@ -12,7 +12,13 @@ __all__ = ["informer_samples"]
 
 
 def informer_samples(
-    labels: Mapping[str, str], reflector: Reflector[Any], *, cached: int, pending: int, failures: Mapping[str, int]
+    labels: Mapping[str, str],
+    reflector: Reflector[Any],
+    *,
+    cached: int,
+    unpacked: int,
+    pending: int,
+    failures: Mapping[str, int],
 ) -> Iterable[Sample]:
     """Return the values now. failures: of handlers, of the cache's functions, and restarts of tasks."""
     core = reflector.core
@@ -24,6 +30,7 @@ def informer_samples(
         ("skipped_events_total", "Events whose object does not fit the type", counts.skipped),
         ("reflector_failures_total", "Failed lists and watches that were followed by a wait", counts.failures),
         ("silent_watches_total", "Watches given up because nothing was heard", reflector.silences),
+        ("unpacked_objects_total", "Packed objects that were read; many a second want more recent_bytes", unpacked),
         ("informer_restarts_total", "Tasks of informers that had ended and were begun anew", failures["restarts"]),
         ("handler_failures_total", "Handlers of informers that raised", failures["handler"]),
         ("cache_function_failures_total", "Transforms and index functions that raised", failures["cache_function"]),

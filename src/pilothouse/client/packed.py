@@ -35,9 +35,10 @@ _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 _LEVEL: Final = 3
 _WINDOW_BITS: Final = 14
 _MEMORY: Final = 7
+"""The smallest state with which objects of 10 KB are still seen to be alike: it is copied for each."""
 _DICTIONARY: Final = 16_000
-"""Bytes of samples; deflate looks back 32 KiB."""
-_SAMPLES: Final = 1
+"""Bytes of samples; deflate looks back 16 KiB."""
+_SAMPLES: Final = 32
 _REMEMBERED: Final = 4_096
 """Different labels, and owners, that are told from equal ones; beyond, all are forgotten."""
 _LEFT: Final = -1
@@ -124,6 +125,8 @@ class Shelf(Generic[T]):
     """
 
     def __init__(self, codec: Codec[T], recent_bytes: int = RECENT_BYTES, *, managed_fields: bool = True) -> None:
+        self.unpacked = 0
+        """Objects that were read though they were deflated."""
         self._decode = codec.decode
         self._at_once = not codec.deferrable
         self._bound = recent_bytes
@@ -173,6 +176,7 @@ class Shelf(Generic[T]):
         """Read an object, and keep it with what was read of it; if only in passing, where there is room."""
         data = packed._data
         if type(data) is _Deflated:
+            self.unpacked += 1
             data = zlib.decompressobj(-_WINDOW_BITS, self._dictionary).decompress(data)
         value = self._decode(data)
         if packed._size:
@@ -248,8 +252,13 @@ class Shelf(Generic[T]):
     def _learn(self) -> None:
         """Make the dictionary, once, of samples of what is there by now."""
         raw = [packed._data for packed in self._recent if type(packed._data) is not _Deflated]
-        step = max(len(raw) // _SAMPLES, 1)
-        self._dictionary = b"".join(data[-_DICTIONARY // _SAMPLES :] for data in raw[::step][:_SAMPLES])
+        samples, size = raw[:1], len(raw[0]) if raw else 0
+        for data in raw[1 :: max(len(raw) // _SAMPLES, 1)]:
+            size += len(data)
+            if size > _DICTIONARY:
+                break
+            samples.append(data)
+        self._dictionary = b"".join(samples)[-_DICTIONARY:]
         self._deflater = zlib.compressobj(_LEVEL, zlib.DEFLATED, -_WINDOW_BITS, _MEMORY, zlib.Z_FIXED, self._dictionary)
 
 

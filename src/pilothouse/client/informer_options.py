@@ -1,0 +1,46 @@
+"""How informers behave, and what may be wrong with one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pilothouse.client.packed import RECENT_BYTES
+from pilothouse.client.reflector import Timeouts
+from pilothouse.client.reflector_options import ReflectorOptions
+
+__all__ = ["InformerOptions", "Problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something of an informer that is not well: what, and since how many seconds, 0 if that is not known."""
+
+    informer: str
+    what: str
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        since = f" for {self.seconds:.0f} s" if self.seconds else ""
+        return f"informer {self.informer}: {self.what}{since}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InformerOptions:
+    """How an informer behaves.
+
+    resync_seconds: how often handlers are told of every object again, from the cache; 0 is never, as in client-go. A
+    handler may ask for its own. reflector, timeouts: of the list and the watch. sync_alarm_seconds: after which a cache
+    that is not filled, or a server that cannot be reached, is a problem. handler_alarm_seconds: the same of a handler's
+    coroutine that does not return. tune_collector: pause Python's garbage collector while the first state is read, and
+    leave a cache of thousands out of its rounds; it concerns the whole process. recent_bytes: how much JSON is kept as
+    it came, with what was read of it, of the objects that were changed or read last; all others are packed. Who looks
+    at all objects again and again does so faster where all have room.
+    """
+
+    resync_seconds: float = 0.0
+    reflector: ReflectorOptions = field(default_factory=ReflectorOptions)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    sync_alarm_seconds: float = 120.0
+    handler_alarm_seconds: float = 60.0
+    tune_collector: bool = True
+    recent_bytes: int = RECENT_BYTES
