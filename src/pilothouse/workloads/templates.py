@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
-from pilothouse.kinds.structs import ObjectMeta, Pod, Resource, to_dict
+from pilothouse.kinds.structs import ObjectMeta, Pod, Resource, encode
 from pilothouse.kinds.structs.core_pods import PodTemplateSpec
 from pilothouse.operator.owners import owner_reference
+
+from .godump import dump
 
 __all__ = ["pod_of", "pods_prefix", "safe_encode", "template_hash"]
 
@@ -16,7 +19,8 @@ _SAFE: Final = "bcdfghjklmnpqrstvwxz2456789"
 _FNV_OFFSET: Final = 0x811C9DC5
 _FNV_PRIME: Final = 0x01000193
 _MASK: Final = 0xFFFFFFFF
-_encoder: Final = msgspec.json.Encoder(order="sorted")
+_MEMO: Final = 256
+"""Templates whose hashes are remembered."""
 
 
 def pods_prefix(owner: str) -> str:
@@ -45,18 +49,25 @@ def pod_of(template: PodTemplateSpec, owner: Resource, *, name: str = "", **meta
 
 
 def template_hash(template: PodTemplateSpec, collision_count: int | None = None) -> str:
-    """Return the hash of a template that names what is made from it.
+    """Return the hash of a template that names what is made from it: Kubernetes' own, so that nothing is made anew.
 
-    collision_count: how often a name was taken by something else. The same template gives the same hash, whatever the
-    order of its labels.
+    template: as the server has it, with its defaults. collision_count: how often a name was taken by something else.
     """
-    data = _encoder.encode(to_dict(template))
+    value = _hash_of(encode(template))
     if collision_count is not None:
-        data += collision_count.to_bytes(8, "little")
-    value = _FNV_OFFSET
+        value = _fnv1a(value, collision_count.to_bytes(8, "little"))
+    return safe_encode(str(value))
+
+
+@lru_cache(_MEMO)
+def _hash_of(template: bytes) -> int:
+    return _fnv1a(_FNV_OFFSET, dump(msgspec.json.decode(template)).encode())
+
+
+def _fnv1a(value: int, data: bytes) -> int:
     for byte in data:
         value = ((value ^ byte) * _FNV_PRIME) & _MASK
-    return safe_encode(str(value))
+    return value
 
 
 def safe_encode(text: str) -> str:
