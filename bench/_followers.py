@@ -1,8 +1,9 @@
 """Programs that follow a server's pods or ConfigMaps, one for each client and each in a process of its own.
 
 What a client does is what its users write: ours a shared informer, or a manager with a reconciler; kopf an index, or a
-handler of events; the others list into a dictionary and then watch, since they have no cache of their own. Objects
-carry their number in an annotation, so that a parent knows when each change has been seen.
+handler of events; the others list into a dictionary and then watch, since they have no cache of their own. In Go it is
+controller-runtime (`_follower.go`), which is no Python client but what all of them are compared with. Objects carry
+their number in an annotation, so that a parent knows when each change has been seen.
 
 usage: _followers.py JSON  (by `follow`; prints `ready`, then one JSON object)
 """
@@ -32,6 +33,8 @@ __all__ = ["LEAN", "MARK", "OURS", "PEERS", "Followed", "follow", "installed", "
 MARK = "bench"
 """The annotation that has an object's number."""
 OURS, LEAN = "pilothouse", "pilothouse, no managed fields"
+RUNTIME = "controller-runtime"
+"""What is in Go; a program of its own."""
 
 _GRACE_SECONDS = 30.0
 _KOPF_IDLE_SECONDS = 6.0
@@ -78,13 +81,22 @@ class _Task(NamedTuple):
     """Whether each object of the first state goes to a reconciler or handler even where no changes come."""
 
 
-def installed() -> list[str]:
-    """Return the names of the peers that are installed; what is left out is said."""
+def installed(*, build: bool) -> list[str]:
+    """Return the names of the peers that are there; what is left out is said.
+
+    build: also controller-runtime's program, where it has not been built yet.
+    """
     found = [name for name in PEERS if importlib.util.find_spec(name) is not None]
     for name in PEERS:
         if name not in found:
             note(f"{name} is not installed: left out")
-    return found
+    return [*found, RUNTIME] if _runtime(build=build) else found
+
+
+def _runtime(*, build: bool) -> str:
+    from _peers import follower  # not in the programs that are measured
+
+    return str(follower(build=build) or "")
 
 
 def follow(  # noqa: PLR0913  each is of one kind of figure
@@ -107,7 +119,8 @@ def follow(  # noqa: PLR0913  each is of one kind of figure
     # Compiled modules are kept, as after any installation.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile("w+") as errors:
-        command = [sys.executable, __file__, json.dumps(task)]
+        program = [_runtime(build=False)] if client == RUNTIME else [sys.executable, __file__]
+        command = [*program, json.dumps(task)]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment | {"KUBECONFIG": config}
         )

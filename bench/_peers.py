@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ __all__ = [
     "Pilothouse",
     "Server",
     "etcds",
+    "follower",
     "free_port",
     "go_step",
     "load_tool",
@@ -42,6 +44,8 @@ __all__ = [
 
 ETCD_VERSION = "v3.6.16"
 TOOL_VERSION = "v3.6.8"
+RUNTIME_VERSION = "v0.25.2"
+"""Of controller-runtime."""
 
 SERVE = (sys.executable, "-m", "pilothouse", "store", "serve")
 
@@ -153,14 +157,31 @@ def load_tool() -> Path | None:
     return _go_program("benchmark", TOOL_VERSION, "go.etcd.io/etcd/v3/tools/benchmark", None)
 
 
+@functools.cache
+def follower(*, build: bool) -> Path | None:
+    """Return the program that follows objects by controller-runtime, built where Go is installed; None, said, if not.
+
+    build: build it where that has not been done yet, which takes minutes.
+    """
+    source = Path(__file__).with_name("_follower.go").read_text(encoding="ascii")
+    version = f"{RUNTIME_VERSION}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+    if not build and not (CACHE / f"follower-{version}").exists():
+        note("left out: controller-runtime: it is not built yet, which a run without --quick does")
+        return None
+    return _go_program("follower", version, "sigs.k8s.io/controller-runtime", source, RUNTIME_VERSION)
+
+
 def _version(program: str) -> str:
     shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"etcd Version: (\S+)", shown)
     return found[1] if found else "unknown"
 
 
-def _go_program(name: str, version: str, package: str, source: str | None) -> Path | None:
-    """Build a Go program in a module of its own: `source`, which imports `package`, or `package` itself."""
+def _go_program(name: str, version: str, package: str, source: str | None, wanted: str = "") -> Path | None:
+    """Build a Go program in a module of its own: `source`, which imports `package`, or `package` itself.
+
+    wanted: the version of the package, where it is not the program's.
+    """
     program = CACHE / f"{name}-{version}" / name
     if program.exists():
         return program
@@ -175,7 +196,7 @@ def _go_program(name: str, version: str, package: str, source: str | None) -> Pa
         (program.parent / "main.go").write_text(source, encoding="ascii")
     steps = [
         [go, "mod", "init", "peer"],
-        [go, "get", f"{package}@{version}"],
+        [go, "get", f"{package}@{wanted or version}"],
         [go, "build", "-o", name, "." if source is not None else package],
     ]
     try:

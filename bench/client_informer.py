@@ -135,7 +135,7 @@ def main() -> None:
         config = write_config(server)
         asyncio.run(fill(config, count, 0, varied))
         ours = {client: [started(client, config, count, limit) for _ in range(rounds)] for client in kinds}
-        found = {client: started(client, config, count, limit) for client in installed()}
+        found = {client: started(client, config, count, limit) for client in installed(build=not options.quick)}
         peers = {client: one for client, one in found.items() if one is not None}
         for client, runs in ours.items():
             done = [one for one in runs if one is not None and one.complete]

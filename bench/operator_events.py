@@ -6,6 +6,8 @@ kopf calls a handler of events, with its own queue of each object and no cache. 
 call a function: neither queue nor retries. Objects are typed with us, kubernetes, kubernetes_asyncio and lightkube, and
 dictionaries with kr8s and kopf.
 
+controller-runtime is there where Go is: a manager with a reconciler, which would read protobuf but is sent JSON here.
+
 Changes of a pod that nobody has looked at yet may become one: ours merges them in the queue, and before it once 10,000
 wait for the handler. The reconciles are told beside the events. A client that is not done after some seconds is
 measured by the latest change that it had seen until then.
@@ -67,7 +69,7 @@ def starts(client: str, config: str, pods: int, limit: float) -> float | None:
     return rate
 
 
-def replayed(directory: Path, objects: int, changes: int, limit: float, rounds: int) -> None:
+def replayed(directory: Path, objects: int, changes: int, limit: float, rounds: int, peers: list[str]) -> None:
     """Measure changes that are replayed, with every client."""
     own = [found for _ in range(rounds) if (found := measure(OURS, directory, objects, changes, limit)) is not None]
     if not own:
@@ -77,14 +79,14 @@ def replayed(directory: Path, objects: int, changes: int, limit: float, rounds: 
     shared["client_microseconds"] = Spread.of([found.micros for found in own]).median
     name = f"operator events, watch to a reconciler that does nothing, {objects:,} typed pods of 2 KB"
     report(name, rates, "1/s", **shared)
-    for client in installed():
+    for client in peers:
         theirs = measure(client, directory, objects, changes, limit)
         if theirs is not None:
             told: dict[str, Any] = {"peer_calls": theirs.calls, "peer_client_microseconds": theirs.micros}
             report(name, rates, "1/s", peer=client, peer_spread=theirs.rate, **told, **shared)
 
 
-def first_states(directory: Path, pods: int, limit: float, rounds: int) -> None:
+def first_states(directory: Path, pods: int, limit: float, rounds: int, peers: list[str]) -> None:
     """Measure the first state of our server, with every client."""
     with serving(directory) as server:
         prepare(server)
@@ -94,7 +96,7 @@ def first_states(directory: Path, pods: int, limit: float, rounds: int) -> None:
         rates = Spread.of(own)
         name = f"operator start, {pods:,} typed pods of our server, each reconciled once"
         report(name, rates, "1/s", digits=0)
-        for client in installed():
+        for client in peers:
             theirs = starts(client, config, pods, limit)
             if theirs is not None:
                 report(name, rates, "1/s", peer=client, peer_spread=theirs, digits=0)
@@ -108,8 +110,9 @@ def main() -> None:
         objects, changes, pods, limit = min(objects, 100), min(changes, 2_000), min(pods, 200), min(limit, 5.0)
     rounds = 1 if options.quick else 3
     with scratch() as directory:
-        replayed(directory, objects, changes, limit, rounds)
-        first_states(directory, pods, limit, rounds)
+        peers = installed(build=not options.quick)
+        replayed(directory, objects, changes, limit, rounds, peers)
+        first_states(directory, pods, limit, rounds, peers)
 
 
 if __name__ == "__main__":

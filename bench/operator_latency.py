@@ -192,7 +192,7 @@ def main() -> None:
     if options.quick:
         objects, rate, seconds = min(objects, 100), min(rate, 300.0), 1
     changes, limit = int(rate * seconds), float(seconds + LIMIT)
-    clients = [*[OURS] * (1 if options.quick else 3), *installed()]
+    clients = [*[OURS] * (1 if options.quick else 3), *installed(build=not options.quick)]
     what = f"{rate:,.0f} changes/s of {objects:,}"
     with scratch() as directory:
         found = [
