@@ -78,10 +78,14 @@ async def fetch(source: Source, name: str) -> Fetched:
     )
 
 
-async def layout_source(image: str) -> Source:
+@asynccontextmanager
+async def layout_source(image: str) -> AsyncIterator[Source]:
     """Open a layout as a source. Raises `ImagePullError`."""
     layout, tag = await asyncio.to_thread(open_layout, image)
-    return _LayoutSource(layout, find_image(layout.index(), tag, image), image)
+    try:
+        yield _LayoutSource(layout, find_image(layout.index(), tag, image), image)
+    finally:
+        layout.close()
 
 
 @asynccontextmanager

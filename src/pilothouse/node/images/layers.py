@@ -15,7 +15,7 @@ import posixpath
 import shutil
 import stat
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, cast
 
 __all__ = ["LayerError", "Unpacking", "flatten", "open_archive", "unpack"]
@@ -61,17 +61,19 @@ class _Hashing(io.RawIOBase):
         return f"sha256:{self._hash.hexdigest()}"
 
 
-def open_archive(path: str) -> IO[bytes]:
+@contextlib.contextmanager
+def open_archive(path: str) -> Iterator[IO[bytes]]:
     """Open a layer's archive, whatever it is packed with. Raises `LayerError` for what cannot be unpacked here."""
-    file = open(path, "rb")  # noqa: SIM115  # the caller closes it
-    magic = file.read(4)
-    file.seek(0)
-    if magic[:2] == b"\x1f\x8b":
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=file))
-    if magic == b"\x28\xb5\x2f\xfd":
-        file.close()
-        raise LayerError("the layer is packed with zstd, which is not read here; push the image with gzip layers")
-    return file
+    with open(path, "rb") as file:
+        magic = file.read(4)
+        file.seek(0)
+        if magic == b"\x28\xb5\x2f\xfd":
+            raise LayerError("the layer is packed with zstd, which is not read here; push the image with gzip layers")
+        if magic[:2] != b"\x1f\x8b":
+            yield file
+            return
+        with gzip.GzipFile(fileobj=file) as plain:
+            yield cast("IO[bytes]", plain)
 
 
 class Unpacking:

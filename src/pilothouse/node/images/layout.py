@@ -28,6 +28,9 @@ class Layout(Protocol):
     def open(self, digest: str) -> IO[bytes]:
         """Open a blob. Raises `OSError`."""
 
+    def close(self) -> None:
+        """Close what is open."""
+
 
 class LayoutDirectory:
     """A layout in a directory."""
@@ -45,6 +48,9 @@ class LayoutDirectory:
             raise ValueError(f'digest "{digest}": not one')
         return open(f"{self._path}/blobs/{algorithm}/{value}", "rb")
 
+    def close(self) -> None:
+        pass
+
 
 class LayoutArchive:
     """A layout in a tar file, not compressed."""
@@ -57,6 +63,9 @@ class LayoutArchive:
 
     def open(self, digest: str) -> IO[bytes]:
         return self._member(f"blobs/{digest.replace(':', '/', 1)}")
+
+    def close(self) -> None:
+        self._tar.close()
 
     def _member(self, name: str) -> IO[bytes]:
         for spelled in (name, f"./{name}"):

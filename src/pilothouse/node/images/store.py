@@ -124,7 +124,8 @@ class ImageStore(ImageService):
         async with self._locks.setdefault(name, asyncio.Lock()):
             try:
                 if is_local(image):
-                    return await self._take(name, await layout_source(image))
+                    async with layout_source(image) as source:
+                        return await self._take(name, source)
                 registry = parse(image)
                 insecure = registry.registry in self._options.insecure_registries
                 async with registry_source(registry, auth, insecure=insecure) as source:
@@ -137,7 +138,8 @@ class ImageStore(ImageService):
 
         Raises `ImagePullError`, `InvalidImageName`.
         """
-        return await self._take(str(parse(name)), await layout_source(image))
+        async with layout_source(image) as source:
+            return await self._take(str(parse(name)), source)
 
     async def list(self) -> Sequence[ImageStatus]:
         return [_status(image) for image in self._images.values()]
