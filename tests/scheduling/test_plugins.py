@@ -50,7 +50,10 @@ def test_only_so_many_pods_are_on_a_node() -> None:
 def test_an_init_container_counts_as_far_as_it_needs_more_and_a_sidecar_for_good() -> None:
     half = {"resources": {"requests": {"cpu": "500m"}}}
     two = {"resources": {"requests": {"cpu": "2"}}}
-    spec = {"containers": [container(**half)], "initContainers": [{"name": "init", "image": "i", **two}]}
+    spec: dict[str, Any] = {
+        "containers": [container(**half)],
+        "initContainers": [{"name": "init", "image": "i", **two}],
+    }
     scene = Scene(node("n1"))
     assert scene.where(pod("a", **spec)) == "n1"
     assert scene.where(pod("b", {"cpu": "2"})) == "n1"

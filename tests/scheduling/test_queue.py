@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.kinds.structs import Pod, replace
 from pilothouse.scheduling.events import Action, ClusterEvent, Hint, Interest, Kind
-from pilothouse.scheduling.framework import Reject
+from pilothouse.scheduling.framework import PreEnqueuePlugin, Reject
 from pilothouse.scheduling.plugins.simple import PrioritySort, SchedulingGates
 from pilothouse.scheduling.queue import Queue
 
@@ -192,13 +192,13 @@ def test_too_many_events_have_a_pod_tried_again() -> None:
 
 def test_a_gate_that_opens_may_be_followed_by_another() -> None:
     class Second:
-        name = "Second"
+        name: ClassVar[str] = "Second"
 
         def pre_enqueue(self, waiting: Pod) -> Reject | None:
             return Reject("not yet") if "wait" in waiting.metadata.labels else None
 
     clock = FakeClock()
-    gates = {"default-scheduler": [SchedulingGates(), Second()]}
+    gates: dict[str, list[PreEnqueuePlugin]] = {"default-scheduler": [SchedulingGates(), Second()]}
     queue = Queue(clock.monotonic, PrioritySort().sort_key, hints=HINTS, gates=gates)
     first = pod("a", schedulingGates=[{"name": "g"}], labels={"wait": "yes"})
     assert queue.add(first).gate == "SchedulingGates"

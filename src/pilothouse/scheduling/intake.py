@@ -32,7 +32,9 @@ from .events import Action, ClusterEvent, Kind, node_changes, pod_changes
 from .framework import Cycle
 from .profile import Profile
 from .queue import Queue, Queued
+from .shapes import PodShape
 from .storage import claim_key
+from .trimming import trimmed
 
 __all__ = ["Assumed", "Intake", "placed_on"]
 
@@ -67,7 +69,9 @@ class Intake:
         self.queue: Final = queue
         self.cluster: Final = Cluster()
         self._pods: dict[str, Pod] = {}
-        """Pods as they were last told, by uid."""
+        """Pods as they were last told, without what does not matter, by uid."""
+        self._shapes: dict[str, PodShape] = {}
+        """Their shapes."""
         self._assumed: dict[str, Assumed] = {}
         self._nominations: dict[str, str] = {}
         """Nodes nominated for pods, by uid."""
@@ -132,7 +136,8 @@ class Intake:
             if old is not None:
                 self._remove_pod(pod)
             return
-        self._pods[uid] = pod
+        shape = self._shapes[uid] = self.cluster.shapes.of(pod)
+        self._pods[uid] = pod = trimmed(pod, shape)
         if pod.spec.node_name:
             self._assigned(old, pod)
         elif uid in self._assumed:
@@ -151,7 +156,7 @@ class Intake:
             # What was decided has come true; the shape of the pod as it was tried is its shape still.
             placed.pod, placed.assumed = pod, False
         else:
-            self.cluster.table.place(pod, self.cluster.shapes.of(pod), pod.spec.node_name)
+            self.cluster.table.place(pod, self._shapes[uid], pod.spec.node_name)
         if old is None or not known:
             self.queue.event(ClusterEvent(Kind.ASSIGNED_POD, Action.ADD), None, pod)
             return
@@ -169,11 +174,12 @@ class Intake:
         if nominated and self._nominations.get(uid) != nominated:
             self._withdraw(uid)
             self._nominations[uid] = nominated
-            self.cluster.table.nominate(uid, self.cluster.shapes.of(pod), nominated)
+            self.cluster.table.nominate(uid, self._shapes[uid], nominated)
 
     def _remove_pod(self, pod: Pod) -> None:
         uid = pod.metadata.uid
         old = self._pods.pop(uid, pod)
+        self._shapes.pop(uid, None)
         nominated = self._nominations.get(uid)
         self._withdraw(uid)
         self.queue.delete(uid)

@@ -147,7 +147,7 @@ class Scheduler(Intake):
         if not len(self.cluster.table):
             self.queue.requeue(queued)
             return Failed(pod, _NO_NODES)
-        shape = self.cluster.shapes.of(pod)
+        shape = self._shapes[queued.uid]
         evaluation = self._evaluation(profile, shape)
         cycle = Cycle(pod, shape, self.cluster, self._random, evaluation.state)
         row = self._own_node(cycle, evaluation)

@@ -13,10 +13,11 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from pilothouse.kinds.structs import OwnerReference, Pod
+from pilothouse.kinds.structs import Container, ContainerStatus, OwnerReference, Pod
 
 from .podterms import PodTerm, term_of
 from .requests import CPU, EPHEMERAL, MEMORY, Demand, demand_of, is_scalar
+from .trimming import without_details
 
 __all__ = ["HostPort", "PodShape", "Shapes", "WeightedTerm", "claims_of", "controller_of", "image_name", "priority_of"]
 
@@ -78,6 +79,15 @@ def _claims(pod: Pod) -> list[Any]:
     return found
 
 
+def _container(one: Container) -> tuple[Any, ...]:
+    ports = [(port.host_ip, port.protocol, port.host_port) for port in one.ports if port.host_port]
+    return one.name, one.image, one.resources.requests, ports
+
+
+def _given(one: ContainerStatus) -> tuple[Any, ...]:
+    return one.name, one.resources and one.resources.requests, one.allocated_resources
+
+
 def _key(pod: Pod) -> bytes:
     spec, meta = pod.spec, pod.metadata
     owner = controller_of(pod)
@@ -86,14 +96,8 @@ def _key(pod: Pod) -> bytes:
             meta.namespace,
             meta.labels,
             owner and (owner.api_version, owner.kind, owner.name),
-            [
-                (one.image, one.resources.requests, [(p.host_ip, p.protocol, p.host_port) for p in one.ports])
-                for one in spec.containers
-            ],
-            [
-                (one.image, one.resources.requests, one.restart_policy, [(p.host_ip, p.host_port) for p in one.ports])
-                for one in spec.init_containers
-            ],
+            [_container(one) for one in spec.containers],
+            [(_container(one), one.restart_policy) for one in spec.init_containers],
             spec.overhead,
             spec.resources,
             spec.node_selector,
@@ -103,10 +107,10 @@ def _key(pod: Pod) -> bytes:
             spec.priority,
             spec.preemption_policy,
             spec.scheduler_name,
-            spec.host_network,
             spec.volumes and _claims(pod),
             # What a running pod was given counts for as long as it is being resized.
-            [(one.name, one.resources, one.allocated_resources) for one in pod.status.container_statuses],
+            [_given(one) for one in pod.status.container_statuses],
+            [_given(one) for one in pod.status.init_container_statuses],
             pod.status.resources,
             any(one.type == "PodResizePending" for one in pod.status.conditions),
         )
@@ -114,7 +118,7 @@ def _key(pod: Pod) -> bytes:
 
 
 class PodShape:
-    """A pod without its name. `pod` is one of those that have the shape; shapes are equal only to themselves."""
+    """A pod without what is its own. `pod` is the first that had the shape; shapes are equal only to themselves."""
 
     def __init__(self, pod: Pod) -> None:
         self.pod: Final = pod
@@ -213,5 +217,5 @@ class Shapes:
         key = _key(pod)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = PodShape(pod)
+            found = self._known[key] = PodShape(without_details(pod))
         return found
