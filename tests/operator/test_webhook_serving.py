@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -211,7 +212,26 @@ async def test_plain_functions_and_coroutines_are_called() -> None:
         await runner.call(lambda: 1 / 0)
     with pytest.raises(RuntimeError, match="StopIteration"):
         await runner.call(next, iter(()))
+    for function in (sys.exit, exits):
+        with pytest.raises(RuntimeError, match=r"it called exit\(3\)"):
+            await runner.call(function, 3)
+    with pytest.raises(RuntimeError, match="KeyboardInterrupt"):
+        await runner.call(interrupted)
+    with pytest.raises(RuntimeError, match="it was cancelled from within"):
+        await runner.within(9.0, cancelled())
     assert runner.busy == 0
+
+
+async def exits(code: int) -> None:
+    sys.exit(code)
+
+
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+async def cancelled() -> None:
+    raise asyncio.CancelledError
 
 
 async def test_what_blocks_is_given_up_and_how_many_threads_there_are_is_bounded() -> None:

@@ -42,10 +42,14 @@ class Runner:
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function or coroutine function and return its result. Raises Overloaded, and what it raises."""
-        if _is_async(function):
-            return await function(*arguments)
-        found = await self._on_thread(function, arguments)
-        return await found if inspect.isawaitable(found) else found
+        try:
+            if _is_async(function):
+                return await function(*arguments)
+            found = await self._on_thread(function, arguments)
+            return await found if inspect.isawaitable(found) else found
+        except SystemExit as error:
+            # On its way up it would end the event loop, and with it the whole operator.
+            raise RuntimeError(f"it called exit({error.code!r})") from error
 
     async def within(self, seconds: float, work: Coroutine[Any, Any, T]) -> T:
         """Await something for so long at most; it is given up even if it does not end when cancelled.
@@ -64,6 +68,8 @@ class Runner:
             await asyncio.wait([task, late], return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 raise Late
+            if task.cancelled():
+                raise RuntimeError("it was cancelled from within")
             return task.result()
         finally:
             timer.cancel()
@@ -88,7 +94,8 @@ class Runner:
             if error is None:
                 future.set_result(result)
             else:
-                future.set_exception(RuntimeError(repr(error)) if isinstance(error, StopIteration) else error)
+                fits = isinstance(error, Exception | SystemExit) and not isinstance(error, StopIteration)
+                future.set_exception(error if fits else RuntimeError(repr(error)))
 
         def work() -> None:
             result, failed = None, None
