@@ -30,7 +30,7 @@ from _kit import Spread, arguments, note, report, scratch
 from client_informer import varied
 from client_list import fill
 
-OBJECTS, CHANGES, PODS, LIMIT = 1_000, 200_000, 5_000, 15.0
+OBJECTS, CHANGES, PODS, LIMIT = 1_000, 150_000, 5_000, 10.0
 
 
 class Measured(NamedTuple):
@@ -59,14 +59,14 @@ def measure(client: str, directory: Path, objects: int, changes: int, limit: flo
     return measured
 
 
-def starts(client: str, config: str, pods: int, limit: float) -> float | None:
-    """Return the pods a second of our server that a client has handled from its first call on."""
+def starts(client: str, config: str, pods: int, limit: float) -> tuple[float, bool] | None:
+    """Return the pods a second of our server that a client has handled from its first call on, and whether all."""
     found = follow(client, config, pods, limit=limit, handles=True)
     if found is None:
         return None
     rate = found.objects / found.seconds
     note(f"{client}: {found.objects:,} pods of our server in {found.seconds:.2f} s, {found.cpu:.2f} s of its own")
-    return rate
+    return rate, found.complete
 
 
 def replayed(directory: Path, objects: int, changes: int, limit: float, rounds: int, peers: list[str]) -> None:
@@ -92,14 +92,15 @@ def first_states(directory: Path, pods: int, limit: float, rounds: int, peers: l
         prepare(server)
         config = write_config(server)
         asyncio.run(fill(config, pods, 0, varied))
-        own = [rate for _ in range(rounds) if (rate := starts(OURS, config, pods, limit)) is not None]
-        rates = Spread.of(own)
+        own = [found for _ in range(rounds) if (found := starts(OURS, config, pods, limit)) is not None]
+        rates = Spread.of([rate for rate, _ in own])
         name = f"operator start, {pods:,} typed pods of our server, each reconciled once"
         report(name, rates, "1/s", digits=0)
         for client in peers:
             theirs = starts(client, config, pods, limit)
             if theirs is not None:
-                report(name, rates, "1/s", peer=client, peer_spread=theirs, digits=0)
+                rate, complete = theirs
+                report(name, rates, "1/s", peer=client, peer_spread=rate, digits=0, peer_complete=complete)
 
 
 def main() -> None:
@@ -112,7 +113,7 @@ def main() -> None:
     with scratch() as directory:
         peers = installed(build=not options.quick)
         replayed(directory, objects, changes, limit, rounds, peers)
-        first_states(directory, pods, limit, rounds, peers)
+        first_states(directory, pods, 2 * limit, rounds, peers)
 
 
 if __name__ == "__main__":
