@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pilothouse.client import Client, ignore_not_found
 from pilothouse.client.deletion import Propagation
+from pilothouse.client.patches import Patch
 from pilothouse.client.recorder import EventRecorder
 from pilothouse.foundation.clock import Clock
 from pilothouse.kinds.structs import Resource, Struct, to_dict
@@ -107,7 +108,7 @@ class Context:
         """Replace an object's status; return it as it is then. Raises as `update`."""
         return self._wrote(await self.client.update_status(obj))
 
-    async def patch(self, obj: R, patch: Mapping[str, Any] | list[Any], **options: Any) -> R:
+    async def patch(self, obj: R, patch: Patch, **options: Any) -> R:
         """Change an object by a patch, see `Client.patch`; return it as it is then. Raises ApiStatus and OSError."""
         namespace = obj.metadata.namespace or None
         return self._wrote(await self.client.patch(type(obj), obj.metadata.name, patch, namespace, **options))

@@ -8,12 +8,14 @@ from typing import Final
 from pilothouse.operator import Manager
 
 from .reconcilers.deployment import add_deployments
+from .reconcilers.job import add_jobs
 from .reconcilers.replicaset import add_replicasets, add_replicationcontrollers
 
 __all__ = ["CONTROLLERS", "add_controllers"]
 
 CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
     "deployment-controller": add_deployments,
+    "job-controller": add_jobs,
     "replicaset-controller": add_replicasets,
     "replicationcontroller-controller": add_replicationcontrollers,
 }

@@ -26,17 +26,20 @@ BURST: Final = 500
 _NAMESPACE_ENDING: Final = "NamespaceTerminating"
 
 
-async def claimed(context: Context, owner: Resource, selector: Selector, objects: Iterable[R]) -> list[R]:
+async def claimed(
+    context: Context, owner: Resource, selector: Selector, objects: Iterable[R], finalizer: str = ""
+) -> list[R]:
     """Return which objects are the owner's, having taken in orphans that fit and let go those that fit no more.
 
-    objects: of the owner's namespace, those it controls and those that nobody does. Raises ApiStatus and OSError.
+    objects: of the owner's namespace, those it controls and those that nobody does. finalizer: given to those taken in
+    and taken from those let go. Raises ApiStatus and OSError.
     """
     found = claim(owner, selector, objects)
     if found.adopt and not await _may_adopt(context, owner):
         found.adopt.clear()
-    adopted = [await _adopt(context, owner, obj) for obj in found.adopt]
+    adopted = [await _adopt(context, owner, obj, finalizer) for obj in found.adopt]
     for obj in found.release:
-        await ignore_not_found(_release(context, owner, obj))
+        await ignore_not_found(_release(context, owner, obj, finalizer))
     return [*found.kept, *(obj for obj in adopted if obj is not None)]
 
 
@@ -102,15 +105,20 @@ async def _may_adopt(context: Context, owner: R) -> bool:
     return fresh.metadata.uid == owner.metadata.uid and fresh.metadata.deletion_timestamp is None
 
 
-async def _adopt(context: Context, owner: Resource, obj: R) -> R | None:
+async def _adopt(context: Context, owner: Resource, obj: R, finalizer: str) -> R | None:
     reference: dict[str, Any] = to_dict(owner_reference(owner))
-    patch = {"metadata": {"ownerReferences": [*_references(obj), reference], "uid": obj.metadata.uid}}
-    return await ignore_not_found(context.patch(obj, patch))
+    metadata: dict[str, Any] = {"ownerReferences": [*_references(obj), reference], "uid": obj.metadata.uid}
+    if finalizer and finalizer not in obj.metadata.finalizers:
+        metadata["finalizers"] = [*obj.metadata.finalizers, finalizer]
+    return await ignore_not_found(context.patch(obj, {"metadata": metadata}))
 
 
-async def _release(context: Context, owner: Resource, obj: Resource) -> None:
+async def _release(context: Context, owner: Resource, obj: Resource, finalizer: str) -> None:
     others = [found for found in _references(obj) if found["uid"] != owner.metadata.uid]
-    await context.patch(obj, {"metadata": {"ownerReferences": others or None, "uid": obj.metadata.uid}})
+    metadata: dict[str, Any] = {"ownerReferences": others or None, "uid": obj.metadata.uid}
+    if finalizer in obj.metadata.finalizers:
+        metadata["finalizers"] = [found for found in obj.metadata.finalizers if found != finalizer] or None
+    await context.patch(obj, {"metadata": metadata})
 
 
 def _references(obj: Resource) -> list[dict[str, Any]]:
