@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -24,8 +24,10 @@ class Claim(Generic[R]):
     release: list[R] = field(default_factory=list)
 
 
-def claim(owner: Resource, selector: Selector, objects: Iterable[R]) -> Claim[R]:
-    """Sort objects of the owner's namespace by its selector.
+def claim(
+    owner: Resource, selector: Selector, objects: Iterable[R], *, also: Callable[[R], bool] | None = None
+) -> Claim[R]:
+    """Sort objects of the owner's namespace by its selector. also: what has to be so besides.
 
     An owner that is being deleted adopts nothing and releases nothing; an object that is being deleted is not adopted.
     """
@@ -33,7 +35,7 @@ def claim(owner: Resource, selector: Selector, objects: Iterable[R]) -> Claim[R]
     deleting = owner.metadata.deletion_timestamp is not None
     for obj in objects:
         controller = controller_of(obj)
-        fits = selector.matches(obj.metadata.labels)
+        fits = selector.matches(obj.metadata.labels) and (also is None or also(obj))
         if controller is not None:
             if controller.uid != owner.metadata.uid:
                 continue

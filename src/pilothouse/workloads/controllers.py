@@ -10,6 +10,7 @@ from pilothouse.operator import Manager
 from .reconcilers.deployment import add_deployments
 from .reconcilers.job import add_jobs
 from .reconcilers.replicaset import add_replicasets, add_replicationcontrollers
+from .reconcilers.statefulset import add_statefulsets
 
 __all__ = ["CONTROLLERS", "add_controllers"]
 
@@ -18,6 +19,7 @@ CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
     "job-controller": add_jobs,
     "replicaset-controller": add_replicasets,
     "replicationcontroller-controller": add_replicationcontrollers,
+    "statefulset-controller": add_statefulsets,
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pilothouse.kinds.quantity import canonical
+from pilothouse.kinds.quantity import QuantityError, canonical
 
 __all__ = ["dump"]
 
@@ -32,7 +32,10 @@ _Writer = Callable[[Any], str]
 
 
 def dump(template: Mapping[str, Any]) -> str:
-    """Give the text for a template as JSON decodes it; quantities and fields as the server stores them."""
+    """Give the text for a template as JSON decodes it; quantities and fields as the server stores them.
+
+    Raises QuantityError.
+    """
     return f"(v1.{_ROOT}){_writer('=' + _ROOT)(template)}"
 
 
@@ -110,7 +113,8 @@ def _time(_: Any) -> str:
 def _quantity(value: Any) -> str:
     text = canonical(str(value or 0))
     found = _QUANTITY(text)
-    assert found is not None  # of a canonical text
+    if found is None:
+        raise QuantityError(f"quantity {text!r} is in no notation")
     sign, whole, part, suffix, exponent = found[1], found[2], found[3] or "", found[4], found[5]
     binary = suffix in _BINARY
     power = _BINARY[suffix] if binary else int(exponent) if exponent else _DECIMAL[suffix]
@@ -158,7 +162,8 @@ def _decimal(number: int, places: int, power: int, *, binary: bool) -> str:
 
 def _amount(number: int, scale: int, decimal: str, text: str, form: str) -> str:
     whole = f"i:(resource.int64Amount){{value:(int64){number} scale:(resource.Scale){scale}}}"
-    return f"{{{whole} d:(resource.infDecAmount){{Dec:(*inf.Dec){decimal}}} s:(string){text} Format:(resource.Format){form}}}"
+    exact = f"d:(resource.infDecAmount){{Dec:(*inf.Dec){decimal}}}"
+    return f"{{{whole} {exact} s:(string){text} Format:(resource.Format){form}}}"
 
 
 _CONTAINERS: Final = {"*": _pointer, "[": _list, "m": _map}

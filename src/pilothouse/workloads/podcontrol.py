@@ -27,14 +27,20 @@ _NAMESPACE_ENDING: Final = "NamespaceTerminating"
 
 
 async def claimed(
-    context: Context, owner: Resource, selector: Selector, objects: Iterable[R], finalizer: str = ""
+    context: Context,
+    owner: Resource,
+    selector: Selector,
+    objects: Iterable[R],
+    finalizer: str = "",
+    *,
+    also: Callable[[R], bool] | None = None,
 ) -> list[R]:
     """Return which objects are the owner's, having taken in orphans that fit and let go those that fit no more.
 
     objects: of the owner's namespace, those it controls and those that nobody does. finalizer: given to those taken in
-    and taken from those let go. Raises ApiStatus and OSError.
+    and taken from those let go. also: what has to be so of one that fits besides. Raises ApiStatus and OSError.
     """
-    found = claim(owner, selector, objects)
+    found = claim(owner, selector, objects, also=also)
     if found.adopt and not await _may_adopt(context, owner):
         found.adopt.clear()
     adopted = [await _adopt(context, owner, obj, finalizer) for obj in found.adopt]
