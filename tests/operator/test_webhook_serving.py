@@ -144,6 +144,37 @@ async def test_slow_and_silent_clients_are_dropped_and_too_many_refused() -> Non
         assert (await asked(server, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"))[0] == 200
 
 
+async def test_the_longest_idle_makes_room_and_busy_ones_do_not() -> None:
+    gate = asyncio.Event()
+
+    async def waits(request: HttpRequest) -> Page:
+        if request.query:
+            await gate.wait()
+        return await echo(request)
+
+    async with serving(waits) as server:
+        streams = [await opened(server) for _ in range(3)]
+        for reader, writer in streams:
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await answer_of(reader))[1] == "keep-alive"
+        streams.append(await opened(server))
+        assert await asyncio.wait_for(streams[0][0].read(), 5) == b""
+        for reader, writer in streams[1:]:
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await answer_of(reader))[1] == "keep-alive"
+        for _, writer in streams[1:]:
+            writer.write(b"GET /?wait HTTP/1.1\r\nhost: x\r\n\r\n")
+        await asyncio.sleep(0.05)
+        late = await opened(server)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(late[0].read(), 5) == b""
+        gate.set()
+        for reader, _ in streams[1:]:
+            assert (await answer_of(reader))[0] == 200
+        for _, writer in (*streams, late):
+            writer.close()
+
+
 async def test_a_stop_answers_what_goes_on_and_ends_the_idle() -> None:
     gate, begun = asyncio.Event(), asyncio.Event()
 

@@ -171,6 +171,15 @@ class HttpServer:
         await self._end_tasks()
         await server.wait_closed()
 
+    def _has_room(self) -> bool:
+        """Whether another connection may come; the one that is idle for longest makes room for it."""
+        if len(self._busy) + len(self._idle) < self._limits.connections:
+            return True
+        if not self._idle:
+            return False
+        self._idle.pop(next(iter(self._idle))).feed_eof()
+        return True
+
     async def _end_tasks(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -180,16 +189,17 @@ class HttpServer:
                 _log.error("does not end though it was cancelled", task=task.get_name())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._busy) + len(self._idle) >= self._limits.connections or self._stopping:
+        if not self._has_room() or self._stopping:
             writer.transport.abort()
             return
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  the server makes one for each connection
         self._tasks.add(task)
         try:
-            seconds = self._limits.head_seconds
+            # Clients may dial before they have something to ask, so the first request may be as late as the others.
+            seconds = self._limits.idle_seconds or self._limits.head_seconds
             while await self._exchange(reader, writer, seconds):
-                seconds = self._limits.idle_seconds
+                pass
             writer.close()
             await writer.wait_closed()
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
@@ -211,7 +221,7 @@ class HttpServer:
         async with asyncio.timeout(seconds):
             first = await reader.readexactly(1)
         self._busy.add(writer)
-        del self._idle[writer]
+        self._idle.pop(writer, None)
         held = _Held()
         try:
             request, keep = await self._read(first, reader, writer, held)
