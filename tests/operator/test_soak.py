@@ -2,7 +2,7 @@
 
 The caches are what the server has, every object was reconciled as it is, no task and no memory has grown. The server is
 a process of its own, killed and begun anew; it and the operators take six tenths of a processor, so that other tests
-have room. PILOTHOUSE_SOAK_SECONDS is the length of the long run, an hour by default.
+have room. PILOTHOUSE_SOAK_SECONDS is the length of the long run, ten minutes by default; 3600 is an hour.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -28,6 +29,7 @@ from pilothouse.client.errors import ClientError
 from pilothouse.client.factory import CacheSyncError
 from pilothouse.client.informer import InformerOptions
 from pilothouse.client.leaderelection import LeadershipLostError
+from pilothouse.client.objects import key_of, resource_version_of
 from pilothouse.client.reflector_core import ReflectorOptions
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.foundation.retry import Backoff
@@ -42,8 +44,19 @@ ELECTION = ElectionOptions(lease_seconds=4, renew_seconds=3, retry_seconds=0.4)
 SHARE = 0.5
 """Of a processor that this process may take, on the average."""
 GROWTH = 1.10
-"""How much more memory there may be at the end than after the first round, which fills caches and pools."""
-SLACK_BYTES = 32 << 20
+"""How much more may be in use at the end than after the first round, which fills caches and pools."""
+SLACK_BYTES = 8 << 20
+RESIDENT_GROWTH = 1.30
+"""The same of what is resident, which also depends on what happened at once."""
+
+
+class Sample(NamedTuple):
+    """What is in use at one moment."""
+
+    resident: int
+    in_use: int
+    blocks: int
+    tasks: Counter[str]
 
 
 @dataclass
@@ -160,6 +173,8 @@ async def churn(world: World, source: random.Random, objects: int, pace: Pace) -
                 match source.randrange(6):
                     case 0:
                         await client.delete(ConfigMap, name, "default")
+                        if source.random() < 0.9:  # else there were fewer and fewer
+                            await client.create(made)
                     case 1:
                         await client.apply(made, force=True)
                     case _:
@@ -208,34 +223,29 @@ async def settled(world: World, replicas: list[Replica], seconds: float = 60.0) 
     """Wait until caches are what the server has and each object was reconciled as it is; return their number."""
     async with Client.from_config(world.server.config()) as direct, asyncio.timeout(seconds):
         while True:
-            truth = {
-                str(Request.of(one)): one.metadata.resource_version
-                for one in await direct.list_all(ConfigMap, "default")
-            }
+            heads = direct.metadata_of(ConfigMap)
+            truth = {key_of(one): resource_version_of(one) async for one in heads.list("default")}
             managers = [one.manager for one in replicas]
             if all(manager is not None and cached(manager) == truth for manager in managers) and all(
                 world.seen.get(key) == version for key, version in truth.items()
             ):
                 return len(truth)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1)
 
 
 def cached(manager: Manager) -> dict[str, str]:
     informer = manager.known(ConfigMap)
     assert informer is not None
-    return {str(Request.of(one)): one.metadata.resource_version for one in informer.indexer.list()}
+    return {key: resource_version_of(one) for key, one in informer.indexer.entries.items()}
 
 
-async def sampled(replicas: list[Replica]) -> tuple[int, int, Counter[str]]:
-    """Measure when all is at rest, and after all that is cached was read: objects may be read when they are wanted."""
+async def sampled(replicas: list[Replica]) -> Sample:
+    """Measure when the caches are filled and the queues are short."""
     await settled_under_churn(replicas)
     async with asyncio.timeout(60):
         while not all(map(idle, replicas)):  # noqa: ASYNC110  no event
             await asyncio.sleep(0.1)
-    for one in replicas:
-        if one.manager is not None:
-            cached(one.manager)
-    return *memory(), tasks()
+    return Sample(*memory(), tasks())
 
 
 def idle(replica: Replica) -> bool:
@@ -248,14 +258,31 @@ def tasks() -> Counter[str]:
     return Counter({kind: count for kind, count in kinds.items() if not kind.startswith("Task-")})
 
 
-def memory() -> tuple[int, int]:
-    """Return the bytes that are resident once all that is free was given back, and the blocks that Python uses."""
+_MALLINFO = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "used", "free", "keep")
+
+
+class _Malloc(ctypes.Structure):
+    """What mallinfo2 of glibc returns."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in _MALLINFO]
+
+
+def memory() -> tuple[int, int, int]:
+    """Return the bytes that are resident, those that C code has in use, and the blocks that Python has in use.
+
+    What is resident depends on the largest heap there ever was and on how it is strewn; the others are exact.
+    """
     gc.unfreeze()
     gc.collect()
-    with suppress(OSError, AttributeError):  # where the C library has no such thing
-        ctypes.CDLL(None).malloc_trim(0)
+    library = ctypes.CDLL(None)
+    in_use = 0
+    with suppress(AttributeError):  # where the C library has no such thing
+        library.malloc_trim(0)
+        library.mallinfo2.restype = _Malloc
+        told = library.mallinfo2()
+        in_use = told.used + told.hblkhd
     resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return resident, sys.getallocatedblocks()
+    return resident, in_use, sys.getallocatedblocks()
 
 
 async def soak(directory: Path, seconds: float, objects: int, pause: float) -> dict[str, object]:
@@ -267,7 +294,7 @@ async def soak(directory: Path, seconds: float, objects: int, pause: float) -> d
         replicas = [Replica(world, name) for name in ("a", "b")]
         writers = [asyncio.create_task(churn(world, source, objects, pace)) for _ in range(4)]
         filled, turn = time.monotonic() - began, 0
-        samples: list[tuple[int, int, Counter[str]]] = []
+        samples: list[Sample] = []
         try:
             await settled_under_churn(replicas)
             while time.monotonic() - began < seconds or turn <= len(EVENTS):
@@ -301,8 +328,9 @@ async def soak(directory: Path, seconds: float, objects: int, pause: float) -> d
             "turns": sum(one.turns for one in replicas),
             "lost_leases": sum(len(one.failures) for one in replicas),
             "share": round(pace.share, 2),
-            "resident_mb": [round(sample[0] / 1e6) for sample in samples],
-            "blocks": [sample[1] for sample in samples],
+            "resident_mb": [round(sample.resident / 1e6) for sample in samples],
+            "in_use_mb": [round(sample.in_use / 1e6) for sample in samples],
+            "kilo_blocks": [round(sample.blocks / 1e3) for sample in samples],
         }
         print(f"\nsoak: {figures}")
         check(replicas, samples)
@@ -321,29 +349,28 @@ def well(replica: Replica) -> bool:
     return informer is not None and informer.has_synced and informer.core.phase == "watching"
 
 
-def check(replicas: list[Replica], samples: list[tuple[int, int, Counter[str]]]) -> None:
+def check(replicas: list[Replica], samples: list[Sample]) -> None:
     """Check that nothing has grown, and that no watcher had to be begun anew."""
-    (resident, blocks, running), (last_resident, last_blocks, last_running) = samples[1], samples[-1]
-    assert last_resident <= resident * GROWTH + SLACK_BYTES, samples
-    assert last_blocks <= blocks * GROWTH, samples
-    assert last_running["informer"] == running["informer"] == 2
-    assert last_running["handler"] == running["handler"]
-    assert last_running["controller"] == running["controller"] == 2
-    assert sum(last_running.values()) <= sum(running.values()) + 2, (running, last_running)
+    early, last = samples[1], samples[-1]
+    assert last.blocks <= early.blocks * GROWTH
+    assert last.in_use <= early.in_use * GROWTH + SLACK_BYTES
+    assert last.resident <= max(sample.resident for sample in samples[: max(2, len(samples) // 2)]) * RESIDENT_GROWTH
+    assert last.tasks["informer"] == early.tasks["informer"] == 2
+    assert last.tasks["handler"] == early.tasks["handler"]
+    assert last.tasks["controller"] == early.tasks["controller"] == 2
+    assert sum(last.tasks.values()) <= sum(early.tasks.values()) + 2, (early.tasks, last.tasks)
     assert [one.restarts for one in replicas] == [0, 0]
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover  # tracing would take most of the time
 @pytest.mark.timeout(240)
-async def test_two_minutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = await soak(tmp_path, 100, 30_000, 2.0)
-    with capsys.disabled(), suppress(OSError):
-        print(f"\nsoak: {figures}")
+async def test_two_minutes(tmp_path: Path) -> None:
+    await soak(tmp_path, 90, 30_000, 1.5)
 
 
 @pytest.mark.long
+@pytest.mark.no_cover
 @pytest.mark.timeout(0)
-async def test_as_long_as_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = await soak(tmp_path, float(os.environ.get("PILOTHOUSE_SOAK_SECONDS", "3600")), 30_000, 2.0)
-    with capsys.disabled(), suppress(OSError):
-        print(f"\nsoak: {figures}")
+async def test_as_long_as_asked(tmp_path: Path) -> None:
+    await soak(tmp_path, float(os.environ.get("PILOTHOUSE_SOAK_SECONDS", "600")), 30_000, 1.5)
