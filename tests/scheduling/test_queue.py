@@ -128,7 +128,7 @@ TRACES = {
     """,
     "a pod that nothing wakes is tried again after five minutes": """
         add a → active | pop → a | fails a Other → unschedulable | next → 30.0
-        at 300 | where a → unschedulable | at 301 | where a → active
+        at 300 | where a → unschedulable | at 330 | where a → active
     """,
     "a gated pod is in no one's way, and comes when its gates are gone": """
         gated a → SchedulingGates | where a → unschedulable | pop → - | activate a → False | at 400

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pilothouse.client import Client
+from pilothouse.foundation.metrics import Metrics
 from pilothouse.kinds.structs import (
     Event,
     Node,
@@ -28,6 +29,7 @@ from pilothouse.testing import ControlPlane
 class Place(NamedTuple):
     client: Client
     scheduler: PodScheduler
+    metrics: Metrics
 
     async def node(self, name: str, cpu: str = "4", **more: Any) -> None:
         tree = {"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}, **more}
@@ -64,10 +66,11 @@ class Place(NamedTuple):
 @asynccontextmanager
 async def place() -> AsyncIterator[Place]:
     async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
-        manager = Manager(client)
+        metrics = Metrics()
+        manager = Manager(client, metrics=metrics)
         scheduler = PodScheduler(manager, seed=1)
         async with manager:
-            yield Place(client, scheduler)
+            yield Place(client, scheduler, metrics)
 
 
 def scheduled(pod: Pod) -> Any:
@@ -82,6 +85,9 @@ async def test_a_pod_is_bound_and_that_is_told() -> None:
         assert found.spec.node_name == "n1"
         assert scheduled(found).status == "True"
         assert await at.event("Scheduled", "web") == "Successfully assigned default/web to n1"
+        shown = at.metrics.exposition().decode()
+        assert 'scheduler_schedule_attempts_total{profile="default-scheduler",result="scheduled"} 1.0' in shown
+        assert 'scheduler_pending_pods{queue="active"} 0.0' in shown
 
 
 async def test_a_pod_that_fits_nowhere_says_why_and_is_bound_when_it_fits() -> None:

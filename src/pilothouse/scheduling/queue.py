@@ -25,7 +25,8 @@ Hints = Mapping[str, Mapping[str, Sequence[Interest]]]
 """The events that plugins want to hear of, by the names of scheduler and plugin."""
 _MOST_EVENTS: Final = 10_000
 """Events kept for pods that are being tried. With more, such a pod is simply tried again."""
-_EARLIEST_FLUSH: Final = 30.0
+_LEFTOVERS: Final = 30.0
+"""Seconds between looks for pods that nothing woke for too long."""
 
 
 @dataclass(slots=True, eq=False)
@@ -121,7 +122,10 @@ class Queue:
         self._tickets = itertools.count(1)
         self._pods: dict[str, Queued] = {}
         self._active: list[tuple[tuple[Any, ...], int, Queued]] = []
-        self._backoff: list[tuple[float, tuple[Any, ...], int, Queued]] = []
+        self._backoff: list[tuple[float, int, Queued]] = []
+        self._early: list[tuple[tuple[Any, ...], int, Queued]] = []
+        """Those that back off, in the order in which they are tried where nothing else is to do."""
+        self._next_leftovers = now() + _LEFTOVERS
         self._waiting: dict[str, dict[str, Queued]] = {}
         """Unschedulable pods by the plugins that refused them."""
         self._journal = _Journal()
@@ -257,6 +261,9 @@ class Queue:
             *_, ticket, queued = heapq.heappop(self._backoff)
             if queued.ticket == ticket and queued.place == "backoff":
                 self._push(queued)
+        if now < self._next_leftovers:
+            return
+        self._next_leftovers = now + _LEFTOVERS
         for queued in [*self._pods.values()]:
             if queued.place == "unschedulable" and not queued.gate and now - queued.timestamp > self._after:
                 queued.overdue = True
@@ -271,8 +278,7 @@ class Queue:
         if self._backoff:
             times.append(max(self._backoff[0][0] - now, 0.0))
         if self._waiting:
-            # As upstream, leftovers are looked for each half minute: exact to the second would mean to sort them.
-            times.append(_EARLIEST_FLUSH)
+            times.append(max(self._next_leftovers - now, 0.0))
         return min(times) if times else None
 
     def backoff_of(self, queued: Queued) -> float:
@@ -283,8 +289,8 @@ class Queue:
         return queued.timestamp + min(self._initial * 2.0 ** min(count - 1, 32), self._most)
 
     @staticmethod
-    def _stale(entry: tuple[float, tuple[Any, ...], int, Queued]) -> bool:
-        return entry[3].ticket != entry[2] or entry[3].place != "backoff"
+    def _stale(entry: tuple[float, int, Queued]) -> bool:
+        return entry[2].ticket != entry[1] or entry[2].place != "backoff"
 
     def _pop_active(self) -> Queued | None:
         while self._active:
@@ -295,10 +301,11 @@ class Queue:
 
     def _pop_backoff(self) -> Queued | None:
         """Give a pod that backs off, where nothing else is to be done; one that met an error has to wait."""
-        candidates = [one for one in self._backoff if not self._stale(one) and not one[3].errors]
-        if not candidates:
-            return None
-        return min(candidates, key=lambda one: (one[1], one[2]))[3]
+        while self._early:
+            _, ticket, queued = heapq.heappop(self._early)
+            if queued.ticket == ticket and queued.place == "backoff":
+                return queued
+        return None
 
     def _interested(self, plugin: str, event: ClusterEvent) -> bool:
         return any(
@@ -365,8 +372,10 @@ class Queue:
     def _back_off(self, queued: Queued) -> None:
         if not self._shut(queued):
             queued.place, queued.ticket = "backoff", next(self._tickets)
-            entry = (self.backoff_of(queued), self._sort_key(queued), queued.ticket, queued)
+            entry = (self.backoff_of(queued), queued.ticket, queued)
             heapq.heappush(self._backoff, entry)
+            if self._idle and not queued.errors:
+                heapq.heappush(self._early, (self._sort_key(queued), queued.ticket, queued))
 
     def _park(self, queued: Queued) -> None:
         queued.place = "unschedulable"

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 from pilothouse.client import DeletedFinalStateUnknown
 from pilothouse.client.listener import Listener
+from pilothouse.client.metrics import register
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.structs import (
     CSIDriver,
@@ -36,6 +37,7 @@ from pilothouse.operator import Manager
 from .config_args import VolumeBindingArgs
 from .configuration import Configuration
 from .decisions import Decision
+from .metrics import Figures
 from .scheduler import Scheduler
 from .writing import Writer
 
@@ -101,6 +103,8 @@ class PodScheduler:
         self._listeners: list[Listener[Any]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop_task: asyncio.Task[None] | None = None
+        self._figures = Figures(profile, self.scheduler.queue.counts)
+        register(self._figures, manager.metrics)
         # It is started and stopped as controllers are, with the lease; it reconciles no single objects.
         manager.add(cast("Any", self))
 
@@ -148,7 +152,7 @@ class PodScheduler:
 
     async def _decide(self) -> None:
         made = 0
-        while (decision := self.scheduler.schedule()) is not None:
+        while (decision := self._next()) is not None:
             await self._limit.acquire()
             task = asyncio.get_running_loop().create_task(self._write(decision))
             self._tasks.add(task)
@@ -156,6 +160,13 @@ class PodScheduler:
             made += 1
             if made % _AT_ONCE == 0:
                 await asyncio.sleep(0)
+
+    def _next(self) -> Decision | None:
+        begun = self._clock.monotonic()
+        decision = self.scheduler.schedule()
+        if decision is not None:
+            self._figures.decided(decision, self._clock.monotonic() - begun)
+        return decision
 
     async def _write(self, decision: Decision) -> None:
         try:

@@ -13,13 +13,23 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from pilothouse.kinds.structs import Container, ContainerStatus, OwnerReference, Pod
+from pilothouse.kinds.structs import Container, ContainerStatus, OwnerReference, Pod, PodSpec
 
 from .podterms import PodTerm, term_of
 from .requests import CPU, EPHEMERAL, MEMORY, Demand, demand_of, is_scalar
 from .trimming import without_details
 
-__all__ = ["HostPort", "PodShape", "Shapes", "WeightedTerm", "claims_of", "controller_of", "image_name", "priority_of"]
+__all__ = [
+    "HostPort",
+    "PodShape",
+    "Shapes",
+    "WeightedTerm",
+    "claims_of",
+    "controller_of",
+    "image_name",
+    "priority_of",
+    "shape_of",
+]
 
 _encode: Final = msgspec.msgpack.Encoder(enc_hook=str, order="deterministic").encode
 
@@ -201,6 +211,23 @@ class PodShape:
 
     def _terms(self, terms: Any) -> tuple[PodTerm, ...]:
         return tuple(term_of(term, self.namespace, self.labels) for term in terms)
+
+
+_SPECS: Final = 4096
+_shapes_of_specs: Final[dict[int, tuple[PodSpec, PodShape]]] = {}
+
+
+def shape_of(pod: Pod) -> PodShape:
+    """Give the shape of a pod to look at, outside of `Shapes`; remembered for pods that share their spec."""
+    spec, labels = pod.spec, pod.metadata.labels
+    known = _shapes_of_specs.get(id(spec))
+    if known is not None and known[0] is spec and known[1].labels is labels:
+        return known[1]
+    found = PodShape(pod)
+    if len(_shapes_of_specs) >= _SPECS:
+        _shapes_of_specs.clear()
+    _shapes_of_specs[id(spec)] = (spec, found)
+    return found
 
 
 class Shapes:

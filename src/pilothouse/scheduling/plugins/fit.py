@@ -19,11 +19,10 @@ from pilothouse.scheduling.requests import (
     MEMORY,
     PODS,
     allocatable_of,
-    demand_of,
     is_extended,
     is_scalar,
 )
-from pilothouse.scheduling.shapes import PodShape
+from pilothouse.scheduling.shapes import shape_of
 
 __all__ = ["NodeResourcesFit", "ScoredResource", "resource_usage", "scored_resources"]
 
@@ -205,13 +204,13 @@ class NodeResourcesFit:
             return Hint.QUEUE
         if not new.spec.node_name:
             return Hint.SKIP
-        before, now = demand_of(old).requests, demand_of(new).requests
-        wanted = demand_of(pod).requests
+        before, now = shape_of(old).demand.requests, shape_of(new).demand.requests
+        wanted = shape_of(pod).demand.requests
         fewer = any(value and before.get(name, 0) > now.get(name, 0) for name, value in wanted.items())
         return Hint.QUEUE if fewer else Hint.SKIP
 
     def _after_node(self, pod: Pod, old: Any, new: Any) -> Hint:
-        wanted, has = PodShape(pod).requests, allocatable_of(new)
+        wanted, has = shape_of(pod).requests, allocatable_of(new)
         if has.get(PODS, 0) < 1 or any(value > has.get(name, 0) for name, value in wanted.items()):
             return Hint.SKIP
         if old is None:

@@ -24,7 +24,7 @@ from pilothouse.scheduling.framework import (
     spread_to_hundred,
 )
 from pilothouse.scheduling.nodeselectors import matching_selector, preference, required_by
-from pilothouse.scheduling.shapes import PodShape
+from pilothouse.scheduling.shapes import PodShape, shape_of
 from pilothouse.scheduling.table import NodeTable
 
 __all__ = ["NodeAffinity"]
@@ -103,5 +103,5 @@ class NodeAffinity:
         table = NodeTable()
         row = table.upsert_node(node)
         nodes = Nodes(table, slice(row, row + 1))
-        met = required_by(PodShape(pod), nodes)
+        met = required_by(shape_of(pod), nodes)
         return bool(met[0]) and (self._added is None or bool(matching_selector(nodes, self._added)[0]))

@@ -28,7 +28,7 @@ from pilothouse.scheduling.framework import (
     extremes,
 )
 from pilothouse.scheduling.podterms import AllOf, PodTerm
-from pilothouse.scheduling.shapes import PodShape
+from pilothouse.scheduling.shapes import shape_of
 
 __all__ = ["InterPodAffinity"]
 
@@ -156,18 +156,18 @@ class InterPodAffinity:
             return Hint.QUEUE
         if any(one is not None and not _on_node(one) for one in (old, new)):
             return Hint.SKIP
-        shape = PodShape(pod)
+        shape = shape_of(pod)
         if new is not None and _all_take(shape.affinity, new):
             return Hint.QUEUE if old is None or not _all_take(shape.affinity, old) else Hint.SKIP
         if old is not None and _all_take(shape.anti_affinity, old):
             return Hint.QUEUE if new is None or not _all_take(shape.anti_affinity, new) else Hint.SKIP
-        if new is None and _all_take(PodShape(old).anti_affinity, pod):
+        if new is None and _all_take(shape_of(old).anti_affinity, pod):
             return Hint.QUEUE
         return Hint.SKIP
 
     @staticmethod
     def _after_node(pod: Pod, old: Any, new: Any) -> Hint:
-        shape = PodShape(pod)
+        shape = shape_of(pod)
         now = new.metadata.labels
         if old is None:
             together = any(term.topology_key in now for term in shape.affinity)

@@ -21,7 +21,7 @@ from pilothouse.scheduling.framework import (
     Reject,
     Scope,
 )
-from pilothouse.scheduling.shapes import HostPort, PodShape
+from pilothouse.scheduling.shapes import HostPort, shape_of
 
 __all__ = ["DefaultBinder", "ImageLocality", "NodeName", "NodePorts", "PrioritySort", "SchedulingGates"]
 
@@ -96,9 +96,9 @@ class NodePorts:
         if not old.spec.node_name and not old.status.nominated_node_name:
             return Hint.SKIP
         taken: dict[tuple[str, int], list[str]] = {}
-        for port in PodShape(old).ports:
+        for port in shape_of(old).ports:
             taken.setdefault((port.protocol, port.port), []).append(port.ip)
-        wanted = PodShape(pod).ports
+        wanted = shape_of(pod).ports
         frees = any(_conflict(one, taken.get((one.protocol, one.port), ())) for one in wanted)
         return Hint.QUEUE if frees else Hint.SKIP
 
