@@ -151,12 +151,14 @@ async def test_kills_at_random_leave_nothing() -> None:
     async with place() as made:
         for _ in range(6):
             agent = _agent(made)
-            await asyncio.sleep(chance.uniform(0.2, 0.9))
+            assert agent.stdout is not None
+            await asyncio.to_thread(agent.stdout.readline)
+            await asyncio.sleep(chance.uniform(0, 0.4))
             victims = [agent.pid, *_children_of_agents(made)]
             os.kill(chance.choice(victims), signal.SIGKILL)
             await asyncio.sleep(chance.uniform(0, 0.1))
             agent.kill()
-            agent.wait()
+            agent.communicate()
         runtime = await made.runtime()
         found: list[SandboxStatus] = list(await runtime.list_sandboxes())
         assert found, "no pod lived long enough: the test tests nothing"
@@ -176,7 +178,7 @@ def _agent(made: Place) -> subprocess.Popen[bytes]:
 
     command = [sys.executable, "-c", textwrap.dedent(AGENT), msgspec.json.encode(made.options).decode(), str(made.logs)]
     with (made.directory / "agent.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
 
 
 def _children_of_agents(made: Place) -> list[int]:

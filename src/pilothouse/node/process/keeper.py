@@ -15,6 +15,7 @@ import socket
 import struct
 import termios
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -87,8 +88,9 @@ class Keeper:
         self._selector = selectors.DefaultSelector()
         self._clients: dict[int, socket.socket] = {}
         self._containers: dict[str, Container] = {}
-        self._execs: dict[int, tuple[str, int]] = {}
+        self._execs: dict[int, socket.socket | None] = {}
         self._pending: dict[int, _Pending] = {}
+        self._asking: socket.socket | None = None
         self._running = True
         # Kept by descriptor: the path may be longer than a socket's address can be.
         self._directory = os.open(spec.directory, os.O_PATH | os.O_CLOEXEC)
@@ -102,12 +104,22 @@ class Keeper:
         gc.enable()
         while self._running:
             for key, _ in self._selector.select(timeout=self._next()):
-                key.data()
+                self._call(key)
             self._expire()
         listener.close()
         os.close(wake)
         for container in self._containers.values():
             container.kill_all()
+
+    def _call(self, key: selectors.SelectorKey) -> None:
+        """Do what is to be done about a descriptor, unless something before it has closed it."""
+        now = self._selector.get_map().get(key.fd)
+        if now is None or now.data is not key.data:
+            return
+        try:
+            key.data()
+        except Exception:  # noqa: BLE001  # a fault in one request must not end the pod
+            traceback.print_exc()
 
     def _watch_children(self) -> int:
         sys.set_subreaper()
@@ -155,9 +167,15 @@ class Keeper:
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._read(sock))
 
     def _drop(self, sock: socket.socket) -> None:
-        if self._clients.pop(sock.fileno(), None) is not None:
-            self._selector.unregister(sock)
-            sock.close()
+        if self._clients.pop(sock.fileno(), None) is None:
+            return
+        self._selector.unregister(sock)
+        sock.close()
+        for pid, asked in self._execs.items():
+            if asked is sock:
+                # Nobody holds its streams any more, nor would anybody end it.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _read(self, sock: socket.socket) -> None:
         try:
@@ -176,9 +194,10 @@ class Keeper:
             self._send(sock, {"id": number, **reply}, given)
 
         try:
+            self._asking = sock
             self._operation(message)(message, fds, answer)
-        except (_Refused, OSError, ValueError, msgspec.ValidationError) as error:
-            answer({"error": str(error)})
+        except (_Refused, OSError, ValueError, KeyError, TypeError) as error:
+            answer({"error": f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)})
         finally:
             for fd in fds:
                 os.close(fd)
@@ -198,7 +217,7 @@ class Keeper:
 
     def _event(self, record: ContainerRecord) -> None:
         for sock in list(self._clients.values()):
-            self._send(sock, {"event": "container", "record": msgspec.to_builtins(record)})
+            self._send(sock, {"event": "container", "records": [msgspec.to_builtins(record)]})
 
     # What may be asked. Each gets the message, its descriptors (closed afterwards) and the way to answer.
 
@@ -230,7 +249,7 @@ class Keeper:
                 container.failed(outcome["error"], outcome.get("code", 128))
             else:
                 container.runs(outcome["pid"], outcome["terminal"])
-            answer(outcome | {"record": msgspec.to_builtins(container.record)})
+            answer(outcome | {"records": [msgspec.to_builtins(container.record)]})
             self._event(container.record)
 
         self._follow(spawned, done)
@@ -241,7 +260,7 @@ class Keeper:
             raise _Refused(f"{_EXEC_LIMIT} commands run in this pod already")
         wanted = msgspec.convert(message["exec"], ExecSpec)
         init = container.pidfd
-        target = container.record.pid
+        asking = self._asking
 
         def enter() -> None:
             if self._place.mode != "plain" and container.spec.pid != "Node":
@@ -258,7 +277,7 @@ class Keeper:
         def done(outcome: dict[str, Any]) -> None:
             terminal = outcome.pop("terminal", -1)
             if "error" not in outcome:
-                self._execs[outcome["pid"]] = (container.spec.id, target)
+                self._execs[outcome["pid"]] = asking
             answer(outcome, (terminal,) if terminal >= 0 else ())
             if terminal >= 0:
                 os.close(terminal)
@@ -353,8 +372,6 @@ class Keeper:
             message, fds = got
             if "pid" in message:
                 pending.pid = int(message["pid"])
-                # The first child has told all it had to; once it is gone the second one is ours.
-                self._selector.modify(report, selectors.EVENT_READ, lambda: self._report(pending))
                 self._adopt(pending)
             if "error" in message:
                 pending.fault = message
@@ -364,15 +381,12 @@ class Keeper:
         del self._pending[report.fileno()]
         report.close()
         os.close(pending.spawned.gate)
-        if pending.fault is None and pending.pid and process_start(pending.pid):
+        if pending.fault is None and pending.pid:
+            # It runs, or is over by now.
             pending.done({"pid": pending.pid, "terminal": pending.terminal})
-            self._reap()
-        elif pending.fault is None and pending.pid:
-            # It ran, and is over by now.
-            pending.done({"pid": pending.pid, "terminal": pending.terminal})
-            self._reap()
         else:
             pending.done(pending.fault or {"error": "the process went away while it was being made", "code": 128})
+        self._reap()
 
     def _adopt(self, pending: _Pending) -> None:
         """Let the second child go on as soon as it is a child of this process."""
@@ -404,9 +418,8 @@ class Keeper:
             if (container := known.get(found.si_pid)) is not None:
                 container.ended(code, number)
                 self._event(container.record)
-            elif self._execs.pop(found.si_pid, None) is not None:
-                for sock in list(self._clients.values()):
-                    self._send(sock, {"event": "exec", "pid": found.si_pid, "code": code})
+            elif (asked := self._execs.pop(found.si_pid, None)) is not None and asked.fileno() >= 0:
+                self._send(asked, {"event": "exec", "pid": found.si_pid, "code": code})
 
     def _next(self) -> float | None:
         return 0.1 if any(container.draining for container in self._containers.values()) else None

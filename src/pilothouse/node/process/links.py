@@ -106,6 +106,12 @@ class KeeperLink:
                 self._codes[pid].set_result(137)
         return self._codes[pid]
 
+    def _forget_codes(self) -> None:
+        """Drop the oldest codes that nobody asked for, of commands whose caller went away."""
+        done = [pid for pid, code in self._codes.items() if code.done()]
+        for pid in done[: max(0, len(done) - _MAX_EARLY)]:
+            del self._codes[pid]
+
     async def _send(self, message: dict[str, Any], fds: Sequence[int]) -> None:
         while True:
             try:
@@ -130,17 +136,19 @@ class KeeperLink:
             self._take(*got)
 
     def _take(self, message: dict[str, Any], fds: list[int]) -> None:
+        # At once and in order: who asked may come to it only after what happened next.
+        for record in message.get("records", ()):
+            self._on_record(record)
         future = self._waiting.get(message.get("id", 0))
         if future is not None and not future.done():
             future.set_result((message, fds))
             return
         for fd in fds:
             os.close(fd)
-        if message.get("event") == "container":
-            self._on_record(message["record"])
-        elif message.get("event") == "exec":
-            if len(self._codes) < _MAX_EARLY and not (code := self._code(message["pid"])).done():
+        if message.get("event") == "exec":
+            if not (code := self._code(message["pid"])).done():
                 code.set_result(int(message["code"]))
+            self._forget_codes()
         elif "ready" in message and not self.ready.done():
             self.ready.set_result(int(message["ready"]))
         elif "error" in message and not self.ready.done():

@@ -66,6 +66,8 @@ class Container:
 
     def take(self, record: ContainerRecord) -> bool:
         """Take over a newer record; return whether the state is another one."""
+        if self.record.state == "Exited":
+            return False  # the end is the end, whatever comes late
         changed = record.state != self.record.state
         self.record = record
         if record.state == "Exited":

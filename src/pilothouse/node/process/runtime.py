@@ -168,8 +168,7 @@ class ProcessRuntime(Runtime):
         if pod.link is None:
             raise StartError(f'failed to start container "{name}": the sandbox is not ready')
         try:
-            answer, _ = await pod.link.ask("start", container=container_id)
-            self._all.record(pod, answer["record"])
+            await pod.link.ask("start", container=container_id)
         except Refused as error:
             # As the record has it, whether or not it came before the answer.
             if container.record.state == "Created":

@@ -185,21 +185,19 @@ class Sandboxes:
                 await self._meet(pod, await self.zygote.keeper(f"{pod.directory}/spec.json"))
             except NotFound:
                 # The zygote died with the request in its hands; there is no keeper yet.
-                if attempt or os.path.exists(f"{pod.directory}/keeper.json"):
+                if attempt or "keeper.json" in os.listdir(pod.directory):
                     raise
             else:
                 return
 
     async def _meet(self, pod: Pod, sock: socket.socket, *, adopted: int = 0) -> None:
         """Make the connection to a keeper the pod's, once it is ready."""
-        link = KeeperLink(sock, lambda record: self.record(pod, record), lambda: self._lost(pod))
+        link = KeeperLink(sock, lambda record: self._record(pod, record), lambda: self._lost(pod))
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 pod.pid = adopted or await link.ready
             if adopted:
-                answer, _ = await link.ask("status")
-                for record in answer["records"]:
-                    self.record(pod, record)
+                await link.ask("status")
         except BaseException as error:
             link.close()
             if isinstance(error, TimeoutError):
@@ -209,8 +207,7 @@ class Sandboxes:
             raise SandboxError("the pod's keeper went away")
         pod.link = link
 
-    def record(self, pod: Pod, data: dict[str, Any]) -> None:
-        """Take over what a keeper says of a container."""
+    def _record(self, pod: Pod, data: dict[str, Any]) -> None:
         record = msgspec.convert(data, ContainerRecord)
         container = pod.containers.get(record.id)
         if container is not None and container.take(record):
