@@ -14,17 +14,20 @@ from hypothesis import strategies as st
 
 from pilothouse.client import Answer, BadAnswer, Client
 from pilothouse.client.codecs import DictCodec, TypedCodec
+from pilothouse.client.collector import return_memory
 from pilothouse.client.factory import SharedInformerFactory
 from pilothouse.client.informer import Informer, InformerOptions
 from pilothouse.client.objects import DeletedFinalStateUnknown, key_of, labels_of, resource_version_of, uid_of
-from pilothouse.client.packed import Packed, Shelf, of_head, reads_head, unpacked
+from pilothouse.client.packed import Packed, of_head, reads_head, unpacked
 from pilothouse.client.reflector_core import ReflectorOptions
 from pilothouse.client.resources import Mapping
+from pilothouse.client.shelf import Shelf
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.kinds.labels import parse
 from pilothouse.kinds.structs import ConfigMap, ObjectMeta, Pod, Resource, decode, replace
 from pilothouse.testing import ControlPlane
 
+MUCH = 1 << 20
 UNPACKED = "pilothouse_client_unpacked_objects_total{"
 OWNER = {"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": "u1", "controller": True}
 
@@ -69,7 +72,7 @@ def packed_of(shelf: Shelf[Any], data: bytes) -> Packed[Any]:
 def test_key_and_head_are_known_without_reading() -> None:
     codec = Counting()
     metadata = {"labels": {"app": "x"}, "generation": 3, "ownerReferences": [OWNER], "deletionTimestamp": "t"}
-    packed = packed_of(Shelf(codec), encoded("a", 7, metadata=metadata))
+    packed = packed_of(Shelf(codec, MUCH), encoded("a", 7, metadata=metadata))
     assert (key_of(packed), resource_version_of(packed), uid_of(packed)) == ("ns/a", "7", "uid-a")
     assert labels_of(packed) == {"app": "x"}
     head = packed.metadata
@@ -78,7 +81,7 @@ def test_key_and_head_are_known_without_reading() -> None:
     assert codec.reads == 0
     assert packed.get() is packed.get() is unpacked(packed)
     assert codec.reads == 1
-    cluster = packed_of(Shelf(codec), b'{"metadata":{"name":"node","labels":null,"ownerReferences":[]}}')
+    cluster = packed_of(Shelf(codec, MUCH), b'{"metadata":{"name":"node","labels":null,"ownerReferences":[]}}')
     assert (key_of(cluster), labels_of(cluster), cluster.metadata.owner_references) == ("node", {}, ())
     with pytest.raises(TypeError):
         packed.metadata.labels["app"] = "y"  # type: ignore[index]  # they are shared
@@ -107,73 +110,90 @@ def test_what_is_read_is_what_came_however_little_is_kept(
     shelf = Shelf(TypedCodec(ConfigMap), bound)
     came = [encoded(f"c{number}", number, data=data, **odd) for number, (data, odd) in enumerate(contents)]
     cached = [packed_of(shelf, data) for data in came]
-    assert shelf.recent_bytes <= bound
-    for packed, data in zip(cached, came, strict=True):
-        assert packed.peek() == packed.get() == decode(data, ConfigMap)
-        assert shelf.recent_bytes <= bound
+    assert shelf.raw_bytes <= 6 * bound
+    for turn in range(2):
+        for packed, data in zip(cached, came, strict=True):
+            assert packed.peek() == packed.get() == decode(data, ConfigMap)
+            assert shelf.read_bytes <= bound
+        shelf.tidy(len(cached))
+        assert shelf.raw_bytes <= bound or turn == 0
+        assert not shelf.is_untidy
     for packed in cached:
         packed.drop()
-    assert shelf.recent_bytes == 0
+    assert (shelf.raw_bytes, shelf.read_bytes) == (0, 0)
 
 
-def test_the_recent_stay_as_they_are_and_the_others_are_packed() -> None:
-    codec, data = Counting(), {"text": "some text " * 50}
+def test_what_came_last_stays_as_it_came_and_the_others_are_deflated() -> None:
+    data = {"text": "some text " * 50}
     size = len(encoded("c00", data=data))
+    shelf = Shelf(Counting(), 3 * size)
+    cached = [packed_of(shelf, encoded(f"c{number:02}", data=data)) for number in range(20)]
+    sizes = [len(packed.data) for packed in cached]
+    assert sizes[2:] == [size] * 18  # six times as much may wait
+    assert max(sizes[:2]) < size / 5
+    assert [shelf.tidy(10), shelf.tidy(10), shelf.tidy(10)] == [10, 5, 0]
+    assert [len(packed.data) == size for packed in cached] == [False] * 17 + [True] * 3
+    assert max(len(packed.data) for packed in cached[:17]) < size / 5
+
+
+def test_what_was_read_last_stays_read_and_who_passes_displaces_nothing() -> None:
+    codec = Counting()
+    size = len(encoded("c0"))
     shelf = Shelf(codec, 3 * size)
-    cached = [packed_of(shelf, encoded(f"c{number:02}", data=data)) for number in range(10)]
-    assert [len(packed._data) == size for packed in cached] == [False] * 7 + [True] * 3
-    assert max(len(packed._data) for packed in cached[:7]) < size / 5
-    assert cached[0].get() is cached[0].get()  # now it is one of the recent
-    for packed in cached[:7]:
-        packed.peek()
-    assert codec.reads == 1 + 6
-    assert cached[0].get().metadata.name == "c00"
-    assert codec.reads == 7  # whoever reads all leaves the recent alone
-    for packed in cached[1:4]:
-        packed.get()
-    assert cached[0]._value is None
-    assert shelf.recent_bytes == 3 * size
+    cached = [packed_of(shelf, encoded(f"c{number}")) for number in range(10)]
+    assert cached[0].get() is cached[0].get() is cached[0].peek()
+    assert codec.reads == 1
+    for _ in range(2):
+        for packed in cached:
+            packed.peek()
+    assert codec.reads == 1 + 2 + 2 * 7  # there was room for two more
+    assert [packed.value is not None for packed in cached] == [True] * 3 + [False] * 7
+    cached[5].get()
+    assert [packed.value is not None for packed in cached[:6]] == [False, True, True, False, False, True]
+    assert shelf.read_bytes == 3 * size
 
 
 def test_a_state_that_was_replaced_does_not_count_and_stays_readable() -> None:
     codec = Counting()
     shelf = Shelf(codec, 10_000)
     old, new = (packed_of(shelf, encoded("a", version, data={"v": str(version)})) for version in (1, 2))
+    size = len(encoded("a", 2, data={"v": "2"}))
+    old.get()
     old.drop()
     old.drop()
-    assert shelf.recent_bytes == len(encoded("a", 2, data={"v": "2"}))
+    assert (shelf.raw_bytes, shelf.read_bytes) == (size, 0)
     assert old.get().data == {"v": "1"}
     assert old.get() is old.get()
     assert new.get().data == {"v": "2"}
-    assert shelf.recent_bytes == len(encoded("a", 2, data={"v": "2"}))
+    assert (shelf.raw_bytes, shelf.read_bytes) == (size, size)
 
 
 def test_managed_fields_are_left_out_if_asked() -> None:
     data = encoded(metadata={"managedFields": [{"manager": "m", "fieldsV1": {"f:data": {}}}]})
-    full, lean = Shelf(TypedCodec(ConfigMap)), Shelf(TypedCodec(ConfigMap), managed_fields=False)
+    full, lean = Shelf(TypedCodec(ConfigMap), MUCH), Shelf(TypedCodec(ConfigMap), MUCH, managed_fields=False)
     assert packed_of(full, data).get().metadata.managed_fields
     assert packed_of(lean, data).get() == decode(encoded(), ConfigMap)
 
 
 def test_a_misfit_of_kubernetes_kinds_shows_when_it_is_read_and_of_own_kinds_at_once() -> None:
     wrong = b'{"metadata":{"name":"bad","namespace":"n"},"data":5,"size":"big"}'
-    packed = packed_of(Shelf(TypedCodec(ConfigMap)), wrong)
+    packed = packed_of(Shelf(TypedCodec(ConfigMap), MUCH), wrong)
     for read in (packed.get, packed.peek, packed.get):
         with pytest.raises(BadAnswer, match="n/bad: does not fit the type ConfigMap"):
             read()
     with pytest.raises(BadAnswer, match="n/bad: does not fit the type Gadget"):
-        Shelf(TypedCodec(Gadget)).pack(wrong)
+        Shelf(TypedCodec(Gadget), MUCH).pack(wrong)
 
 
 @pytest.mark.parametrize("data", [b'{"metadata":{"name":"a","namespace":null}}', b'{"metadata":{"labels":null},"x":1}'])
 def test_odd_objects_are_read_at_once(data: bytes) -> None:
-    made = Shelf(TypedCodec(ConfigMap)).pack(data)
+    made = Shelf(TypedCodec(ConfigMap), MUCH).pack(data)
     assert unpacked(made) == decode(data, ConfigMap)
-    assert unpacked(Shelf(DictCodec(Mapping("", "v1", "ConfigMap", "configmaps", True))).pack(data))["kind"]
+    assert unpacked(Shelf(DictCodec(Mapping("", "v1", "ConfigMap", "configmaps", True)), MUCH).pack(data))["kind"]
 
 
 def test_lines_of_a_watch() -> None:
-    shelf = Shelf(TypedCodec(ConfigMap))
+    shelf = Shelf(TypedCodec(ConfigMap), MUCH)
     found = shelf.event(b'{"type":"MODIFIED","object":%s}' % encoded("a", 5))
     assert found is not None
     assert (found[0], found[1].metadata.resource_version) == ("MODIFIED", "5")
@@ -196,7 +216,7 @@ def test_other_threads_may_read() -> None:
     with ThreadPoolExecutor(4) as pool:
         found = [*pool.map(lambda packed: packed.get().data["n"], cached * 5)]
     assert found == [str(number) for number in range(200)] * 5
-    assert shelf.recent_bytes <= 2_000
+    assert shelf.read_bytes <= 2_000
 
 
 def test_functions_say_that_the_head_is_enough() -> None:
@@ -263,7 +283,7 @@ class Told:
 
 async def test_handlers_get_objects_and_who_wants_them_packed_gets_them_so() -> None:
     line, told, light, metrics = Line(), Told(), Told(), Metrics()
-    informer = informer_of(line, metrics=metrics)
+    informer = informer_of(line, recent_bytes=0, metrics=metrics)
     informer.add_handler(told)
     informer.add_packed_handler(light)
     for number in range(5):
@@ -282,7 +302,34 @@ async def test_handlers_get_objects_and_who_wants_them_packed_gets_them_so() -> 
     assert [unpacked(obj) for obj in light.events[5][1:]] == [old, new]
     assert told.events[6][1].metadata.resource_version == "11"
     (shown,) = [line for line in metrics.exposition().decode().splitlines() if line.startswith(UNPACKED)]
-    assert float(shown.rpartition(" ")[2]) >= 3  # there is room for two
+    assert float(shown.rpartition(" ")[2]) >= 8  # each state, as there is no room
+
+
+async def test_what_waits_is_deflated_beside_other_work_and_the_memory_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given_back = []
+    monkeypatch.setattr("pilothouse.client.informer.return_memory", lambda: given_back.append(True))
+    line, size = Line(), len(encoded("c1000", 1000))
+    informer = informer_of(line, recent_bytes=500 * size)
+    for number in range(1_000, 2_600):
+        line.tell("ADDED", encoded(f"c{number}", number))
+    line.synced()
+    async with informer:
+        await informer.wait_synced()
+        shelf = informer._shelf
+        assert shelf is not None
+        assert shelf.raw_bytes == 1_600 * size
+        await until(lambda: not shelf.is_untidy)
+        await until(lambda: given_back)
+        assert shelf.raw_bytes == 500 * size
+        line.tell("MODIFIED", encoded("c1001", 3_000))
+        await until(lambda: informer.resource_version == "3000" and not shelf.is_untidy)
+    assert given_back == [True]
+
+
+def test_memory_can_be_given_back() -> None:
+    assert return_memory() in {True, False}
 
 
 async def test_a_resync_tells_of_one_object() -> None:

@@ -139,7 +139,7 @@ async def test_only_what_is_reconciled_is_read() -> None:
         )
         pods = manager.cached(Pod).indexer.entries
         assert [type(pod) for pod in pods.values()] == [Packed]
-        assert all(pod._value is None for pod in pods.values() if isinstance(pod, Packed))
+        assert all(pod.value is None for pod in pods.values() if isinstance(pod, Packed))
         assert [one.metadata.name for one in manager.controlled(Pod, "uid-b")] == ["p"]
     assert looked == ["Secret"]
     assert notes.gone == []

@@ -11,9 +11,10 @@ from .codecs import Codec, Page, RawEvent, open_page, read_events, read_header, 
 from .errors import BadAnswer, TransportError
 from .lean import LeanCodec
 from .listwatch import INITIAL_EVENTS_END, ListOptions, ListResult, WatchEvent, WatchOptions
-from .packed import RECENT_BYTES, Packed, Shelf
+from .packed import Packed
 from .resources import Mapping
 from .selecting import Selector, query, selector_text
+from .shelf import Shelf
 from .watching import event_lines, refused
 
 __all__ = ["ListWatch", "PackedListWatch"]
@@ -71,7 +72,7 @@ class ListWatch(Generic[T]):
         """Return the same, whose objects have no managed fields; sent back to the server they keep them."""
         return ListWatch(*self._parts(), **self._narrowed(), managed_fields=False)
 
-    def packed(self, recent_bytes: int = RECENT_BYTES) -> PackedListWatch[T]:
+    def packed(self, recent_bytes: int) -> PackedListWatch[T]:
         """Return the same for a cache that keeps objects packed."""
         shelf = Shelf(self._plain, recent_bytes, managed_fields=self._managed_fields)
         return PackedListWatch(shelf, *self._parts(), **self._narrowed(), managed_fields=self._managed_fields)

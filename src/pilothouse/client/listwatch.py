@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVa
 import msgspec
 
 if TYPE_CHECKING:
-    from pilothouse.client.packed import Shelf
+    from pilothouse.client.shelf import Shelf
 
 __all__ = [
     "ADDED",
