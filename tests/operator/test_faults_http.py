@@ -210,20 +210,24 @@ async def test_versions_that_are_compacted_away_meanwhile(world: World) -> None:
     assert world.informer.core.counts.replaced == lists + 1
 
 
-async def test_a_consumer_so_slow_that_the_server_gives_it_up(world: World) -> None:
-    """What it does not read fills all buffers on the way; nothing is lost, and the server is well meanwhile."""
-    big = "x" * 60_000
-    world.proxy.half_open()
-    for turn in range(60):
-        await world.direct.apply(
-            ConfigMap(metadata=ObjectMeta(name=f"big{turn % 5}", namespace="default"), data={"v": big, "n": str(turn)}),
-            force=True,
-        )
-    await world.want("1")
-    await world.proxy.mend()
-    await world.converged("1")
-    await until(lambda: shown(world, "big4") == "59")
-    world.alive()
+async def test_a_consumer_so_slow_that_the_server_gives_it_up(tmp_path: Path) -> None:
+    """More waits for it than a server keeps for one client; it watches anew, and nothing is lost."""
+    patient = InformerOptions(reflector=ReflectorOptions(backoff=QUICK), timeouts=Timeouts(silence_seconds=60))
+    async with server_process(tmp_path / "server") as server, world_of(server, patient) as world:
+        await world.want("0")
+        await world.converged("0")
+        watches, big = world.informer.core.counts.watches, "x" * 400_000
+        world.proxy.half_open()
+        for turn in range(60):
+            metadata = ObjectMeta(name=f"big{turn % 5}", namespace="default")
+            await world.direct.apply(ConfigMap(metadata=metadata, data={"v": big, "n": str(turn)}), force=True)
+        await world.want("1")
+        await world.proxy.mend()
+        await world.converged("1")
+        await until(lambda: shown(world, "big4") == "59")
+        assert world.informer.core.counts.watches > watches
+        assert world.informer.core.counts.replaced == 1
+        world.alive()
 
 
 def shown(world: World, name: str) -> str:

@@ -42,6 +42,9 @@ __all__ = ["Controller", "ControllerOptions", "Source"]
 R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
 
+_LEASE_PAUSE_SECONDS: Final = 1.0
+"""Until it is looked again whether a lease that ran out while the process stood still is ours after all."""
+
 _log = get_logger("pilothouse.operator.controller")
 
 
@@ -227,6 +230,8 @@ class Controller(Generic[R]):
                 early = self._pacing.wait(request, self._clock.monotonic())
                 if early:
                     queue.add_after(request, early)
+                elif not self._manager.may_work:
+                    queue.add_after(request, _LEASE_PAUSE_SECONDS, priority=queue.priority_of(request))
                 elif not self._stopping:
                     await self._handle(request)
             finally:

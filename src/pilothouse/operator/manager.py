@@ -309,6 +309,11 @@ class Manager:
         """Whether its controllers work now."""
         return self._leading
 
+    @property
+    def may_work(self) -> bool:
+        """Whether a reconcile may begin: not where the lease ran out unnoticed, while the process stood still."""
+        return self.elector is None or self.elector.is_leader
+
     def problems(self) -> list[str]:
         """Return what is not well: watchers, the lease, objects that do not converge. Begins anew what has died."""
         found = [str(problem) for problem in self.factory.problems()]
