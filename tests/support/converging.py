@@ -50,8 +50,8 @@ _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _UID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _HASH: Final = re.compile(r"\b[0-9a-f]{8,10}\b|\b[bcdfghjklmnpqrstvwxz2456789]{8,10}\b")
 _SUFFIX: Final = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{5}\b")
-_STEPS: Final = re.compile(r"\.ReplicaSet\[\d+\]\.(generation|status\.observedGeneration): ")
-"""How many steps a rollout took: that depends on which pods got ready together, for the real controllers as well."""
+_STEPS: Final = re.compile(r"\.(ReplicaSet|EndpointSlice)\[\d+\]\.(generation|status\.observedGeneration): ")
+"""How many steps it took: that depends on which pods got ready or went together, for the real controllers as well."""
 _PAUSE: Final = 0.02
 _ROUNDS: Final = 3
 
@@ -143,7 +143,7 @@ class Player:
                     "apiVersion": "v1",
                     "kind": "Binding",
                     "metadata": {"name": pod["metadata"]["name"]},
-                    "target": {"kind": "Node", "name": NODE},
+                    "target": {"kind": "Node", "name": _target(pod)},
                 }
                 await self._call("POST", path + "/binding", binding)
             have = pod["metadata"].get("annotations", {}).get("golden/as")
@@ -163,6 +163,15 @@ def _wanted(rules: Mapping[str, Any], pod: Mapping[str, Any]) -> str:
         ):
             return str(rule["as"])
     return str(rules.get("default", "ready"))
+
+
+def _target(pod: Mapping[str, Any]) -> str:
+    """Return the node that a pod asks for by name, as those of daemon sets do."""
+    try:
+        required = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        return str(required["nodeSelectorTerms"][0]["matchFields"][0]["values"][0])
+    except KeyError:
+        return NODE
 
 
 def _status(pod: Mapping[str, Any], wanted: str) -> dict[str, Any]:

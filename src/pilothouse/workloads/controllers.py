@@ -7,7 +7,9 @@ from typing import Final
 
 from pilothouse.operator import Manager
 
+from .reconcilers.daemonset import add_daemonsets
 from .reconcilers.deployment import add_deployments
+from .reconcilers.endpoints import add_endpoints, add_mirroring
 from .reconcilers.job import add_jobs
 from .reconcilers.replicaset import add_replicasets, add_replicationcontrollers
 from .reconcilers.statefulset import add_statefulsets
@@ -15,7 +17,10 @@ from .reconcilers.statefulset import add_statefulsets
 __all__ = ["CONTROLLERS", "add_controllers"]
 
 CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
+    "daemonset-controller": add_daemonsets,
     "deployment-controller": add_deployments,
+    "endpointslice-controller": add_endpoints,
+    "endpointslice-mirroring-controller": add_mirroring,
     "job-controller": add_jobs,
     "replicaset-controller": add_replicasets,
     "replicationcontroller-controller": add_replicationcontrollers,
