@@ -67,9 +67,14 @@ class Pair:
         return {cluster.table.name(row): int(total) for row, total in enumerate(result.total) if total >= 0}
 
     def disturb(self) -> None:
-        """Change something: a node's labels, a pod that goes, a node that goes or comes."""
+        """Change something: a node's labels, a pod that goes or is about to, a node that goes or comes."""
         pick = self.make.random
-        match pick.randrange(4):
+        match pick.randrange(5):
+            case 4 if self.theirs.placed:
+                pod, node = pick.choice(self.theirs.placed)
+                self.take_away(pod)
+                pod["metadata"]["deletionTimestamp"] = "2025-01-01T00:00:00Z"
+                self.place(pod, node)
             case 0:
                 name = pick.choice([*self.theirs.nodes])
                 self.set_node(self.make.node(int(name[1:])))

@@ -18,7 +18,7 @@ class Figures:
     def __init__(self, profile: str, pending: Callable[[], Mapping[str, int]]) -> None:
         self._profile: Final = profile
         self._pending = pending
-        self._attempts: dict[str, int] = {}
+        self.attempts: Final[dict[str, int]] = {}
         self._seconds = Distribution()
         self._victims = 0
 
@@ -32,13 +32,13 @@ class Figures:
         else:
             return
         self._seconds.observe(seconds)
-        self._attempts[result] = self._attempts.get(result, 0) + 1
+        self.attempts[result] = self.attempts.get(result, 0) + 1
 
     def samples(self) -> Iterable[Sample]:
         """Return the values now."""
         for queue, number in self._pending().items():
             yield Sample("gauge", "scheduler_pending_pods", "Pods in the queue", {"queue": queue}, number)
-        for result, number in self._attempts.items():
+        for result, number in self.attempts.items():
             labels = {"profile": self._profile, "result": result}
             yield Sample("counter", "scheduler_schedule_attempts_total", "Tries, by what came of them", labels, number)
         name, text = "scheduler_scheduling_algorithm_duration_seconds", "Time to decide on one pod"

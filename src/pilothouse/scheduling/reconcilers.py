@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from pilothouse.client import DeletedFinalStateUnknown
+from pilothouse.client import ClientEventSink, DeletedFinalStateUnknown, EventBroadcaster
 from pilothouse.client.listener import Listener
 from pilothouse.client.metrics import register
 from pilothouse.foundation.logs import get_logger
@@ -62,6 +62,10 @@ KINDS: Final[tuple[type[Resource], ...]] = (
 )
 """What is followed. Pods come last, so that all that they refer to is there when the first is tried."""
 _UNDER_WAY: Final = 256
+_EVENTS: Final = 25_000
+_EVENT_WRITERS: Final = 2
+"""Events that may wait for each writer. Those of one pod have one writer, which puts like ones together."""
+_FLUSH_SECONDS: Final = 2.0
 _AT_ONCE: Final = 32
 """Decisions made before others get a turn of the event loop."""
 
@@ -90,21 +94,29 @@ class PodScheduler:
         self._informers = {kind: manager.informer(kind) for kind in KINDS}
         profile = next(iter(self.scheduler.profiles))
         args = (configuration or Configuration()).profiles[0].args.get("VolumeBinding") or VolumeBindingArgs()
+        # Of its own: a burst of bindings makes more events than a manager's controllers together may have waiting.
+        events = [
+            EventBroadcaster(
+                ClientEventSink(manager.client), max_queued=_EVENTS, clock=manager.clock, metrics=manager.metrics
+            )
+            for _ in range(_EVENT_WRITERS)
+        ]
         self._writer = Writer(
             self.scheduler,
             manager.client,
-            manager.recorder(profile),
+            [one.recorder(profile) for one in events],
             _CachedPods(self._informers[Pod].indexer.get),
             manager.clock,
             volume_seconds=args.bind_timeout_seconds,
         )
+        self._events = events
         self._limit = asyncio.Semaphore(under_way)
         self._wake = asyncio.Event()
         self._listeners: list[Listener[Any]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop_task: asyncio.Task[None] | None = None
-        self._figures = Figures(profile, self.scheduler.queue.counts)
-        register(self._figures, manager.metrics)
+        self.figures: Final = Figures(profile, self.scheduler.queue.counts)
+        register(self.figures, manager.metrics)
         # It is started and stopped as controllers are, with the lease; it reconciles no single objects.
         manager.add(cast("Any", self))
 
@@ -119,6 +131,8 @@ class PodScheduler:
                     name=f"scheduler {kind.plural}",
                 )
             )
+        for broadcaster in self._events:
+            broadcaster.start()
         self._loop_task = asyncio.get_running_loop().create_task(self._run(), name="scheduler")
 
     async def stop(self, seconds: float) -> None:
@@ -136,6 +150,12 @@ class PodScheduler:
                 one.cancel()
             if late:
                 await asyncio.wait(late)
+        await asyncio.gather(*(broadcaster.stop(min(seconds, _FLUSH_SECONDS)) for broadcaster in self._events))
+
+    @property
+    def bound(self) -> int:
+        """How many pods were bound."""
+        return self._writer.bound
 
     def unconverged(self) -> list[str]:
         """Give what does not come to an end: of the scheduler nothing, pods that do not fit are no fault of it."""
@@ -165,7 +185,7 @@ class PodScheduler:
         begun = self._clock.monotonic()
         decision = self.scheduler.schedule()
         if decision is not None:
-            self._figures.decided(decision, self._clock.monotonic() - begun)
+            self.figures.decided(decision, self._clock.monotonic() - begun)
         return decision
 
     async def _write(self, decision: Decision) -> None:

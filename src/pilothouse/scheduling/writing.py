@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -38,15 +38,15 @@ class Pods(Protocol):
 class Writer:
     """Writes what a scheduler decided, and tells it what became of that.
 
-    pods: the cache, asked before a condition is written that may be there already. volume_seconds: how long a binding
-    waits for its volumes.
+    recorders: events of one pod go to the same one, so that like ones are put together. pods: the cache, asked before
+    a condition is written that may be there already. volume_seconds: how long a binding waits for its volumes.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
         client: Client,
-        recorder: EventRecorder,
+        recorders: Sequence[EventRecorder],
         pods: Pods,
         clock: Clock,
         *,
@@ -54,15 +54,20 @@ class Writer:
     ) -> None:
         self._scheduler = scheduler
         self._client = client
-        self._recorder = recorder
+        self._recorders = recorders
         self._pods = pods
         self._clock = clock
         self._volume_seconds = volume_seconds
         self._storage_changed = asyncio.Event()
+        self.bound = 0
+        """Pods that were bound."""
 
     def storage_changed(self) -> None:
         """Note that claims changed, for bindings that wait for their volumes."""
         self._storage_changed.set()
+
+    def _recorder(self, pod: Pod) -> EventRecorder:
+        return self._recorders[hash(pod.metadata.uid) % len(self._recorders)]
 
     async def write(self, decision: Decision) -> None:
         """Carry out a decision. Raises what the client raises, but for bindings, which go back to the queue."""
@@ -72,7 +77,7 @@ class Writer:
             case Failed():
                 await self._fail(decision)
             case Skipped():
-                self._recorder.warning(decision.pod, "FailedScheduling", decision.message)
+                self._recorder(decision.pod).warning(decision.pod, "FailedScheduling", decision.message)
             case _:
                 pass  # the API server itself says of a gated pod that it is
 
@@ -98,12 +103,13 @@ class Writer:
                 await self._fail(failed)
             return
         self._scheduler.bound(meta.uid)
+        self.bound += 1
         where = f"{meta.namespace}/{meta.name} to {decision.node}"
-        self._recorder.normal(pod, "Scheduled", f"Successfully assigned {where}")
+        self._recorder(pod).normal(pod, "Scheduled", f"Successfully assigned {where}")
 
     async def _fail(self, decision: Failed) -> None:
         pod = decision.pod
-        self._recorder.warning(pod, "FailedScheduling", decision.message)
+        self._recorder(pod).warning(pod, "FailedScheduling", decision.message)
         await self._tell(pod, decision)
         for cleared in decision.cleared:
             await self._patch(cleared, {"nominatedNodeName": None})
@@ -134,7 +140,7 @@ class Writer:
         uid = victim.metadata.uid
         told = f"Preempted by pod {preemptor.metadata.uid} on node {node}"
         if self._scheduler.refuse(uid, "preempted"):
-            self._recorder.normal(victim, "Preempted", f"{told} (in kube-scheduler memory).")
+            self._recorder(victim).normal(victim, "Preempted", f"{told} (in kube-scheduler memory).")
             return
         condition = {
             "type": "DisruptionTarget",
@@ -149,7 +155,7 @@ class Writer:
             await self._client.delete(Pod, meta.name, meta.namespace, uid=uid)
         except (NotFound, Conflict):
             return  # it is gone, or another pod of its name has come: there is room
-        self._recorder.normal(victim, "Preempted", told)
+        self._recorder(victim).normal(victim, "Preempted", told)
 
     async def _patch(self, pod: Pod, status: Mapping[str, Any]) -> None:
         meta = pod.metadata
