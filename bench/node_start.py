@@ -15,9 +15,7 @@ from pathlib import Path
 
 from _kit import Spread, arguments, fraction, note, report, run, scratch
 from pilothouse.node.config import ContainerConfig, ContainerMetadata, Resources, SandboxConfig, SandboxMetadata
-from pilothouse.node.process.cgroups import detect
 from pilothouse.node.process.machine import capabilities_of_this_machine
-from pilothouse.node.process.network import remove_bridge
 from pilothouse.node.process.options import Options
 from pilothouse.node.process.runtime import ProcessRuntime
 
@@ -90,13 +88,7 @@ async def measure(root: Path, count: int) -> None:
         report("node.keeper_pss_kib", Spread.of(pss), "KiB", private_kib=Spread.of(private).median, pods=len(keepers))
         begun = time.perf_counter()
     finally:
-        for found in await runtime.list_sandboxes():
-            await runtime.remove_sandbox(found.id)
-        await runtime.close()
-        if os.geteuid() == 0:
-            remove_bridge(options.bridge)
-            groups = detect()
-            groups.remove(options.cgroup_prefix)
+        await runtime.dismantle()
     report("node.pod_remove_ms", (time.perf_counter() - begun) * 1e3 / (2 * count), "ms")
 
 

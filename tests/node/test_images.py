@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pilothouse.node.config import RegistryAuth
 from pilothouse.node.errors import ImagePullError, InvalidImageName, NotFound, RegistryUnavailable
+from pilothouse.node.images.model import Bundle
 from pilothouse.node.images.oci import Descriptor, Index, Platform, chain_ids, digest_of, read_document, select
 from pilothouse.node.images.reference import parse
 from pilothouse.node.images.store import ImageStore
@@ -87,6 +88,10 @@ def test_chains_are_as_specified() -> None:
     assert two == digest_of(b"sha256:aa sha256:bb")
 
 
+def read(bundle: Bundle, name: str) -> str:
+    return Path(bundle.base, bundle.layers[0], name).read_text()
+
+
 async def store(root: Path, **changes: object) -> ImageStore:
     options = msgspec.convert({"root": str(root / "node"), "local_images": [str(root)], **changes}, Options)
     made = ImageStore(options, owners=os.geteuid() == 0, overlay=True)
@@ -114,7 +119,7 @@ async def test_an_image_comes_from_a_layout_and_goes(tmp_path: Path) -> None:
     bundle = await images.bundle(f"oci:{path}:one")
     assert (bundle.config.cmd, bundle.config.env, bundle.config.stop_signal) == (("run",), ("A=1",), "SIGINT")
     assert bundle.layers[-1:] == found.layers
-    assert Path(bundle.base, bundle.layers[0], "b").read_text() == "3"
+    assert read(bundle, "b") == "3"
     assert (await images.filesystem()).used_bytes > 0
     again = await store(tmp_path)
     assert {image.id for image in await again.list()} == {one, two}
@@ -137,7 +142,7 @@ async def test_an_archive_is_a_layout_too(tmp_path: Path) -> None:
     images = await store(tmp_path)
     await images.pull(f"oci-archive:{tmp_path}/image.tar")
     bundle = await images.bundle(f"oci-archive:{tmp_path}/image.tar")
-    assert Path(bundle.base, bundle.layers[0], "a").read_text() == "1"
+    assert read(bundle, "a") == "1"
 
 
 async def test_what_the_node_does_not_allow_is_refused(tmp_path: Path) -> None:
@@ -171,7 +176,7 @@ async def test_a_registry_gives_images_to_those_it_knows(tmp_path: Path) -> None
         images = await store(tmp_path)
         name = f"{registry.address}/team/app:v1"
         with pytest.raises(
-            ImagePullError, match="pull access denied, repository does not exist or may require authorization"
+            ImagePullError, match=r"pull access denied, repository does not exist or may require authorization"
         ):
             await images.pull(name)
         pulled = await images.pull(name, AUTH)
@@ -185,7 +190,7 @@ async def test_a_registry_gives_images_to_those_it_knows(tmp_path: Path) -> None
         )
         by_digest = await images.status(f"{registry.address}/team/app@{image['digest']}")
         assert by_digest == status
-        with pytest.raises(ImagePullError, match="v2: not found"):
+        with pytest.raises(ImagePullError, match=r"v2: not found"):
             await images.pull(f"{registry.address}/team/app:v2", AUTH)
         with pytest.raises(ImagePullError) as caught:
             await images.pull(f"{registry.address}/team/app:v1", RegistryAuth(username="user", password="wrong"))
@@ -200,6 +205,6 @@ async def test_a_registry_that_sends_something_else_is_noticed(tmp_path: Path) -
     async with serve(blobs, v1=image) as registry:
         registry.broken = True
         images = await store(tmp_path)
-        with pytest.raises(ImagePullError, match="unexpected digest|unexpected commit digest"):
+        with pytest.raises(ImagePullError, match=r"unexpected digest|unexpected commit digest"):
             await images.pull(f"{registry.address}/team/app:v1", AUTH)
         assert await images.list() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -83,6 +84,7 @@ def test_whiteouts_hide_what_is_below(tmp_path: Path) -> None:
         ("kept", {"data": b"2"}),
         ("d/old", {"data": b"3"}),
         ("e/x", {"data": b"4"}),
+        ("f/x", {"data": b"4"}),
     )
     top = unpacked(
         tmp_path,
@@ -92,13 +94,15 @@ def test_whiteouts_hide_what_is_below(tmp_path: Path) -> None:
         ("d/new", {"data": b"5"}),
         (".wh.e", {}),
         ("e/y", {"data": b"6"}),
+        ("f/y", {"data": b"7"}),
+        (".wh.f", {}),
         below=(str(base),),
     )
     assert stat.S_ISCHR((top / "gone").lstat().st_mode)
     whole = tmp_path / "whole"
     flatten([str(top), str(base)], str(whole), owners=ROOT)
     files = sorted(str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file())
-    assert files == ["d/new", "e/y", "kept"] or files == ["d/new", "e/x", "e/y", "kept"]
+    assert files == ["d/new", "e/y", "f/y", "kept"]
     with pytest.raises(LayerError, match="not a whiteout"):
         unpacked(tmp_path, "c", (".wh...", {}))
 
@@ -150,10 +154,8 @@ def test_whatever_an_archive_says_it_stays_inside(
     packed.write_bytes(layer(*entries))
     inner = directory / "in" / "layer"
     inner.parent.mkdir()
-    try:
+    with contextlib.suppress(LayerError, OSError):
         unpack(str(packed), str(inner), (), owners=ROOT, limit=1 << 20)
-    except (LayerError, OSError):
-        pass
     assert sorted(os.listdir(directory)) == ["a", "in", "p.tar.gz"]
     assert os.listdir(directory / "in") == ["layer"]
     assert os.listdir(directory / "a") == ["kept"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,27 @@ from support.nodekit import NEEDS_ROOT, container, eventually, logged_lines, pla
 pytestmark = NEEDS_ROOT
 
 
+def read(path: Path) -> str:
+    return path.read_text()
+
+
+def mount_command(*arguments: str | Path) -> None:
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def unmount(path: Path) -> None:
+    subprocess.run(["umount", "-R", path], check=False)
+
+
 async def test_a_container_runs_in_its_own_world() -> None:
     async with place() as made:
         runtime = await made.runtime()
         pod = await runtime.run_sandbox(sandbox(made, "web", dns=DNSConfig(servers=("10.0.0.10",), searches=("a.b",))))
         script = (
             "hostname; echo $$; echo $HOSTNAME; cat /etc/resolv.conf; grep web /etc/hosts;"
-            "set -- /proc/[0-9]*; echo $#; cat /sys/class/net/eth0/operstate; touch /usr/x 2>/dev/null || echo read-only;"
-            "echo kept > /tmp/x && cat /tmp/x; echo x > /dev/null; head -c 4 /dev/zero | wc -c; test -e /dev/vda || echo no disk"
+            "set -- /proc/[0-9]*; echo $#; cat /sys/class/net/eth0/operstate; "
+            "touch /usr/x 2>/dev/null || echo read-only; echo kept > /tmp/x && cat /tmp/x; echo x > /dev/null;"
+            "head -c 4 /dev/zero | wc -c; test -e /dev/vda || echo no disk"
         )
         made_id = await runtime.create_container(pod, container(script))
         assert (await runtime.container_status(made_id)).state == "Created"
@@ -61,7 +75,10 @@ async def test_pods_and_machine_reach_each_other() -> None:
         runtime = await made.runtime()
         first = await runtime.run_sandbox(sandbox(made, "a"))
         second = await runtime.run_sandbox(sandbox(made, "b"))
-        server = "import socket\ns = socket.create_server(('0.0.0.0', 80))\nwhile True:\n c, _ = s.accept(); c.sendall(b'hello'); c.close()"
+        server = (
+            "import socket\ns = socket.create_server(('0.0.0.0', 80))\n"
+            "while True:\n c, _ = s.accept(); c.sendall(b'hello'); c.close()"
+        )
         serving = await runtime.create_container(first, container("/usr/bin/env", "python3", "-c", server, name="s"))
         await runtime.start_container(serving)
         address = (await runtime.sandbox_status(first)).ip
@@ -126,7 +143,8 @@ async def test_rights_are_few_unless_asked_for() -> None:
         runtime = await made.runtime()
         pod = await runtime.run_sandbox(sandbox(made))
         show = (
-            "import os,re; s=open('/proc/self/status').read(); print(re.findall('(?:CapEff|CapBnd|NoNewPrivs|Seccomp):\\\\s*(\\\\w+)', s));"
+            "import os,re; s=open('/proc/self/status').read();"
+            "print(re.findall('(?:CapEff|CapBnd|NoNewPrivs|Seccomp):\\\\s*(\\\\w+)', s));"
             "print(os.getuid(), os.getgid(), os.getgroups())"
         )
         cases = {
@@ -150,7 +168,7 @@ async def test_rights_are_few_unless_asked_for() -> None:
         ]
         assert logged_lines(made, "none") == ["['0000000000000400', '0000000000000400', '0', '2']", "0 0 [0]"]
         own = int(
-            next(line for line in Path("/proc/self/status").read_text().splitlines() if "CapBnd" in line).split()[1], 16
+            next(line for line in read(Path("/proc/self/status")).splitlines() if "CapBnd" in line).split()[1], 16
         )
         rights, ids = logged_lines(made, "all")
         assert int(rights.split("'")[1], 16) == own & (1 << 41) - 1
@@ -193,7 +211,10 @@ async def test_volumes_are_mounted_as_asked_and_links_lead_nowhere(tmp_path: Pat
             Mount(container_path="/mnt/all/inner", host_path=str(volume), sub_path="inner", read_only=True),
             Mount(container_path="/etc/deeper/file", host_path=str(volume / "file"), read_only=True),
         )
-        script = "cat /mnt/all/file /mnt/all/inner/deep /etc/deeper/file; echo three > /mnt/all/new; touch /mnt/all/inner/x || touch /etc/deeper/file || echo both read-only"
+        script = (
+            "cat /mnt/all/file /mnt/all/inner/deep /etc/deeper/file; echo three > /mnt/all/new; "
+            "touch /mnt/all/inner/x || touch /etc/deeper/file || echo both read-only"
+        )
         found = await runtime.create_container(pod, container(script, mounts=mounts))
         await runtime.start_container(found)
         await until_exited(runtime, found)
@@ -211,13 +232,11 @@ async def test_volumes_are_mounted_as_asked_and_links_lead_nowhere(tmp_path: Pat
 
 
 async def test_mounts_go_both_ways_where_asked() -> None:
-    import subprocess
-
     async with place() as made:
         shared = made.directory / "shared"
         shared.mkdir()
-        subprocess.run(["mount", "--bind", shared, shared], check=True)
-        subprocess.run(["mount", "--make-shared", shared], check=True)
+        mount_command("--bind", shared, shared)
+        mount_command("--make-shared", shared)
         try:
             (shared / "in").mkdir()
             (shared / "out").mkdir()
@@ -225,18 +244,21 @@ async def test_mounts_go_both_ways_where_asked() -> None:
             pod = await runtime.run_sandbox(sandbox(made))
             mount = Mount(container_path="/both", host_path=str(shared), propagation="Bidirectional")
             one_way = Mount(container_path="/down", host_path=str(shared), propagation="HostToContainer")
-            script = "mount -t tmpfs x /both/out && touch /both/out/made; echo done; while ! test -e /down/in/seen; do sleep 0.05; done; echo seen"
+            script = (
+                "mount -t tmpfs x /both/out && touch /both/out/made; echo done; "
+                "while ! test -e /down/in/seen; do sleep 0.05; done; echo seen"
+            )
             found = await runtime.create_container(
                 pod, container(script, mounts=(mount, one_way), security=SecurityContext(privileged=True))
             )
             await runtime.start_container(found)
-            await eventually(lambda: (shared / "out" / "made").exists(), lambda: str(logged_lines(made)))
-            subprocess.run(["mount", "-t", "tmpfs", "x", shared / "in"], check=True)
+            await eventually((shared / "out" / "made").exists, lambda: str(logged_lines(made)))
+            mount_command("-t", "tmpfs", "x", shared / "in")
             (shared / "in" / "seen").touch()
             await until_exited(runtime, found)
             assert logged_lines(made) == ["done", "seen"]
         finally:
-            subprocess.run(["umount", "-R", shared], check=False)
+            unmount(shared)
 
 
 async def test_limits_hold_and_lack_of_memory_is_told() -> None:
@@ -260,7 +282,7 @@ async def test_limits_hold_and_lack_of_memory_is_told() -> None:
         assert stats.cpu_usage_ns > 0
         directories = runtime._all.groups.directories(f"/kubepods/podlimited/{steady}")
         file = "cpu.max" if "" in directories else "cpu.cfs_quota_us"
-        text = Path(directories.get("", directories.get("cpu", "")), file).read_text()
+        text = read(Path(directories.get("", directories.get("cpu", "")), file))
         assert text.split()[0] == "50000"
 
 

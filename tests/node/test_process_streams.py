@@ -21,7 +21,10 @@ async def test_commands_run_in_the_containers_world() -> None:
         pod = await runtime.run_sandbox(sandbox(made, "exec"))
         main = await runtime.create_container(pod, container("echo x > /tmp/x; sleep 1000", envs=(("A", "b c"),)))
         await runtime.start_container(main)
-        script = "hostname; echo $A; cat /tmp/x; ls -d /proc/1 /proc/self/fd/9 2>/dev/null; grep Seccomp: /proc/self/status; echo bad >&2; exit 5"
+        script = (
+            "hostname; echo $A; cat /tmp/x; ls -d /proc/1 /proc/self/fd/9 2>/dev/null; "
+            "grep Seccomp: /proc/self/status; echo bad >&2; exit 5"
+        )
         done = await runtime.exec_sync(main, ["/bin/sh", "-c", script])
         assert (done.exit_code, done.stderr) == (5, b"bad\n")
         assert done.stdout == b"exec\nb c\nx\n/proc/1\nSeccomp:\t2\n"
@@ -35,7 +38,7 @@ async def test_commands_run_in_the_containers_world() -> None:
         assert caught.value.exit_code == 126
         count = ["/bin/sh", "-c", "set -- /proc/[0-9]*; echo $#"]
         before = await runtime.exec_sync(main, count)
-        with pytest.raises(TimeoutError, match="timed out after 0.2 s"):
+        with pytest.raises(TimeoutError, match=r"timed out after 0\.2 s"):
             await runtime.exec_sync(main, ["/bin/sleep", "1000"], seconds=0.2)
         assert (await runtime.exec_sync(main, ["/bin/sh", "-c", "kill -9 $$"])).exit_code == 137
         limited = await runtime.exec_sync(main, ["/bin/sh", "-c", "head -c 300000 /dev/zero"], max_output=1000)

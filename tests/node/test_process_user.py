@@ -29,8 +29,8 @@ async def text_of(path):
     return [line.split(" ", 3)[3] for line in open(path).read().splitlines()]
 
 async def run(runtime, pod, name, script, **fields):
-    config = ContainerConfig(metadata=ContainerMetadata(name=name), command=("/bin/sh", "-c", script), log_path=name + ".log",
-                             **({"image": "host"} | fields))
+    config = ContainerConfig(metadata=ContainerMetadata(name=name), command=("/bin/sh", "-c", script),
+                             log_path=name + ".log", **({"image": "host"} | fields))
     made = await runtime.create_container(pod, config)
     await runtime.start_container(made)
     return made
@@ -49,10 +49,12 @@ async def main():
     pod = await runtime.run_sandbox(SandboxConfig(metadata=SandboxMetadata(name="u", uid="u"), hostname="u",
                                                   log_directory=root + "/logs"))
     found["ip"] = (await runtime.sandbox_status(pod)).ip
-    one = await run(runtime, pod, "one", "id -u; hostname; set -- /proc/[0-9]*; echo $#; (setsid sleep 1234 &) ; exit 3")
+    script = "id -u; hostname; set -- /proc/[0-9]*; echo $#; (setsid sleep 1234 &) ; exit 3"
+    one = await run(runtime, pod, "one", script)
     status = await ended(runtime, one)
     found["one"] = [status.exit_code, await text_of(root + "/logs/one.log")]
-    server = "python3 -c 'import socket; s = socket.create_server((\\"%s\\", 18080)); c, _ = s.accept(); c.sendall(b\\"hello\\")'"
+    server = ("python3 -c 'import socket; s = socket.create_server((\\"%s\\", 18080)); c, _ = s.accept();"
+              " c.sendall(b\\"hello\\")'")
     two = await run(runtime, pod, "two", server % found["ip"])
     for _ in range(500):
         try:
@@ -75,7 +77,8 @@ async def main():
         four = await run(runtime, pod, "four", "id -u; cat /data; echo x > /new && cat /new", image=image,
                          security=SecurityContext(run_as_user=0))
         await ended(runtime, four)
-        five = await run(runtime, pod, "five", "id -u; id -g", image=image, security=SecurityContext(run_as_user=77, run_as_group=88))
+        other = SecurityContext(run_as_user=77, run_as_group=88)
+        five = await run(runtime, pod, "five", "id -u; id -g", image=image, security=other)
         await ended(runtime, five)
         found["five-exec"] = None
         found["image"] = [await text_of(root + "/logs/four.log"), await text_of(root + "/logs/five.log")]

@@ -175,7 +175,7 @@ def test_users(spec: UserSpec, identity: Identity) -> None:
 
 @pytest.mark.parametrize("name", ["ghost", "app:ghosts"])
 def test_unknown_users(name: str) -> None:
-    with pytest.raises(UnknownUser, match="unable to find .* ghost"):
+    with pytest.raises(UnknownUser, match=r"unable to find .* ghost"):
         resolve(UserSpec(name=name), PASSWD, GROUP)
 
 

@@ -1,4 +1,4 @@
-"""Images made in tests out of this machine's shell, in OCI layouts, and a small registry that serves them with tokens."""
+"""Images made in tests out of this machine's shell, in OCI layouts, and a small registry that serves them."""
 
 from __future__ import annotations
 
@@ -168,7 +168,8 @@ async def serve(blobs: Blobs, **tags: dict[str, Any]) -> AsyncIterator[Registry]
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     assert site._server is not None
-    registry.address = "127.0.0.1:%d" % site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+    port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+    registry.address = f"127.0.0.1:{port}"
     try:
         yield registry
     finally:

@@ -91,11 +91,7 @@ class Place:
         if os.geteuid() == 0:
             with contextlib.suppress(OSError):
                 remove_bridge(self.name)
-            groups = detect()
-            groups.remove(self.name)
-            for directory in groups.directories("/").values():
-                with contextlib.suppress(OSError):
-                    os.rmdir(f"{directory}/{self.name}")
+            detect().remove(self.name)
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

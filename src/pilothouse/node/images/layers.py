@@ -89,7 +89,6 @@ class Unpacking:
         self._limit = limit
         self._prefix = "trusted.overlay." if owners else "user.overlay."
         self._directories: list[tuple[str, tarfile.TarInfo]] = []
-        self._marks: set[str] = set()
 
     def run(self, archive: IO[bytes]) -> tuple[str, int]:
         """Unpack all; return the digest and size of the archive unpacked. Raises `LayerError`, `OSError`."""
@@ -122,13 +121,11 @@ class Unpacking:
             self._make(tar, entry, f"{parent}/{base}")
 
     def _make(self, tar: tarfile.TarFile, entry: tarfile.TarInfo, path: str) -> None:
-        if not (entry.isdir() and os.path.isdir(path) and not os.path.islink(path)):
-            _remove(path)
         if entry.isdir():
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(path, 0o755)
+            self._own_directory(path)
             self._directories.append((path, entry))
             return
+        _remove(path)
         if entry.issym():
             os.symlink(entry.linkname, path)
         elif entry.islnk():
@@ -207,10 +204,8 @@ class Unpacking:
 
     def _directory(self, place: str) -> None:
         """Make a directory that the archive only implies, like the one it stands for below."""
-        if os.path.isdir(place):
+        if not self._own_directory(place):
             return
-        _remove(place)
-        os.mkdir(place, 0o755)
         inner = place.removeprefix(self._target)
         for layer in self._below:
             with contextlib.suppress(OSError):
@@ -220,6 +215,17 @@ class Unpacking:
                 os.chmod(place, stat.S_IMODE(found.st_mode))
                 return
 
+    def _own_directory(self, place: str) -> bool:
+        """Make a directory unless it is there, opaque in a whiteout's place; return whether it is new."""
+        if os.path.isdir(place) and not os.path.islink(place):
+            return False
+        hides = _is_whiteout(place)
+        _remove(place)
+        os.mkdir(place, 0o755)
+        if hides:
+            self._mark_opaque(place)
+        return True
+
     def _mark_opaque(self, directory: str) -> None:
         os.setxattr(directory, f"{self._prefix}opaque", b"y")
 
@@ -227,7 +233,11 @@ class Unpacking:
         if name in {"", ".", ".."} or "/" in name:
             raise LayerError(f'"{_WHITEOUT}{name}": not a whiteout')
         path = f"{parent}/{name}"
-        _remove(path)
+        if os.path.lexists(path):
+            # It is of this layer, and a whiteout is about those below.
+            if os.path.isdir(path) and not os.path.islink(path):
+                self._mark_opaque(path)
+            return
         os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(0, 0))
 
 
@@ -252,7 +262,7 @@ def _merge(source: str, target: str, *, owners: bool) -> None:
     for entry in os.scandir(source):
         place = f"{target}/{entry.name}"
         found = entry.stat(follow_symlinks=False)
-        if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0:
+        if _is_whiteout(entry.path):
             _remove(place)
             continue
         if entry.is_dir(follow_symlinks=False):
@@ -267,6 +277,14 @@ def _merge(source: str, target: str, *, owners: bool) -> None:
             os.chown(place, found.st_uid, found.st_gid, follow_symlinks=False)
         if not stat.S_ISLNK(found.st_mode):
             os.chmod(place, stat.S_IMODE(found.st_mode))
+
+
+def _is_whiteout(path: str) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
 
 
 def _is_opaque(path: str) -> bool:

@@ -12,7 +12,7 @@ from pilothouse.node.errors import RuntimeUnavailable
 from .ipam import AddressPool
 from .netlink import Netlink, link_index
 
-__all__ = ["ensure_bridge", "ensure_way_out", "remove_bridge"]
+__all__ = ["ensure_bridge", "ensure_way_out", "remove_bridge", "remove_way_out"]
 
 
 def ensure_bridge(name: str, pool: AddressPool, mtu: int) -> None:
@@ -46,6 +46,14 @@ def remove_bridge(name: str) -> None:
         netlink.close()
 
 
+async def remove_way_out(bridge: str) -> None:
+    """Take the masquerading away, where there is some. Forwarding stays: others may have come to need it."""
+    if shutil.which("nft") is None:
+        return
+    with contextlib.suppress(processes.ProcessError):
+        await processes.run(["nft", "delete", "table", "ip", _table(bridge)], env=processes.inherit(), timeout=20)
+
+
 async def ensure_way_out(bridge: str, pool: AddressPool) -> str:
     """Forward and masquerade what pods send to other networks; return why that is not so, empty where it is."""
     try:
@@ -54,7 +62,7 @@ async def ensure_way_out(bridge: str, pool: AddressPool) -> str:
         return f"net.ipv4.ip_forward cannot be set: {error.strerror}"
     if shutil.which("nft") is None:
         return "no nft program"
-    table = f"pilothouse-{bridge}"
+    table = _table(bridge)
     rules = (
         f"table ip {table}\ndelete table ip {table}\ntable ip {table} {{\n  chain postrouting {{\n"
         f"    type nat hook postrouting priority srcnat; policy accept;\n"
@@ -65,6 +73,10 @@ async def ensure_way_out(bridge: str, pool: AddressPool) -> str:
     except processes.ProcessError as error:
         return str(error)
     return ""
+
+
+def _table(bridge: str) -> str:
+    return f"pilothouse-{bridge}"
 
 
 def _forward() -> None:

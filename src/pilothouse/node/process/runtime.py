@@ -98,6 +98,16 @@ class ProcessRuntime(Runtime):
             await self._sandboxes.close()
         self._events.close()
 
+    async def dismantle(self) -> None:
+        """Remove all pods and what the machine has for them beside the directory, bridge and groups; and close."""
+        for pod in list(self._all.pods):
+            await self._all.remove(pod)
+        await self.close()
+        if self.machine.mode == "root":
+            await network.remove_way_out(self._options.bridge)
+            network.remove_bridge(self._options.bridge)
+        await asyncio.to_thread(self._all.remove_groups)
+
     async def status(self) -> RuntimeStatus:
         missing = list(self.machine.missing)
         if self._way_out not in {"", "switched off", "no nft program"}:

@@ -325,6 +325,13 @@ class Sandboxes:
             sysctls=config.sysctls,
         )
 
+    def remove_groups(self) -> None:
+        """Remove the groups that are only this runtime's; without a prefix others may have the pods' too."""
+        if self.groups.prefix:
+            self.groups.remove("")
+        elif self.groups.version:
+            self.groups.remove(self._keepers_group)
+
     def limit_pod(self, pod: Pod, resources: Resources) -> None:
         """Change the limits of a pod's group."""
         if pod.stored.cgroup:
