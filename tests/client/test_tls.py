@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import ssl
@@ -94,6 +95,20 @@ async def test_a_server_that_speaks_no_tls(files: Files) -> None:
     async with wire_server(refuse) as plain:
         with pytest.raises(ConnectFailed, match=r"TLS: .*; does the server speak TLS at this port"):
             await ask(plain.url.replace("http", "https"), ca_file=files.path("ca.crt"))
+
+
+async def test_a_peer_that_hangs_up_before_tls_has_begun(files: Files) -> None:
+    """As a relay does whose server is not there; asyncio's own error says nothing."""
+    listening = await asyncio.start_server(lambda _, writer: writer.transport.abort(), "127.0.0.1", 0)
+    async with listening:
+        port = listening.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectFailed, match=r"cannot be reached: \w.*"):
+            await ask(f"https://127.0.0.1:{port}", ca_file=files.path("ca.crt"))
+    listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with listening:
+        port = listening.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectFailed, match=r"cannot be reached: \w.*|TLS: \w.*"):
+            await ask(f"https://127.0.0.1:{port}", ca_file=files.path("ca.crt"))
 
 
 async def test_client_certificates(files: Files) -> None:

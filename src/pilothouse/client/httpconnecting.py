@@ -74,7 +74,9 @@ class Connector:
         except ConnectFailed:
             raise
         except OSError as error:
-            raise ConnectFailed(f"{self._named()}: cannot be reached: {error.strerror or error}") from error
+            # asyncio says nothing of a peer that hangs up before TLS has begun.
+            why = error.strerror or str(error) or "the connection was closed while it was being made"
+            raise ConnectFailed(f"{self._named()}: cannot be reached: {why}") from error
         return connection
 
     async def _connect(self, context: ssl.SSLContext | None) -> HttpConnection:
