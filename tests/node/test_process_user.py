@@ -40,6 +40,15 @@ async def ended(runtime, made):
         await asyncio.sleep(0.01)
     return status
 
+def sleepers(length):
+    found = 0
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            found += open(f"/proc/{pid}/cmdline").read() == f"sleep\\0{length}\\0"
+        except OSError:
+            pass
+    return found
+
 async def main():
     options = Options(root=root + "/node", mode=mode or None, local_images=(root,))
     runtime = ProcessRuntime(options)
@@ -84,9 +93,20 @@ async def main():
         found["image"] = [await text_of(root + "/logs/four.log"), await text_of(root + "/logs/five.log")]
     except CreateContainerError as error:
         found["image"] = str(error)
+    length = f"98{os.getpid()}"
+    six = await run(runtime, pod, "six", f"(setsid sleep {length} &); exec sleep {length}")
+    while sleepers(length) < 2:
+        await asyncio.sleep(0.02)
+    os.kill((await runtime.sandbox_status(pod)).pid, 9)
+    found["killed-keeper"] = (await ended(runtime, six)).reason
     for other in await runtime.list_sandboxes():
         await runtime.remove_sandbox(other.id)
     await runtime.close()
+    for _ in range(500):
+        if not sleepers(length):
+            break
+        await asyncio.sleep(0.02)
+    found["sleepers"] = sleepers(length)
     print(json.dumps(found))
 
 asyncio.run(main())
@@ -134,6 +154,7 @@ async def test_an_ordinary_user_runs_pods(outside: Path) -> None:
     assert found["one"] == [3, ["0", "u", "1"]]
     assert found["forwarded"] == "hello"
     assert (found["exec"], found["adopted"], found["killed"]) == (4, "Running", 137)
+    assert (found["killed-keeper"], found["sleepers"]) == ("ContainerStatusUnknown", 0)
     assert found["image"] == [["0", "deep", "x"], ["77", "88"]]
     assert any("no network of their own" in text for text in found["missing"])  # type: ignore[attr-defined]
 
@@ -145,4 +166,5 @@ async def test_without_namespaces_only_the_machines_files_can_run(outside: Path)
     assert one[1][0] != "0"
     assert found["forwarded"] == "hello"
     assert (found["exec"], found["adopted"], found["killed"]) == (4, "Running", 137)
+    assert (found["killed-keeper"], found["sleepers"]) == ("ContainerStatusUnknown", 0)
     assert found["image"] == "this machine allows no namespaces to this user: only image: host can run"

@@ -10,7 +10,7 @@ import socket
 import time
 
 from .crilog import LineFormatter, LogFile
-from .spec import ContainerRecord, ContainerSpec, process_start, write_file
+from .spec import ContainerRecord, ContainerSpec, marked, process_start, write_file
 
 __all__ = ["Container"]
 
@@ -217,8 +217,7 @@ class Container:
                 with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
                     found.update(int(line) for line in file if process_start(int(line)))
             return found - {0, os.getpid()}
-        mark = f"PILOTHOUSE_CONTAINER={self.spec.id}".encode()
-        return {pid for pid in _descendants(os.getpid()) if _marked(pid, mark)}
+        return marked({self.spec.id}, _descendants(os.getpid()))
 
     def _save(self) -> None:
         with contextlib.suppress(OSError):
@@ -235,11 +234,3 @@ def _descendants(pid: int) -> set[int]:
             found |= children
             waiting += children
     return {pid for pid in found if process_start(pid)}
-
-
-def _marked(pid: int, mark: bytes) -> bool:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return mark in file.read(1 << 20).split(b"\0")
-    except OSError:
-        return False

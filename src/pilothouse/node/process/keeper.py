@@ -381,6 +381,8 @@ class Keeper:
         del self._pending[report.fileno()]
         report.close()
         os.close(pending.spawned.gate)
+        if pending.fault is not None and pending.terminal >= 0:
+            os.close(pending.terminal)
         if pending.fault is None and pending.pid:
             # It runs, or is over by now.
             pending.done({"pid": pending.pid, "terminal": pending.terminal})

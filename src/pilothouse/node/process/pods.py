@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import stat
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from pilothouse.node.config import ContainerConfig, DNSConfig, SandboxConfig
 from pilothouse.node.runtime import ContainerStatus, SandboxStatus
 
 from .links import KeeperLink
-from .spec import ContainerRecord, KeeperRecord, boot_id, process_start, read_file
+from .spec import ContainerRecord, KeeperRecord, boot_id, marked, process_start, read_file
 
 __all__ = [
     "Container",
@@ -25,10 +26,14 @@ __all__ = [
     "StoredContainer",
     "StoredSandbox",
     "keeper_of",
+    "kill_marked",
     "kill_recorded",
     "remove_tree",
     "write_pod_files",
 ]
+
+
+_KILL_ROUNDS = 100
 
 
 class StoredSandbox(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +162,22 @@ def kill_recorded(directory: str, on_this_boot: Callable[[], bool]) -> None:
         if record.pid and record.started_ticks and on_this_boot() and process_start(record.pid) == record.started_ticks:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(record.pid, signal.SIGKILL)
+
+
+def kill_marked(ids: set[str]) -> None:
+    """Kill what bears the mark of these containers, until there is none: some may be forking. A round is some ms."""
+    for _ in range(_KILL_ROUNDS if ids else 0):
+        found = {pid for pid in marked(ids, _all_processes()) if process_start(pid)}
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            return
+        time.sleep(0.005)
+
+
+def _all_processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def remove_tree(path: str) -> None:

@@ -26,7 +26,17 @@ from .events import Events
 from .ipam import AddressPool
 from .links import KeeperLink, Refused, Zygote, connect
 from .options import Options
-from .pods import Container, Pod, StoredContainer, StoredSandbox, keeper_of, kill_recorded, remove_tree, write_pod_files
+from .pods import (
+    Container,
+    Pod,
+    StoredContainer,
+    StoredSandbox,
+    keeper_of,
+    kill_marked,
+    kill_recorded,
+    remove_tree,
+    write_pod_files,
+)
 from .spec import ContainerRecord, KeeperRecord, Mode, NetworkSpec, SandboxSpec, boot_id, read_file, write_file
 from .zygote import MODULE
 
@@ -257,6 +267,8 @@ class Sandboxes:
             for container in pod.containers.values():
                 if container.stored.cgroup and container.record.state != "Created":
                     await asyncio.to_thread(self.groups.kill, container.stored.cgroup)
+        if not pod.stored.cgroup and self._mode != "root":
+            await asyncio.to_thread(kill_marked, set(pod.containers))
         _bury_containers(pod, "the pod's keeper is gone", self._events)
         pod.ended.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Collection, Iterable
 from typing import Literal, TypeVar
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from pilothouse.node.config import Device, Mount
 
 __all__ = [
+    "MARK",
     "ContainerRecord",
     "ContainerSpec",
     "ExecSpec",
@@ -20,12 +22,18 @@ __all__ = [
     "SandboxSpec",
     "UserSpec",
     "boot_id",
+    "marked",
     "process_start",
     "read_file",
     "write_file",
 ]
 
 _T = TypeVar("_T")
+
+MARK = "PILOTHOUSE_CONTAINER"
+"""The variable by which a container's processes are told where neither groups nor namespaces do it."""
+
+_MAX_ENVIRONMENT = 4 << 20
 
 Mode = Literal["root", "userns", "plain"]
 
@@ -167,6 +175,17 @@ def read_file(path: str, kind: type[_T]) -> _T:
     with open(path, "rb") as file:
         data = file.read()
     return msgspec.json.decode(data, type=kind)
+
+
+def marked(ids: Collection[str], among: Iterable[int]) -> set[int]:
+    """Return those of some processes that bear the mark of one of these containers."""
+    wanted = {f"{MARK}={container_id}".encode() for container_id in ids}
+    found = set()
+    for pid in among:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            if wanted & set(file.read(_MAX_ENVIRONMENT).split(b"\0")):
+                found.add(pid)
+    return found
 
 
 def boot_id() -> str:

@@ -11,7 +11,7 @@ from pilothouse.node.errors import CreateContainerError, InvalidConfig
 from pilothouse.node.images.model import HOST, Bundle
 
 from . import caps, seccomp
-from .spec import ContainerSpec, Mode, RootSpec, UserSpec
+from .spec import MARK, ContainerSpec, Mode, RootSpec, UserSpec
 
 __all__ = ["MASKED", "READ_ONLY", "Around", "container_spec", "stop_signal"]
 
@@ -62,7 +62,7 @@ def container_spec(
         directory=around.directory,
         argv=_arguments(config, image),
         root=_root(image, around),
-        env=_environment(container_id, config, sandbox, image, around.mode),
+        env=_environment(container_id, config, sandbox, image, around),
         cwd=config.working_dir or image.config.working_dir or "/",
         user=_user(security, image),
         read_only_root=security.read_only_root,
@@ -114,7 +114,7 @@ def _arguments(config: ContainerConfig, image: Bundle) -> tuple[str, ...]:
 
 
 def _environment(
-    container_id: str, config: ContainerConfig, sandbox: SandboxConfig, image: Bundle, mode: Mode
+    container_id: str, config: ContainerConfig, sandbox: SandboxConfig, image: Bundle, around: Around
 ) -> tuple[tuple[str, str], ...]:
     found = {"PATH": _PATH}
     for line in image.config.env or ():
@@ -123,9 +123,9 @@ def _environment(
     if sandbox.hostname:
         found["HOSTNAME"] = sandbox.hostname
     found.update(config.envs)
-    if mode == "plain":
+    if not around.cgroup_files and (around.mode == "plain" or config.security.namespaces.pid != "Container"):
         # By it the container's processes are told where nothing else tells them apart.
-        found["PILOTHOUSE_CONTAINER"] = container_id
+        found[MARK] = container_id
     for name, value in found.items():
         if not name or "=" in name or "\0" in name + value:
             raise InvalidConfig(f'environment variable "{name}": not a name and value that a process can have')
