@@ -9,6 +9,7 @@ from pilothouse.operator import Manager
 
 from .reconcilers.daemonset import add_daemonsets
 from .reconcilers.deployment import add_deployments
+from .reconcilers.disruption import add_disruption
 from .reconcilers.endpoints import add_endpoints, add_mirroring
 from .reconcilers.job import add_jobs
 from .reconcilers.replicaset import add_replicasets, add_replicationcontrollers
@@ -19,6 +20,7 @@ __all__ = ["CONTROLLERS", "add_controllers"]
 CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
     "daemonset-controller": add_daemonsets,
     "deployment-controller": add_deployments,
+    "disruption-controller": add_disruption,
     "endpointslice-controller": add_endpoints,
     "endpointslice-mirroring-controller": add_mirroring,
     "job-controller": add_jobs,
