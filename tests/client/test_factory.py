@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pilothouse.client import factory as factories
 from pilothouse.client.factory import CacheSyncError, Clusters, SharedInformerFactory
 from pilothouse.client.informer import InformerOptions
 from pilothouse.foundation.clock import FakeClock
@@ -14,6 +15,7 @@ from pilothouse.foundation.metrics import Metrics
 from pilothouse.kinds import status
 from pilothouse.kinds.structs import ConfigMap, Namespace, Pod
 from support.informerkit import FakeServer
+from support.loglines import logged
 
 
 class Lists:
@@ -113,6 +115,23 @@ async def test_the_watchdog_names_what_is_unwell_and_shows_it() -> None:
         clock._elapsed += 30  # something blocked the loop
         await clock.run(1)
         assert shared.late_seconds > 20
+
+
+async def test_what_stays_unwell_is_not_told_at_every_look_and_its_end_is() -> None:
+    shared, server, clock = factory(check_seconds=10)
+    shared.informer_of("x", server)
+    server.refuse = [status.Forbidden("no rights")] * 200
+    with logged(factories) as lines:
+        async with shared:
+            await clock.run(900)  # the alarm is after 120 s, and a look every 10 s
+            told = [line["problem"] for line in lines if line["event"] == "informer unwell"]
+            assert len(told) == 3
+            assert "its cache is not filled: no rights for" in told[0]
+            server.refuse.clear()
+            await clock.run(120)
+            assert shared.problems() == []
+            assert len(lines) == 3
+            assert shared._told == {}  # it would be told at once if it came again
 
 
 async def test_a_dead_cluster_holds_up_no_other() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
 
 from pilothouse.client.deadline import within
@@ -30,6 +30,8 @@ ALL_NAMESPACES: Final = "*"
 CHECK_SECONDS: Final = 10.0
 SYNC_SECONDS: Final = 120.0
 _LATE_SECONDS: Final = 5.0
+_TELL_SECONDS: Final = 300.0
+"""Between two records of what stays unwell."""
 
 _log = get_logger("pilothouse.client.factory")
 
@@ -80,6 +82,7 @@ class SharedInformerFactory:
         self._timer: Timer | None = None
         self._expected = 0.0
         self._problems: list[Problem] = []
+        self._told: dict[str, float] = {}
         self.late_seconds = 0.0
         """How late the watchdog last was: for so long something blocked the event loop."""
         register(self, metrics)
@@ -252,9 +255,20 @@ class SharedInformerFactory:
         self.late_seconds = max(self._clock.monotonic() - self._expected, 0.0)
         if self.late_seconds > _LATE_SECONDS:
             _log.error("the event loop was blocked", cluster=self.cluster, seconds=round(self.late_seconds, 1))
-        for problem in self.problems():
-            _log.error("informer unwell", cluster=self.cluster, problem=str(problem))
+        self._tell(self.problems())
         self._arm()
+
+    def _tell(self, problems: Sequence[Problem]) -> None:
+        """Log what is unwell when it begins and now and then while it lasts, and when it is over."""
+        now, unwell = self._clock.monotonic(), {problem.informer for problem in problems}
+        due = {name for name in unwell if now - self._told.get(name, -_TELL_SECONDS) >= _TELL_SECONDS}
+        for problem in problems:
+            if problem.informer in due:
+                self._told[problem.informer] = now
+                _log.error("informer unwell", cluster=self.cluster, problem=str(problem))
+        for name in sorted(self._told.keys() - unwell):
+            del self._told[name]
+            _log.info("informer well again", cluster=self.cluster, informer=name)
 
 
 class Clusters:
