@@ -19,8 +19,11 @@ RECORDINGS = {
 }
 
 
+PLAYED = ("dep", "rep", "gar", "name", "daemonset", "statefulset-")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in RECORDINGS if name.startswith(("dep", "rep", "gar", "name"))])
+@pytest.mark.parametrize("name", [name for name in RECORDINGS if name.startswith(PLAYED)])
 async def test_they_settle_alike(name: str) -> None:
     async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
         manager = Manager(client)

@@ -12,6 +12,7 @@ from .reconcilers.deployment import add_deployments
 from .reconcilers.disruption import add_disruption
 from .reconcilers.endpoints import add_endpoints, add_mirroring
 from .reconcilers.job import add_jobs
+from .reconcilers.quota import add_quotas
 from .reconcilers.replicaset import add_replicasets, add_replicationcontrollers
 from .reconcilers.statefulset import add_statefulsets
 
@@ -26,6 +27,7 @@ CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
     "job-controller": add_jobs,
     "replicaset-controller": add_replicasets,
     "replicationcontroller-controller": add_replicationcontrollers,
+    "resourcequota-controller": add_quotas,
     "statefulset-controller": add_statefulsets,
 }
 
