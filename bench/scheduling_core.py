@@ -74,6 +74,7 @@ def plain(number: int) -> Pod:
 
 VARIANTS: dict[str, tuple[Callable[[int], Pod], float, int]] = {
     "basic": (plain, BASIC_FLOOR, PODS),
+    "names_of_their_own": (lambda i: pod(i, f"color-{i}"), BASIC_FLOOR, PODS),
     "node_affinity": (lambda i: pod(i, "blue", affinity=in_zones()), NODE_AFFINITY_FLOOR, PODS),
     "topology_spread": (
         lambda i: pod(

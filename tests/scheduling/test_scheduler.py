@@ -8,7 +8,8 @@ import pytest
 
 from pilothouse.kinds.structs import ConfigMap, Pod
 from pilothouse.scheduling import Bind, Gated, Scheduler, Skipped
-from pilothouse.scheduling.framework import Cycle, Reject, Wait
+from pilothouse.scheduling.columns import Ints
+from pilothouse.scheduling.framework import Cycle, Nodes, Refusal, Reject, Scope, Wait
 from pilothouse.scheduling.plugins import REGISTRY
 
 from .kit import Scene, configured, node, pod
@@ -160,8 +161,7 @@ class Doorman:
         self.seen.append(f"{pod.metadata.name} on {node}")
 
 
-def guarded() -> tuple[Scene, Doorman]:
-    doorman = Doorman()
+def guarded(doorman: Doorman) -> Scene:
     tree = {
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",
@@ -170,11 +170,12 @@ def guarded() -> tuple[Scene, Doorman]:
     from pilothouse.scheduling import parse
 
     registry = {**REGISTRY, "Doorman": lambda _: doorman}
-    return Scene(node("n1"), configuration=parse(tree, registry), registry=registry), doorman
+    return Scene(node("n1"), configuration=parse(tree, registry), registry=registry)
 
 
 def test_a_pod_may_have_to_wait_for_a_permit() -> None:
-    scene, doorman = guarded()
+    doorman = Doorman()
+    scene = guarded(doorman)
     assert scene.decide(pod("a", FULL)) is None
     assert dict(scene.scheduler.waiting()) == {"a": "n1"}
     assert doorman.reserved == ["n1"]
@@ -187,7 +188,8 @@ def test_a_pod_may_have_to_wait_for_a_permit() -> None:
 
 
 def test_a_permit_that_does_not_come_gives_the_node_back() -> None:
-    scene, doorman = guarded()
+    doorman = Doorman()
+    scene = guarded(doorman)
     scene.decide(pod("a", FULL))
     scene.clock.advance(10)
     scene.scheduler.tick()
@@ -199,7 +201,8 @@ def test_a_permit_that_does_not_come_gives_the_node_back() -> None:
 
 
 def test_a_permit_may_be_refused() -> None:
-    scene, doorman = guarded()
+    doorman = Doorman()
+    scene = guarded(doorman)
     doorman.answer = Reject("not today")
     failed = scene.failed(pod("a"))
     assert (failed.message, failed.plugins) == ("0/1 nodes are available: 1 not today.", frozenset({"Doorman"}))
@@ -211,7 +214,8 @@ def test_a_permit_may_be_refused() -> None:
 
 
 def test_a_pod_that_goes_while_it_waits_gives_everything_back() -> None:
-    scene, doorman = guarded()
+    doorman = Doorman()
+    scene = guarded(doorman)
     scene.decide(pod("a", FULL))
     scene.scheduler.remove(pod("a", FULL))
     assert doorman.reserved == []
@@ -238,6 +242,25 @@ def test_the_table_grows_and_rows_are_used_again() -> None:
     assert (table.size, len(table)) == (size, 300)
     where = scene.where(pod("p", {"x.com/1": "1"}, nodeSelector={"big": "1"}))
     assert int(where[1:]) % 9 == 1
+
+
+def test_pods_that_differ_in_labels_share_answers_unless_a_plugin_looks_at_labels() -> None:
+    class Reader(Doorman):
+        name: ClassVar[str] = "Doorman"
+        scope: ClassVar[Scope] = Scope.NODE
+
+        def filter(self, cycle: Cycle, nodes: Nodes) -> Ints:
+            return nodes.full(int(cycle.pod.metadata.labels["n"]) % 2)
+
+        def explain(self, cycle: Cycle, code: int) -> Refusal:
+            return Refusal(("odd",))
+
+    for doorman, number in ((Doorman(), 1), (Reader(), 4)):
+        doorman.answer = None
+        scene = guarded(doorman)
+        decisions = [scene.decide(pod(f"p{i}", labels={"n": str(i)})) for i in range(4)]
+        assert len(scene.scheduler._evaluations) == number
+        assert [isinstance(one, Bind) for one in decisions] == [i % 2 == 0 or number == 1 for i in range(4)]
 
 
 def test_pods_are_kept_without_what_does_not_matter() -> None:

@@ -7,6 +7,7 @@ is asked for each time.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,10 +17,12 @@ from numpy.typing import NDArray
 
 from .columns import Bools, Ints
 from .framework import SKIP, Cycle, Narrow, Nodes, Reject, Scope
+from .shapes import PodShape
 from .table import NodeTable, Placed
 
 __all__ = ["Evaluation", "Found"]
 
+_STATES: Final = 64
 _FULL_SHARE: Final = 8
 """With more than one row in so many changed, all are asked for at once: vectors are cheaper than row by row."""
 
@@ -59,7 +62,8 @@ class Evaluation:
     """The answers of a profile's filters and scores for one shape of pods."""
 
     def __init__(self, filters: Iterable[Any], scores: Iterable[tuple[Any, int]]) -> None:
-        self.state: Final[dict[str, Any]] = {}
+        self.local: Final[dict[str, Any]] = {}
+        self._states: OrderedDict[PodShape, dict[str, Any]] = OrderedDict()
         self._filters: Final = [_filter(one) for one in filters]
         self._scores: Final = [_score(one, weight) for one, weight in scores]
         self._spanning: Final = [one for one in self._scores if one.scope is Scope.CLUSTER]
@@ -82,6 +86,17 @@ class Evaluation:
         self._masked: Ints = np.zeros(0, np.int64)
         self._best: _Best = _Best()
         self._narrowed: dict[str, frozenset[str]] = {}
+
+    def state_of(self, shape: PodShape) -> dict[str, Any]:
+        """Give what plugins keep for the pods of a shape; for as many shapes as are in use."""
+        found = self._states.get(shape)
+        if found is None:
+            found = self._states[shape] = {}
+            if len(self._states) > _STATES:
+                self._states.popitem(last=False)
+        else:
+            self._states.move_to_end(shape)
+        return found
 
     @property
     def narrowed(self) -> dict[str, frozenset[str]]:

@@ -176,9 +176,10 @@ class Volumes:
 
 @dataclass(slots=True)
 class Cycle:
-    """One try to find a node for a pod. `state` is what plugins keep, by their names.
+    """One try to find a node for a pod, and what plugins keep from try to try, by their names.
 
-    It is shared by all pods of the shape from try to try, for what was found out for one holds for the next.
+    `state` is shared by all pods of the shape. `local` is shared by all that are alike but for labels, owners and terms
+    about other pods, for plugins that look at none of these.
     """
 
     pod: Pod
@@ -186,6 +187,7 @@ class Cycle:
     cluster: Cluster
     random: random.Random
     state: dict[str, Any] = field(default_factory=dict)
+    local: dict[str, Any] = field(default_factory=dict)
 
     @property
     def table(self) -> NodeTable:
@@ -257,7 +259,8 @@ class FilterPlugin(Protocol):
     """Says which nodes a pod may run on: 0 where it may, else a code that `explain` puts in words.
 
     `filter_row(cycle, row) -> int` may be added, a faster answer for one node; `version(cycle)`, which changes when
-    all answers have to be asked for again although no node changed.
+    all answers have to be asked for again although no node changed; and `nameless = True`, which says that neither
+    labels nor owner nor terms about other pods matter, so that pods that differ in those share answers.
     """
 
     name: ClassVar[str]
@@ -299,7 +302,7 @@ class PreScorePlugin(Protocol):
 class ScorePlugin(Protocol):
     """Rates nodes. With `normalize(cycle, scores, feasible)` any numbers may be given, without it 0 to 100.
 
-    `score_row(cycle, row) -> int` and `version(cycle)` may be added, as for filters.
+    `score_row(cycle, row) -> int`, `score_version(cycle)` and `nameless` may be added, as for filters.
     """
 
     name: ClassVar[str]

@@ -21,6 +21,7 @@ from .framework import (
     PreScorePlugin,
     QueueSortPlugin,
     ReservePlugin,
+    Scope,
     ScorePlugin,
     WakingPlugin,
 )
@@ -67,6 +68,15 @@ class Profile:
             (self._plugins[name], weight or 1)
             for name, weight in resolve(configuration, "score", self._implementing("score"))
         ]
+        self.nameless: Final = all(
+            getattr(plugin, "nameless", False)
+            for plugin, scope in (
+                *((one, one.scope) for one in self.filters),
+                *((one, one.score_scope) for one, _ in self.scores),
+            )
+            if scope is not Scope.CLUSTER
+        )
+        """Whether pods that are alike but for labels, owners and terms about other pods share answers."""
         self.reserves: Final[list[ReservePlugin]] = self._at("reserve")
         self.permits: Final[list[PermitPlugin]] = self._at("permit")
         self.pre_binds: Final[list[PreBindPlugin]] = self._at("preBind")

@@ -27,7 +27,7 @@ from .messages import diagnose
 from .plugins import REGISTRY, Factory
 from .profile import Profile
 from .queue import Queue, Queued
-from .shapes import PodShape
+from .shapes import LocalShape, PodShape
 
 __all__ = ["Scheduler"]
 
@@ -67,7 +67,7 @@ class Scheduler(Intake):
             max_backoff=found.pod_max_backoff_seconds,
         )
         super().__init__(profiles, queue)
-        self._evaluations: OrderedDict[tuple[str, PodShape], Evaluation] = OrderedDict()
+        self._evaluations: OrderedDict[tuple[str, PodShape | LocalShape], Evaluation] = OrderedDict()
 
     def schedule(self) -> Decision | None:
         """Take the pod whose turn it is and decide; None if there is none to try now."""
@@ -149,7 +149,7 @@ class Scheduler(Intake):
             return Failed(pod, _NO_NODES)
         shape = self._shapes[queued.uid]
         evaluation = self._evaluation(profile, shape)
-        cycle = Cycle(pod, shape, self.cluster, self._random, evaluation.state)
+        cycle = Cycle(pod, shape, self.cluster, self._random, evaluation.state_of(shape), evaluation.local)
         row = self._own_node(cycle, evaluation)
         if row is None:
             found = evaluation.run(cycle)
@@ -159,7 +159,7 @@ class Scheduler(Intake):
         return self._take(cycle, queued, profile, self.cluster.table.name(row))
 
     def _evaluation(self, profile: Profile, shape: PodShape) -> Evaluation:
-        key = (profile.name, shape)
+        key = (profile.name, shape.local if profile.nameless else shape)
         found = self._evaluations.get(key)
         if found is None:
             found = self._evaluations[key] = profile.evaluation()

@@ -21,6 +21,7 @@ from .trimming import without_details
 
 __all__ = [
     "HostPort",
+    "LocalShape",
     "PodShape",
     "Shapes",
     "WeightedTerm",
@@ -98,22 +99,19 @@ def _given(one: ContainerStatus) -> tuple[Any, ...]:
     return one.name, one.resources and one.resources.requests, one.allocated_resources
 
 
-def _key(pod: Pod) -> bytes:
-    spec, meta = pod.spec, pod.metadata
-    owner = controller_of(pod)
+def _local_key(pod: Pod) -> bytes:
+    """Give what matters to a node on its own: not what other pods there are, nor who the pod is."""
+    spec, affinity = pod.spec, pod.spec.affinity
     return _encode(
         (
-            meta.namespace,
-            meta.labels,
-            owner and (owner.api_version, owner.kind, owner.name),
+            pod.metadata.namespace,
             [_container(one) for one in spec.containers],
             [(_container(one), one.restart_policy) for one in spec.init_containers],
             spec.overhead,
             spec.resources,
             spec.node_selector,
-            spec.affinity,
+            affinity and affinity.node_affinity,
             spec.tolerations,
-            spec.topology_spread_constraints,
             spec.priority,
             spec.preemption_policy,
             spec.scheduler_name,
@@ -127,11 +125,31 @@ def _key(pod: Pod) -> bytes:
     )
 
 
+def _wide_key(pod: Pod) -> bytes:
+    """Give what matters beside other pods."""
+    owner, affinity = controller_of(pod), pod.spec.affinity
+    return _encode(
+        (
+            pod.metadata.labels,
+            owner and (owner.api_version, owner.kind, owner.name),
+            affinity and (affinity.pod_affinity, affinity.pod_anti_affinity),
+            pod.spec.topology_spread_constraints,
+        )
+    )
+
+
+class LocalShape:
+    """What pods have in common that are alike but for their labels, owners and terms about other pods."""
+
+    __slots__ = ("__weakref__",)
+
+
 class PodShape:
     """A pod without what is its own. `pod` is the first that had the shape; shapes are equal only to themselves."""
 
-    def __init__(self, pod: Pod) -> None:
+    def __init__(self, pod: Pod, local: LocalShape | None = None) -> None:
         self.pod: Final = pod
+        self.local: Final = LocalShape() if local is None else local
         self.namespace: Final = pod.metadata.namespace
         self.labels: Final[Mapping[str, str]] = pod.metadata.labels
         self.priority: Final = priority_of(pod)
@@ -234,15 +252,19 @@ class Shapes:
     """The shapes that there are. One that no pod has any more is forgotten by itself."""
 
     def __init__(self) -> None:
-        self._known: WeakValueDictionary[bytes, PodShape] = WeakValueDictionary()
+        self._known: WeakValueDictionary[tuple[bytes, bytes], PodShape] = WeakValueDictionary()
+        self._locals: WeakValueDictionary[bytes, LocalShape] = WeakValueDictionary()
 
     def __len__(self) -> int:
         return len(self._known)
 
     def of(self, pod: Pod) -> PodShape:
         """Give the shape of a pod."""
-        key = _key(pod)
-        found = self._known.get(key)
+        local_key, wide_key = _local_key(pod), _wide_key(pod)
+        found = self._known.get((local_key, wide_key))
         if found is None:
-            found = self._known[key] = PodShape(without_details(pod))
+            local = self._locals.get(local_key)
+            if local is None:
+                local = self._locals[local_key] = LocalShape()
+            found = self._known[local_key, wide_key] = PodShape(without_details(pod), local)
         return found

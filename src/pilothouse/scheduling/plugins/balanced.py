@@ -24,17 +24,18 @@ class NodeResourcesBalancedAllocation:
 
     name: ClassVar[str] = "NodeResourcesBalancedAllocation"
     score_scope: ClassVar[Scope] = Scope.ROW
+    nameless: ClassVar[bool] = True
 
     def __init__(self, args: BalancedArgs) -> None:
         self._resources = args.resources
 
     def pre_score(self, cycle: Cycle, feasible: Bools) -> Skip | None:
         del feasible
-        found = cycle.state[self.name] = scored_resources(cycle, self._resources, defaults=False)
+        found = cycle.local[self.name] = scored_resources(cycle, self._resources, defaults=False)
         return None if any(one.adds for one in found) else SKIP
 
     def score(self, cycle: Cycle, nodes: Nodes) -> Ints:
-        resources: tuple[ScoredResource, ...] = cycle.state[self.name]
+        resources: tuple[ScoredResource, ...] = cycle.local[self.name]
         usage = [(one.adds, *resource_usage(nodes, one)) for one in resources]
         better = _evenness([(has, used + adds) for adds, has, used in usage])
         change = _HALF + better - _evenness([(has, used) for _, has, used in usage])
@@ -45,7 +46,7 @@ class NodeResourcesBalancedAllocation:
     def score_row(self, cycle: Cycle, row: int) -> int:
         table = cycle.table
         before, after = [], []
-        for column, _, adds, _ in cycle.state[self.name]:
+        for column, _, adds, _ in cycle.local[self.name]:
             has = table.allocatable.item(row, column)
             if has:
                 used = table.requested.item(row, column)

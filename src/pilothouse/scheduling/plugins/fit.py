@@ -76,6 +76,7 @@ class NodeResourcesFit:
     name: ClassVar[str] = "NodeResourcesFit"
     scope: ClassVar[Scope] = Scope.ROW
     score_scope: ClassVar[Scope] = Scope.ROW
+    nameless: ClassVar[bool] = True
 
     def __init__(self, args: FitArgs) -> None:
         self._ignored = frozenset(args.ignored_resources)
@@ -92,14 +93,14 @@ class NodeResourcesFit:
 
     def wanted(self, cycle: Cycle) -> tuple[tuple[str, int, int], ...]:
         """Give what is checked: name, column and amount."""
-        found: tuple[tuple[str, int, int], ...] | None = cycle.state.get(self.name)
+        found: tuple[tuple[str, int, int], ...] | None = cycle.local.get(self.name)
         if found is None:
             found = tuple(
                 (name, cycle.table.resource(name), value)
                 for name, value in sorted(cycle.shape.requests.items(), key=_usual_order)
                 if value and not self._is_ignored(name)
             )[:_MOST_RESOURCES]
-            cycle.state[self.name] = found
+            cycle.local[self.name] = found
         return found
 
     def filter(self, cycle: Cycle, nodes: Nodes) -> Ints:
@@ -173,9 +174,9 @@ class NodeResourcesFit:
 
     def _scored(self, cycle: Cycle) -> tuple[ScoredResource, ...]:
         key = f"{self.name}/score"
-        found: tuple[ScoredResource, ...] | None = cycle.state.get(key)
+        found: tuple[ScoredResource, ...] | None = cycle.local.get(key)
         if found is None:
-            found = cycle.state[key] = scored_resources(cycle, self._resources, defaults=True)
+            found = cycle.local[key] = scored_resources(cycle, self._resources, defaults=True)
         return found
 
     @staticmethod

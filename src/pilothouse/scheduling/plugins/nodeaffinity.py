@@ -39,6 +39,7 @@ class NodeAffinity:
     name: ClassVar[str] = "NodeAffinity"
     scope: ClassVar[Scope] = Scope.NODE
     score_scope: ClassVar[Scope] = Scope.NODE
+    nameless: ClassVar[bool] = True
 
     def __init__(self, args: NodeAffinityArgs) -> None:
         added = args.added_affinity

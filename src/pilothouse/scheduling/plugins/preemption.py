@@ -118,7 +118,7 @@ class DefaultPreemption:
             return [], {}
         wanted = min(len(rows), max(len(rows) * self._percentage // 100, self._absolute))
         offset = cycle.random.randrange(len(rows))
-        kept: dict[int, _Kept] = cycle.state.setdefault(self.name, {})
+        kept: dict[int, _Kept] = cycle.local.setdefault(self.name, {})
         only = _only_resources(cycle, evaluation)
         # What is kept is for all pods of the shape, so not where the pod itself makes a difference.
         own = {row for row, pods in cycle.table.nominated.items() if cycle.pod.metadata.uid in pods}

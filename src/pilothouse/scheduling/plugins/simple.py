@@ -36,6 +36,7 @@ class NodeName:
 
     name: ClassVar[str] = "NodeName"
     scope: ClassVar[Scope] = Scope.NODE
+    nameless: ClassVar[bool] = True
 
     def filter(self, cycle: Cycle, nodes: Nodes) -> Ints:
         wanted = cycle.pod.spec.node_name
@@ -61,6 +62,7 @@ class NodePorts:
 
     name: ClassVar[str] = "NodePorts"
     scope: ClassVar[Scope] = Scope.ROW
+    nameless: ClassVar[bool] = True
 
     def pre_filter(self, cycle: Cycle) -> PreFiltered:
         return None if cycle.shape.ports else SKIP
@@ -108,6 +110,7 @@ class ImageLocality:
 
     name: ClassVar[str] = "ImageLocality"
     score_scope: ClassVar[Scope] = Scope.NODE
+    nameless: ClassVar[bool] = True
 
     def score_version(self, cycle: Cycle) -> object:
         """How widely images are spread is a matter of all nodes."""

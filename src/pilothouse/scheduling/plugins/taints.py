@@ -41,11 +41,11 @@ def _disliked(tolerations: Sequence[Toleration], taints: Iterable[NodeTaint]) ->
 
 def _by_set(cycle: Cycle, key: str, count: Callable[[Sequence[Toleration], Iterable[NodeTaint]], int]) -> Ints:
     """Give a count for each set of taints that nodes have."""
-    known: Ints | None = cycle.state.get(key)
+    known: Ints | None = cycle.local.get(key)
     sets = cycle.table.taint_sets
     if known is None or len(known) < len(sets):
         tolerations = cycle.shape.pod.spec.tolerations
-        known = cycle.state[key] = np.array([count(tolerations, taints) for taints in sets], np.int64)
+        known = cycle.local[key] = np.array([count(tolerations, taints) for taints in sets], np.int64)
     return known
 
 
@@ -61,6 +61,7 @@ class TaintToleration:
     name: ClassVar[str] = "TaintToleration"
     scope: ClassVar[Scope] = Scope.NODE
     score_scope: ClassVar[Scope] = Scope.NODE
+    nameless: ClassVar[bool] = True
 
     def filter(self, cycle: Cycle, nodes: Nodes) -> Ints:
         hard = _by_set(cycle, "TaintToleration/hard", untolerated)
@@ -89,6 +90,7 @@ class NodeUnschedulable:
 
     name: ClassVar[str] = "NodeUnschedulable"
     scope: ClassVar[Scope] = Scope.NODE
+    nameless: ClassVar[bool] = True
 
     def filter(self, cycle: Cycle, nodes: Nodes) -> Ints:
         if tolerates(cycle.shape.pod.spec.tolerations, _CORDONED):

@@ -50,6 +50,7 @@ class VolumeBinding:
 
     name: ClassVar[str] = "VolumeBinding"
     scope: ClassVar[Scope] = Scope.NODE
+    nameless: ClassVar[bool] = True
 
     def version(self, cycle: Cycle) -> object:
         """Storage changes without nodes."""
@@ -74,11 +75,11 @@ class VolumeBinding:
                 immediate = True
         if immediate:
             return Reject("pod has unbound immediate PersistentVolumeClaims")
-        cycle.state[self.name] = claims
+        cycle.local[self.name] = claims
         return None if any_claim else SKIP
 
     def filter(self, cycle: Cycle, nodes: Nodes) -> Ints:
-        claims: _Claims = cycle.state[self.name]
+        claims: _Claims = cycle.local[self.name]
         storage = cycle.cluster.storage
         codes = nodes.full(0)
         for claim in claims.bound:
@@ -96,7 +97,7 @@ class VolumeBinding:
         return Refusal(tuple(reason for bit, reason in _REASONS if code & bit), final=True)
 
     def reserve(self, cycle: Cycle, node: str) -> Reject | None:
-        claims: _Claims | None = cycle.state.get(self.name)
+        claims: _Claims | None = cycle.local.get(self.name)
         if claims is None or not cycle.shape.has_claims or not claims.delayed:
             return None
         storage = cycle.cluster.storage
@@ -113,7 +114,7 @@ class VolumeBinding:
 
     def unreserve(self, cycle: Cycle, node: str) -> None:
         del node
-        claims: _Claims | None = cycle.state.get(self.name)
+        claims: _Claims | None = cycle.local.get(self.name)
         if claims is None or not cycle.shape.has_claims:
             return
         storage = cycle.cluster.storage
@@ -126,7 +127,7 @@ class VolumeBinding:
 
     def pre_bind(self, cycle: Cycle, node: str) -> Volumes | None:
         del node
-        claims: _Claims | None = cycle.state.get(self.name)
+        claims: _Claims | None = cycle.local.get(self.name)
         if claims is None or not cycle.shape.has_claims or not claims.delayed:
             return None
         storage = cycle.cluster.storage

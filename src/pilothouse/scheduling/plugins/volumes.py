@@ -120,6 +120,7 @@ class VolumeZone:
 
     name: ClassVar[str] = "VolumeZone"
     scope: ClassVar[Scope] = Scope.NODE
+    nameless: ClassVar[bool] = True
 
     def version(self, cycle: Cycle) -> object:
         """Storage changes without nodes."""
@@ -145,7 +146,7 @@ class VolumeZone:
                     return Reject(f'persistentvolume "{claim.spec.volume_name}" not found')
                 labels = bound.metadata.labels
                 found += [(key, tuple(labels[key].split(_ZONES_BETWEEN))) for key in _TOPOLOGY if key in labels]
-        cycle.state[self.name] = found
+        cycle.local[self.name] = found
         return None if found else SKIP
 
     def filter(self, cycle: Cycle, nodes: Nodes) -> Ints:
@@ -153,7 +154,7 @@ class VolumeZone:
         for key in _TOPOLOGY:
             zoned |= nodes.label(key) > 0
         outside = np.zeros(len(nodes), np.bool_)
-        for key, zones in cycle.state[self.name]:
+        for key, zones in cycle.local[self.name]:
             met = np.zeros(len(nodes), np.bool_)
             has = np.zeros(len(nodes), np.bool_)
             for name in dict.fromkeys((key, _STABLE.get(key, key))):
@@ -193,6 +194,7 @@ class NodeVolumeLimits:
 
     name: ClassVar[str] = "NodeVolumeLimits"
     scope: ClassVar[Scope] = Scope.ROW
+    nameless: ClassVar[bool] = True
 
     def version(self, cycle: Cycle) -> object:
         """Storage changes without nodes."""
