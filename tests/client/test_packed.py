@@ -22,6 +22,8 @@ from pilothouse.client.packed import Packed, of_head, reads_head, unpacked
 from pilothouse.client.reflector_core import ReflectorOptions
 from pilothouse.client.resources import Mapping
 from pilothouse.client.shelf import Shelf
+from pilothouse.client.tidying import Tidier
+from pilothouse.foundation.clock import FakeClock
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.kinds.labels import parse
 from pilothouse.kinds.structs import ConfigMap, ObjectMeta, Pod, Resource, decode, replace
@@ -309,7 +311,7 @@ async def test_what_waits_is_deflated_beside_other_work_and_the_memory_given_bac
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given_back = []
-    monkeypatch.setattr("pilothouse.client.informer.return_memory", lambda: given_back.append(True))
+    monkeypatch.setattr("pilothouse.client.tidying.return_memory", lambda: given_back.append(True))
     line, size = Line(), len(encoded("c1000", 1000))
     informer = informer_of(line, recent_bytes=500 * size)
     for number in range(1_000, 2_600):
@@ -326,6 +328,25 @@ async def test_what_waits_is_deflated_beside_other_work_and_the_memory_given_bac
         line.tell("MODIFIED", encoded("c1001", 3_000))
         await until(lambda: informer.resource_version == "3000" and not shelf.is_untidy)
     assert given_back == [True]
+
+
+def test_deflating_takes_small_turns_and_can_be_stopped() -> None:
+    clock, size = FakeClock(), len(encoded("c1000"))
+    shelf = Shelf(Counting(), 20 * size)
+    for number in range(1_000, 1_100):
+        packed_of(shelf, encoded(f"c{number}"))
+    tidier = Tidier(shelf, clock, returns_memory=True)
+    for left in (100, 68, 36, 20, 20):
+        assert shelf.raw_bytes == left * size
+        tidier.look()
+        tidier.look()
+        clock.advance(0.005)
+    packed_of(shelf, encoded("c2000"))
+    tidier.look()
+    tidier.stop()
+    tidier.look()
+    clock.advance(1)
+    assert shelf.raw_bytes == 21 * size
 
 
 def test_memory_can_be_given_back() -> None:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
-from pilothouse.client.collector import return_memory, spare_collector
+from pilothouse.client.collector import spare_collector
 from pilothouse.client.deltaqueue import BATCH, Delta, DeltaQueue, Transform
 from pilothouse.client.indexer import Indexer, IndexFunction, Lister
 from pilothouse.client.informer_figures import informer_samples
@@ -20,6 +20,7 @@ from pilothouse.client.packed import Packed
 from pilothouse.client.reflector import Reflector
 from pilothouse.client.reflector_core import ReflectorCore
 from pilothouse.client.shelf import Shelf
+from pilothouse.client.tidying import Tidier
 from pilothouse.foundation.clock import Clock, SystemClock, Timer
 from pilothouse.foundation.logs import get_logger
 
@@ -34,9 +35,6 @@ _SLICE: Final = 500
 """Changes worked off before others get a turn of the event loop."""
 _MANY: Final = 1_000
 """Objects from which on looking at them again and again costs more than it brings."""
-_TIDY_SECONDS: Final = 0.005
-_TIDIED: Final = 32
-"""Objects deflated at a time, which takes about a millisecond."""
 _SKIPS_A_RECORD: Final = 100
 """Skipped objects for one record in the log; all are counted."""
 _MIN_RESYNC_SECONDS: Final = 1.0
@@ -82,10 +80,12 @@ class Informer(Generic[T]):
         self.transform: Final = transform
         self._clock = clock or SystemClock()
         self._shelf: Shelf[T] | None = None
+        self._tidier: Tidier | None = None
         source_of_all: ListerWatcher[Any] = lister_watcher
         if isinstance(lister_watcher, PackingSource) and accepts is None:
             packing = lister_watcher.packed(self.options.recent_bytes)
             self._shelf, source_of_all = packing.shelf, packing
+            self._tidier = Tidier(packing.shelf, self._clock, returns_memory=self.options.tune_collector)
         self._queue: DeltaQueue[Any] = DeltaQueue(
             self.indexer.entries,
             transform=None if transform is None else self._transformed,
@@ -118,8 +118,6 @@ class Informer(Generic[T]):
         self._started_at = 0.0
         self._resync_seconds = self.options.resync_seconds
         self._resync_timer: Timer | None = None
-        self._tidy_timer: Timer | None = None
-        self._tidied = 0
         register(self, metrics)
 
     # Life
@@ -151,9 +149,10 @@ class Informer(Generic[T]):
         """End watch and handlers at once; the cache stays readable. More than once is fine."""
         self._stopped = True
         self._synced.set()
-        for timer in (self._resync_timer, self._tidy_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._resync_timer is not None:
+            self._resync_timer.cancel()
+        if self._tidier is not None:
+            self._tidier.stop()
         tasks = [listener.stop() for listener in self._listeners]
         watcher, self._task = self._task, None
         if watcher is not None:
@@ -264,8 +263,8 @@ class Informer(Generic[T]):
         self._queue.process(self._process, BATCH)
         if not self._has_synced:
             self._check_synced()
-        elif self._shelf is not None and self._shelf.is_untidy:
-            self._tidy_later()
+        elif self._tidier is not None:
+            self._tidier.look()
 
     async def consume_all(self) -> None:
         """Work off all that the reflector queued, letting others have their turns."""
@@ -317,7 +316,8 @@ class Informer(Generic[T]):
             self._synced.set()
             if self.options.tune_collector and len(self.indexer) >= _MANY:
                 spare_collector()
-            self._tidy_later()
+            if self._tidier is not None:
+                self._tidier.look()
             for listener in self._listeners:
                 listener.upstream_synced()
 
@@ -396,23 +396,6 @@ class Informer(Generic[T]):
         if type(obj) is not Packed or self._shelf is None:
             return self.transform(obj)
         return self._shelf.changed(obj, self.transform)
-
-    def _tidy_later(self) -> None:
-        if self._tidy_timer is None and not self._stopped:
-            self._tidy_timer = self._clock.call_later(_TIDY_SECONDS, self._tidy)
-
-    def _tidy(self) -> None:
-        """Deflate a few objects: the time is taken from nobody who waits."""
-        self._tidy_timer = None
-        if self._shelf is None:
-            return
-        self._tidied += self._shelf.tidy(_TIDIED)
-        if self._shelf.is_untidy:
-            self._tidy_later()
-            return
-        if self._tidied >= _MANY and self.options.tune_collector:
-            return_memory()
-        self._tidied = 0
 
     def _skipped(self, event: WatchEvent[T], error: Exception | None) -> None:
         try:
