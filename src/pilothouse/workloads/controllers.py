@@ -7,6 +7,7 @@ from typing import Final
 
 from pilothouse.operator import Manager
 
+from .reconcilers.cronjob import add_cronjobs
 from .reconcilers.daemonset import add_daemonsets
 from .reconcilers.deployment import add_deployments
 from .reconcilers.disruption import add_disruption
@@ -15,16 +16,19 @@ from .reconcilers.job import add_jobs
 from .reconcilers.quota import add_quotas
 from .reconcilers.replicaset import add_replicasets, add_replicationcontrollers
 from .reconcilers.statefulset import add_statefulsets
+from .reconcilers.ttl import add_ttl
 
 __all__ = ["CONTROLLERS", "add_controllers"]
 
 CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
+    "cronjob-controller": add_cronjobs,
     "daemonset-controller": add_daemonsets,
     "deployment-controller": add_deployments,
     "disruption-controller": add_disruption,
     "endpointslice-controller": add_endpoints,
     "endpointslice-mirroring-controller": add_mirroring,
     "job-controller": add_jobs,
+    "ttl-after-finished-controller": add_ttl,
     "replicaset-controller": add_replicasets,
     "replicationcontroller-controller": add_replicationcontrollers,
     "resourcequota-controller": add_quotas,
