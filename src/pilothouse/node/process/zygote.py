@@ -31,6 +31,7 @@ from .spec import (
     NetworkSpec,
     RootSpec,
     SandboxSpec,
+    boot_id,
     process_start,
     read_file,
 )
@@ -94,6 +95,7 @@ def _warm_up() -> None:
         for fd in (wire.receive(two) or ({}, []))[1]:
             os.close(fd)
     process_start(os.getpid())
+    boot_id()
 
 
 def _be_keeper(agent: socket.socket, path: str, fd: int) -> None:
