@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from pilothouse.kinds.structs import Namespace, ReplicaSet, Service, from_dict
+from pilothouse.scheduling import parse
+from pilothouse.scheduling.columns import Ints
+from pilothouse.scheduling.framework import Cycle, Narrow, Nodes, Refusal, Scope
+from pilothouse.scheduling.plugins import REGISTRY
 
 from .kit import Scene, configured, node, pod
 
@@ -174,6 +178,39 @@ def test_nodes_that_the_affinity_does_not_name_are_not_looked_at() -> None:
     assert why == "0/3 nodes are available: pod affinity terms conflict."
     why = Scene(*nodes).why(pod("p", affinity=by_name("x")))
     assert why == "0/3 nodes are available: 3 node(s) didn't satisfy plugin(s) [NodeAffinity]."
+
+
+@pytest.mark.parametrize("scope", [Scope.NODE, Scope.CLUSTER])
+def test_a_plugin_may_name_the_nodes_worth_looking_at(scope: Scope) -> None:
+    class Chooser:
+        name = "Chooser"
+
+        def pre_filter(self, cycle: Cycle) -> Narrow:
+            return Narrow(frozenset(cycle.pod.metadata.labels["on"].split("-")))
+
+        def filter(self, cycle: Cycle, nodes: Nodes) -> Ints:
+            return nodes.full(0)
+
+        def explain(self, cycle: Cycle, code: int) -> Refusal:
+            raise AssertionError
+
+    Chooser.scope = scope  # type: ignore[attr-defined]
+    registry = {**REGISTRY, "Chooser": lambda _: Chooser()}
+    tree = {
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "profiles": [{"plugins": {"multiPoint": {"enabled": [{"name": "Chooser"}]}}}],
+    }
+    scene = Scene(node("a"), node("b"), node("c"), configuration=parse(tree, registry), registry=registry)
+    for wanted in ("a", "b", "a"):
+        assert scene.where(pod(f"to-{wanted}-{scene.clock.monotonic()}", labels={"on": wanted})) == wanted
+        scene.clock.advance(1)
+    big = {"cpu": "9"}
+    assert scene.why(pod("p", big, labels={"on": "a-b"})) == (
+        "0/3 nodes are available: 1 node(s) didn't satisfy plugin(s) [Chooser], 2 Insufficient cpu."
+    )
+    why = scene.why(pod("q", labels={"on": "a"}, affinity=by_name("b")))
+    assert why == ("0/3 nodes are available: node(s) didn't satisfy plugin(s) [Chooser NodeAffinity] simultaneously.")
 
 
 def test_affinity_that_the_profile_adds_counts_for_all_pods() -> None:

@@ -8,43 +8,35 @@ is asked for each time.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .answers import (
+    Best,
+    Part,
+    code_of,
+    constant,
+    filter_part,
+    named,
+    nominees,
+    normalized,
+    score_of,
+    score_part,
+    with_nominees,
+)
 from .columns import Bools, Ints
 from .framework import SKIP, Cycle, Narrow, Nodes, Reject, Scope
 from .shapes import PodShape
-from .table import NodeTable, Placed
+from .table import NodeTable
 
 __all__ = ["Evaluation", "Found"]
 
 _STATES: Final = 64
 _FULL_SHARE: Final = 8
 """With more than one row in so many changed, all are asked for at once: vectors are cheaper than row by row."""
-
-
-@dataclass(slots=True, eq=False)
-class _Part:
-    """A filter or score, and its answers."""
-
-    plugin: Any
-    scope: Scope
-    weight: int = 0
-    token: object = None
-    skipped: bool = False
-    started: bool = False
-    values: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    uniform: bool = True
-    """Whether raw scores are all zero, which normalizing makes one number for all nodes."""
-    by_row: Callable[[Cycle, int], int] | None = None
-    version: Callable[[Cycle], object] | None = None
-    before: Callable[..., Any] | None = None
-    """What the plugin does first: `pre_filter` or `pre_score`."""
-    normalize: Callable[[Cycle, Ints, Bools], Ints] | None = None
 
 
 @dataclass(slots=True)
@@ -64,18 +56,18 @@ class Evaluation:
     def __init__(self, filters: Iterable[Any], scores: Iterable[tuple[Any, int]]) -> None:
         self.local: Final[dict[str, Any]] = {}
         self._states: OrderedDict[PodShape, dict[str, Any]] = OrderedDict()
-        self._filters: Final = [_filter(one) for one in filters]
-        self._scores: Final = [_score(one, weight) for one, weight in scores]
+        self._filters: Final = [filter_part(one) for one in filters]
+        self._scores: Final = [score_part(one, weight) for one, weight in scores]
         self._spanning: Final = [one for one in self._scores if one.scope is Scope.CLUSTER]
-        self._to_start: list[_Part] = [*self._filters]
+        self._to_start: list[Part] = [*self._filters]
         """Filters that look at the pod anew for each try, and those that have not yet."""
-        self._by_node: list[_Part] = []
-        self._by_row: list[_Part] = []
-        self._wide: list[_Part] = []
+        self._by_node: list[Part] = []
+        self._by_row: list[Part] = []
+        self._wide: list[Part] = []
         """The filters that have something to say for these pods, by scope."""
-        self._scored_rows: list[_Part] = []
-        self._varied: list[_Part] = []
-        self._versioned: list[_Part] = []
+        self._scored_rows: list[Part] = []
+        self._varied: list[Part] = []
+        self._versioned: list[Part] = []
         self._position = 0
         self._epoch = -1
         self._node_ok: Bools = np.zeros(0, np.bool_)
@@ -84,8 +76,9 @@ class Evaluation:
         """The part of the scores that changes with nodes only."""
         self._base: Ints = np.zeros(0, np.int64)
         self._masked: Ints = np.zeros(0, np.int64)
-        self._best: _Best = _Best()
-        self._narrowed: dict[str, frozenset[str]] = {}
+        self._best: Best = Best()
+        self._narrow: list[Part] = []
+        """Filters that name the only nodes worth looking at."""
 
     def state_of(self, shape: PodShape) -> dict[str, Any]:
         """Give what plugins keep for the pods of a shape; for as many shapes as are in use."""
@@ -101,7 +94,7 @@ class Evaluation:
     @property
     def narrowed(self) -> dict[str, frozenset[str]]:
         """The names of the only nodes worth looking at, by the plugins that say so."""
-        return self._narrowed
+        return {one.plugin.name: one.narrow for one in self._filters if one.narrow is not None and not one.skipped}
 
     def run(self, cycle: Cycle) -> Found:
         """Ask what is not known yet and give each node's score."""
@@ -121,9 +114,9 @@ class Evaluation:
             feasible = ok
         total = self._base[:size].copy()
         for one in self._varied:
-            total += one.weight * _normalized(one, cycle, one.values[:size], feasible)
+            total += one.weight * normalized(one, cycle, one.values[:size], feasible)
         for one in spanning:
-            total += one.weight * _normalized(one, cycle, one.plugin.score(cycle, cycle.nodes), feasible)
+            total += one.weight * normalized(one, cycle, one.plugin.score(cycle, cycle.nodes), feasible)
         total[~feasible] = -1
         return Found(total)
 
@@ -134,7 +127,7 @@ class Evaluation:
 
     def check_row(self, cycle: Cycle, row: int) -> tuple[Any, int] | None:
         """Ask all filters about one row as the table is now; give the first that refuses, with its code."""
-        waiting = _nominees(cycle, row, cycle.pod.metadata.uid)
+        waiting = nominees(cycle, row, cycle.pod.metadata.uid)
         if waiting:
             with cycle.table.supposing(waiting, []):
                 refused = self._ask_row(cycle, row)
@@ -152,7 +145,7 @@ class Evaluation:
                     return one.plugin, -1
             elif one.skipped:
                 continue
-            code = _code(one, cycle, row)
+            code = code_of(one, cycle, row)
             if code:
                 return one.plugin, code
         return None
@@ -160,7 +153,7 @@ class Evaluation:
     def _start(self, cycle: Cycle) -> tuple[Reject, str] | None:
         """Have plugins look at the pod, those that may find anything new."""
         soft: tuple[Reject, str] | None = None
-        changed = False
+        changed = any_narrow = False
         for one in self._to_start:
             wide = one.scope is Scope.CLUSTER
             token = one.version(cycle) if one.version else None
@@ -175,15 +168,16 @@ class Evaluation:
                 continue
             changed = changed or not wide or one.skipped != (answer is SKIP) or not one.started
             one.skipped, one.started, one.token = answer is SKIP, True, token
-            self._narrowed.pop(one.plugin.name, None)
-            if isinstance(answer, Narrow):
-                self._narrowed[one.plugin.name] = answer.names
+            narrow = answer.names if isinstance(answer, Narrow) else None
+            any_narrow = any_narrow or narrow is not None or one.narrow is not None
+            one.narrow = narrow
             if not wide:
                 self._epoch = -1
         if changed:
             self._sort_filters()
-        if soft is None and self._narrowed and not frozenset.intersection(*self._narrowed.values()):
-            names = sorted(self._narrowed)
+        self._narrow = [one for one in self._filters if one.narrow is not None] if any_narrow else self._narrow
+        if soft is None and self._narrow and not frozenset.intersection(*self.narrowed.values()):
+            names = sorted(self.narrowed)
             told = f"plugin {names[0]}" if len(names) == 1 else f"plugin(s) [{' '.join(names)}] simultaneously"
             return Reject(f"node(s) didn't satisfy {told}"), names[0]
         return soft
@@ -228,15 +222,16 @@ class Evaluation:
             one.values = np.zeros(capacity, np.int64)
             one.values[:size] = one.plugin.filter(cycle, nodes)
             ok &= one.values[:size] == 0
-        for names in self._narrowed.values():
-            ok &= nodes.mark((table.row_of[name] for name in names if name in table.row_of), 1) == 1
+        for one in self._narrow:
+            if one.scope is not Scope.CLUSTER:
+                ok &= named(one, nodes)
         self._node_ok = np.zeros(capacity, np.bool_)
         self._node_ok[:size] = ok
         for one in self._by_row:
             one.values = np.zeros(capacity, np.int64)
             one.values[:size] = one.plugin.filter(cycle, nodes)
             for row in table.nominated:
-                one.values[row] = _with_nominees(one, cycle, row, int(one.values[row]))
+                one.values[row] = with_nominees(one, cycle, row, int(one.values[row]))
             ok = ok & (one.values[:size] == 0)
         self._ok = np.zeros(capacity, np.bool_)
         self._ok[:size] = ok
@@ -259,7 +254,7 @@ class Evaluation:
             one.values[:size] = one.plugin.score(cycle, nodes)
             one.uniform = one.normalize is not None and not one.values[:size].any()
             if one.uniform:
-                self._fixed += one.weight * _constant(one, cycle)
+                self._fixed += one.weight * constant(one, cycle)
             elif one.normalize is not None:
                 self._varied.append(one)
             elif one.scope is Scope.ROW:
@@ -277,19 +272,19 @@ class Evaluation:
             self._sync_node(cycle, table, row)
         ok = bool(self._node_ok[row])
         for one in self._by_row:
-            code = _code(one, cycle, row)
+            code = code_of(one, cycle, row)
             if row in table.nominated:
-                code = _with_nominees(one, cycle, row, code)
+                code = with_nominees(one, cycle, row, code)
             one.values[row] = code
             ok = ok and not code
         self._ok[row] = ok
         base = int(self._fixed[row])
         for one in self._scored_rows:
-            base += one.weight * _rate(one, cycle, row)
+            base += one.weight * score_of(one, cycle, row)
         self._base[row] = base
         for one in self._varied:
             if one.scope is Scope.ROW:
-                one.values[row] = _rate(one, cycle, row)
+                one.values[row] = score_of(one, cycle, row)
         now = base if ok else -1
         self._best.change(row, now)
         self._masked[row] = now
@@ -297,20 +292,21 @@ class Evaluation:
     def _sync_node(self, cycle: Cycle, table: NodeTable, row: int) -> None:
         ok = bool(table.valid[row])
         for one in self._by_node:
-            one.values[row] = code = _code(one, cycle, row)
+            one.values[row] = code = code_of(one, cycle, row)
             ok = ok and not code
-        self._node_ok[row] = ok and all(table.name(row) in names for names in self._narrowed.values())
+        narrow = [one.narrow for one in self._narrow if one.scope is not Scope.CLUSTER and one.narrow is not None]
+        self._node_ok[row] = ok and all(table.name(row) in names for names in narrow)
         fixed = 0
         for one in self._scores:
             if one.scope is Scope.CLUSTER or one.skipped or one in self._scored_rows:
                 continue
-            score = _rate(one, cycle, row)
+            score = score_of(one, cycle, row)
             one.values[row] = score
             if one.uniform and score:
                 # What was the same for all is not any more; begin anew.
                 self._epoch = -1
             if one.uniform:
-                fixed += one.weight * _constant(one, cycle)
+                fixed += one.weight * constant(one, cycle)
             elif one.normalize is None:
                 fixed += one.weight * score
         self._fixed[row] = fixed
@@ -323,130 +319,18 @@ class Evaluation:
         for one in self._wide:
             one.values = one.plugin.filter(cycle, cycle.nodes)
             feasible = feasible & (one.values == 0)
+            if one.narrow is not None:
+                feasible = feasible & named(one, cycle.nodes)
         for row in [one for one in cycle.table.nominated if feasible[one]]:
-            waiting = _nominees(cycle, row, cycle.pod.metadata.uid)
+            waiting = nominees(cycle, row, cycle.pod.metadata.uid)
             for one in self._wide if waiting else ():
                 with cycle.table.supposing(waiting, []):
                     if one.before is None or one.before(cycle) is not SKIP:
-                        one.values[row] = _code(one, cycle, row)
+                        one.values[row] = code_of(one, cycle, row)
                 if one.before is not None:
                     one.before(cycle)
                 feasible[row] &= not one.values[row]
         return feasible
 
-    def _active(self, cycle: Cycle, feasible: Bools) -> list[_Part]:
+    def _active(self, cycle: Cycle, feasible: Bools) -> list[Part]:
         return [one for one in self._spanning if one.before is None or one.before(cycle, feasible) is not SKIP]
-
-
-class _Best:
-    """The best rows, kept while single rows change."""
-
-    __slots__ = ("_rows", "_score", "_where")
-
-    def __init__(self) -> None:
-        self._rows: list[int] = []
-        self._where: dict[int, int] = {}
-        self._score = -1
-
-    def forget(self) -> None:
-        self._rows, self._where = [], {}
-
-    def of(self, masked: Ints) -> list[int]:
-        """Give the rows with the highest score; none if it is -1."""
-        if not self._rows:
-            self._score = int(masked.max(initial=-1))
-            if self._score < 0:
-                return []
-            self._rows = np.flatnonzero(masked == self._score).tolist()
-            self._where = {row: place for place, row in enumerate(self._rows)}
-        return self._rows
-
-    def change(self, row: int, score: int) -> None:
-        """Note a row's new score."""
-        if not self._rows:
-            return
-        place = self._where.get(row)
-        if place is not None:
-            if score != self._score:
-                self._drop(row, place)
-        elif score == self._score:
-            self._add(row)
-        if score > self._score:
-            self.forget()
-            self._score = score
-            self._add(row)
-
-    def _add(self, row: int) -> None:
-        self._where[row] = len(self._rows)
-        self._rows.append(row)
-
-    def _drop(self, row: int, place: int) -> None:
-        last = self._rows.pop()
-        del self._where[row]
-        if last != row:
-            self._rows[place] = last
-            self._where[last] = place
-
-
-def _filter(plugin: Any) -> _Part:
-    return _Part(
-        plugin,
-        plugin.scope,
-        by_row=getattr(plugin, "filter_row", None),
-        version=getattr(plugin, "version", None),
-        before=getattr(plugin, "pre_filter", None),
-    )
-
-
-def _score(plugin: Any, weight: int) -> _Part:
-    return _Part(
-        plugin,
-        plugin.score_scope,
-        weight,
-        by_row=getattr(plugin, "score_row", None),
-        version=getattr(plugin, "score_version", None),
-        before=getattr(plugin, "pre_score", None),
-        normalize=getattr(plugin, "normalize", None),
-    )
-
-
-def _normalized(one: _Part, cycle: Cycle, scores: Ints, feasible: Bools) -> Ints:
-    return scores if one.normalize is None else one.normalize(cycle, scores, feasible)
-
-
-def _constant(one: _Part, cycle: Cycle) -> int:
-    """Give the score of all nodes where the raw ones are all zero."""
-    return int(_normalized(one, cycle, np.zeros(1, np.int64), np.ones(1, np.bool_))[0])
-
-
-def _code(one: _Part, cycle: Cycle, row: int) -> int:
-    return one.by_row(cycle, row) if one.by_row else int(one.plugin.filter(cycle, _row(cycle, row))[0])
-
-
-def _rate(one: _Part, cycle: Cycle, row: int) -> int:
-    return one.by_row(cycle, row) if one.by_row else int(one.plugin.score(cycle, _row(cycle, row))[0])
-
-
-def _with_nominees(one: _Part, cycle: Cycle, row: int, code: int) -> int:
-    """Count pods that wait for room on the node as if they were there; both with and without has to fit.
-
-    The pod itself is no exception, for what comes of it is kept for its like; its own node it tries first.
-    """
-    waiting = _nominees(cycle, row, "")
-    if code or not waiting:
-        return code
-    with cycle.table.supposing(waiting, []):
-        return _code(one, cycle, row)
-
-
-def _nominees(cycle: Cycle, row: int, own: str) -> list[Placed]:
-    return [
-        Placed(uid, shape.pod, shape, "", row, terminating=False)
-        for uid, shape in cycle.table.nominated.get(row, {}).items()
-        if uid != own and shape.priority >= cycle.shape.priority
-    ]
-
-
-def _row(cycle: Cycle, row: int) -> Nodes:
-    rows: NDArray[np.intp] = np.array([row], np.intp)
-    return Nodes(cycle.table, rows)
