@@ -18,7 +18,13 @@ from pilothouse.node.config import (
     Resources,
     SecurityContext,
 )
-from pilothouse.node.errors import AddressesExhausted, CreateContainerError, NotFound, StartError
+from pilothouse.node.errors import (
+    AddressesExhausted,
+    CreateContainerError,
+    NotFound,
+    RuntimeUnavailable,
+    StartError,
+)
 from support.nodekit import NEEDS_ROOT, container, eventually, logged_lines, place, sandbox, until_exited
 
 pytestmark = NEEDS_ROOT
@@ -136,6 +142,32 @@ async def test_shared_process_namespaces() -> None:
         assert any("sleep 1234" in line for line in logged_lines(made, "two"))
         await runtime.stop_container(one, 0)
         assert (await until_exited(runtime, one)).exit_code == 137
+
+
+async def test_a_debugging_container_sees_its_targets_processes() -> None:
+    async with place() as made:
+        runtime = await made.runtime()
+        pod = await runtime.run_sandbox(sandbox(made))
+        main = await runtime.create_container(pod, container("exec sleep 4321"))
+        target = SecurityContext(namespaces=NamespaceOptions(pid="Target", target_id=main))
+        early = await runtime.create_container(pod, container("true", name="early", security=target))
+        with pytest.raises(StartError, match="is not running"):
+            await runtime.start_container(early)
+        await runtime.start_container(main)
+        debug = await runtime.create_container(pod, container("ps ax -o args=", name="debug", security=target))
+        await runtime.start_container(debug)
+        await until_exited(runtime, debug)
+        assert "sleep 4321" in logged_lines(made, "debug")
+        assert (await runtime.container_status(main)).state == "Running"
+
+
+async def test_a_directory_is_one_agents() -> None:
+    async with place() as made:
+        first = await made.runtime()
+        with pytest.raises(RuntimeUnavailable, match="is used by another agent"):
+            await made.runtime()
+        await first.close()
+        await made.runtime()
 
 
 async def test_rights_are_few_unless_asked_for() -> None:
@@ -274,6 +306,9 @@ async def test_limits_hold_and_lack_of_memory_is_told() -> None:
         await runtime.start_container(greedy)
         status = await until_exited(runtime, greedy)
         assert (status.reason, status.exit_code) == ("OOMKilled", 137)
+        alone = await runtime.create_container(pod, container("true", name="alone", resources=Resources(pids_limit=1)))
+        with pytest.raises(StartError, match="resource temporarily unavailable"):
+            await runtime.start_container(alone)
         steady = await runtime.create_container(pod, container("sleep 1000", name="steady", resources=limits))
         await runtime.start_container(steady)
         stats = await runtime.container_stats(steady)

@@ -76,7 +76,15 @@ def spawn(
     """Fork a child that joins `groups`, calls `enter` and forks again for `body`."""
     report, told = wire.pair()
     wait, gate = os.pipe()
-    if os.fork():
+    try:
+        pid = os.fork()
+    except OSError:
+        for end in (report, told):
+            end.close()
+        os.close(wait)
+        os.close(gate)
+        raise
+    if pid:
         told.close()
         os.close(wait)
         return Spawned(report, gate)

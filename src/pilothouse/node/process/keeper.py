@@ -229,20 +229,13 @@ class Keeper:
         spec = read_file(f"{directory}/spec.json", ContainerSpec)
         if spec.id in self._containers:
             raise _Refused(f'container "{spec.id}" was started before')
+        if spec.pid == "Target":
+            self._running_container({"container": spec.target_id})
         mounts = tuple(tmpfs_of(self._spec, mount) if mount.type == "tmpfs" else mount for mount in spec.mounts)
         spec = msgspec.structs.replace(spec, mounts=mounts)
         container = Container(spec, self._selector)
         self._containers[spec.id] = container
         child_side = container.open_streams()
-        spawned = spawn(
-            self._entrance(spec),
-            run_init(spec, self._place, child_side),
-            spec.cgroup_files,
-            spec.oom_score_adj,
-            dumpable=self._place.mode != "root",
-        )
-        for fd in child_side:
-            os.close(fd)
 
         def done(outcome: dict[str, Any]) -> None:
             if "error" in outcome:
@@ -252,6 +245,20 @@ class Keeper:
             answer(outcome | {"records": [msgspec.to_builtins(container.record)]})
             self._event(container.record)
 
+        try:
+            spawned = spawn(
+                self._entrance(spec),
+                run_init(spec, self._place, child_side),
+                spec.cgroup_files,
+                spec.oom_score_adj,
+                dumpable=self._place.mode != "root",
+            )
+        except OSError as error:
+            done({"error": f"fork: {str(error.strerror).lower()}"})
+            return
+        finally:
+            for fd in child_side:
+                os.close(fd)
         self._follow(spawned, done)
 
     def _do_exec(self, message: dict[str, Any], fds: list[int], answer: Callable[..., None]) -> None:

@@ -23,6 +23,7 @@ __all__ = ["KeeperLink", "Refused", "Zygote", "connect"]
 _START_SECONDS = 30.0
 _ANSWER_SECONDS = 120.0
 _MAX_EARLY = 256
+_MAX_LOG = 1 << 20
 
 
 class Refused(Exception):
@@ -249,7 +250,11 @@ class Zygote:
         program = _sealed(sys.executable)
         command = [sys.executable, "-I", "-m", MODULE, str(fd), self._root]
         kept = (fd,) if program < 0 else (fd, program)
-        with open(f"{self._root}/zygote.log", "wb") as log:
+        path = f"{self._root}/zygote.log"
+        with contextlib.suppress(OSError):
+            if os.stat(path).st_size > _MAX_LOG:
+                os.truncate(path, 0)
+        with open(path, "ab") as log:
             try:
                 return subprocess.Popen(  # noqa: S603  # our own interpreter
                     command,

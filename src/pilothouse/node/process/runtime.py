@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from pilothouse import __version__
 from pilothouse.foundation.ids import Ids, SystemIds
 from pilothouse.foundation.logs import get_logger
 from pilothouse.node.config import ContainerConfig, Mount, SandboxConfig
-from pilothouse.node.errors import CreateContainerError, ExecError, NotFound, StartError
+from pilothouse.node.errors import CreateContainerError, ExecError, NodeError, NotFound, RuntimeUnavailable, StartError
 from pilothouse.node.images.store import ImageStore
 from pilothouse.node.runtime import (
     ContainerStats,
@@ -63,6 +64,7 @@ class ProcessRuntime(Runtime):
         self._machine: Machine | None = None
         self._sandboxes: Sandboxes | None = None
         self.closed = False
+        self._lock = -1
 
     @property
     def machine(self) -> Machine:
@@ -74,6 +76,7 @@ class ProcessRuntime(Runtime):
     async def start(self) -> None:
         options = self._options
         os.makedirs(options.root, mode=0o711, exist_ok=True)
+        self._lock = _lock(options.root)
         groups = detect(options.cgroup_prefix)
         machine = await asyncio.to_thread(capabilities_of_this_machine, groups)
         if options.mode is not None:
@@ -94,6 +97,9 @@ class ProcessRuntime(Runtime):
 
     async def close(self) -> None:
         self.closed = True
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
         if self._sandboxes is not None:
             await self._sandboxes.close()
         self._events.close()
@@ -212,7 +218,7 @@ class ProcessRuntime(Runtime):
                 async with asyncio.timeout(seconds):
                     await container.exited.wait()
                     return
-        raise StartError(f'container "{container_id}" does not end, {_KILL_SECONDS:g} s after SIGKILL')
+        raise NodeError(f'container "{container_id}" does not end, {_KILL_SECONDS:g} s after SIGKILL')
 
     async def remove_container(self, container_id: str) -> None:
         try:
@@ -409,6 +415,17 @@ def _make_sources(config: ContainerConfig) -> None:
     for mount in config.mounts:
         if mount.type == "bind" and not os.path.exists(mount.host_path):
             os.makedirs(mount.host_path, exist_ok=True)
+
+
+def _lock(root: str) -> int:
+    """Take a runtime's directory for this process. Raises `RuntimeUnavailable` where another one has it."""
+    fd = os.open(f"{root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise RuntimeUnavailable(f'"{root}" is used by another agent; end it, or choose another directory') from None
+    return fd
 
 
 def _pipes(*, stdin: bool) -> list[tuple[int, int]]:
