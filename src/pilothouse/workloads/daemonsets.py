@@ -26,6 +26,7 @@ BURST: Final = 250
 
 _GENERATION: Final = "deprecated.daemonset.template.generation"
 _GENERATION_LABEL: Final = "pod-template-generation"
+_ALIVE: Final = frozenset({"Pending", "Running"})
 _INT64: Final = range(-(2**63), 2**63)
 
 
@@ -178,6 +179,9 @@ class _Planner:
             if not present:
                 if fit.should_run:
                     self.made.create.append(node)
+            elif fit.should_continue and len(present) == 1 and present[0].status.phase in _ALIVE:
+                if self.surges and fit.should_run and present[0].metadata.deletion_timestamp is not None:
+                    self.made.create.append(node)
             elif fit.should_continue:
                 self._prune(node, fit, present)
             else:
@@ -224,6 +228,8 @@ class _Planner:
     # Rolling out
 
     def roll(self) -> None:
+        if all(_is_updated(pod, self.digest, self.generation) for each in self.pods.values() for pod in each):
+            return
         wanted = [node for node, fit in self.fits.items() if fit.should_run]
         surge, unavailable = self._surge(len(wanted)), self._unavailable(len(wanted))
         if wanted and not surge and not unavailable:
@@ -310,5 +316,5 @@ class _Planner:
         return strategy.rolling_update.max_surge, strategy.rolling_update.max_unavailable
 
 
-def _staying(pods: Sequence[Pod]) -> list[Pod]:
+def _staying(pods: Sequence[Pod]) -> Sequence[Pod]:
     return [pod for pod in pods if pod.metadata.deletion_timestamp is None]

@@ -12,7 +12,7 @@ from pilothouse.kinds.structs.core_pods import PodTemplateSpec
 
 from .pods import is_available, is_ready
 from .revisions import POD_LABEL
-from .templates import pod_of
+from .templates import pod_of, pods_prefix
 
 __all__ = [
     "INDEX_LABEL",
@@ -139,7 +139,8 @@ def with_storage(obj: StatefulSet, pod: Pod) -> Pod:
 def new_pod(obj: StatefulSet, template: PodTemplateSpec, revision: str, ordinal: int) -> Pod:
     """Return the pod for an ordinal, of a revision's template."""
     pod = pod_of(template, obj, name=f"{obj.metadata.name}-{ordinal}", labels={POD_LABEL: revision})
-    pod = replace(with_identity(pod), spec__hostname=pod.metadata.name)
+    prefix = pods_prefix(obj.metadata.name)
+    pod = replace(with_identity(pod), metadata__generate_name=prefix, spec__hostname=pod.metadata.name)
     if obj.spec.service_name:
         pod = replace(pod, spec__subdomain=obj.spec.service_name)
     return with_storage(obj, pod)

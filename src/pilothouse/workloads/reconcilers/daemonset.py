@@ -59,12 +59,15 @@ class DaemonSetReconciler(Reconciler[DaemonSet]):
         fits = self.fits(obj)
         pods = await self._pods(obj, selector, context)
         now = context.clock.now()
-        made = plan(obj, fits, by_node(pods, digest), digest, lambda key: self._backoff.wait(key, now), now)
+        placed = by_node(pods, digest)
+        made = plan(obj, fits, placed, digest, lambda key: self._backoff.wait(key, now), now)
         refused = await self._do(obj, made, digest, context)
-        if refused is None:
+        if refused is None and old:
             await self._trim(obj, pods, old, context)
-        pods = await self._pods(obj, selector, context)
-        status = status_of(obj, fits, by_node(pods, digest), digest, now)
+        if made:
+            pods = await self._pods(obj, selector, context)
+            placed = by_node(pods, digest)
+        status = status_of(obj, fits, placed, digest, now)
         if status != obj.status:
             await context.update_status(replace(obj, status=status))
         if refused is not None:
