@@ -13,6 +13,7 @@ from .reconcilers.deployment import add_deployments
 from .reconcilers.disruption import add_disruption
 from .reconcilers.endpoints import add_endpoints, add_mirroring
 from .reconcilers.job import add_jobs
+from .reconcilers.podgc import add_podgc
 from .reconcilers.quota import add_quotas
 from .reconcilers.replicaset import add_replicasets, add_replicationcontrollers
 from .reconcilers.statefulset import add_statefulsets
@@ -28,11 +29,12 @@ CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
     "endpointslice-controller": add_endpoints,
     "endpointslice-mirroring-controller": add_mirroring,
     "job-controller": add_jobs,
-    "ttl-after-finished-controller": add_ttl,
+    "pod-garbage-collector-controller": add_podgc,
     "replicaset-controller": add_replicasets,
     "replicationcontroller-controller": add_replicationcontrollers,
     "resourcequota-controller": add_quotas,
     "statefulset-controller": add_statefulsets,
+    "ttl-after-finished-controller": add_ttl,
 }
 
 
