@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
 import subprocess
@@ -30,6 +31,32 @@ def test_it_stays_until_it_is_told_to_stop(tmp_path: Path) -> None:
     assert f"kubeconfig in {home / 'admin.kubeconfig'}" in ready
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert stat.S_IMODE((home / "admin.kubeconfig").stat().st_mode) == 0o600
+
+
+def test_controllers_are_part_of_it_and_come_again_after_a_kill(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with subprocess.Popen(
+        [*PILOTHOUSE, "up", "--data-dir", str(home), "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready: ")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        commands = {Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[3].decode(): int(pid) for pid in children}
+        os.kill(commands["controllers"], signal.SIGKILL)
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert (process.returncode, sorted(commands)) == (0, ["apiserver", "controllers"])
+    assert told == "controllers ended with -9 and is started again\n"
+
+
+def test_parts_can_be_left_out_by_their_names(tmp_path: Path) -> None:
+    done = pilothouse("up", "--data-dir", str(tmp_path), "--without", "sails", check=False)
+    assert (done.returncode, "--without sails: there is no such part" in done.stderr) == (2, True)
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:

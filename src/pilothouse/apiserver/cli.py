@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from pilothouse.foundation import logs
+from pilothouse.foundation.lifeline import Lifeline
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples, listen_address
 
 if TYPE_CHECKING:
@@ -83,14 +84,15 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
 )
 @click.option("--data-dir", required=True, type=click.Path(), help="Where everything is kept; made if missing.")
+@click.option("--lifecycle", is_flag=True, hidden=True, help="With what `pilothouse up` has: garbage collection, ...")
 @server_options
-def apiserver(data_dir: str, **settings: Any) -> None:
+def apiserver(data_dir: str, lifecycle: bool, **settings: Any) -> None:
     """Serve the Kubernetes API from --data-dir until SIGTERM or SIGINT.
 
     Prints one line when it is ready and writes DIR/admin.kubeconfig. Garbage collection and other controllers are
     not part of it, as with kube-apiserver; `pilothouse up` has them.
     """
-    run(data_dir, lifecycle=False, **settings)
+    run(data_dir, lifecycle=lifecycle, **settings)
 
 
 def run(
@@ -141,9 +143,14 @@ async def _serve(options: ProgramOptions) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    lifeline = Lifeline.from_environment()
     program = await Program.start(options)
     try:
-        click.echo(f"ready: serving Kubernetes on {program.url}, kubeconfig in {program.kubeconfig}")
+        if lifeline is None:
+            click.echo(f"ready: serving Kubernetes on {program.url}, kubeconfig in {program.kubeconfig}")
+        else:
+            lifeline.watch(stop.set)
+            lifeline.ready(url=program.url, kubeconfig=program.kubeconfig)
         await stop.wait()
     finally:
         await program.close()

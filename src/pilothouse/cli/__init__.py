@@ -30,6 +30,7 @@ class LazyCommand(NamedTuple):
 
 COMMANDS: tuple[LazyCommand, ...] = (
     LazyCommand("apiserver", "pilothouse.apiserver.cli", "apiserver", "Serve the Kubernetes API in one process."),
+    LazyCommand("controllers", "pilothouse.workloads.cli", "controllers", "Run the controllers against any server."),
     LazyCommand("crd", "pilothouse.operator.cli_crd", "crd", "Make definitions of custom resources."),
     LazyCommand("demo", "pilothouse.cli.demo", "demo", "See the main job at work in half a minute."),
     LazyCommand("doctor", "pilothouse.cli.doctor", "doctor", "Show what this machine allows and what is missing."),

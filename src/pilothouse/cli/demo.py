@@ -94,7 +94,7 @@ def demo(seconds: float) -> None:
 
 
 class _Cluster:
-    """A running `pilothouse up` and a client of its administrator."""
+    """A running API server and a client of its administrator."""
 
     def __init__(self, process: asyncio.subprocess.Process, session: aiohttp.ClientSession, url: str) -> None:
         self.process = process
@@ -238,12 +238,12 @@ def _show(load: _Load, ready: float, lost: list[str], directory: str) -> None:
 
 @contextlib.asynccontextmanager
 async def _running(directory: Path) -> AsyncIterator[_Cluster]:
-    """Run `pilothouse up` on a free port, with a client; both are ended on the way out."""
+    """Run the API server on a free port, with a client; both are ended on the way out."""
     import aiohttp
 
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "pilothouse", "up", "--data-dir", str(directory), "--listen", "127.0.0.1:0",
-        "--log-level", "error",
+        sys.executable, "-m", "pilothouse", "apiserver", "--lifecycle", "--data-dir", str(directory),
+        "--listen", "127.0.0.1:0", "--log-level", "error",
         stdout=asyncio.subprocess.PIPE, env=os.environ,
     )  # fmt: skip
     assert process.stdout is not None  # noqa: S101  # piped above

@@ -1,0 +1,189 @@
+"""The process above all others of the platform: it starts them, begins anew what ends, and stops them in order.
+
+It imports next to nothing and does nothing else, so that it takes little memory and hardly ever fails. Should it be
+killed all the same, the others notice by their lifelines and end; whatever started it starts it again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from pilothouse.foundation.lifeline import VARIABLE
+
+from .core import Action, Asked, Begin, Ended, Event, Finish, Kill, Ready, Spawn, Supervision, Terminate, Tick
+
+__all__ = ["Part", "Supervisor", "become_supervisor", "parts_from"]
+
+_FAILED: Final = 1
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_MAX_LINE: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A process of the platform: its name, and the command that runs it.
+
+    hopeless: codes with which it ends, before it ever did its work, if trying again does not help.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    hopeless: Collection[int] = ()
+
+
+def become_supervisor(parts: Sequence[Part]) -> NoReturn:
+    """Go on as the supervisor of parts, in this process but without what it has imported. Raises OSError."""
+    told = json.dumps([[part.name, part.command, sorted(part.hopeless)] for part in parts])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "pilothouse.platform", told])  # noqa: S606  # our own program
+
+
+def parts_from(text: str) -> list[Part]:
+    """Return the parts that `become_supervisor` was given."""
+    return [Part(name, tuple(command), frozenset(codes)) for name, command, codes in json.loads(text)]
+
+
+class _Child:
+    """A running part with the upper ends of its pipes."""
+
+    def __init__(self, part: Part) -> None:
+        below, self.lifeline = os.pipe()
+        self.said, above = os.pipe()
+        try:
+            environment = {**os.environ, VARIABLE: f"{below},{above}"}
+            self.process = subprocess.Popen(  # noqa: S603  # parts are our own programs
+                part.command, env=environment, pass_fds=(below, above), stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        finally:
+            os.close(below)
+            os.close(above)
+        self.text = b""
+
+    def close(self) -> None:
+        os.close(self.lifeline)
+        os.close(self.said)
+
+
+class Supervisor:
+    """Runs parts until it is told to stop.
+
+    changed: called when all are ready for the first time, and whenever a part ends or is ready again.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        *,
+        changed: Callable[[Supervisor, Event], None] = lambda _supervisor, _event: None,
+    ) -> None:
+        self.core: Final = Supervision({part.name: part.hopeless for part in parts})
+        self._parts = {part.name: part for part in parts}
+        self._changed = changed
+        self._children: dict[str, _Child] = {}
+        self._selector = selectors.DefaultSelector()
+        self._code: int | None = None
+
+    def pids(self) -> Mapping[str, int]:
+        """Return the process of each part that runs."""
+        return {name: child.process.pid for name, child in self._children.items()}
+
+    def run(self) -> int:
+        """Run until all has ended; return the code to exit with. SIGTERM and SIGINT stop it, a second one at once."""
+        woken, waker = os.pipe()
+        for descriptor in (woken, waker):
+            os.set_blocking(descriptor, False)
+        before = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        handlers = {number: signal.signal(number, _noted) for number in (*_SIGNALS, signal.SIGCHLD)}
+        self._selector.register(woken, selectors.EVENT_READ, None)
+        try:
+            self._step(Begin())
+            while self._code is None:
+                self._wait(woken)
+            return self._code
+        finally:
+            for child in self._children.values():
+                child.process.kill()
+            signal.set_wakeup_fd(before)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            self._selector.close()
+            os.close(woken)
+            os.close(waker)
+
+    def _wait(self, woken: int) -> None:
+        due = self.core.next_due()
+        timeout = None if due is None else max(0.0, due - time.monotonic())
+        for key, _ in self._selector.select(timeout):
+            if key.data is not None:
+                self._read(key.data)
+                continue
+            for number in os.read(woken, 512):
+                if number in _SIGNALS:
+                    self._step(Asked())
+        self._reap()
+        due = self.core.next_due()
+        if due is not None and due <= time.monotonic():
+            self._step(Tick())
+
+    def _read(self, name: str) -> None:
+        child = self._children.get(name)
+        if child is None:
+            return
+        data = os.read(child.said, _MAX_LINE)
+        if not data:
+            self._selector.unregister(child.said)
+            return
+        *lines, child.text = (child.text + data)[-_MAX_LINE:].split(b"\n")
+        for line in lines:
+            self._step(Ready(name, json.loads(line)["ready"]))
+
+    def _reap(self) -> None:
+        for name, child in [*self._children.items()]:
+            code = child.process.poll()
+            if code is None:
+                continue
+            del self._children[name]
+            if child.said in self._selector.get_map():
+                self._selector.unregister(child.said)
+            child.close()
+            self._step(Ended(name, code))
+
+    def _step(self, event: Event) -> None:
+        for action in self.core.step(event, time.monotonic()):
+            self._do(action)
+        if isinstance(event, Ready | Ended):
+            self._changed(self, event)
+
+    def _spawn(self, name: str) -> None:
+        try:
+            child = self._children[name] = _Child(self._parts[name])
+        except OSError as error:  # no process or descriptor is left; it is tried again later
+            sys.stderr.write(f"error: {name} could not be started: {error}\n")
+            self._step(Ended(name, _FAILED))
+            return
+        self._selector.register(child.said, selectors.EVENT_READ, name)
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Spawn(name):
+                self._spawn(name)
+            case Terminate(name):
+                self._children[name].process.terminate()
+            case Kill(name):
+                self._children[name].process.kill()
+            case Finish(code):
+                self._code = code
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """Let the wake-up descriptor have it."""
