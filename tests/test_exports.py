@@ -67,6 +67,20 @@ EXPORTS = {
         "write",
     },
     "pilothouse.foundation.tracing": {"TraceParent", "disable", "enable", "enabled", "extract", "inject", "span"},
+    "pilothouse.scheduling": {
+        "REGISTRY",
+        "Bind",
+        "Configuration",
+        "ConfigurationError",
+        "Decision",
+        "Failed",
+        "Gated",
+        "Scheduler",
+        "SchedulingError",
+        "Skipped",
+        "load",
+        "parse",
+    },
     "pilothouse.testing": {"BlockingCaller", "BlockingPlane", "Caller", "ControlPlane"},
 }
 """The public names that programs may rely on; a change here is a change for them and wants a news fragment."""

@@ -52,7 +52,6 @@ class Action(Flag):
     UPDATE_LABEL = auto()
     UPDATE_TAINT = auto()
     UPDATE_CONDITION = auto()
-    UPDATE_ANNOTATION = auto()
     UPDATE_POD_LABEL = auto()
     UPDATE_POD_SCALE_DOWN = auto()
     UPDATE_POD_TOLERATION = auto()
@@ -63,7 +62,6 @@ class Action(Flag):
         | UPDATE_LABEL
         | UPDATE_TAINT
         | UPDATE_CONDITION
-        | UPDATE_ANNOTATION
         | UPDATE_POD_LABEL
         | UPDATE_POD_SCALE_DOWN
         | UPDATE_POD_TOLERATION
@@ -127,8 +125,6 @@ def node_changes(old: Node, new: Node) -> Iterator[ClusterEvent]:
     before = {one.type: one.status for one in old.status.conditions}
     if before != {one.type: one.status for one in new.status.conditions}:
         yield ClusterEvent(Kind.NODE, Action.UPDATE_CONDITION)
-    if old.metadata.annotations != new.metadata.annotations:
-        yield ClusterEvent(Kind.NODE, Action.UPDATE_ANNOTATION)
 
 
 def pod_changes(old: Pod, new: Pod) -> list[ClusterEvent]:

@@ -34,7 +34,7 @@ from .profile import Profile
 from .queue import Queue, Queued
 from .shapes import PodShape
 from .storage import claim_key
-from .trimming import trimmed
+from .trimming import trimmed, trimmed_node
 
 __all__ = ["Assumed", "Intake", "placed_on"]
 
@@ -194,7 +194,8 @@ class Intake:
         elif nominated:
             self.queue.event(ClusterEvent(Kind.UNSCHEDULED_POD, Action.DELETE), old, None)
 
-    def _upsert_node(self, node: Node) -> None:
+    def _upsert_node(self, found: Node) -> None:
+        node = trimmed_node(found)
         row = self.cluster.table.row_of.get(node.metadata.name)
         old = self.cluster.table.nodes[row] if row is not None else None
         self.cluster.table.upsert_node(node)

@@ -1,4 +1,4 @@
-"""Pods without what scheduling does not look at, so that a hundred thousand of them fit into memory.
+"""Pods and nodes without what scheduling does not look at, so that a hundred thousand of them fit into memory.
 
 A pod as the API server has it takes tens of kilobytes. What is the same for all pods of a shape is kept once, with the
 shape; of each pod only its names, its node and when it started are its own.
@@ -13,6 +13,10 @@ import msgspec
 from pilothouse.kinds.structs import (
     Container,
     ContainerStatus,
+    Node,
+    NodeCondition,
+    NodeSpec,
+    NodeStatus,
     ObjectMeta,
     Pod,
     PodCondition,
@@ -24,7 +28,7 @@ from pilothouse.kinds.structs import (
 if TYPE_CHECKING:
     from .shapes import PodShape
 
-__all__ = ["trimmed", "without_details"]
+__all__ = ["trimmed", "trimmed_node", "without_details"]
 
 _CONDITIONS = frozenset({"DisruptionTarget", "PodResizePending"})
 
@@ -89,6 +93,20 @@ def trimmed(pod: Pod, shape: PodShape) -> Pod:
         conditions=_conditions(status),
     )
     return Pod(metadata=own_meta, spec=own_spec, status=own_status)
+
+
+def trimmed_node(node: Node) -> Node:
+    """Give a node with what the table and hints look at."""
+    status = node.status
+    return Node(
+        metadata=ObjectMeta(name=node.metadata.name, uid=node.metadata.uid, labels=node.metadata.labels),
+        spec=NodeSpec(taints=node.spec.taints, unschedulable=node.spec.unschedulable),
+        status=NodeStatus(
+            allocatable=status.allocatable,
+            conditions=[NodeCondition(type=one.type, status=one.status) for one in status.conditions],
+            images=status.images,
+        ),
+    )
 
 
 def _container(one: Container) -> Container:
