@@ -36,6 +36,7 @@ COMMANDS: tuple[LazyCommand, ...] = (
     LazyCommand("doctor", "pilothouse.cli.doctor", "doctor", "Show what this machine allows and what is missing."),
     LazyCommand("keys", "pilothouse.apiserver.cli_keys", "keys", "Show and exchange the keys of an API server."),
     LazyCommand("operator", "pilothouse.operator.cli", "operator", "Begin, run and install operators in Python."),
+    LazyCommand("scheduler", "pilothouse.scheduling.cli", "scheduler", "Bind pods to nodes, against any server."),
     LazyCommand("store", "pilothouse.store.cli", "store", "Serve, read, check and back up the store."),
     LazyCommand("up", "pilothouse.cli.up", "up", "Start the platform on this machine and stay."),
     LazyCommand("version", "pilothouse.cli.version", "version", "Show the versions of the program and its libraries."),
@@ -49,6 +50,7 @@ _EXTRA_OF_MODULE = {
     "wsproto": "server",
     "google_crc32c": "server",
     "ngh2": "server",
+    "numpy": "server",
     "sortedcontainers": "server",
     "uvloop": "server",
 }
