@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import subprocess
 import time
@@ -115,7 +116,7 @@ async def test_node_ports_external_and_balancers_addresses(net: Network, backend
     )
     await backend.apply(Board().put(wanted, endpoint(A)))
     for address, port in ((NODE_ADDRESS, 30_080), ("10.99.0.1", 30_080), ("192.0.2.77", 80), ("198.51.100.7", 80)):
-        assert net.within("client", lambda at=(address, port): ask(*at))[0] == "a"
+        assert net.within("client", functools.partial(ask, address, port))[0] == "a"
     assert ask("127.0.0.1", 30_080)[0] == "a"
     assert ask(NODE_ADDRESS, 30_080)[0] == "a"
     # Who is not within the balancer's ranges gets no answer there.
@@ -152,7 +153,7 @@ async def test_local_policies_keep_to_this_node(net: Network, backend: KernelBac
     await backend.apply(board.put(wanted, endpoint("10.99.0.99", "elsewhere")))
     for address, port in (("10.96.0.10", 80), (NODE_ADDRESS, 30_080)):
         with pytest.raises(TimeoutError):
-            net.within("client", lambda at=(address, port): socket.create_connection(at, timeout=0.3))
+            net.within("client", functools.partial(socket.create_connection, (address, port), timeout=0.3))
 
 
 async def test_udp_flows_leave_an_endpoint_that_is_gone(net: Network, backend: KernelBackend) -> None:

@@ -75,7 +75,7 @@ class Network:
                 with open(f"/run/netns/{self.namespace(pod)}", "rb") as file:
                     _check(_libc.setns(file.fileno(), _CLONE_NEWNET))
                 found.append(function())
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # raised again where it was asked for
                 failed.append(error)
 
         thread = threading.Thread(target=run)
