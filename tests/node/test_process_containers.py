@@ -25,6 +25,7 @@ from pilothouse.node.errors import (
     RuntimeUnavailable,
     StartError,
 )
+from pilothouse.node.process.netlink import hardware_address
 from support.nodekit import NEEDS_ROOT, container, eventually, logged_lines, place, sandbox, until_exited
 
 pytestmark = NEEDS_ROOT
@@ -88,6 +89,8 @@ async def test_pods_and_machine_reach_each_other() -> None:
         serving = await runtime.create_container(first, container("/usr/bin/env", "python3", "-c", server, name="s"))
         await runtime.start_container(serving)
         address = (await runtime.sandbox_status(first)).ip
+        hardware = await runtime.exec_sync(serving, ["/bin/cat", "/sys/class/net/eth0/address"])
+        assert bytes.fromhex(hardware.stdout.decode().strip().replace(":", "")) == hardware_address(address)
         client = f"import socket; print(socket.create_connection(('{address}', 80), 20).recv(9).decode())"
 
         def reached() -> bool:

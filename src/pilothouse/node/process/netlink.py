@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 
-__all__ = ["Netlink", "link_index"]
+__all__ = ["Netlink", "hardware_address", "link_index"]
 
 _NEWLINK, _DELLINK, _NEWADDR, _NEWROUTE = 16, 17, 20, 24
 _REQUEST, _ACK, _EXCL, _CREATE = 1, 4, 0x200, 0x400
@@ -24,6 +24,11 @@ _RTA_GATEWAY = 5
 _IFF_UP = 1
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
 _IFA_F_NODAD = 2
+
+
+def hardware_address(address: str) -> bytes:
+    """Return the hardware address that goes with an IPv4 one: whoever gets it next is where neighbours look."""
+    return b"\x02\x70" + ipaddress.IPv4Address(address).packed
 
 
 def link_index(name: str) -> int:
@@ -43,11 +48,11 @@ class Netlink:
         """Close the socket."""
         self._socket.close()
 
-    def add_bridge(self, name: str, mtu: int) -> None:
-        """Make a bridge."""
+    def add_bridge(self, name: str, mtu: int, mac: bytes) -> None:
+        """Make a bridge. Without a hardware address of its own it would change that with its ports."""
         info = _attribute(_IFLA_INFO_KIND, b"bridge")
-        body = _link() + _text(_IFLA_IFNAME, name) + _number(_IFLA_MTU, mtu) + _attribute(_IFLA_LINKINFO, info)
-        self._ask(_NEWLINK, body, _CREATE | _EXCL, f"bridge {name}")
+        body = _link() + _text(_IFLA_IFNAME, name) + _number(_IFLA_MTU, mtu) + _attribute(_IFLA_ADDRESS, mac)
+        self._ask(_NEWLINK, body + _attribute(_IFLA_LINKINFO, info), _CREATE | _EXCL, f"bridge {name}")
 
     def add_veth(self, name: str, peer: str, peer_namespace: int, mtu: int, *, mac: bytes = b"") -> None:
         """Make a pair of links: `name` here, `peer` in the namespace of a descriptor."""

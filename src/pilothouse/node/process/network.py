@@ -10,7 +10,7 @@ from pilothouse.foundation import processes
 from pilothouse.node.errors import RuntimeUnavailable
 
 from .ipam import AddressPool
-from .netlink import Netlink, link_index
+from .netlink import Netlink, hardware_address, link_index
 
 __all__ = ["ensure_bridge", "ensure_way_out", "remove_bridge", "remove_way_out"]
 
@@ -23,7 +23,7 @@ def ensure_bridge(name: str, pool: AddressPool, mtu: int) -> None:
     netlink = Netlink()
     try:
         with contextlib.suppress(FileExistsError):
-            netlink.add_bridge(name, mtu)
+            netlink.add_bridge(name, mtu, hardware_address(pool.gateway))
         index = link_index(name)
         with contextlib.suppress(FileExistsError):
             netlink.add_address(index, pool.gateway, pool.prefix)

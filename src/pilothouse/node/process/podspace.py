@@ -15,7 +15,7 @@ from pilothouse.node.config import Mount
 
 from . import syscalls as sys
 from .child import Place
-from .netlink import Netlink, link_index
+from .netlink import Netlink, hardware_address, link_index
 from .spec import NetworkSpec, SandboxSpec
 
 __all__ = ["make_space", "tmpfs_of"]
@@ -83,7 +83,8 @@ def _own_users() -> None:
 def _link(network: NetworkSpec, outside: Netlink, host_network: int) -> None:
     inside = Netlink()
     # Made from within: there is no moment at which it belongs to nobody, so nothing is left behind by a crash.
-    inside.add_veth(_POD_LINK, network.veth, host_network, network.mtu)
+    mac = hardware_address(network.address)
+    inside.add_veth(_POD_LINK, network.veth, host_network, network.mtu, mac=mac)
     own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     sys.setns(host_network, sys.CLONE_NEWNET)
     outer, bridge = link_index(network.veth), link_index(network.bridge)

@@ -42,7 +42,7 @@ from .sandboxes import Sandboxes
 from .sessions import Connection, ProcessSession
 from .spec import ContainerRecord, ExecSpec, write_file
 from .specs import Around, container_spec, stop_signal
-from .usage import directory_usage
+from .usage import directory_usage, process_usage
 
 __all__ = ["ProcessRuntime"]
 
@@ -246,7 +246,19 @@ class ProcessRuntime(Runtime):
         used = self._all.groups.usage(container.stored.cgroup) if container.stored.cgroup else None
         files = await asyncio.to_thread(directory_usage, f"{container.directory}/upper")
         if used is None:
-            return ContainerStats(id=container_id, timestamp=time.time_ns(), filesystem=files)
+            cpu, memory, count = (
+                process_usage(container.record.pid) if container.record.state == "Running" else (0, 0, 0)
+            )
+            return ContainerStats(
+                id=container_id,
+                timestamp=time.time_ns(),
+                cpu_usage_ns=cpu,
+                memory_usage_bytes=memory,
+                memory_working_set_bytes=memory,
+                memory_rss_bytes=memory,
+                pids=count,
+                filesystem=files,
+            )
         return ContainerStats(
             id=container_id,
             timestamp=time.time_ns(),
