@@ -8,7 +8,7 @@ from typing import Any, Final
 
 __all__ = ["Deflated", "Deflater"]
 
-_LEVEL: Final = 3
+_LEVEL: Final = 2
 _WINDOW_BITS: Final = 14
 _MEMORY: Final = 7
 """The smallest state with which objects of 10 KB are still seen to be alike: it is copied for each."""
