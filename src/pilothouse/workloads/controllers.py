@@ -13,10 +13,13 @@ from .reconcilers.deployment import add_deployments
 from .reconcilers.disruption import add_disruption
 from .reconcilers.endpoints import add_endpoints, add_mirroring
 from .reconcilers.job import add_jobs
+from .reconcilers.nodeipam import add_nodeipam
+from .reconcilers.nodelifecycle import add_nodelifecycle
 from .reconcilers.podgc import add_podgc
 from .reconcilers.quota import add_quotas
 from .reconcilers.replicaset import add_replicasets, add_replicationcontrollers
 from .reconcilers.statefulset import add_statefulsets
+from .reconcilers.tainteviction import add_tainteviction
 from .reconcilers.ttl import add_ttl
 
 __all__ = ["CONTROLLERS", "add_controllers"]
@@ -30,10 +33,13 @@ CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
     "endpointslice-mirroring-controller": add_mirroring,
     "job-controller": add_jobs,
     "pod-garbage-collector-controller": add_podgc,
+    "node-ipam-controller": add_nodeipam,
+    "node-lifecycle-controller": add_nodelifecycle,
     "replicaset-controller": add_replicasets,
     "replicationcontroller-controller": add_replicationcontrollers,
     "resourcequota-controller": add_quotas,
     "statefulset-controller": add_statefulsets,
+    "taint-eviction-controller": add_tainteviction,
     "ttl-after-finished-controller": add_ttl,
 }
 

@@ -41,7 +41,8 @@ _COMPONENT: Final = "controllermanager"
 _CONCURRENCY: Final = 5
 _UNMANAGED: Final = (
     "found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in "
-    'undefined behavior. To account for these pods please set ".spec.minAvailable" field of the PDB to an integer value.'
+    "undefined behavior. "
+    'To account for these pods please set ".spec.minAvailable" field of the PDB to an integer value.'
 )
 _log = get_logger("pilothouse.workloads.disruption")
 
@@ -211,10 +212,8 @@ def add_disruption(manager: Manager) -> None:
     recorder = manager.recorder(_COMPONENT)
 
     def budgets_of(pod: Pod) -> Iterable[Request]:
-        found = [
-            each for each in manager.informer(PodDisruptionBudget).lister().namespaced(pod.metadata.namespace).list()
-        ]
-        fitting = [each for each in found if _takes(each, pod)]
+        budgets = manager.informer(PodDisruptionBudget).lister().namespaced(pod.metadata.namespace).list()
+        fitting = [each for each in budgets if _takes(each, pod)]
         if len(fitting) > 1 and pod.metadata.deletion_timestamp is None:
             told = (
                 f'Pod "{pod.metadata.namespace}"/"{pod.metadata.name}" matches multiple PodDisruptionBudgets.  '
