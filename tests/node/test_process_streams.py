@@ -38,6 +38,8 @@ async def test_commands_run_in_the_containers_world() -> None:
         assert caught.value.exit_code == 126
         count = ["/bin/sh", "-c", "set -- /proc/[0-9]*; echo $#"]
         before = await runtime.exec_sync(main, count)
+        with pytest.raises(ExecError, match="argument list too long"):
+            await runtime.exec_sync(main, ["/bin/echo", "x" * 200_000])
         with pytest.raises(TimeoutError, match=r"timed out after 0\.2 s"):
             await runtime.exec_sync(main, ["/bin/sleep", "1000"], seconds=0.2)
         assert (await runtime.exec_sync(main, ["/bin/sh", "-c", "kill -9 $$"])).exit_code == 137

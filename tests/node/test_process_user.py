@@ -75,7 +75,7 @@ async def main():
     through.writer.close()
     three = await run(runtime, pod, "three", "sleep 1234")
     stats = await runtime.container_stats(three)
-    found["stats"] = [stats.pids, stats.memory_working_set_bytes > 0]
+    found["stats"] = stats.pids
     found["exec"] = (await runtime.exec_sync(three, ["/bin/sh", "-c", "echo in; exit 4"])).exit_code
     await runtime.close()
     runtime = ProcessRuntime(options)
@@ -155,7 +155,7 @@ async def test_an_ordinary_user_runs_pods(outside: Path) -> None:
     assert str(found["ip"]).startswith("127.")
     assert found["one"] == [3, ["0", "u", "1"]]
     assert found["forwarded"] == "hello"
-    assert found["stats"] in ([1, True], [2, True])
+    assert found["stats"] in (1, 2)
     assert (found["exec"], found["adopted"], found["killed"]) == (4, "Running", 137)
     assert (found["killed-keeper"], found["sleepers"]) == ("ContainerStatusUnknown", 0)
     assert found["image"] == [["0", "deep", "x"], ["77", "88"]]
@@ -168,7 +168,7 @@ async def test_without_namespaces_only_the_machines_files_can_run(outside: Path)
     assert one[0] == 3
     assert one[1][0] != "0"
     assert found["forwarded"] == "hello"
-    assert found["stats"] in ([1, True], [2, True])
+    assert found["stats"] in (1, 2)
     assert (found["exec"], found["adopted"], found["killed"]) == (4, "Running", 137)
     assert (found["killed-keeper"], found["sleepers"]) == ("ContainerStatusUnknown", 0)
     assert found["image"] == "this machine allows no namespaces to this user: only image: host can run"

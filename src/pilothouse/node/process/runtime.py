@@ -7,7 +7,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 
@@ -34,14 +33,15 @@ from . import network
 from .cgroups import detect
 from .events import Events
 from .ipam import AddressPool
-from .links import Refused
+from .links import KeeperLink, Refused
 from .machine import Machine, capabilities_of_this_machine
 from .options import Options
 from .pods import Container, Pod, StoredContainer, remove_tree
 from .sandboxes import Sandboxes
-from .sessions import Connection, ProcessSession
+from .sessions import Connection
 from .spec import ContainerRecord, ExecSpec, write_file
 from .specs import Around, container_spec, stop_signal
+from .streaming import open_attach, open_exec, open_port
 from .usage import directory_usage, process_usage
 
 __all__ = ["ProcessRuntime"]
@@ -294,87 +294,21 @@ class ProcessRuntime(Runtime):
     async def exec(
         self, container_id: str, command: Sequence[str], *, stdin: bool = False, tty: bool = False
     ) -> Session:
-        pod, container = self._all.container(container_id)
+        link, _ = self._running(container_id)
         if not command:
             raise ExecError("exec: no command is given")
-        if container.record.state != "Running" or pod.link is None:
-            raise ExecError(f'container "{container.stored.config.metadata.name}" is not running')
-        link = pod.link
-        pipes = [] if tty else _pipes(stdin=stdin)
-        wanted = ExecSpec(argv=tuple(command), tty=tty, stdin=stdin)
-        try:
-            theirs = [pair[0 if number == 0 else 1] for number, pair in enumerate(pipes)]
-            answer, given = await link.ask("exec", theirs, container=container_id, exec=msgspec.to_builtins(wanted))
-        except BaseException as error:
-            for pair in pipes:
-                _close(pair[1 if pair is pipes[0] else 0])
-            if isinstance(error, (Refused, OSError)):
-                code = error.code if isinstance(error, Refused) else 126
-                raise ExecError(f"exec failed: unable to start container process: {error}", code) from error
-            raise
-        finally:
-            for number, pair in enumerate(pipes):
-                _close(pair[0 if number == 0 else 1])
-        pid = int(answer["pid"])
-        waiter = asyncio.ensure_future(link.exit_code(pid))
-
-        async def end() -> None:
-            if not waiter.done():
-                with contextlib.suppress(Refused, NotFound):
-                    await link.ask("kill_exec", pid=pid)
-
-        session = ProcessSession(lambda: asyncio.shield(waiter), end)
-        if tty:
-            writing = os.dup(given[0]) if stdin else -1
-            await session.connect(writing, given[0], -1, terminal=True)
-        else:
-            await session.connect(pipes[0][1], pipes[1][0], pipes[2][0])
-        return session
+        return await open_exec(link, container_id, ExecSpec(argv=tuple(command), tty=tty, stdin=stdin))
 
     async def attach(self, container_id: str, *, stdin: bool = False) -> Session:
-        pod, container = self._all.container(container_id)
-        if container.record.state != "Running" or pod.link is None:
-            raise ExecError(f'container "{container.stored.config.metadata.name}" is not running')
-        link = pod.link
-        outputs = [socket.socketpair(), socket.socketpair()]
-        try:
-            theirs = [pair[1].fileno() for pair in outputs]
-            _, given = await link.ask("attach", theirs, container=container_id, stdin=stdin)
-        except Refused as error:
-            for ours, _ in outputs:
-                ours.close()
-            raise ExecError(f"attach: {error}") from error
-        finally:
-            for _, theirs_end in outputs:
-                theirs_end.close()
-
-        async def code() -> int:
-            await container.exited.wait()
-            return container.record.exit_code
-
-        async def resize(columns: int, rows: int) -> None:
-            await link.ask("resize", container=container_id, columns=columns, rows=rows)
-
-        session = ProcessSession(code, _nothing)
-        session.resize_by(resize)
-        await session.connect(given[0] if given else -1, outputs[0][0].detach(), outputs[1][0].detach())
-        return session
+        link, container = self._running(container_id)
+        return await open_attach(link, container, stdin=stdin)
 
     async def port_forward(self, sandbox_id: str, port: int) -> Connection:
         pod = self._all.pod(sandbox_id)
         if pod.link is None:
             raise ConnectionError(f'sandbox "{sandbox_id}" is not ready')
         own = self.machine.mode == "root" or not pod.stored.address
-        targets = ["127.0.0.1"] if own else [pod.stored.address, "127.0.0.1"]
-        fault: OSError | None = None
-        for address in targets:
-            _, given = await pod.link.ask("socket", family=4)
-            try:
-                return await Connection.open(socket.socket(fileno=given[0]), address, port)
-            except OSError as error:
-                fault = error
-        shown = fault.strerror if fault is not None else ""
-        raise ConnectionRefusedError(f"failed to connect to localhost:{port} inside the pod: {shown}") from fault
+        return await open_port(pod.link, ["127.0.0.1"] if own else [pod.stored.address, "127.0.0.1"], port)
 
     def events(self) -> AsyncIterator[Event]:
         return self._events.listen()
@@ -384,6 +318,12 @@ class ProcessRuntime(Runtime):
         if self._sandboxes is None:
             raise NotFound("the runtime is not started")
         return self._sandboxes
+
+    def _running(self, container_id: str) -> tuple[KeeperLink, Container]:
+        pod, container = self._all.container(container_id)
+        if container.record.state != "Running" or pod.link is None:
+            raise ExecError(f'container "{container.stored.config.metadata.name}" is not running')
+        return pod.link, container
 
     def _around(self, pod: Pod, stored: StoredContainer, directory: str) -> Around:
         groups = self._all.groups
@@ -440,27 +380,12 @@ def _lock(root: str) -> int:
     return fd
 
 
-def _pipes(*, stdin: bool) -> list[tuple[int, int]]:
-    """Return the pipes of input, output and errors; without input the first is the null device."""
-    first = os.pipe() if stdin else (os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1)
-    return [first, os.pipe(), os.pipe()]
-
-
-def _close(fd: int) -> None:
-    if fd >= 0:
-        os.close(fd)
-
-
 async def _head(reader: asyncio.StreamReader, limit: int) -> bytes:
     """Return the first bytes up to the limit, and read the rest away."""
     found = bytearray()
     while chunk := await reader.read(_TRUNCATED):
         found += chunk[: limit - len(found)]
     return bytes(found)
-
-
-async def _nothing() -> None:
-    pass
 
 
 def _may_make_groups(mounts: dict[str, str]) -> bool:

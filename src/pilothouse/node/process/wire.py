@@ -26,10 +26,10 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def send(sock: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-    """Send one message; raises `OSError`, `BlockingIOError` where the other side does not keep up."""
+    """Send one message; raises `OSError`, `BlockingIOError` where the other side does not keep up, `ValueError`."""
     data = _encoder.encode(message)
     if len(data) > MAX_MESSAGE:
-        raise OSError(90, f"a message of {len(data)} bytes; at most {MAX_MESSAGE} are taken")
+        raise ValueError(f"argument list too long: {len(data)} bytes; at most {MAX_MESSAGE} are taken")
     control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sock.sendmsg([data], control, socket.MSG_NOSIGNAL)
 
