@@ -97,7 +97,7 @@ _values = st.recursive(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.tuples(st.dictionaries(_texts, _texts, max_size=3), st.dictionaries(_texts.map("x{}".format), _values)),
