@@ -7,12 +7,14 @@ from typing import Final
 
 from pilothouse.operator import Manager
 
+from .reconcilers.autoscaler import add_autoscalers
 from .reconcilers.cronjob import add_cronjobs
 from .reconcilers.daemonset import add_daemonsets
 from .reconcilers.deployment import add_deployments
 from .reconcilers.disruption import add_disruption
 from .reconcilers.endpoints import add_endpoints, add_mirroring
 from .reconcilers.job import add_jobs
+from .reconcilers.localvolumes import add_local_volumes
 from .reconcilers.nodeipam import add_nodeipam
 from .reconcilers.nodelifecycle import add_nodelifecycle
 from .reconcilers.podgc import add_podgc
@@ -21,6 +23,7 @@ from .reconcilers.replicaset import add_replicasets, add_replicationcontrollers
 from .reconcilers.statefulset import add_statefulsets
 from .reconcilers.tainteviction import add_tainteviction
 from .reconcilers.ttl import add_ttl
+from .reconcilers.volumes import add_claim_protection, add_volume_protection, add_volumes
 
 __all__ = ["CONTROLLERS", "add_controllers"]
 
@@ -31,10 +34,15 @@ CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
     "disruption-controller": add_disruption,
     "endpointslice-controller": add_endpoints,
     "endpointslice-mirroring-controller": add_mirroring,
+    "horizontal-pod-autoscaler-controller": add_autoscalers,
     "job-controller": add_jobs,
     "pod-garbage-collector-controller": add_podgc,
+    "local-path-provisioner": add_local_volumes,
     "node-ipam-controller": add_nodeipam,
     "node-lifecycle-controller": add_nodelifecycle,
+    "persistentvolume-binder-controller": add_volumes,
+    "persistentvolume-protection-controller": add_volume_protection,
+    "persistentvolumeclaim-protection-controller": add_claim_protection,
     "replicaset-controller": add_replicasets,
     "replicationcontroller-controller": add_replicationcontrollers,
     "resourcequota-controller": add_quotas,
