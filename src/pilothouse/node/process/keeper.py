@@ -23,7 +23,8 @@ import msgspec
 
 from . import syscalls as sys
 from . import wire
-from .child import Place, Spawned, run_exec, run_init, spawn
+from .child import Place, run_exec, run_init, spawn
+from .children import Children
 from .container import Container
 from .podspace import make_space, tmpfs_of
 from .spec import (
@@ -48,17 +49,6 @@ _DRAIN_SECONDS = 1.0
 
 class _Refused(Exception):
     """A request that cannot be carried out."""
-
-
-class _Pending:
-    """A spawned process that does not run its program yet, and who wants to know."""
-
-    def __init__(self, spawned: Spawned, done: Callable[[dict[str, Any]], None]) -> None:
-        self.spawned = spawned
-        self.done = done
-        self.pid = 0
-        self.fault: dict[str, Any] | None = None
-        self.terminal = -1
 
 
 def keep(spec: SandboxSpec, first: socket.socket) -> NoReturn:
@@ -87,9 +77,9 @@ class Keeper:
         self._pause = pause
         self._selector = selectors.DefaultSelector()
         self._clients: dict[int, socket.socket] = {}
+        self._children = Children(self._selector, self._ended)
         self._containers: dict[str, Container] = {}
         self._execs: dict[int, socket.socket | None] = {}
-        self._pending: dict[int, _Pending] = {}
         self._asking: socket.socket | None = None
         self._running = True
         # Kept by descriptor: the path may be longer than a socket's address can be.
@@ -134,7 +124,7 @@ class Keeper:
         def children() -> None:
             with contextlib.suppress(BlockingIOError):
                 os.read(wait, 4096)
-            self._reap()
+            self._children.reap()
 
         self._selector.register(wait, selectors.EVENT_READ, children)
         return wake
@@ -259,7 +249,7 @@ class Keeper:
         finally:
             for fd in child_side:
                 os.close(fd)
-        self._follow(spawned, done)
+        self._children.follow(spawned, done)
 
     def _do_exec(self, message: dict[str, Any], fds: list[int], answer: Callable[..., None]) -> None:
         container = self._running_container(message)
@@ -289,7 +279,7 @@ class Keeper:
             if terminal >= 0:
                 os.close(terminal)
 
-        self._follow(spawned, done)
+        self._children.follow(spawned, done)
 
     def _do_kill(self, message: dict[str, Any], _fds: list[int], answer: Callable[..., None]) -> None:
         container = self._containers.get(message["container"])
@@ -363,72 +353,15 @@ class Keeper:
 
         return enter
 
-    def _follow(self, spawned: Spawned, done: Callable[[dict[str, Any]], None]) -> None:
-        pending = _Pending(spawned, done)
-        self._pending[spawned.report.fileno()] = pending
-        spawned.report.setblocking(False)
-        self._selector.register(spawned.report, selectors.EVENT_READ, lambda: self._report(pending))
-
-    def _report(self, pending: _Pending) -> None:
-        report = pending.spawned.report
-        try:
-            got = wire.receive(report)
-        except BlockingIOError:
-            return
-        if got is not None:
-            message, fds = got
-            if "pid" in message:
-                pending.pid = int(message["pid"])
-                self._adopt(pending)
-            if "error" in message:
-                pending.fault = message
-            pending.terminal = fds[0] if fds else pending.terminal
-            return
-        self._selector.unregister(report)
-        del self._pending[report.fileno()]
-        report.close()
-        os.close(pending.spawned.gate)
-        if pending.fault is not None and pending.terminal >= 0:
-            os.close(pending.terminal)
-        if pending.fault is None and pending.pid:
-            # It runs, or is over by now.
-            pending.done({"pid": pending.pid, "terminal": pending.terminal})
-        else:
-            pending.done(pending.fault or {"error": "the process went away while it was being made", "code": 128})
-        self._reap()
-
-    def _adopt(self, pending: _Pending) -> None:
-        """Let the second child go on as soon as it is a child of this process."""
-        for _ in range(2000):
-            self._reap()
-            if _parent(pending.pid) in {os.getpid(), 0}:
-                break
-            time.sleep(0.0005)
-        with contextlib.suppress(BrokenPipeError):
-            os.write(pending.spawned.gate, b"!")
-
-    def _reap(self) -> None:
-        """Collect children that ended; those still being followed wait until they are known."""
-        starting = {pending.pid for pending in self._pending.values()}
-        known = {container.record.pid: container for container in self._containers.values() if container.record.pid}
-        while True:
-            try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if found is None:
-                return
-            if found.si_pid in starting:
-                # Its socket tells next; it is collected right after that.
-                return
-            os.waitpid(found.si_pid, 0)
-            killed = found.si_code != os.CLD_EXITED
-            code, number = (128 + found.si_status, found.si_status) if killed else (found.si_status, 0)
-            if (container := known.get(found.si_pid)) is not None:
+    def _ended(self, pid: int, code: int, number: int) -> None:
+        for container in self._containers.values():
+            if container.record.pid == pid and container.record.state == "Running":
                 container.ended(code, number)
                 self._event(container.record)
-            elif (asked := self._execs.pop(found.si_pid, None)) is not None and asked.fileno() >= 0:
-                self._send(asked, {"event": "exec", "pid": found.si_pid, "code": code})
+                return
+        asked = self._execs.pop(pid, None)
+        if asked is not None and asked.fileno() >= 0:
+            self._send(asked, {"event": "exec", "pid": pid, "code": code})
 
     def _next(self) -> float | None:
         return 0.1 if any(container.draining for container in self._containers.values()) else None
@@ -438,11 +371,3 @@ class Keeper:
         for container in self._containers.values():
             if container.draining and now - container.draining > _DRAIN_SECONDS:
                 container.end_streams()
-
-
-def _parent(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return int(file.read().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0

@@ -41,6 +41,9 @@ __all__ = ["MODULE", "main"]
 MODULE = "pilothouse.node.process.zygote"
 
 
+_SCORE = "-998"
+
+
 def main(arguments: list[str]) -> int:
     """Serve forks until the agent is gone."""
     agent = socket.socket(fileno=int(arguments[0]))
@@ -49,6 +52,9 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     os.umask(0o022)
+    # Without it the kernel may choose what keeps a pod instead of what is in it.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(_SCORE)
     _warm_up()
     gc.disable()
     gc.collect()
