@@ -275,3 +275,31 @@ def test_pods_are_kept_without_what_does_not_matter() -> None:
     assert len({id(one.pod.spec) for one in placed}) == 1
     assert not placed[0].pod.spec.containers[0].env
     assert not placed[0].pod.spec.volumes
+
+
+def test_what_nodes_had_that_went_is_forgotten() -> None:
+    zone = "topology.kubernetes.io/zone"
+    spread = [
+        {
+            "topologyKey": zone,
+            "maxSkew": 1,
+            "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "web"}},
+        }
+    ]
+    scene = Scene(node("a", {zone: "a"}), node("b", {zone: "b"}))
+    web: dict[str, Any] = {"labels": {"app": "web"}, "topologySpreadConstraints": spread}
+    first = scene.where(pod("p0", **web))
+    for number in range(3000):
+        taints = [{"key": "x", "value": str(number), "effect": "NoSchedule"}]
+        scene.scheduler.upsert(node(f"n{number}", {zone: f"z{number}"}, taints=taints))
+        scene.scheduler.remove(node(f"n{number}"))
+    table = scene.scheduler.cluster.table
+    assert table.column(zone).width < 2000
+    assert len(table.taint_sets) < 2000
+    assert {first, scene.where(pod("p1", **web))} == {"a", "b"}
+    assert scene.where(pod("p2", nodeSelector={zone: "b"})) == "b"
+    scene.scheduler.upsert(node("late", {zone: "late"}, taints=[{"key": "x", "value": "1", "effect": "NoSchedule"}]))
+    tolerant = [{"key": "x", "value": "1"}]
+    assert scene.where(pod("p3", {"cpu": "3500m"}, nodeSelector={zone: "late"}, tolerations=tolerant)) == "late"
+    assert "1 node(s) had untolerated taint(s)" in scene.why(pod("p4", nodeSelector={zone: "late"}))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .columns import Bools, Ints
 from .framework import Cycle, Nodes, Scope
-from .table import Placed
+from .rows import Placed
 
 __all__ = [
     "Best",

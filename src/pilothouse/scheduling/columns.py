@@ -18,6 +18,11 @@ NAME_FIELD: Final = "\0metadata.name"
 """The key under which the nodes' names are a column."""
 
 
+_SPARE: Final = 4
+_MANY: Final = 1024
+"""Values that a column may have: so many for each row, and so many more."""
+
+
 def _integer(text: str) -> int | None:
     digits = text.lstrip("+-")
     if len(text) - len(digits) > 1 or not digits.isascii() or not digits.isdigit() or len(digits) > 19:
@@ -33,7 +38,7 @@ class Column:
 
     def __init__(self, capacity: int) -> None:
         self.ids: Ids = np.zeros(capacity, np.int32)
-        self.values: Final[dict[str, int]] = {}
+        self.values: dict[str, int] = {}
 
     @property
     def width(self) -> int:
@@ -43,6 +48,16 @@ class Column:
     def intern(self, value: str) -> int:
         """Give the id of a value."""
         return self.values.setdefault(value, len(self.values) + 1)
+
+    def forget_unused(self, rows: int) -> None:
+        """Give new ids to the values that rows have, and forget the others."""
+        used = {*np.unique(self.ids[:rows]).tolist()}
+        kept = [value for value, number in self.values.items() if number in used]
+        ids = np.zeros(self.width, np.int32)
+        for new, value in enumerate(kept, 1):
+            ids[self.values[value]] = new
+        self.ids = ids[self.ids]
+        self.values = {value: number for number, value in enumerate(kept, 1)}
 
     def taking(self, operator: str, wanted: Sequence[str]) -> Bools:
         """Say of each id whether a node selector's requirement takes it; of one that is invalid, none."""
@@ -90,6 +105,13 @@ class Columns:
         self._capacity = capacity
         for column in self._columns.values():
             column.ids = np.concatenate([column.ids, np.zeros(capacity - len(column.ids), np.int32)])
+
+    def tidy(self, rows: int) -> list[str]:
+        """Forget values that no node has any more, where there are many; give the keys whose ids have changed."""
+        grown = [key for key, column in self._columns.items() if column.width > _SPARE * rows + _MANY]
+        for key in grown:
+            self._columns[key].forget_unused(rows)
+        return grown
 
     def fill(self, row: int, labels: Mapping[str, str]) -> list[tuple[str, int, int]]:
         """Set a row's values; give the keys that changed, each with the id before and the id now."""

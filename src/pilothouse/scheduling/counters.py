@@ -159,6 +159,12 @@ class Counters:
             for count in counts.values():
                 count.relabel(row, key, old, new)
 
+    def forget_key(self, key: str) -> None:
+        """Count the domains of a key anew when they are asked for: its values have other ids."""
+        for counts in (self._matching, self._carried):
+            for count in counts.values():
+                count.by_key.pop(key, None)
+
     def namespaces_changed(self) -> None:
         """Count anew where namespaces are selected by labels, which have changed."""
         for predicate in [one for one in self._matching if one.selects_namespaces]:

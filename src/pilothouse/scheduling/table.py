@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -18,35 +17,17 @@ from pilothouse.kinds.structs import Node, Pod
 from .columns import NAME_FIELD, Bools, Column, Columns, Ids, Ints
 from .counters import Counters
 from .requests import CPU, EPHEMERAL, MEMORY, PODS, allocatable_of
+from .rows import ChangeLog, NodeTaint, Placed
 from .shapes import HostPort, PodShape, claims_of, image_name
 
-__all__ = ["ChangeLog", "NodeTable", "NodeTaint", "Placed"]
+__all__ = ["NodeTable"]
 
 _FIRST: Final = 64
 _FIXED: Final = (CPU, MEMORY, EPHEMERAL, PODS)
 _PODS_COLUMN: Final = 3
-_LOG: Final = 4096
-
-
-@dataclass(slots=True, eq=False)
-class Placed:
-    """A pod on a node, bound or about to be."""
-
-    uid: str
-    pod: Pod
-    shape: PodShape
-    node: str
-    row: int
-    terminating: bool
-    assumed: bool = False
-
-
-class NodeTaint(NamedTuple):
-    """A taint without the time it was put there."""
-
-    key: str
-    value: str
-    effect: str
+_SPARE_SETS: Final = 4
+_MANY_SETS: Final = 1024
+"""Sets of taints that are known: so many for each row, and so many more."""
 
 
 class _Sums(NamedTuple):
@@ -54,32 +35,6 @@ class _Sums(NamedTuple):
 
     requests: Ints
     scored: Ints
-
-
-class ChangeLog:
-    """The rows that changed, in order. Positions only grow; what is older than `base` is forgotten."""
-
-    __slots__ = ("base", "entries")
-
-    def __init__(self) -> None:
-        self.base = 0
-        self.entries: list[tuple[int, bool]] = []
-
-    @property
-    def position(self) -> int:
-        """How many changes there were."""
-        return self.base + len(self.entries)
-
-    def note(self, row: int, node: bool) -> None:
-        """Add a change: of the node itself, or of the pods on it."""
-        if len(self.entries) >= _LOG:
-            self.base += len(self.entries)
-            self.entries.clear()
-        self.entries.append((row, node))
-
-    def since(self, position: int) -> list[tuple[int, bool]] | None:
-        """Give the changes from a position on; None where they are forgotten."""
-        return None if position < self.base else self.entries[position - self.base :]
 
 
 class NodeTable:
@@ -104,7 +59,7 @@ class NodeTable:
         self.unschedulable: Bools = np.zeros(_FIRST, np.bool_)
         self.taints: Ids = np.zeros(_FIRST, np.int32)
         """The number of the row's set of taints in `taint_sets`; 0 is the empty one."""
-        self.taint_sets: Final[dict[tuple[NodeTaint, ...], int]] = {(): 0}
+        self.taint_sets: dict[tuple[NodeTaint, ...], int] = {(): 0}
         self.versions: Final = [0] * _FIRST
         """Changes with each change of a row."""
         self.nodes: Final[list[Node | None]] = [None] * _FIRST
@@ -318,10 +273,25 @@ class NodeTable:
     def _taint_set(self, taints: tuple[NodeTaint, ...]) -> int:
         known = self.taint_sets.get(taints)
         if known is None:
+            if len(self.taint_sets) > _SPARE_SETS * self.size + _MANY_SETS:
+                self._forget_taint_sets()
             known = self.taint_sets[taints] = len(self.taint_sets)
         return known
 
+    def _forget_taint_sets(self) -> None:
+        """Give new numbers to the sets of taints that nodes have, and forget the others."""
+        used = {*np.unique(self.taints[: self.size]).tolist(), 0}
+        kept = [taints for taints, number in self.taint_sets.items() if number in used]
+        numbers = np.zeros(len(self.taint_sets), np.int32)
+        for new, taints in enumerate(kept):
+            numbers[self.taint_sets[taints]] = new
+        self.taints = numbers[self.taints]
+        self.taint_sets = {taints: number for number, taints in enumerate(kept)}
+        self.layout += 1
+
     def _relabel(self, row: int, labels: Mapping[str, str]) -> None:
+        for key in self.columns.tidy(self.size):
+            self.counters.forget_key(key)
         for key, old, new in self.columns.fill(row, labels):
             self.counters.relabel(row, key, old, new)
 

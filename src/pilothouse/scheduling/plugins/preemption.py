@@ -22,8 +22,8 @@ from pilothouse.scheduling.evaluation import Evaluation
 from pilothouse.scheduling.framework import Cycle, PostFiltered, Scope
 from pilothouse.scheduling.messages import fit_message
 from pilothouse.scheduling.requests import PODS
+from pilothouse.scheduling.rows import Placed
 from pilothouse.scheduling.shapes import PodShape
-from pilothouse.scheduling.table import Placed
 
 from .fit import NodeResourcesFit
 

@@ -11,7 +11,7 @@ from pilothouse.kinds.structs import Pod, Toleration
 from pilothouse.scheduling.columns import Bools, Ints
 from pilothouse.scheduling.events import Action, ClusterEvent, Hint, Interest, Kind
 from pilothouse.scheduling.framework import Cycle, Nodes, Refusal, Scope, spread_to_hundred
-from pilothouse.scheduling.table import NodeTaint
+from pilothouse.scheduling.rows import NodeTaint
 
 __all__ = ["NodeUnschedulable", "TaintToleration", "tolerated_sets", "tolerates"]
 
@@ -41,12 +41,12 @@ def _disliked(tolerations: Sequence[Toleration], taints: Iterable[NodeTaint]) ->
 
 def _by_set(cycle: Cycle, key: str, count: Callable[[Sequence[Toleration], Iterable[NodeTaint]], int]) -> Ints:
     """Give a count for each set of taints that nodes have."""
-    known: Ints | None = cycle.local.get(key)
     sets = cycle.table.taint_sets
-    if known is None or len(known) < len(sets):
+    known: tuple[object, Ints] | None = cycle.local.get(key)
+    if known is None or known[0] is not sets or len(known[1]) < len(sets):
         tolerations = cycle.shape.pod.spec.tolerations
-        known = cycle.local[key] = np.array([count(tolerations, taints) for taints in sets], np.int64)
-    return known
+        known = cycle.local[key] = (sets, np.array([count(tolerations, taints) for taints in sets], np.int64))
+    return known[1]
 
 
 def tolerated_sets(cycle: Cycle) -> Bools:
