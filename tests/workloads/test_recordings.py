@@ -19,7 +19,7 @@ RECORDINGS = {
 }
 
 
-PLAYED = ("dep", "rep", "gar", "name", "daemonset", "statefulset-")
+PLAYED = ("dep", "rep", "gar", "name", "daemonset", "statefulset")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from pilothouse.client import ignore_not_found
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.labels import Selector, SelectorError, from_label_selector
 from pilothouse.kinds.status import AlreadyExists, ApiStatus
@@ -69,7 +70,7 @@ class DaemonSetReconciler(Reconciler[DaemonSet]):
             placed = by_node(pods, digest)
         status = status_of(obj, fits, placed, digest, now)
         if status != obj.status:
-            await context.update_status(replace(obj, status=status))
+            await ignore_not_found(context.update_status(replace(obj, status=status)))
         if refused is not None:
             raise refused
         waits = [wait for wait in (made.again, next_check(obj, pods, now)) if wait]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from pilothouse.client import ignore_not_found
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.labels import Selector, SelectorError, from_label_selector
 from pilothouse.kinds.status import AlreadyExists, ApiStatus, Conflict
@@ -86,7 +87,7 @@ class StatefulSetReconciler(Reconciler[StatefulSet]):
 
     async def _conclude(self, obj: StatefulSet, made: Plan, context: Context) -> None:
         if not is_told(obj, made.status):
-            await context.update_status(replace(obj, status=made.status))
+            await ignore_not_found(context.update_status(replace(obj, status=made.status)))
 
     # Work
 
