@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pilothouse.apiserver.model import User
 from pilothouse.client import Client
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.kinds.structs import (
@@ -65,9 +66,15 @@ class Place(NamedTuple):
 
 @asynccontextmanager
 async def place() -> AsyncIterator[Place]:
-    async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
+    """The scheduler runs as the user that RBAC's default roles know, with no more rights than they give."""
+    user = User("system:kube-scheduler", groups=("system:authenticated",))
+    async with (
+        ControlPlane() as plane,
+        Client.for_transport(plane.transport, plane.user) as client,
+        Client.for_transport(plane.transport, user) as limited,
+    ):
         metrics = Metrics()
-        manager = Manager(client, metrics=metrics)
+        manager = Manager(limited, metrics=metrics)
         scheduler = PodScheduler(manager, seed=1)
         async with manager:
             yield Place(client, scheduler, metrics)
