@@ -16,6 +16,7 @@ from pilothouse.kinds.structs import (
     Event,
     Node,
     ObjectMeta,
+    PersistentVolume,
     PersistentVolumeClaim,
     Pod,
     PriorityClass,
@@ -142,40 +143,99 @@ async def test_a_gated_pod_waits_until_its_gates_are_gone() -> None:
         await at.until("later", lambda pod: bool(pod.spec.node_name))
 
 
+SELECTED = "volume.kubernetes.io/selected-node"
+BOUND = {"pv.kubernetes.io/bind-completed": "yes"}
+
+
+async def with_claim(at: Place, provisioner: str) -> None:
+    slow = {"metadata": {"name": "slow"}, "provisioner": provisioner, "volumeBindingMode": "WaitForFirstConsumer"}
+    await at.client.create(from_dict(slow, StorageClass))
+    spec = {
+        "storageClassName": "slow",
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+    }
+    meta = {"name": "data", "namespace": "default"}
+    await at.client.create(from_dict({"metadata": meta, "spec": spec}, PersistentVolumeClaim))
+    await at.pod("db", volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}])
+
+
+async def selected(at: Place) -> str:
+    """Wait until a node was chosen for the claim."""
+    async with asyncio.timeout(10):
+        while True:
+            found = await at.client.get(PersistentVolumeClaim, "data", "default")
+            if SELECTED in found.metadata.annotations:
+                return found.metadata.annotations[SELECTED]
+            await asyncio.sleep(0.01)
+
+
+async def finish_claim(at: Place, volume: str) -> None:
+    """Do what a provisioner and the volume controller do."""
+    bound = {"metadata": {"annotations": BOUND}, "spec": {"volumeName": volume}}
+    await at.client.patch(PersistentVolumeClaim, "data", bound, "default")
+
+
 async def test_a_claim_that_waits_gets_its_node_and_the_pod_is_bound_after_it() -> None:
     async with place() as at:
         await at.node("n1")
-        slow = {
-            "metadata": {"name": "slow"},
-            "provisioner": "disk.example.com",
-            "volumeBindingMode": "WaitForFirstConsumer",
-        }
-        await at.client.create(from_dict(slow, StorageClass))
-        claim = {
-            "metadata": {"name": "data", "namespace": "default"},
+        await with_claim(at, "disk.example.com")
+        assert await selected(at) == "n1"
+        assert not (await at.client.get(Pod, "db", "default")).spec.node_name
+        await finish_claim(at, "pv1")
+        await at.until("db", lambda pod: pod.spec.node_name == "n1")
+
+
+@pytest.mark.slow
+async def test_a_node_that_a_volume_cannot_be_provided_for_is_chosen_anew() -> None:
+    async with place() as at:
+        await at.node("n1")
+        await with_claim(at, "disk.example.com")
+        await selected(at)
+        await at.client.patch(PersistentVolumeClaim, "data", {"metadata": {"annotations": {SELECTED: None}}}, "default")
+        found = await at.until("db", lambda pod: scheduled(pod) is not None)
+        assert scheduled(found).reason == "SchedulerError"
+        assert "selectedNode annotation reset" in scheduled(found).message
+        assert await selected(at) == "n1"
+        await finish_claim(at, "pv1")
+        await at.until("db", lambda pod: pod.spec.node_name == "n1")
+
+
+async def test_a_volume_that_is_there_is_given_to_the_claim_before_the_pod_is_bound() -> None:
+    async with place() as at:
+        await at.node("n1")
+        local = {
+            "metadata": {"name": "disk1"},
             "spec": {
-                "storageClassName": "slow",
+                "capacity": {"storage": "1Gi"},
                 "accessModes": ["ReadWriteOnce"],
-                "resources": {"requests": {"storage": "1Gi"}},
+                "storageClassName": "slow",
+                "local": {"path": "/mnt/disk1"},
+                "nodeAffinity": {
+                    "required": {
+                        "nodeSelectorTerms": [
+                            {
+                                "matchExpressions": [
+                                    {"key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"]}
+                                ]
+                            }
+                        ]
+                    }
+                },
             },
         }
-        await at.client.create(from_dict(claim, PersistentVolumeClaim))
-        await at.pod("db", volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}])
-        key = "volume.kubernetes.io/selected-node"
+        await at.client.create(from_dict(local, PersistentVolume))
+        await at.client.patch(PersistentVolume, "disk1", {"status": {"phase": "Available"}}, subresource="status")
+        await with_claim(at, "kubernetes.io/no-provisioner")
         async with asyncio.timeout(10):
             while True:
-                found = await at.client.get(PersistentVolumeClaim, "data", "default")
-                if key in found.metadata.annotations:
+                volume = await at.client.get(PersistentVolume, "disk1")
+                if volume.spec.claim_ref is not None:
                     break
                 await asyncio.sleep(0.01)
-        assert found.metadata.annotations[key] == "n1"
-        assert not (await at.client.get(Pod, "db", "default")).spec.node_name
-        # What a provisioner and the volume controller do.
-        bound = {
-            "metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
-            "spec": {"volumeName": "pv1"},
-        }
-        await at.client.patch(PersistentVolumeClaim, "data", bound, "default")
+        assert (volume.spec.claim_ref.namespace, volume.spec.claim_ref.name) == ("default", "data")
+        assert volume.metadata.annotations == {"pv.kubernetes.io/bound-by-controller": "yes"}
+        await finish_claim(at, "disk1")
         await at.until("db", lambda pod: pod.spec.node_name == "n1")
 
 
