@@ -46,11 +46,14 @@ def unmount(path: Path) -> None:
 async def test_a_container_runs_in_its_own_world() -> None:
     async with place() as made:
         runtime = await made.runtime()
-        pod = await runtime.run_sandbox(sandbox(made, "web", dns=DNSConfig(servers=("10.0.0.10",), searches=("a.b",))))
+        settings = {"net.core.somaxconn": "77", "kernel.shmmax": "123456"}
+        dns = DNSConfig(servers=("10.0.0.10",), searches=("a.b",))
+        pod = await runtime.run_sandbox(sandbox(made, "web", sysctls=settings, dns=dns))
         script = (
             "hostname; echo $$; echo $HOSTNAME; cat /etc/resolv.conf; grep web /etc/hosts;"
             "set -- /proc/[0-9]*; echo $#; cat /sys/class/net/eth0/operstate; "
             "touch /usr/x 2>/dev/null || echo read-only; echo kept > /tmp/x && cat /tmp/x; echo x > /dev/null;"
+            "cat /proc/sys/net/core/somaxconn /proc/sys/kernel/shmmax;"
             "head -c 4 /dev/zero | wc -c; test -e /dev/vda || echo no disk"
         )
         made_id = await runtime.create_container(pod, container(script))
@@ -71,6 +74,8 @@ async def test_a_container_runs_in_its_own_world() -> None:
             "up",
             "read-only",
             "kept",
+            "77",
+            "123456",
             "4",
             "no disk",
         ]

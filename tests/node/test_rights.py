@@ -14,6 +14,7 @@ from pilothouse.node.config import (
     Capabilities,
     ContainerConfig,
     ContainerMetadata,
+    NamespaceOptions,
     SandboxConfig,
     SandboxMetadata,
     SecurityContext,
@@ -23,7 +24,7 @@ from pilothouse.node.images.model import Bundle, ImageConfig
 from pilothouse.node.process import caps, seccomp
 from pilothouse.node.process._syscallnumbers import ARCHITECTURES, numbers
 from pilothouse.node.process.spec import UserSpec
-from pilothouse.node.process.specs import Around, container_spec, stop_signal
+from pilothouse.node.process.specs import Around, container_spec, stop_signal, sysctls_of
 from pilothouse.node.process.users import Identity, UnknownUser, resolve
 
 ALLOW, EPERM, ENOSYS = 0x7FFF0000, 0x50001, 0x50026
@@ -219,6 +220,27 @@ def test_the_environment_and_rights_of_a_container() -> None:
         spec_of(image, envs=(("A=B", ""),))
     with pytest.raises(InvalidConfig, match="CAP_X"):
         spec_of(image, security=SecurityContext(capabilities=Capabilities(add=("X",))))
+
+
+def test_kernel_settings_are_the_pods_own() -> None:
+    def pod(security: SecurityContext | None = None, **sysctls: str) -> SandboxConfig:
+        names = {name.replace("_", "."): value for name, value in sysctls.items()}
+        meta = SandboxMetadata(name="p", uid="u")
+        return SandboxConfig(metadata=meta, sysctls=names, security=security or SecurityContext())
+
+    usual = sysctls_of(pod(), own_network=True)
+    assert usual["net.ipv4.ip_unprivileged_port_start"] == "0"
+    assert sysctls_of(pod(kernel_shmmax="1"), own_network=False) == {"kernel.shmmax": "1"}
+    host = SecurityContext(namespaces=NamespaceOptions(network="Node", ipc="Node"))
+    for config, own, why in (
+        (pod(net_core_somaxconn="1"), False, "no network of its own"),
+        (pod(host, net_core_somaxconn="1"), True, "no network of its own"),
+        (pod(host, kernel_msgmax="1"), True, "shares the machine's IPC"),
+        (pod(kernel_core_pattern="|/x"), True, "not a setting of a pod's own namespaces"),
+        (pod(vm_swappiness="1"), True, "not a setting of a pod's own namespaces"),
+    ):
+        with pytest.raises(InvalidConfig, match=why):
+            sysctls_of(config, own_network=own)
 
 
 def test_stop_signals() -> None:

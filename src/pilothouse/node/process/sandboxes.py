@@ -38,6 +38,7 @@ from .pods import (
     write_pod_files,
 )
 from .spec import ContainerRecord, KeeperRecord, Mode, NetworkSpec, SandboxSpec, boot_id, read_file, write_file
+from .specs import sysctls_of
 from .zygote import MODULE
 
 __all__ = ["Sandboxes"]
@@ -85,7 +86,8 @@ class Sandboxes:
         raise NotFound(f'container "{container_id}": not found')
 
     async def run(self, config: SandboxConfig) -> str:
-        """Make a sandbox and return its id. Raises `SandboxError`, `AddressesExhausted`."""
+        """Make a sandbox and return its id. Raises `SandboxError`, `AddressesExhausted`, `InvalidConfig`."""
+        settings = sysctls_of(config, own_network=self._mode == "root")
         sandbox_id = self._ids.uuid().replace("-", "")
         directory = f"{self._root}/{sandbox_id}"
         own_network = self._mode == "root" and config.security.namespaces.network == "Pod"
@@ -107,7 +109,7 @@ class Sandboxes:
             if stored.cgroup:
                 self.groups.create(stored.cgroup, config.resources)
             write_pod_files(directory, config, address)
-            write_file(f"{directory}/spec.json", self._spec(stored, directory, own_network=own_network))
+            write_file(f"{directory}/spec.json", self._spec(stored, directory, settings, own_network=own_network))
             pod = Pod(stored, directory)
             await self._fork(pod)
         except BaseException as error:
@@ -311,7 +313,9 @@ class Sandboxes:
                 if words[3:4] == wanted[:1] and words[5:6] == wanted[1:]:
                     os.kill(int(name), signal.SIGKILL)
 
-    def _spec(self, stored: StoredSandbox, directory: str, *, own_network: bool) -> SandboxSpec:
+    def _spec(
+        self, stored: StoredSandbox, directory: str, settings: dict[str, str], *, own_network: bool
+    ) -> SandboxSpec:
         config = stored.config
         namespaces = config.security.namespaces
         network = None
@@ -334,7 +338,7 @@ class Sandboxes:
             network=network,
             own_ipc=namespaces.ipc == "Pod",
             share_processes=namespaces.pid == "Pod",
-            sysctls=config.sysctls,
+            sysctls=settings,
         )
 
     def remove_groups(self) -> None:

@@ -13,7 +13,7 @@ from pilothouse.node.images.model import HOST, Bundle
 from . import caps, seccomp
 from .spec import MARK, ContainerSpec, Mode, RootSpec, UserSpec
 
-__all__ = ["MASKED", "READ_ONLY", "Around", "container_spec", "stop_signal"]
+__all__ = ["MASKED", "READ_ONLY", "Around", "container_spec", "stop_signal", "sysctls_of"]
 
 MASKED = (
     "/proc/acpi",
@@ -30,6 +30,9 @@ MASKED = (
     "/sys/firmware",
 )
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+_IPC_SYSCTLS = ("kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")
+# As in every runtime of today: ports below 1024 and pings are no matter of rights within a pod.
+_USUAL_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -86,6 +89,24 @@ def container_spec(
         target_id=security.namespaces.target_id,
         target_pid=around.target_pid,
     )
+
+
+def sysctls_of(config: SandboxConfig, *, own_network: bool) -> dict[str, str]:
+    """Return a pod's kernel settings: the usual ones, and what it asks for. Raises `InvalidConfig`.
+
+    Only settings that are of the pod's own namespaces are taken; others would be the machine's.
+    """
+    namespaces = config.security.namespaces
+    network = own_network and namespaces.network == "Pod"
+    for name in config.sysctls:
+        plain = name.replace("/", ".")
+        if plain.startswith("net.") and not network:
+            raise InvalidConfig(f'sysctl "{name}": the pod has no network of its own')
+        if plain.startswith(_IPC_SYSCTLS) and namespaces.ipc != "Pod":
+            raise InvalidConfig(f'sysctl "{name}": the pod shares the machine\'s IPC namespace')
+        if ".." in plain or not plain.startswith(("net.", *_IPC_SYSCTLS)):
+            raise InvalidConfig(f'sysctl "{name}": not a setting of a pod\'s own namespaces')
+    return (_USUAL_SYSCTLS if network else {}) | config.sysctls
 
 
 def stop_signal(config: ContainerConfig, image_signal: str) -> int:
