@@ -8,6 +8,7 @@ from typing import Final
 from pilothouse.operator import Manager
 
 from .reconcilers.autoscaler import add_autoscalers
+from .reconcilers.certificates import add_certificate_approval, add_certificate_cleaning
 from .reconcilers.cronjob import add_cronjobs
 from .reconcilers.daemonset import add_daemonsets
 from .reconcilers.deployment import add_deployments
@@ -28,6 +29,8 @@ from .reconcilers.volumes import add_claim_protection, add_volume_protection, ad
 __all__ = ["CONTROLLERS", "add_controllers"]
 
 CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
+    "certificatesigningrequest-approving-controller": add_certificate_approval,
+    "certificatesigningrequest-cleaner-controller": add_certificate_cleaning,
     "cronjob-controller": add_cronjobs,
     "daemonset-controller": add_daemonsets,
     "deployment-controller": add_deployments,
