@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import os
 import random
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -33,7 +35,7 @@ async def backend() -> AsyncIterator[UserspaceBackend]:
     assert not made.figures()["connections"]
 
 
-def wanted(**spec: object) -> Service:
+def wanted(**spec: Any) -> Service:
     return service(address=CLUSTER, ports=[{"port": PORT, "protocol": "TCP"}], **spec)
 
 
@@ -204,7 +206,7 @@ async def test_datagrams_go_and_come_back(backend: UserspaceBackend) -> None:
     board = Board()
     found = service(address=CLUSTER, ports=[{"port": PORT, "protocol": "UDP"}])
     ports = [{"name": "", "port": PORT, "protocol": "UDP"}]
-    echoes = [await loop.create_datagram_endpoint(lambda a=a: Echo(a), (a, PORT)) for a in (A, B)]
+    echoes = [await loop.create_datagram_endpoint(functools.partial(Echo, a), (a, PORT)) for a in (A, B)]
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setblocking(False)
     sock.connect((CLUSTER, PORT))

@@ -7,7 +7,7 @@ import ipaddress
 import random
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from .affinity import Affinity
 from .carrying import Carried, Limits
@@ -30,10 +30,9 @@ class _Flow(asyncio.DatagramProtocol):
         self._early: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)  # noqa: S101  # what a datagram endpoint has
-        self._transport = transport
+        made = self._transport = cast("asyncio.DatagramTransport", transport)
         for data in self._early:
-            transport.sendto(data)
+            made.sendto(data)
         self._early.clear()
 
     def send(self, data: bytes) -> None:
