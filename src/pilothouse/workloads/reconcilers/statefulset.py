@@ -127,8 +127,7 @@ class StatefulSetReconciler(Reconciler[StatefulSet]):
                 case "delete":
                     await context.delete(work.pod)
         except ApiStatus as error:
-            taken = isinstance(error, AlreadyExists) and work.action == "create"
-            if tells and not taken and not isinstance(error, Conflict):
+            if tells and not _is_passing(error):
                 what = f"{work.action.title()} {name} failed error: {error.message}"
                 context.recorder.warning(obj, f"Failed{work.action.title()}", what)
             raise
@@ -141,7 +140,7 @@ class StatefulSetReconciler(Reconciler[StatefulSet]):
         for claim in claims.create:
             await self._create_claim(obj, work.pod, claim, context)
         if claims.deleting:
-            raise Conflict(f"pvc {claims.deleting[0]} is being deleted")
+            raise _ClaimGoes(f"pvc {claims.deleting[0]} is being deleted")
         for name in claims.conflicting:
             what = (
                 f"PersistentVolumeClaim {name} has a conflicting OwnerReference that acts as a manging controller, "
@@ -162,6 +161,15 @@ class StatefulSetReconciler(Reconciler[StatefulSet]):
             context.recorder.warning(obj, "FailedCreate", what)
             raise
         context.recorder.normal(obj, "SuccessfulCreate", f"Create Claim {name} {where} success")
+
+
+class _ClaimGoes(Conflict):
+    """A pod waits for its claim of before to go."""
+
+
+def _is_passing(error: ApiStatus) -> bool:
+    """Whether a refusal only says that somebody was quicker."""
+    return isinstance(error, AlreadyExists | Conflict) and not isinstance(error, _ClaimGoes)
 
 
 def _selector_of(obj: StatefulSet) -> Selector:
