@@ -57,7 +57,7 @@ class AutoscalerReconciler(Reconciler[HorizontalPodAutoscaler]):
         try:
             await turn.run()
         except (ApiStatus, ClientError, MetricsError, OSError) as error:
-            _log.warning("an autoscaler cannot do its work", request=str(context.request), error=str(error))
+            _log.info("an autoscaler cannot do its work", request=str(context.request), error=str(error))
         if turn.status != obj.status:
             await self._write(obj, turn.status, context)
         return Result(requeue_after=_BOUNDED_SECONDS if turn.was_bounded else self._period)
