@@ -86,6 +86,18 @@ async def test_a_terminal_is_one() -> None:
         await session.close()
 
 
+@pytest.mark.parametrize("name", ["terminal", "own terminal", "input"])
+def test_streams_are_the_same_on_uvloop(name: str) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    test = {
+        "terminal": test_a_terminal_is_one,
+        "own terminal": test_a_containers_own_terminal,
+        "input": test_input_flows_and_ends,
+    }[name]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(test())
+
+
 async def test_attaching_gives_what_comes_and_takes_input() -> None:
     async with place() as made:
         runtime = await made.runtime()

@@ -13,33 +13,112 @@ from collections.abc import Awaitable, Callable
 
 from pilothouse.node.runtime import Session
 
-__all__ = ["Connection", "ProcessSession", "reader_of", "writer_of"]
+__all__ = ["Connection", "ProcessSession"]
 
 _LIMIT = 64 << 10
 
 
-class _Reading(asyncio.StreamReaderProtocol):
-    """A terminal that is closed by its program ends with an error; here that is the end like any other."""
+class _TerminalTransport(asyncio.ReadTransport):
+    """Reads a terminal's master side; that its program closed it, which is an error to the kernel, is the end here."""
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(None)
+    def __init__(self, fd: int, reader: asyncio.StreamReader) -> None:
+        super().__init__()
+        self._fd = fd
+        self._reader = reader
+        self._loop = asyncio.get_running_loop()
+        self._ended = False
+        os.set_blocking(fd, False)
+        self._loop.add_reader(fd, self._read)
+
+    def pause_reading(self) -> None:
+        self._loop.remove_reader(self._fd)
+
+    def resume_reading(self) -> None:
+        if not self._ended:
+            self._loop.add_reader(self._fd, self._read)
+
+    def is_closing(self) -> bool:
+        return self._ended
+
+    def close(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._reader.feed_eof()
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._fd, _LIMIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._reader.feed_data(data)
+        else:
+            self.close()
 
 
-async def reader_of(fd: int) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
-    """Return a reader of a descriptor, which is the transport's from now on."""
+class _Writing:
+    """Writes to a pipe or terminal, and waits where it is full.
+
+    Not a transport of the event loop's: some of them read what they write to, and a terminal answers.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._loop = asyncio.get_running_loop()
+        self._room: asyncio.Future[None] | None = None
+        os.set_blocking(fd, False)
+
+    async def write(self, data: bytes) -> None:
+        """Write all; raises `BrokenPipeError` where nobody reads."""
+        rest = memoryview(data)
+        while rest:
+            if self._fd < 0:
+                raise BrokenPipeError("the command's standard input is closed")
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:
+                await self._wait()
+
+    def close(self) -> None:
+        """Close it; who waits for room gets a `BrokenPipeError`."""
+        if self._fd < 0:
+            return
+        self._loop.remove_writer(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+        self._made_room()
+
+    async def _wait(self) -> None:
+        self._room = self._loop.create_future()
+        self._loop.add_writer(self._fd, self._made_room)
+        try:
+            await self._room
+        finally:
+            if self._fd >= 0:
+                self._loop.remove_writer(self._fd)
+
+    def _made_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+
+async def _reader_of(fd: int) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
     reader = asyncio.StreamReader(limit=_LIMIT)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: _Reading(reader), os.fdopen(fd, "rb", 0))
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", 0)
+    )
     return reader, transport
 
 
-async def writer_of(fd: int) -> asyncio.StreamWriter:
-    """Return a writer to a descriptor, which is its from now on."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    transport, protocol = await loop.connect_write_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "wb", 0)
-    )
-    return asyncio.StreamWriter(transport, protocol, None, loop)
+def _terminal_reader(fd: int) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
+    reader = asyncio.StreamReader(limit=_LIMIT)
+    transport = _TerminalTransport(fd, reader)
+    reader.set_transport(transport)
+    return reader, transport
 
 
 class ProcessSession(Session):
@@ -50,7 +129,7 @@ class ProcessSession(Session):
         self.stderr = asyncio.StreamReader()
         self._code = code
         self._end = end
-        self._writer: asyncio.StreamWriter | None = None
+        self._writer: _Writing | None = None
         self._transports: list[asyncio.BaseTransport] = []
         self._terminal = -1
         self._resize: Callable[[int, int], Awaitable[None]] | None = None
@@ -59,26 +138,27 @@ class ProcessSession(Session):
         """Take over these descriptors, -1 for none."""
         if terminal:
             self._terminal = os.dup(stdout)
-        if stdout >= 0:
-            self.stdout, transport = await reader_of(stdout)
+            self.stdout, transport = _terminal_reader(stdout)
+            self._transports.append(transport)
+        elif stdout >= 0:
+            self.stdout, transport = await _reader_of(stdout)
             self._transports.append(transport)
         if stderr >= 0:
-            self.stderr, transport = await reader_of(stderr)
+            self.stderr, transport = await _reader_of(stderr)
             self._transports.append(transport)
         else:
             self.stderr.feed_eof()
         if stdin >= 0:
-            self._writer = await writer_of(stdin)
+            self._writer = _Writing(stdin)
 
     def resize_by(self, resize: Callable[[int, int], Awaitable[None]]) -> None:
         """Set who changes the terminal's size, where it is not ours."""
         self._resize = resize
 
     async def write(self, data: bytes) -> None:
-        if self._writer is None or self._writer.is_closing():
+        if self._writer is None:
             raise BrokenPipeError("the command's standard input is closed")
-        self._writer.write(data)
-        await self._writer.drain()
+        await self._writer.write(data)
 
     async def close_stdin(self) -> None:
         if self._writer is None:
@@ -86,10 +166,9 @@ class ProcessSession(Session):
         writer, self._writer = self._writer, None
         if self._terminal >= 0:
             # A terminal has no end of its own: what programs read is the character for it.
-            writer.write(b"\x04")
+            with contextlib.suppress(OSError):
+                await writer.write(b"\x04")
         writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
 
     async def resize(self, columns: int, rows: int) -> None:
         if self._resize is not None:
