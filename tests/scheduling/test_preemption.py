@@ -173,3 +173,39 @@ def test_what_was_found_out_for_one_pod_holds_for_the_next_until_the_node_change
         scene.scheduler.remove(failed.victims[0])
     assert sorted(str(one) for one in found) == ["n0", "n1", "n2", "n3"]
     assert found[0] == "n3"
+
+
+def test_a_nomination_ends_when_the_pod_is_on_its_node() -> None:
+    low = pod("low", FULL, on="n1")
+    scene = Scene(node("n1"), low)
+    scene.failed(pod("high", HALF, priority=10))
+    scene.scheduler.remove(low)
+    scene.clock.advance(2)
+    scene.scheduler.tick()
+    assert scene.where() == "n1"
+    assert scene.where(pod("next", HALF)) == "n1"
+
+
+def test_pods_of_a_shape_that_was_tried_before_hear_of_room_that_is_kept() -> None:
+    scene = Scene(*(node(f"n{number}") for number in range(20)))
+    for number in range(19):
+        scene.scheduler.upsert(pod(f"busy{number}", FULL, on=f"n{number}", priority=99))
+    low = pod("low", {"cpu": "3"}, on="n19")
+    scene.scheduler.upsert(low)
+    assert scene.where(pod("small1", {"cpu": "100m"}, priority=5)) == "n19"
+    assert scene.failed(pod("high", FULL, priority=10)).nominated == "n19"
+    scene.scheduler.remove(low)
+    assert "20 Insufficient cpu" in scene.why(pod("small2", {"cpu": "100m"}, priority=5))
+    # Who is more important need not wait for it.
+    assert scene.where(pod("small3", {"cpu": "100m"}, priority=11)) == "n19"
+
+
+def test_a_pod_for_which_room_is_kept_counts_for_terms_as_if_it_were_there() -> None:
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "shy"}}}
+    away = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    scene = Scene(node("n1"), pod("low", FULL, on="n1"))
+    assert scene.failed(pod("shy", {"cpu": "3"}, priority=10, labels={"app": "shy"})).nominated == "n1"
+    scene.scheduler.remove(pod("low", FULL, on="n1"))
+    why = scene.why(pod("web", {"cpu": "1"}, priority=5, affinity=away))
+    assert why == "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules."
+    assert scene.where(pod("other", {"cpu": "1"}, priority=5)) == "n1"

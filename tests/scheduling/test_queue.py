@@ -126,6 +126,9 @@ TRACES = {
     "what a plugin waits for has the pod tried at once": """
         add a → active | pop → a | fails a ~Permit → unschedulable | event gone → 1 | where a → active
     """,
+    "of several events during a try the one that matters most counts": """
+        add a → active | pop → a | event gone → 0 | event node → 0 | fails a Fit ~Permit → active
+    """,
     "a pod that nothing wakes is tried again after five minutes": """
         add a → active | pop → a | fails a Other → unschedulable | next → 30.0
         at 300 | where a → unschedulable | at 330 | where a → active
