@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from pilothouse.client.packed import of_head
 from pilothouse.kinds.labels import Selector, SelectorError
 from pilothouse.kinds.structs import Resource
 from pilothouse.operator import Manager, Request
@@ -21,6 +22,7 @@ def controller_or_adopters(
     """Map an object to its controller of a kind, or, where nobody controls it, to all whose selector takes it."""
     group, _, name = kind.gvk
 
+    @of_head
     def mapped(obj: Resource) -> Iterable[Request]:
         owner = controller_of(obj)
         namespace = obj.metadata.namespace

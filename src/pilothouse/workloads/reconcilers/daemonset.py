@@ -12,7 +12,6 @@ from pilothouse.kinds.labels import Selector, SelectorError, from_label_selector
 from pilothouse.kinds.status import AlreadyExists, ApiStatus
 from pilothouse.kinds.structs import ControllerRevision, DaemonSet, Node, Pod, replace, to_dict
 from pilothouse.operator import Context, Manager, Reconciler, Request, Result, controller
-from pilothouse.operator.owners import controller_of
 from pilothouse.operator.predicates import Predicate
 from pilothouse.workloads import revisions as history
 from pilothouse.workloads.daemonsets import BURST, Plan, by_node, new_pods, next_check, plan, status_of
@@ -30,7 +29,6 @@ __all__ = ["DaemonSetReconciler", "add_daemonsets"]
 
 _CONCURRENCY: Final = 2
 _MAX_PLACEMENTS: Final = 1000
-_OF_NODE: Final = "daemon-pods-of-node"
 _log = get_logger("pilothouse.workloads.daemonset")
 
 
@@ -40,6 +38,7 @@ class DaemonSetReconciler(Reconciler[DaemonSet]):
     def __init__(self, manager: Manager) -> None:
         self._sites = Sites(manager)
         self._placements: OrderedDict[str, tuple[int, Placement]] = OrderedDict()
+        self._nodes: dict[str, frozenset[str]] = {}
         self._backoff = FailedPodsBackoff()
 
     async def reconcile(self, obj: DaemonSet, context: Context) -> Result | None:
@@ -68,6 +67,7 @@ class DaemonSetReconciler(Reconciler[DaemonSet]):
         if made:
             pods = await self._pods(obj, selector, context)
             placed = by_node(pods, digest)
+        self._nodes[obj.metadata.uid] = frozenset(placed)
         status = status_of(obj, fits, placed, digest, now)
         if status != obj.status:
             await ignore_not_found(context.update_status(replace(obj, status=status)))
@@ -88,8 +88,17 @@ class DaemonSetReconciler(Reconciler[DaemonSet]):
             known = generation, Placement(obj)
         self._placements[uid] = known
         if len(self._placements) > _MAX_PLACEMENTS:
-            self._placements.popitem(last=False)
+            forgotten, _ = self._placements.popitem(last=False)
+            self._nodes.pop(forgotten, None)
         return known[1]
+
+    def is_concerned(self, obj: DaemonSet, site: Site) -> bool:
+        """Whether a set has to make or delete a pod on a node that changed, or has one there and some are misplaced."""
+        nodes = self._nodes.get(obj.metadata.uid)
+        fit = self.placement(obj).fit(site)
+        if nodes is None or site.name not in nodes:
+            return fit.should_run or nodes is None
+        return not fit.should_continue or obj.status.number_misscheduled > 0
 
     async def _pods(self, obj: DaemonSet, selector: Selector, context: Context) -> list[Pod]:
         return await claimed(context, obj, selector, [*context.owned(Pod, obj), *context.orphans(Pod)])
@@ -176,27 +185,14 @@ class _Placing(Predicate[Node]):
         return old.metadata.labels != new.metadata.labels or old.spec.taints != new.spec.taints
 
 
-def _node_of_daemon(pod: Pod) -> Iterable[str]:
-    owner = controller_of(pod)
-    return (pod.spec.node_name,) if owner is not None and owner.kind == "DaemonSet" and pod.spec.node_name else ()
-
-
 def add_daemonsets(manager: Manager) -> None:
     """Add the controller of daemon sets."""
     reconciler = DaemonSetReconciler(manager)
 
     def of_node(node: Node) -> list[Request]:
         """Wake the sets that have to make or delete a pod on a node, or have one where none belongs."""
-        there = manager.cached(Pod).indexer.by_index(_OF_NODE, node.metadata.name)
-        owners = {(pod.metadata.namespace, owner.name) for pod in there if (owner := controller_of(pod))}
-        site, woken = Site.of(node), []
-        for obj in manager.informer(DaemonSet).lister().list():
-            fit = reconciler.placement(obj).fit(site)
-            has = (obj.metadata.namespace, obj.metadata.name) in owners
-            wrong = not fit.should_continue or obj.status.number_misscheduled > 0
-            if (has and wrong) or (fit.should_run and not has):
-                woken.append(Request.of(obj))
-        return woken
+        site, sets = Site.of(node), manager.informer(DaemonSet).lister().list()
+        return [Request.of(obj) for obj in sets if reconciler.is_concerned(obj, site)]
 
     (
         controller(manager, "daemonset-controller")
@@ -207,4 +203,3 @@ def add_daemonsets(manager: Manager) -> None:
         .with_options(concurrency=_CONCURRENCY)
         .build(reconciler)
     )
-    manager.index(Pod, _OF_NODE, _node_of_daemon)

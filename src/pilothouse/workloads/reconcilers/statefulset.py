@@ -136,11 +136,14 @@ class StatefulSetReconciler(Reconciler[StatefulSet]):
             context.recorder.normal(obj, f"Successful{work.action.title()}", what)
 
     async def _see_to_claims(self, obj: StatefulSet, work: Work, context: Context) -> None:
+        """Make claims and give them their owners. Raises ApiStatus for those that cannot be had, after all others."""
         claims: ClaimWork = work.claims
-        for claim in claims.create:
-            await self._create_claim(obj, work.pod, claim, context)
-        if claims.deleting:
-            raise _ClaimGoes(f"pvc {claims.deleting[0]} is being deleted")
+        found = [await self._create_claim(obj, work.pod, claim, context) for claim in claims.create]
+        refusals = [error for error in found if error is not None]
+        refusals += [_ClaimGoes(f"pvc {name} is being deleted") for name in claims.deleting]
+        if refusals:
+            texts, first = [error.message for error in refusals], refusals[0]
+            raise type(first)(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]", first.details, code=first.code)
         for name in claims.conflicting:
             what = (
                 f"PersistentVolumeClaim {name} has a conflicting OwnerReference that acts as a manging controller, "
@@ -150,17 +153,19 @@ class StatefulSetReconciler(Reconciler[StatefulSet]):
         for claim in claims.update:
             await context.update(claim)
 
-    async def _create_claim(self, obj: StatefulSet, pod: Pod, claim: PersistentVolumeClaim, context: Context) -> None:
+    async def _create_claim(
+        self, obj: StatefulSet, pod: Pod, claim: PersistentVolumeClaim, context: Context
+    ) -> ApiStatus | None:
         name, where = claim.metadata.name, f"Pod {pod.metadata.name} in StatefulSet {obj.metadata.name}"
         try:
             await context.create(claim)
-        except AlreadyExists:
-            raise
         except ApiStatus as error:
-            what = f"Create Claim {name} for {where} failed error: {error.message}"
-            context.recorder.warning(obj, "FailedCreate", what)
-            raise
+            if not isinstance(error, AlreadyExists):
+                what = f"Create Claim {name} for {where} failed error: {error.message}"
+                context.recorder.warning(obj, "FailedCreate", what)
+            return type(error)(f"failed to create PVC {name}: {error.message}", error.details, code=error.code)
         context.recorder.normal(obj, "SuccessfulCreate", f"Create Claim {name} {where} success")
+        return None
 
 
 class _ClaimGoes(Conflict):
