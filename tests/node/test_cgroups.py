@@ -110,6 +110,16 @@ def test_version_2_enables_controllers_on_the_way_down(tmp_path: Path) -> None:
     assert groups.usage("/pod/c") == (12_000, 100, 70, 5, 4, 1)
 
 
+def test_controllers_that_do_not_reach_the_groups_are_told(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "cgroup.controllers").write_text("pids\n")
+    groups = ControlGroups({"": str(tmp_path)})
+    groups.create("p", Resources(cpu_shares=4, memory_limit=1 << 20))
+    assert groups.unavailable == {"cpu", "memory"}
+    with pytest.raises(FileNotFoundError, match=r"p/pids\.max"):
+        groups.limit("p", Resources(pids_limit=4))
+
+
 def test_a_limit_that_cannot_be_set_names_its_file(tmp_path: Path) -> None:
     groups = ControlGroups({"cpu": str(tmp_path)})
     with pytest.raises(FileNotFoundError, match=r"p/cpu\.shares"):

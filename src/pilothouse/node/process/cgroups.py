@@ -47,6 +47,8 @@ class ControlGroups:
     def __init__(self, mounts: Mapping[str, str], prefix: str = "") -> None:
         self.mounts = dict(mounts)
         self.prefix = prefix.strip("/")
+        self.unavailable: set[str] = set()
+        """Controllers of version 2 that turned out not to reach the groups: their limits do not hold."""
 
     @property
     def version(self) -> int:
@@ -80,7 +82,7 @@ class ControlGroups:
             _write(f"{devices}/devices.allow", rule)
 
     def limit(self, path: str, resources: Resources) -> None:
-        """Set limits; those whose controller is missing are left out (see `detect`)."""
+        """Set limits; those whose controller is missing are left out (see `detect` and `unavailable`)."""
         directories = self.directories(path)
         settings = _v2_settings(resources) if self.version == 2 else _v1_settings(resources)
         for controller, file, value in settings:
@@ -90,8 +92,12 @@ class ControlGroups:
             try:
                 _write(f"{directory}/{file}", value)
             except FileNotFoundError:
-                if controller != "optional":
+                if controller == "optional":
+                    continue
+                if self.version == 1 or controller in _read(f"{directory}/cgroup.controllers").split():
                     raise
+                # In a container the topmost group may have processes, and hands no controllers down then.
+                self.unavailable.add(controller)
 
     def procs_files(self, path: str) -> tuple[str, ...]:
         """Return the files to write a process id to, so that it and its children belong to the group."""

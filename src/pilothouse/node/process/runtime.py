@@ -118,6 +118,8 @@ class ProcessRuntime(Runtime):
         missing = list(self.machine.missing)
         if self._way_out not in {"", "switched off", "no nft program"}:
             missing.append(f"pods do not reach other networks: {self._way_out}")
+        if lacking := sorted(self._all.groups.unavailable):
+            missing.append(f"control groups of {', '.join(lacking)} do not reach pods: these limits do not hold")
         return RuntimeStatus(
             name="pilothouse-process",
             version=__version__,
