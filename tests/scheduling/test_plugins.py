@@ -81,6 +81,16 @@ def test_a_pod_that_is_being_made_smaller_counts_with_what_it_has() -> None:
     assert "Insufficient cpu" in scene.why(pod("b", {"cpu": "2"}))
 
 
+def test_a_resize_that_the_node_cannot_do_counts_with_what_the_pod_has() -> None:
+    given = {"name": "main", "resources": {"requests": {"cpu": "1"}}}
+    status: dict[str, Any] = {"containerStatuses": [given]}
+    pending = {"type": "PodResizePending", "status": "True", "reason": "Infeasible"}
+    scene = Scene(node("n1"), pod("a", {"cpu": "3"}, on="n1", status=status))
+    assert "Insufficient cpu" in scene.why(pod("b", {"cpu": "2"}))
+    scene.scheduler.upsert(pod("a", {"cpu": "3"}, on="n1", status={**status, "conditions": [pending]}))
+    assert scene.where(pod("c", {"cpu": "2"})) == "n1"
+
+
 def test_ignored_resources_are_not_looked_at() -> None:
     scene = Scene(node("n1"), configuration=fit(ignoredResources=["example.com/gpu"], ignoredResourceGroups=["other"]))
     assert scene.where(pod("p", {"example.com/gpu": "1", "other/thing": "2"})) == "n1"

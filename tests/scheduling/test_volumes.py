@@ -123,6 +123,20 @@ def test_volumes_are_provided_where_the_class_allows() -> None:
     assert scene.where(using("q", "data")) == "b"
 
 
+def test_pods_with_one_claim_go_to_one_node_until_it_is_free_again() -> None:
+    nodes = [node(f"n{number}") for number in range(6)]
+    for seed in range(4):
+        scene = Scene(*nodes, storage_class(), claim("data"), seed=seed)
+        first = scene.where(using("p", "data", labels={"app": "a"}))
+        assert scene.where(using("q", "data", labels={"app": "b"})) == first
+        chosen = claim("data", annotations={SELECTED_NODE: first})
+        scene.scheduler.upsert(chosen)
+        # Whoever provides volumes could not do so there, and takes the choice back.
+        scene.scheduler.upsert(claim("data"))
+        scene.scheduler.remove(node(first))
+        assert scene.where(using("r", "data")) != first
+
+
 def test_a_node_chosen_before_stays_chosen() -> None:
     scene = Scene(*NODES, storage_class(), claim("data", annotations={SELECTED_NODE: "a"}))
     assert scene.where(using("p", "data")) == "a"
