@@ -19,7 +19,9 @@ RECORDINGS = {
 }
 
 
-PLAYED = ("dep", "rep", "gar", "name", "daemonset", "statefulset")
+PLAYED = ("dep", "rep", "gar", "name", "daemonset", "statefulset", "job", "cronjob", "podgc", "hpa")
+UNHEARD = ("node-lifecycle-controller",)
+"""Left out: the node of a recording sends no heartbeats, and some take longer than one may be silent."""
 
 
 @pytest.mark.slow
@@ -27,6 +29,6 @@ PLAYED = ("dep", "rep", "gar", "name", "daemonset", "statefulset")
 async def test_they_settle_alike(name: str) -> None:
     async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
         manager = Manager(client)
-        add_controllers(manager)
+        add_controllers(manager, without=UNHEARD)
         async with manager:
             assert await Player(plane, manager).play(RECORDINGS[name]) == []

@@ -1,4 +1,4 @@
-"""Cron schedules are due when those of Kubernetes are: moments that robfig/cron 3.0.1 gave, also where clocks change."""
+"""Cron schedules are due when those of Kubernetes are: moments that robfig/cron 3.0.1 gave, and odd clock changes."""
 
 from __future__ import annotations
 
