@@ -19,13 +19,14 @@ RECORDINGS = {
 }
 
 
-PLAYED = ("dep", "rep", "gar", "name", "daemonset", "statefulset", "job", "cronjob", "podgc", "hpa")
+TWICE = "quota"
+"""Not played: admission had counted a config map twice there, as happens; `quota-usage` is the same without that."""
 UNHEARD = ("node-lifecycle-controller",)
 """Left out: the node of a recording sends no heartbeats, and some take longer than one may be silent."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in RECORDINGS if name.startswith(PLAYED)])
+@pytest.mark.parametrize("name", [name for name in RECORDINGS if name != TWICE])
 async def test_they_settle_alike(name: str) -> None:
     async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
         manager = Manager(client)

@@ -93,11 +93,7 @@ def status_of(
     )
     state, reason = ("True", "SufficientPods") if allowed > 0 else ("False", "InsufficientPods")
     found = next((each for each in status.conditions if each.type == _ALLOWED), None)
-    if (
-        found is not None
-        and (found.status, found.reason) == (state, reason)
-        and status == replace(budget.status, disrupted_pods=dict(going))
-    ):
+    if status == budget.status and found is not None and (found.status, found.reason) == (state, reason):
         return budget.status
     return replace(status, conditions=_conditions(status, state, reason, "", now))
 

@@ -190,7 +190,7 @@ def _fill(draft: Draft, left: list[Endpoint]) -> list[Endpoint]:
 
 def _with_room(drafts: Iterable[Draft], count: int) -> Draft | None:
     """Return the slice that is fullest after endpoints are added, None where none has the room for them."""
-    fitting = [each for each in drafts if 0 < len(each.endpoints) <= MAX_ENDPOINTS - count]
+    fitting = [each for each in drafts if len(each.endpoints) <= MAX_ENDPOINTS - count]
     return max(fitting, key=lambda each: len(each.endpoints), default=None)
 
 

@@ -135,17 +135,39 @@ class Special:
         dry_run = options.dry_run or bool(given.get("dryRun"))
         if _counts(pod):
             await self._take_from_budget(call, pod, dry_run=dry_run)
+        version = preconditions.get("resourceVersion")
+        if not dry_run and not pod["metadata"].get("deletionTimestamp"):
+            marked = await self._mark_disrupted(call, preconditions)
+            version = version and str(marked.rv)
         deletion = DeleteOptions(
             given.get("gracePeriodSeconds"),
             given.get("propagationPolicy"),
             uid=preconditions.get("uid"),
-            resource_version=preconditions.get("resourceVersion"),
+            resource_version=version,
             dry_run=dry_run,
             raw={"kind": "DeleteOptions", "apiVersion": "v1", **given},
         )
         call.dry_run = dry_run
         await self._deleting.delete_named(call, deletion)
         return success(code=_CREATED)
+
+    async def _mark_disrupted(self, call: Call, preconditions: Object) -> Entry:
+        """Have the pod say why it is going to be deleted. Raises Conflict where it is not the one that was meant."""
+        for _ in range(_ATTEMPTS):
+            entry = self._changing.current(call)
+            if entry is None:
+                raise self._creating.missing(call)
+            made = entry.decoded()
+            metadata = made["metadata"]
+            uid, version = preconditions.get("uid"), preconditions.get("resourceVersion")
+            if (uid and uid != metadata.get("uid")) or (version and version != str(entry.rv)):
+                raise conflict("", "pods", call.info.name)
+            _add_disruption(made, self._engine.context().now)
+            try:
+                return await self._engine.storage.replace(call.served.cache, entry, made, entry.form)
+            except ChangedError:
+                continue
+        raise conflict("", "pods", call.info.name)
 
     def _budgets(self, pod: Object) -> list[Object]:
         metadata = pod["metadata"]
@@ -235,6 +257,20 @@ def _counts(pod: Object) -> bool:
     """Whether a pod counts for disruption budgets: it is neither over nor waiting nor being deleted already."""
     phase = (pod.get("status") or {}).get("phase")
     return phase not in {"Succeeded", "Failed", "Pending"} and not pod["metadata"].get("deletionTimestamp")
+
+
+def _add_disruption(pod: Object, now: str) -> None:
+    """Add the condition of pods that are disrupted, in the place of one that there is."""
+    conditions: list[Any] = pod.setdefault("status", {}).setdefault("conditions", [])
+    made = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "lastProbeTime": None,
+        "lastTransitionTime": now,
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+    }
+    conditions[:] = [each for each in conditions if each.get("type") != made["type"]] + [made]
 
 
 def _is_ready(pod: Object) -> bool:

@@ -42,7 +42,9 @@ class EvictionReconciler(Reconciler[Pod]):
         if due > now:
             return Result(requeue_after=due - now)
         await self._evict(obj, context)
-        self._due.pop(key, None)
+        if self._due.pop(key, None) is not None and not obj.spec.termination_grace_period_seconds:
+            # A pod that is gone at once is one whose timer has nothing left to do, and Kubernetes says so.
+            self._cancelled(obj, context)
         return None
 
     async def _evict(self, obj: Pod, context: Context) -> None:

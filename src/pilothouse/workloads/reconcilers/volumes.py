@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal, TypeVar
 
+from pilothouse.client import ignore_not_found
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.status import NotFound
 from pilothouse.kinds.structs import PersistentVolume, PersistentVolumeClaim, Pod, StorageClass, replace
@@ -292,13 +293,14 @@ def add_volumes(manager: Manager) -> None:
 
 async def _with_finalizer(obj: R, finalizer: str, context: Context) -> None:
     if finalizer not in obj.metadata.finalizers:
-        await context.update(replace(obj, metadata__finalizers=[*obj.metadata.finalizers, finalizer]))
+        made = replace(obj, metadata__finalizers=[*obj.metadata.finalizers, finalizer])
+        await ignore_not_found(context.update(made))
 
 
 async def _without_finalizer(obj: R, finalizer: str, context: Context) -> None:
     if finalizer in obj.metadata.finalizers:
         left = [each for each in obj.metadata.finalizers if each != finalizer]
-        await context.update(replace(obj, metadata__finalizers=left))
+        await ignore_not_found(context.update(replace(obj, metadata__finalizers=left)))
 
 
 class ClaimProtector(Reconciler[PersistentVolumeClaim]):
