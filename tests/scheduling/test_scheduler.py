@@ -263,6 +263,36 @@ def test_pods_that_differ_in_labels_share_answers_unless_a_plugin_looks_at_label
         assert [isinstance(one, Bind) for one in decisions] == [i % 2 == 0 or number == 1 for i in range(4)]
 
 
+def test_a_plugin_that_fails_for_one_pod_stops_no_other() -> None:
+    class Moody(Doorman):
+        name: ClassVar[str] = "Doorman"
+        scope: ClassVar[Scope] = Scope.NODE
+        moods: ClassVar[set[str]] = {"filter", "permit"}
+
+        def filter(self, cycle: Cycle, nodes: Nodes) -> Ints:
+            if cycle.pod.metadata.name == "filter" and "filter" in self.moods:
+                raise KeyError("mood")
+            return nodes.full(0)
+
+        def explain(self, cycle: Cycle, code: int) -> Refusal:
+            return Refusal(())
+
+        def permit(self, cycle: Cycle, node: str) -> None:
+            if cycle.pod.metadata.name == "permit" and "permit" in self.moods:
+                raise ValueError("no")
+
+    scene = guarded(Moody())
+    for name, message in (("filter", "KeyError: 'mood'"), ("permit", "ValueError: no")):
+        failed = scene.failed(pod(name, FULL, labels={"n": name}))
+        assert (failed.message, failed.reason) == (message, "SchedulerError")
+    assert scene.where(pod("other", {"cpu": "1"})) == "n1"
+    scene.scheduler.remove(pod("other", {"cpu": "1"}))
+    Moody.moods.clear()
+    scene.clock.advance(2)
+    scene.scheduler.tick()
+    assert scene.where() == "n1"
+
+
 def test_pods_are_kept_without_what_does_not_matter() -> None:
     scene = Scene(node("n1"))
     big = {"name": "main", "image": "app", "env": [{"name": f"V{i}", "value": "x" * 100} for i in range(50)]}

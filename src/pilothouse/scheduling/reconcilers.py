@@ -66,6 +66,7 @@ _EVENTS: Final = 25_000
 _EVENT_WRITERS: Final = 2
 """Events that may wait for each writer. Those of one pod have one writer, which puts like ones together."""
 _FLUSH_SECONDS: Final = 2.0
+_PAUSE_SECONDS: Final = 1.0
 _AT_ONCE: Final = 32
 """Decisions made before others get a turn of the event loop."""
 
@@ -166,8 +167,13 @@ class PodScheduler:
             await listener.wait_synced()
         while True:
             self._wake.clear()
-            self.scheduler.tick()
-            await self._decide()
+            try:
+                self.scheduler.tick()
+                await self._decide()
+            except Exception as error:  # noqa: BLE001  a fault is logged and tried again: pods must not wait for a person
+                _log.error("scheduling failed", exc_info=error)
+                await self._clock.sleep(_PAUSE_SECONDS)
+                continue
             await self._sleep()
 
     async def _decide(self) -> None:

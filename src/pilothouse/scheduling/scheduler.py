@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from pilothouse.foundation.clock import Clock, SystemClock
+from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.structs import Pod
 
 from .configuration import Configuration
@@ -31,6 +32,7 @@ from .shapes import LocalShape, PodShape
 
 __all__ = ["Scheduler"]
 
+_log = get_logger("pilothouse.scheduling.scheduler")
 _EVALUATIONS: Final = 64
 """Shapes of pods whose answers are kept; for 5,000 nodes, each takes about half a megabyte."""
 _NO_NODES: Final = "no nodes available to schedule pods"
@@ -74,7 +76,10 @@ class Scheduler(Intake):
         if self._ready:
             return self._ready.pop(0)
         while (queued := self.queue.pop()) is not None:
-            decision = self._try(queued)
+            try:
+                decision = self._try(queued)
+            except Exception as error:  # noqa: BLE001  a plugin that fails for one pod must not stop all others
+                decision = self._broken(queued, error)
             if decision is not None:
                 return decision
             if self._ready:
@@ -157,6 +162,18 @@ class Scheduler(Intake):
             if row is None:
                 return self._no_node(cycle, queued, profile, evaluation, found)
         return self._take(cycle, queued, profile, self.cluster.table.name(row))
+
+    def _broken(self, queued: Queued, error: Exception) -> Failed:
+        """Take back a pod for which a plugin failed, and everything that may be half done."""
+        meta = queued.pod.metadata
+        _log.error("plugin failed", pod=f"{meta.namespace}/{meta.name}", exc_info=error)
+        placed = self.cluster.table.placed.get(queued.uid)
+        if placed is not None and placed.assumed:
+            self.cluster.table.displace(queued.uid)
+        self._evaluations.clear()
+        if queued.place == "in flight":
+            self.queue.requeue(queued)
+        return Failed(queued.pod, f"{type(error).__name__}: {error}", reason="SchedulerError")
 
     def _evaluation(self, profile: Profile, shape: PodShape) -> Evaluation:
         key = (profile.name, shape.local if profile.nameless else shape)
