@@ -194,7 +194,7 @@ def test_no_message_breaks_the_parser(data: bytes) -> None:
 
 def test_another_servers_edns_record_goes_and_lifetimes_are_found() -> None:
     answer = dns.message.make_response(dns.message.make_query("a.example", "A", use_edns=0))
-    answer.answer.append(dns.rrset.from_text("a.example.", 77, "IN", "A", "192.0.2.1", "192.0.2.2"))  # type: ignore[attr-defined]
+    answer.answer.append(dns.rrset.from_text("a.example.", 77, "IN", "A", "192.0.2.1", "192.0.2.2"))
     wire = without_opt(answer.to_wire())
     assert dns.message.from_wire(wire).edns == -1
     assert [ttl for _, ttl in ttl_places(wire)] == [77, 77]
