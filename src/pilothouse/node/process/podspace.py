@@ -12,6 +12,7 @@ from typing import NoReturn
 import msgspec
 
 from pilothouse.node.config import Mount
+from pilothouse.node.volumes.places import make_within
 
 from . import syscalls as sys
 from .child import Place
@@ -68,6 +69,8 @@ def tmpfs_of(spec: SandboxSpec, mount: Mount) -> Mount:
         if spec.mode != "plain":
             flags = sys.MS_NOSUID | sys.MS_NODEV
             sys.mount("tmpfs", path, "tmpfs", flags, f"mode={mount.mode:o}{size}")
+    if mount.sub_path:
+        make_within(path, mount.sub_path)
     return msgspec.structs.replace(mount, host_path=path)
 
 

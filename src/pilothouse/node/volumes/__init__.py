@@ -1,0 +1,4 @@
+"""What a pod's containers get of the cluster and the machine: environment variables and volumes.
+
+`manager.Volumes` mounts and unmounts; `environment.environment_of` is pure.
+"""
