@@ -241,6 +241,11 @@ def test_envelopes_within_each_other_end_too() -> None:
         protobuf.decode(data)
 
 
+def test_json_within_is_written_as_go_writes_it() -> None:
+    written = protobuf.encode_message({"data": {"a": "<&>\u2028\u2029"}}, "apps", "v1", "ControllerRevision")
+    assert rb'{"a":"\u003c\u0026\u003e\u2028\u2029"}' in written
+
+
 @pytest.mark.parametrize("raw", [b"[" * 200_000, b'{"a":' * 100_000])
 def test_json_within_that_is_too_deep_is_refused(raw: bytes) -> None:
     with pytest.raises(ProtobufError, match="JSON within is not valid"):

@@ -51,8 +51,17 @@ _ESCAPED: Final = {
 
 
 def data_of(template: PodTemplateSpec) -> dict[str, Any]:
-    """Return what a revision keeps: the strategic merge patch that brings a template back."""
-    return {"spec": {"template": {**to_dict(template), "$patch": "replace"}}}
+    """Return what a revision keeps: the strategic merge patch that brings a template back.
+
+    Names stand in the order of letters: kube-controller-manager compares the bytes.
+    """
+    return {"spec": {"template": _in_order({**to_dict(template), "$patch": "replace"})}}
+
+
+def _in_order(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _in_order(value[name]) for name in sorted(value)}
+    return [*map(_in_order, value)] if isinstance(value, list) else value
 
 
 def template_of(revision: ControllerRevision) -> PodTemplateSpec:

@@ -52,6 +52,12 @@ class TestEntries:
         item = json.loads(kept.item())
         assert item == {name: value for name, value in expected.items() if name not in {"kind", "apiVersion"}}
 
+    def test_what_is_compared_byte_by_byte_is_kept_as_go_writes_it(self) -> None:
+        obj = {"kind": "ControllerRevision", "apiVersion": "apps/v1", "metadata": {}, "data": {"a": "1 < 2 && \u2028"}}
+        kept = encode(obj)
+        assert rb'"1 \u003c 2 \u0026\u0026 \u2028"' in kept
+        assert decode(kept) == obj
+
     def test_a_version_that_comes_along_is_not_kept(self) -> None:
         obj = config_map("a", resourceVersion="99")
         assert b"99" not in encode(obj)

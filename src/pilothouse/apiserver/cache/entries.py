@@ -20,6 +20,9 @@ __all__ = ["Encodings", "Entry", "Form", "Metadata", "decode", "encode", "encode
 _VERSION = b'"resourceVersion":"'
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+_COMPARED = "ControllerRevision"
+"""What kube-controller-manager compares byte by byte with what it would write itself."""
+_ESCAPED = {char.encode(): b"\\u%04x" % ord(char) for char in "<>&\u2028\u2029"}
 
 
 class Form:
@@ -158,7 +161,14 @@ def encoded(obj: dict[str, Any]) -> bytes:
     for name, value in obj.items():
         if name not in ordered:
             ordered[name] = value
-    return _encode(ordered)
+    data = _encode(ordered)
+    return data if obj["kind"] != _COMPARED else _as_go_writes(data)
+
+
+def _as_go_writes(data: bytes) -> bytes:
+    for sign, escaped in _ESCAPED.items():
+        data = data.replace(sign, escaped)
+    return data
 
 
 def decode(data: bytes) -> dict[str, Any]:

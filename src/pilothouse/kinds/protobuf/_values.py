@@ -195,7 +195,12 @@ def _read_raw(content: bytes) -> Any:
 
 
 def _write_raw(value: Any) -> bytes:
-    return field(1, msgspec.json.encode(value))
+    # As Go's clients wrote it: controllers compare these bytes with those that they would write.
+    text = msgspec.json.encode(value)
+    if any(sign in text for sign in _ESCAPED):
+        for sign, escaped in _ESCAPED.items():
+            text = text.replace(sign, escaped)
+    return field(1, text)
 
 
 def _read_list(content: bytes) -> list[str]:
@@ -205,6 +210,15 @@ def _read_list(content: bytes) -> list[str]:
 def _write_list(value: list[str]) -> bytes:
     return b"".join(field(1, one.encode()) for one in value)
 
+
+_ESCAPED: Final = {
+    b"<": b"\\u003c",
+    b">": b"\\u003e",
+    b"&": b"\\u0026",
+    "\u2028".encode(): b"\\u2028",
+    "\u2029".encode(): b"\\u2029",
+}
+"""What Go's encoder of JSON writes otherwise than ours."""
 
 _JSON: Final = _value(_read_raw, _write_raw, None, memo=False)
 _LIST: Final = _value(_read_list, _write_list, None, memo=False)
