@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from pilothouse.client.errors import ClientError, UnknownKind
+from pilothouse.client.indexer import NAMESPACE_INDEX
 from pilothouse.client.resources import Mapping
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds import labels, times
@@ -41,7 +42,8 @@ _log = get_logger("pilothouse.workloads.autoscaler")
 class AutoscalerReconciler(Reconciler[HorizontalPodAutoscaler]):
     """Looks at each autoscaler every 15 seconds. source: of metrics."""
 
-    def __init__(self, source: MetricsSource, *, period_seconds: float = _PERIOD_SECONDS) -> None:
+    def __init__(self, manager: Manager, source: MetricsSource, *, period_seconds: float = _PERIOD_SECONDS) -> None:
+        self._manager = manager
         self._source = source
         self._period = period_seconds
         self._histories: OrderedDict[str, History] = OrderedDict()
@@ -53,7 +55,12 @@ class AutoscalerReconciler(Reconciler[HorizontalPodAutoscaler]):
         self._histories.move_to_end(obj.metadata.uid)
         if len(self._histories) > _MAX_REMEMBERED:
             self._histories.popitem(last=False)
-        turn = _Turn(obj, history, self._source, self._selectors, context)
+        namespace = obj.metadata.namespace
+
+        def pods(selector: Selector) -> Sequence[Pod]:
+            return self._manager.informer(Pod).indexer.by_index(NAMESPACE_INDEX, namespace, selector)
+
+        turn = _Turn(obj, history, self._source, self._selectors, pods, context)
         try:
             await turn.run()
         except (ApiStatus, ClientError, MetricsError, OSError) as error:
@@ -88,6 +95,7 @@ class _Turn:
         history: History,
         source: MetricsSource,
         selectors: dict[Request, Selector],
+        pods: Callable[[Selector], Sequence[Pod]],
         context: Context,
     ) -> None:
         self.status = autoscaler.status
@@ -96,6 +104,7 @@ class _Turn:
         self._history = history
         self._source = source
         self._selectors = selectors
+        self._pods = pods
         self._context = context
         self._now = context.clock.now()
         self._seconds = context.clock.monotonic()
@@ -198,8 +207,7 @@ class _Turn:
             what = f"couldn't convert selector into a corresponding internal selector object: {error}"
             self._invalid("InvalidSelector", what)
         self._selectors[self._context.request] = selector
-        there = self._context.indexed(Pod, "namespace", self._of.metadata.namespace)
-        pods = [pod for pod in there if selector.matches(pod.metadata.labels)]
+        pods = self._pods(selector)
         rivals = self._rivals(pods)
         if len(rivals) > 1:
             shown = " ".join(f"{{{one.name} {one.namespace}}}" for one in rivals)
@@ -338,5 +346,5 @@ def add_autoscalers(
         controller(manager, "horizontal-pod-autoscaler")
         .for_(HorizontalPodAutoscaler, _SpecChanged())
         .with_options(concurrency=_CONCURRENCY)
-        .build(AutoscalerReconciler(source or ApiMetrics(manager.client), period_seconds=period_seconds))
+        .build(AutoscalerReconciler(manager, source or ApiMetrics(manager.client), period_seconds=period_seconds))
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from pilothouse.client import ignore_not_found
+from pilothouse.client.packed import of_head
 from pilothouse.client.patches import StrategicPatch
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.labels import Selector, SelectorError, from_label_selector
@@ -50,7 +51,7 @@ _CONCURRENCY: Final = 5
 _PACING_SECONDS: Final = 0.25
 """Between two reconciles of one job: its pods change one by one, and each time all of them are looked at."""
 _MAX_REMEMBERED: Final = 20_000
-_TRACKED: Final = "tracked-by-job"
+_OF_JOB: Final = "pods-of-job"
 _log = get_logger("pilothouse.workloads.job")
 
 
@@ -89,8 +90,8 @@ class JobReconciler(Reconciler[Job]):
 
     async def removed(self, request: Request, context: Context) -> Result | None:
         """Let the pods go that a job left, and those that nobody has: no job will count them any more."""
-        left = context.indexed(Pod, _TRACKED, str(request))
-        await _release_left(context, [*left, *(pod for pod in context.orphans(Pod) if is_tracked(pod))])
+        left = [*context.indexed(Pod, _OF_JOB, str(request)), *context.orphans(Pod)]
+        await _release_left(context, filter(is_tracked, left))
         return None
 
     async def _run(self, obj: Job, pods: Sequence[Pod], context: Context) -> Result | None:
@@ -230,16 +231,17 @@ def _selector_of(obj: Job) -> Selector:
     return from_label_selector(None if obj.spec.selector is None else to_dict(obj.spec.selector))
 
 
-def _tracked_by(pod: Pod) -> Iterable[str]:
+@of_head
+def _job_of(pod: Pod) -> Iterable[str]:
     owner = controller_of(pod)
-    if owner is None or owner.kind != "Job" or not is_tracked(pod):
+    if owner is None or owner.kind != "Job":
         return ()
     return (f"{pod.metadata.namespace}/{owner.name}",)
 
 
 def add_jobs(manager: Manager) -> None:
     """Add the controller of jobs."""
-    manager.index(Pod, _TRACKED, _tracked_by)
+    manager.index(Pod, _OF_JOB, _job_of)
     controllers = controller_or_adopters(manager, Job, _selector_of)
 
     def of_pod(obj: Resource) -> Iterable[Request]:

@@ -50,10 +50,11 @@ class PodCollector(Reconciler[Node]):
     async def removed(self, request: Request, context: Context) -> Result | None:
         """Look, and ask to be called again."""
         nodes = {node.metadata.name: node for node in self._manager.informer(Node).indexer.list()}
-        await self._collect(context, surplus(context.indexed(Pod, _INDEX, _ENDED), self._max))
+        pods = self._manager.informer(Pod).indexer
+        if len(pods.index_keys(_INDEX, _ENDED)) > self._max > 0:
+            await self._collect(context, surplus(context.indexed(Pod, _INDEX, _ENDED), self._max))
         await self._collect(context, [pod for pod in context.indexed(Pod, _INDEX, _GOING) if is_lost(pod, nodes)])
-        values = self._manager.informer(Pod).indexer.index_values(_INDEX)
-        named = {value.removeprefix(_NODE) for value in values if value.startswith(_NODE)}
+        named = {value.removeprefix(_NODE) for value in pods.index_values(_INDEX) if value.startswith(_NODE)}
         for name in self._quarantine.gone(named - nodes.keys(), context.clock.monotonic()):
             if await ignore_not_found(context.client.get(Node, name)) is None:
                 await self._collect(context, context.indexed(Pod, _INDEX, _NODE + name), orphaned=True)
