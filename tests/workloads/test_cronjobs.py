@@ -140,7 +140,7 @@ async def world(of: CronJob) -> AsyncIterator[_World]:
 
 
 async def test_a_job_a_time() -> None:
-    async with world(cron_job()) as there:
+    async with world(cron_job("* * * * *")) as there:
         await there.harness.advance(29)
         assert await there.jobs() == []
         await there.harness.advance(3)
@@ -154,17 +154,17 @@ async def test_a_job_a_time() -> None:
         status = (await there.cron_job()).status
         assert not status.active
         assert status.last_successful_time is not None
-        await there.harness.advance(600)
+        await there.harness.advance(60)
         assert len(await there.jobs()) == 2
         assert await there.told("SuccessfulCreate", "SawCompletedJob")
 
 
 @pytest.mark.parametrize(("policy", "left"), [("Allow", 2), ("Forbid", 1), ("Replace", 1)])
 async def test_jobs_that_run_still(policy: str, left: int) -> None:
-    async with world(cron_job(concurrencyPolicy=policy)) as there:
+    async with world(cron_job("* * * * *", concurrencyPolicy=policy)) as there:
         await there.harness.advance(32)
         (first,) = await there.jobs()
-        await there.harness.advance(600)
+        await there.harness.advance(60)
         jobs = await there.jobs()
         assert len(jobs) == left
         assert (first.metadata.uid in {job.metadata.uid for job in jobs}) is (policy != "Replace")
@@ -173,16 +173,16 @@ async def test_jobs_that_run_still(policy: str, left: int) -> None:
 
 
 async def test_history_suspension_and_missing_jobs() -> None:
-    async with world(cron_job(successfulJobsHistoryLimit=1, failedJobsHistoryLimit=0)) as there:
+    async with world(cron_job("* * * * *", successfulJobsHistoryLimit=1, failedJobsHistoryLimit=0)) as there:
         for _ in range(3):
-            await there.harness.advance(600)
+            await there.harness.advance(60)
             for job in await there.jobs():
                 if not job.status.conditions:
                     await there.end(job)
         await there.harness.advance(5)
         assert len(await there.jobs()) == 1
         await there.client.patch(CronJob, "c", {"spec": {"suspend": True}}, "default")
-        await there.harness.advance(1300)
+        await there.harness.advance(130)
         assert len(await there.jobs()) == 1
         await there.client.patch(CronJob, "c", {"spec": {"suspend": False}}, "default")
         await there.harness.advance(2)
@@ -196,12 +196,12 @@ async def test_history_suspension_and_missing_jobs() -> None:
 
 async def test_a_new_schedule_makes_up_for_nothing() -> None:
     async with world(cron_job("0 0 1 1 *")) as there:
-        await there.harness.advance(1800)
-        await there.client.patch(CronJob, "c", {"spec": {"schedule": "*/10 * * * *"}}, "default")
+        await there.harness.advance(130)
+        await there.client.patch(CronJob, "c", {"spec": {"schedule": "* * * * *"}}, "default")
         await there.harness.advance(5)
         assert await there.jobs() == []
         await there.harness.advance(30)
-        assert [job.metadata.name for job in await there.jobs()] == ["c-28928910"]
+        assert [job.metadata.name for job in await there.jobs()] == ["c-28928882"]
 
 
 async def test_a_finished_job_goes_when_its_time_is_over() -> None:
