@@ -44,13 +44,13 @@ def test_controllers_are_part_of_it_and_come_again_after_a_kill(tmp_path: Path) 
         assert process.stdout is not None
         assert process.stdout.readline().startswith("ready: ")
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        commands = {Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[3].decode(): int(pid) for pid in children}
-        os.kill(commands["controllers"], signal.SIGKILL)
+        commands = {Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[2].decode(): int(pid) for pid in children}
+        os.kill(commands["pilothouse.platform.work"], signal.SIGKILL)
         assert process.stderr is not None
         told = process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
-    assert (process.returncode, sorted(commands)) == (0, ["apiserver", "controllers"])
+    assert (process.returncode, sorted(commands)) == (0, ["pilothouse", "pilothouse.platform.work"])
     assert told == "controllers ended with -9 and is started again\n"
 
 

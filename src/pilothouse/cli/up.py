@@ -13,11 +13,10 @@ from click.core import ParameterSource
 
 from pilothouse.apiserver.cli import server_options
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples
-from pilothouse.platform import Part, become_supervisor
+from pilothouse.platform import PARTS, Part, become_supervisor
 
 __all__ = ["default_home", "up"]
 
-_PARTS = ("controllers",)
 _SIGNALS = 128
 """Codes from here on are of signals; those below are a program's own."""
 
@@ -33,7 +32,7 @@ def default_home() -> Path:
         "pilothouse up --data-dir ./try --listen 127.0.0.1:16443",
         "kubectl --kubeconfig ./try/admin.kubeconfig apply -f app.yaml",
         "# only the API server, with garbage collection and what else belongs to it",
-        "pilothouse up --without controllers",
+        "pilothouse up --without controllers,scheduler",
     )
 )
 @click.option(
@@ -41,15 +40,15 @@ def default_home() -> Path:
     type=click.Path(path_type=Path),
     help="Where everything is kept; made if missing.  [default: user data directory]",
 )
-@click.option("--without", default="", help=f"Parts to leave out, separated by commas: {', '.join(_PARTS)}.")
+@click.option("--without", default="", help=f"Parts to leave out, separated by commas: {', '.join(PARTS)}.")
 @server_options
 @click.pass_context
 def up(ctx: click.Context, /, data_dir: Path | None, without: str, **_: Any) -> None:
     """Start the platform on this machine and stay until SIGTERM or SIGINT.
 
     Today that is the API server with garbage collection, namespace deletion, default service accounts and the signing
-    of approved certificates, and beside it the controllers. What ends unexpectedly is started again. It prints one line
-    when it is ready, and writes DIR/admin.kubeconfig.
+    of approved certificates, and beside it the controllers and the scheduler. What ends unexpectedly is started again.
+    It prints one line when it is ready, and writes DIR/admin.kubeconfig.
     """
     directory = data_dir or default_home()
     if data_dir is None:
@@ -57,19 +56,25 @@ def up(ctx: click.Context, /, data_dir: Path | None, without: str, **_: Any) -> 
     left_out = _left_out(without)
     server = _command("apiserver", "--data-dir", str(directory), "--lifecycle", *_given(ctx))
     parts = [Part("apiserver", server, range(1, _SIGNALS))]
-    if "controllers" not in left_out:
-        kubeconfig = str(directory / "admin.kubeconfig")
-        command = _command("controllers", "--kubeconfig", kubeconfig, "--log-level", ctx.params["log_level"])
-        parts.append(Part("controllers", command, {ExitCode.USAGE}))
+    if working := [part for part in PARTS if part not in left_out]:
+        command = [
+            sys.executable,
+            "-m",
+            "pilothouse.platform.work",
+            "--kubeconfig",
+            str(directory / "admin.kubeconfig"),
+        ]
+        command += ["--log-level", ctx.params["log_level"], *(f"--part={part}" for part in working)]
+        parts.append(Part("controllers", tuple(command), {ExitCode.USAGE}))
     become_supervisor(parts)
 
 
 def _left_out(text: str) -> set[str]:
     names = {name.strip() for name in text.split(",") if name.strip()}
-    if unknown := sorted(names - set(_PARTS)):
+    if unknown := sorted(names - set(PARTS)):
         raise CommandError(
             f"--without {','.join(unknown)}: there is no such part",
-            hint=f"the parts are {', '.join(_PARTS)}",
+            hint=f"the parts are {', '.join(PARTS)}",
             code=ExitCode.USAGE,
         )
     return names

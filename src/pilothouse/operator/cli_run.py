@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import ssl
 import tempfile
@@ -13,15 +11,13 @@ from urllib.parse import urlsplit
 
 import click
 
-from pilothouse.client import Client, ClientError, ConfigError
-from pilothouse.client.factory import CacheSyncError
-from pilothouse.client.leaderelection import LeadershipLostError
+from pilothouse.client import Client
 from pilothouse.foundation import tls
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples
 from pilothouse.operator.cli_crd import load_module
 from pilothouse.operator.deployment import HEALTH, LEADER_ELECT, NAMESPACE, WEBHOOKS, name_of
-from pilothouse.operator.errors import OperatorError
 from pilothouse.operator.manager import LeaderElection, Manager
+from pilothouse.operator.running import run_manager
 from pilothouse.operator.webhook_options import WebhookOptions
 
 __all__ = ["build_controllers", "build_of", "operator", "webhook_options"]
@@ -101,32 +97,19 @@ def run(
     build = build_of(load_module(name), function or "build")
     election = LeaderElection(name=leader_elect) if leader_elect else None
 
-    async def operate() -> None:
-        if kubeconfig or context:
-            client = Client.from_kubeconfig(kubeconfig, context=context)
-        else:
-            client = Client.from_environment()
-        async with client:
-            manager = Manager(
-                client,
-                namespace=namespace,
-                leader_election=election,
-                health_address=health,
-                health_tls=_health_tls(health),
-                webhooks=webhook_options(webhooks, name_of(name)) if webhooks else None,
-            )
-            build_controllers(module, build, manager)
-            with contextlib.suppress(asyncio.CancelledError):  # a second signal
-                await manager.run(signals=True)
+    def make(client: Client) -> Manager:
+        manager = Manager(
+            client,
+            namespace=namespace,
+            leader_election=election,
+            health_address=health,
+            health_tls=_health_tls(health),
+            webhooks=webhook_options(webhooks, name_of(name)) if webhooks else None,
+        )
+        build_controllers(module, build, manager)
+        return manager
 
-    try:
-        asyncio.run(operate())
-    except (CacheSyncError, LeadershipLostError) as error:
-        raise CommandError(str(error), code=ExitCode.UNAVAILABLE) from error
-    except (ConfigError, tls.TlsError) as error:
-        raise CommandError(str(error), code=ExitCode.USAGE) from error
-    except (OperatorError, ClientError, ValueError) as error:
-        raise CommandError(str(error)) from error
+    run_manager(make, kubeconfig=kubeconfig, context=context)
 
 
 def build_controllers(module: str, build: Callable[[Manager], object], manager: Manager) -> None:

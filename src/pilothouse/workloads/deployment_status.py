@@ -204,7 +204,8 @@ def _deadline(deployment: Deployment, progressing: DeploymentCondition) -> datet
 def next_progress_check(deployment: Deployment, status: DeploymentStatus, now: datetime) -> float | None:
     """Return in how many seconds a rollout that does not end is late, None where nothing is waited for."""
     found = condition_of(status.conditions, _PROGRESSING)
-    if not has_deadline(deployment) or found is None or found.reason == _TIMED_OUT or is_complete(deployment, status):
+    waits = found is not None and found.reason not in {_TIMED_OUT, _DONE}
+    if found is None or not waits or not has_deadline(deployment) or is_complete(deployment, status):
         return None
     return max(0.0, (_deadline(deployment, found) - now).total_seconds()) + 1.0
 

@@ -1,0 +1,46 @@
+"""The platform's own controllers in one process: `python -m pilothouse.platform.work`, which the supervisor starts.
+
+They share one client, one cache a kind and one loop, beside the API server's process.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import click
+
+from pilothouse.client import Client
+from pilothouse.foundation import logs
+from pilothouse.operator import Manager
+from pilothouse.operator.running import run_manager
+
+from . import PARTS
+
+__all__ = ["main"]
+
+
+@click.command()
+@click.option("--kubeconfig", required=True)
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS))
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+def main(kubeconfig: str, parts: tuple[str, ...], log_level: Literal["debug", "info", "warning", "error"]) -> None:
+    """Run parts of the platform until told to stop."""
+    logs.configure(log_level, "console")
+
+    def make(client: Client) -> Manager:
+        manager = Manager(client)
+        if "controllers" in parts:
+            from pilothouse.workloads.controllers import add_controllers  # noqa: PLC0415  # only what is wanted
+
+            add_controllers(manager)
+        if "scheduler" in parts:
+            from pilothouse.scheduling.reconcilers import PodScheduler  # noqa: PLC0415  # only what is wanted
+
+            PodScheduler(manager)
+        return manager
+
+    run_manager(make, kubeconfig=kubeconfig)
+
+
+if __name__ == "__main__":
+    main()
