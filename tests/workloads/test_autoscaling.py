@@ -308,6 +308,14 @@ async def test_bounds_hold_without_metrics(size: int, after: int) -> None:
         assert there.source.asked == ([] if not size else ["cpu of a=d"] * len(there.source.asked))
 
 
+async def test_what_somebody_sized_beyond_the_bounds_comes_back_at_once() -> None:
+    async with world(2) as there:
+        there.source.external_values = None
+        await there.client.scale(Deployment, "d", 50, "default")
+        await there.harness.advance(1)
+        assert await there.size() == 10
+
+
 async def test_two_of_the_same_pods_do_nothing() -> None:
     async with world(2) as there:
         pod_of = from_dict(

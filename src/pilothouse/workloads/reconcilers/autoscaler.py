@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +15,19 @@ from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds import labels, times
 from pilothouse.kinds.labels import Selector, SelectorError
 from pilothouse.kinds.status import ApiStatus, Conflict, NotFound
-from pilothouse.kinds.structs import HorizontalPodAutoscaler, Pod, Scale, decode, encode, replace
+from pilothouse.kinds.structs import (
+    Deployment,
+    HorizontalPodAutoscaler,
+    Pod,
+    ReplicaSet,
+    ReplicationController,
+    Resource,
+    Scale,
+    StatefulSet,
+    decode,
+    encode,
+    replace,
+)
 from pilothouse.kinds.structs.autoscaling import (
     HorizontalPodAutoscalerCondition,
     HorizontalPodAutoscalerStatus,
@@ -36,6 +48,7 @@ _BOUNDED_SECONDS: Final = 1.0
 """After a target was brought within its bounds, which no metric had a part in."""
 _MAX_REMEMBERED: Final = 20_000
 _TRIES: Final = 5
+_BY_TARGET: Final = "autoscalers-by-target"
 _log = get_logger("pilothouse.workloads.autoscaler")
 
 
@@ -337,14 +350,45 @@ class _SpecChanged(Predicate[HorizontalPodAutoscaler]):
         return old.spec != new.spec
 
 
+class _Resized(Predicate[Resource]):
+    """Workloads whose wanted size changed."""
+
+    def update(self, old: Resource, new: Resource) -> bool:
+        return _size(old) != _size(new)
+
+    def delete(self, obj: Resource) -> bool:
+        return False
+
+
+def _size(obj: Resource) -> int:
+    replicas = getattr(getattr(obj, "spec", None), "replicas", None)
+    return 1 if replicas is None else int(replicas)
+
+
+def _target_of(obj: HorizontalPodAutoscaler) -> Iterable[str]:
+    reference = obj.spec.scale_target_ref
+    return (f"{obj.metadata.namespace}/{reference.kind}/{reference.name}",)
+
+
 def add_autoscalers(
     manager: Manager, source: MetricsSource | None = None, *, period_seconds: float = _PERIOD_SECONDS
 ) -> None:
     """Add the controller of autoscalers. source: of metrics, the cluster's metrics APIs by default."""
     manager.informer(Pod)
-    (
-        controller(manager, "horizontal-pod-autoscaler")
-        .for_(HorizontalPodAutoscaler, _SpecChanged())
-        .with_options(concurrency=_CONCURRENCY)
-        .build(AutoscalerReconciler(manager, source or ApiMetrics(manager.client), period_seconds=period_seconds))
+    manager.index(HorizontalPodAutoscaler, _BY_TARGET, _target_of)
+
+    def out_of_bounds(obj: Resource) -> Iterable[Request]:
+        """Wake the autoscalers of a workload that somebody sized beyond what they allow: that needs no metrics."""
+        place = f"{obj.metadata.namespace}/{obj.kind}/{obj.metadata.name}"
+        found = manager.informer(HorizontalPodAutoscaler).indexer.by_index(_BY_TARGET, place)
+        size = _size(obj)
+        return [
+            Request.of(one) for one in found if not max(1, one.spec.min_replicas or 1) <= size <= one.spec.max_replicas
+        ]
+
+    building = controller(manager, "horizontal-pod-autoscaler").for_(HorizontalPodAutoscaler, _SpecChanged())
+    for kind in (Deployment, ReplicaSet, ReplicationController, StatefulSet):
+        building = building.watches(kind, out_of_bounds, _Resized())
+    building.with_options(concurrency=_CONCURRENCY).build(
+        AutoscalerReconciler(manager, source or ApiMetrics(manager.client), period_seconds=period_seconds)
     )
