@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from support.agentkit import cluster, pod
+import asyncio
+import os
+from pathlib import Path
+
+from support.agentkit import cluster, container, pod
 from support.nodekit import NEEDS_ROOT, place
 
 pytestmark = NEEDS_ROOT
@@ -36,3 +40,177 @@ async def test_a_pod_runs_tells_how_it_is_and_is_gone_when_it_is_deleted() -> No
         ("Started", "Container started"),
         ("Killing", "Stopping container main"),
     ]
+
+
+async def test_init_containers_run_in_order_and_sidecars_outlive_main_containers(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    shared = {"volumeMounts": [{"name": "out", "mountPath": "/out"}]}
+    trap = "trap 'echo side-end >> /out/log; exit 0' TERM; echo side >> /out/log; while :; do sleep 0.05; done"
+    inits = [
+        container("echo first >> /out/log", "first", **shared),
+        container(trap, "side", restartPolicy="Always", **shared),
+        container("echo second >> /out/log", "second", **shared),
+    ]
+    main = container("echo main >> /out/log; sleep 0.2; echo main-end >> /out/log", **shared)
+    volumes = [{"name": "out", "hostPath": {"path": str(tmp_path), "type": "Directory"}}]
+    async with place() as made, cluster(made) as here:
+        await here.create(pod("job", main, initContainers=inits, volumes=volumes, restartPolicy="Never"))
+        found = await here.until("job", lambda each: each["status"]["phase"] == "Succeeded")
+        states = {
+            each["name"]: each["state"]["terminated"]["reason"]
+            for each in (*found["status"]["initContainerStatuses"], *found["status"]["containerStatuses"])
+        }
+    lines = (tmp_path / "log").read_text().split()
+    assert lines[0] == "first"
+    assert set(lines[1:3]) == {"side", "second"}
+    assert lines[3:] == ["main", "main-end", "side-end"]
+    assert states == {"first": "Completed", "side": "Completed", "second": "Completed", "main": "Completed"}
+
+
+async def test_what_fails_is_started_again_with_back_off_and_says_why() -> None:
+    script = "echo why > /dev/termination-log; exit 3"
+    async with place() as made, cluster(made) as here:
+        await here.create(pod("bad", script))
+        await here.create(pod("odd", {"name": "main", "image": "host", "command": ["/no/such/program"]}))
+        waiting = await here.until("bad", lambda each: _waiting(each) == "CrashLoopBackOff")
+        (main,) = waiting["status"]["containerStatuses"]
+        assert main["restartCount"] >= 1
+        assert main["lastState"]["terminated"]["exitCode"] == 3
+        assert main["lastState"]["terminated"]["message"] == "why\n"
+        assert main["state"]["waiting"]["message"].startswith("back-off 10s restarting failed container=main pod=bad_")
+        assert waiting["status"]["phase"] == "Running"
+        await here.until_event("bad", "BackOff", "Back-off restarting failed container main in pod bad_default(")
+        odd = await here.until("odd", lambda each: _waiting(each) in {"RunContainerError", "CrashLoopBackOff"})
+        assert odd["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 128
+        await here.until_event("odd", "Failed", "Error: failed to start container")
+
+
+async def test_probes_make_ready_and_kill() -> None:
+    quick = {"periodSeconds": 1, "failureThreshold": 1}
+    script = "sleep 0.3; touch /tmp/ready; exec sleep 60"
+    ready = container(script, readinessProbe={"exec": {"command": ["cat", "/tmp/ready"]}, **quick})
+    alive = container("exec sleep 60", livenessProbe={"exec": {"command": ["false"]}, **quick})
+    served = container(
+        "exec python3 -m http.server 8080 2>/dev/null",
+        readinessProbe={"httpGet": {"path": "/", "port": "web"}, **quick},
+        livenessProbe={"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+        startupProbe={"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 30},
+        ports=[{"name": "web", "containerPort": 8080}],
+    )
+    async with place() as made, cluster(made) as here:
+        await here.create(pod("ready", ready))
+        await here.create(pod("alive", alive))
+        await here.create(pod("served", served))
+        await here.until("ready", lambda each: _ready(each) is True)
+        await here.until("alive", lambda each: _restarts(each) >= 1)
+        await here.until("served", lambda each: _ready(each) is True)
+        await here.until_event("alive", "Killing", "Container main failed liveness probe, will be restarted")
+        await here.until_event("alive", "Unhealthy", "Liveness probe failed: ")
+
+
+async def test_hooks_run_and_the_grace_is_theirs_too(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    hooks = {
+        "postStart": {"exec": {"command": ["sh", "-c", "echo post >> /out/log"]}},
+        "preStop": {"exec": {"command": ["sh", "-c", "echo pre >> /out/log"]}},
+    }
+    volumes = [{"name": "out", "hostPath": {"path": str(tmp_path)}}]
+    mounts = [{"name": "out", "mountPath": "/out"}]
+    trap = "trap 'echo term >> /out/log; exit 0' TERM; while :; do sleep 0.05; done"
+    async with place() as made, cluster(made) as here:
+        main = container(trap, lifecycle=hooks, volumeMounts=mounts)
+        await here.create(pod("hooked", main, volumes=volumes, terminationGracePeriodSeconds=20))
+        broken = container("exec sleep 60", lifecycle={"postStart": {"exec": {"command": ["false"]}}})
+        await here.create(pod("broken", broken))
+        await here.until("hooked", lambda each: _ready(each) is True)
+        await here.until_event("broken", "FailedPostStartHook", "PostStartHook failed")
+        await here.plane.call("DELETE", "/api/v1/namespaces/default/pods/hooked")
+        await here.until_gone("hooked")
+    assert (tmp_path / "log").read_text().split() == ["post", "pre", "term"]
+
+
+async def test_a_new_agent_takes_over_what_runs() -> None:
+    async with place() as made, cluster(made) as here:
+        await here.create(pod("web", "exec sleep 60"))
+        await here.create(pod("ends", "sleep 1; exit 4", restartPolicy="Never"))
+        await here.create(pod("gone", "exec sleep 60"))
+        before = [await here.until(name, lambda each: _ready(each) is True) for name in ("web", "ends", "gone")]
+        await here.stop()
+        await here.plane.call("DELETE", "/api/v1/namespaces/default/pods/gone?gracePeriodSeconds=0")
+        await asyncio.sleep(1.1)  # `ends` ends while nobody looks
+        await here.start()
+        ended = await here.until("ends", lambda each: each["status"]["phase"] == "Failed")
+        after = await here.until("web", lambda each: _ready(each) is True)
+        assert here.runtime is not None
+        assert {each.metadata.name for each in await here.runtime.list_sandboxes() if each.state == "Ready"} == {"web"}
+        started = [each[1] for each in await here.events("web")].count("Started")
+    assert ended["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 4
+    first, second = (each["status"]["containerStatuses"][0] for each in (before[0], after))
+    assert (first["containerID"], second["restartCount"]) == (second["containerID"], 0)
+    assert first["state"] == second["state"]
+    assert started == 1
+
+
+async def test_what_cannot_run_says_why() -> None:
+    async with place() as made, cluster(made) as here:
+        big = container("true", resources={"requests": {"cpu": "1000"}})
+        await here.create(pod("big", big))
+        await here.create(pod("picky", "true", nodeSelector={"color": "green"}))
+        await here.create(pod("never", {"name": "main", "image": "nope.invalid/x:1", "imagePullPolicy": "Never"}))
+        await here.create(pod("name", {"name": "main", "image": "UPPER/Case", "imagePullPolicy": "IfNotPresent"}))
+        mount = [{"name": "v", "hostPath": {"path": "/no/such/path", "type": "Directory"}}]
+        await here.create(pod("mount", "true", volumes=mount))
+        variable = {"name": "X", "valueFrom": {"configMapKeyRef": {"name": "absent", "key": "x"}}}
+        await here.create(pod("env", container("true", env=[variable])))
+        found = await here.until("big", lambda each: each["status"]["phase"] == "Failed")
+        assert found["status"]["reason"] == "OutOfcpu"
+        found = await here.until("picky", lambda each: each["status"]["phase"] == "Failed")
+        assert found["status"]["reason"] == "NodeAffinity"
+        await here.until("never", lambda each: _waiting(each) == "ErrImageNeverPull")
+        await here.until("name", lambda each: _waiting(each) == "InvalidImageName")
+        await here.until("env", lambda each: _waiting(each) == "CreateContainerConfigError")
+        await here.until_event("mount", "FailedMount", "hostPath type check failed: /no/such/path is not a directory")
+        for name in ("big", "picky", "never", "name", "mount", "env"):
+            await here.plane.call("DELETE", f"/api/v1/namespaces/default/pods/{name}")
+            await here.until_gone(name)
+
+
+async def test_the_node_is_there_with_lease_and_conditions() -> None:
+    async with place() as made, cluster(made, labels={"color": "blue"}) as here:
+        node = await here.plane.wait_for("/api/v1/nodes/one", lambda each: each and each["status"].get("conditions"))
+        lease = await here.plane.wait_for("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/one")
+        assert here.agent is not None
+        assert here.agent.problems() == []
+    assert node["metadata"]["labels"]["color"] == "blue"
+    assert node["metadata"]["labels"]["kubernetes.io/hostname"] == "one"
+    assert {each["type"]: each["status"] for each in node["status"]["conditions"]} == {
+        "MemoryPressure": "False",
+        "DiskPressure": "False",
+        "PIDPressure": "False",
+        "Ready": "True",
+    }
+    assert node["status"]["capacity"]["cpu"] == str(os.cpu_count())
+    assert node["status"]["nodeInfo"]["kubeletVersion"].startswith("v1.36")
+    assert lease["spec"]["holderIdentity"] == "one"
+    assert lease["metadata"]["ownerReferences"][0]["uid"] == node["metadata"]["uid"]
+
+
+def _main(found: dict[str, object]) -> dict[str, object]:
+    status = found["status"]
+    assert isinstance(status, dict)
+    listed = status.get("containerStatuses") or [{}]
+    return dict(listed[0])
+
+
+def _waiting(found: dict[str, object]) -> object:
+    state = _main(found).get("state", {})
+    assert isinstance(state, dict)
+    return state.get("waiting", {}).get("reason")
+
+
+def _ready(found: dict[str, object]) -> object:
+    return _main(found).get("ready")
+
+
+def _restarts(found: dict[str, object]) -> int:
+    return int(str(_main(found).get("restartCount", 0)))

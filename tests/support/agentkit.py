@@ -18,7 +18,7 @@ from pilothouse.testing import ControlPlane
 
 from .nodekit import Place
 
-__all__ = ["Cluster", "cluster", "pod"]
+__all__ = ["Cluster", "cluster", "container", "pod"]
 
 _PATIENCE = float(os.environ.get("NODE_TEST_PATIENCE", "30"))
 PODS = "/api/v1/namespaces/default/pods"
