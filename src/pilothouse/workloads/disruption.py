@@ -59,7 +59,7 @@ def disrupted(budget: PodDisruptionBudget, pods: Iterable[Pod], now: datetime) -
         if since is None or pod.metadata.deletion_timestamp is not None:
             continue
         left = (times.parse(since) + DELETION_TIMEOUT - now).total_seconds()
-        if left < 0:
+        if left <= 0:
             made.late.append(pod)
             continue
         made.pods[pod.metadata.name] = since
