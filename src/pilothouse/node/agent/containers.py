@@ -168,7 +168,7 @@ class Containers:
         if slot.current is None or slot.current.id != event.id or not slot.is_running:
             return
         if event.hook == "postStart":
-            slot.hooking = False
+            slot.hooking = bool(event.message)  # what is to be killed for it never counts as started
             if event.message:
                 slot.hook_failed = event.message
                 self._tell("Warning", "FailedPostStartHook", wording.hook_failed("PostStartHook"), slot)

@@ -101,11 +101,11 @@ def _container(view: View, slot: Slot) -> ContainerStatus:
         name=slot.name,
         state=state,
         last_state=last,
-        ready=is_init_done or slot.is_ready,
-        started=slot.is_started,
+        ready=is_init_done if slot.role == "init" else slot.role != "ephemeral" and slot.is_ready,
+        started=slot.role != "ephemeral" and slot.is_started,
         restart_count=record.attempt if record is not None else 0,
         image=slot.spec.image,
-        image_id=(record.image_id if record is not None else "") or slot.image_id,
+        image_id=(record.image_id or slot.image_id) if record is not None else "",
         container_id=f"{view.node.runtime}://{record.id}" if record is not None else "",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.structs.core_pods import Pod
 from pilothouse.node.errors import ImageError, InvalidConfig, NodeError, NotFound
 
-from .configs import container_config, sandbox_config
+from .configs import container_config, log_directory, sandbox_config
 from .facts import AnyContainer, hook_of, probe_of
 from .life import PodLife
 from .model import (
@@ -289,6 +290,7 @@ class PodWorker:
                 image_user=image.user if image is not None else "",
                 target_id=self._target_of(container),
             )
+            os.makedirs(f"{log_directory(host.options.log_root, pod)}/{container.name}", mode=0o755, exist_ok=True)
             made = await host.runtime.create_container(action.sandbox_id, config)
         except (ConfigError, InvalidConfig, MountError) as error:
             reason = "CreateContainerConfigError"
