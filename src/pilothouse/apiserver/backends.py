@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
+
 from pilothouse.apiserver.model import Answer
+from pilothouse.apiserver.nodeclient import NodeClient
 from pilothouse.apiserver.ports import NodeStreams, View
 from pilothouse.apiserver.proxying.resolve import Resolver
 from pilothouse.apiserver.proxying.reverse import ReverseProxy
@@ -18,11 +21,20 @@ _NOT_ALLOWED = 405
 class Backends:
     """Implements `routing.Streams`. Imports what carries the streams when it is first needed."""
 
-    def __init__(self, engine: Engine, view: View, nodes: NodeStreams | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        view: View,
+        nodes: NodeStreams | None,
+        clock: Clock,
+        node_client: NodeClient | None = None,
+    ) -> None:
         self._engine = engine
         self._view = view
         self.nodes = nodes
-        """What runs the pods; None until a node agent has come."""
+        """What runs the pods; None for the nodes' own servers, if there is a `node_client`."""
+        self._node_client = node_client
+        self._kubelets: tuple[ssl.SSLContext, NodeStreams] | None = None
         self._clock = clock
         self.proxy = ReverseProxy()
         self._resolver = Resolver(view)
@@ -36,22 +48,23 @@ class Backends:
         found = call.served.resource.subresource(name)
         if found is None or info.verb not in found.verbs:
             raise generic(_NOT_ALLOWED)
+        nodes = self._reached()
         pod = self._view.get("pods", info.namespace, info.name)
         if pod is None:
             raise not_found("", "pods", info.name)
         if name == "log":
             from pilothouse.apiserver.streams.logs import logs  # noqa: PLC0415  # few requests need these
 
-            return await logs(call.request, pod, self.nodes, view=self._view, clock=self._clock)
+            return await logs(call.request, pod, nodes, view=self._view, clock=self._clock)
         await self._admit(call)
         if name == "portforward":
             from pilothouse.apiserver.streams.portforward import connect_port_forward  # noqa: PLC0415
 
-            return await connect_port_forward(call.request, pod, self.nodes, view=self._view, clock=self._clock)
+            return await connect_port_forward(call.request, pod, nodes, view=self._view, clock=self._clock)
         from pilothouse.apiserver.streams.remotecommand import connect_exec  # noqa: PLC0415
 
         attach = name == "attach"
-        return await connect_exec(call.request, pod, self.nodes, attach=attach, view=self._view, clock=self._clock)
+        return await connect_exec(call.request, pod, nodes, attach=attach, view=self._view, clock=self._clock)
 
     async def _admit(self, call: Call) -> None:
         """Let admission refuse what is to be connected to."""
@@ -67,7 +80,26 @@ class Backends:
     async def _proxy(self, call: Call) -> Answer:
         from pilothouse.apiserver.proxying.subresources import connect_proxy  # noqa: PLC0415
 
-        return await connect_proxy(call.request, self._resolver, self.proxy)
+        return await connect_proxy(call.request, self._resolver, self.proxy, kubelet_tls=self._node_tls())
+
+    def use(self, client: NodeClient) -> None:
+        """Reach pods by their nodes' own servers from now on."""
+        self._node_client = client
+        self.nodes = None
+
+    def _node_tls(self) -> ssl.SSLContext | None:
+        return None if self._node_client is None else self._node_client.context()
+
+    def _reached(self) -> NodeStreams | None:
+        """Return what reaches the pods: what was given, else the nodes' own servers."""
+        tls = self._node_tls()
+        if self.nodes is not None or tls is None:
+            return self.nodes
+        if self._kubelets is None or self._kubelets[0] is not tls:
+            from pilothouse.apiserver.streams.kubelet import KubeletStreams  # noqa: PLC0415
+
+            self._kubelets = tls, KubeletStreams(self._view, self.proxy, tls)
+        return self._kubelets[1]
 
     async def close(self) -> None:
         """Close the connections of proxies."""

@@ -15,6 +15,7 @@ from pilothouse.apiserver.access.wiring import write_admin_kubeconfig
 from pilothouse.apiserver.encryption import EncryptionError
 from pilothouse.apiserver.encryption_config import Encryption
 from pilothouse.apiserver.http import HttpLimits, HttpServer
+from pilothouse.apiserver.nodeclient import NodeClient
 from pilothouse.apiserver.options import ServerOptions
 from pilothouse.apiserver.server import ApiServer
 from pilothouse.foundation import logs
@@ -111,11 +112,18 @@ class Program:
             pki=self.pki,
             ciphers={_ENCRYPTED: self._transformer} if self._transformer is not None else {},
             front_proxy=(self.pki.path("front-proxy-client.crt"), self.pki.path("front-proxy-client.key")),
+            node_client=self._node_client(),
         )
         await self.server.start()
         self._stack.push_async_callback(self.server.close)
         await self._listen(encryption)
         _quieten_collector()
+
+    def _node_client(self) -> NodeClient | None:
+        certificate, key, ca = map(
+            self.pki.path, ("apiserver-kubelet-client.crt", "apiserver-kubelet-client.key", "ca.crt")
+        )
+        return NodeClient(certificate, key, ca) if os.path.exists(certificate) else None
 
     async def _open_store(self) -> Store:
         if self.options.store:

@@ -27,6 +27,7 @@ from pilothouse.apiserver.flow import FlowControl
 from pilothouse.apiserver.health import Health
 from pilothouse.apiserver.local import LocalCaller
 from pilothouse.apiserver.model import Answer, Request, RequestInfo, Response
+from pilothouse.apiserver.nodeclient import NodeClient
 from pilothouse.apiserver.openapi import OpenApi
 from pilothouse.apiserver.options import ServerOptions
 from pilothouse.apiserver.pipeline import Pipeline
@@ -56,7 +57,7 @@ class ApiServer:
 
     pki: the cluster's keys, made and kept in memory if none are given. ciphers: by full name of a resource, what hides
     its objects in the store. front_proxy: files of certificate and key by which aggregated servers know this one.
-    nodes: runs pods.
+    nodes: runs pods; where None, pods are reached by their nodes' own servers, if there is a node_client.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class ApiServer:
         ciphers: Mapping[str, Any] | None = None,
         front_proxy: tuple[str, str] | None = None,
         nodes: NodeStreams | None = None,
+        node_client: NodeClient | None = None,
     ) -> None:
         self.options = options
         self.store = store
@@ -90,7 +92,7 @@ class ApiServer:
         renderer = Renderer(clock)
         self.watching = Watching(self.cacher, renderer, clock, ids)
         questions = Questions(self.engine, self.access.reviews, self.access.token_requests)
-        self.backends = Backends(self.engine, self.view, nodes, clock)
+        self.backends = Backends(self.engine, self.view, nodes, clock, node_client)
         self.router = Router(
             self.catalogue,
             self.engine,

@@ -32,6 +32,8 @@ ALL = {
     "apiserver.key",
     "admin.crt",
     "admin.key",
+    "apiserver-kubelet-client.crt",
+    "apiserver-kubelet-client.key",
     "front-proxy-ca.crt",
     "front-proxy-ca.key",
     "front-proxy-client.crt",
@@ -39,7 +41,7 @@ ALL = {
     "sa.key",
     "sa.pub",
 }
-MADE = ["ca", "front-proxy-ca", "sa", "apiserver", "admin", "front-proxy-client"]
+MADE = ["ca", "front-proxy-ca", "sa", "apiserver", "admin", "front-proxy-client", "apiserver-kubelet-client"]
 
 
 class Room:
@@ -120,7 +122,7 @@ def test_certificates_are_renewed_before_they_end(room: Room) -> None:
     room.clock.advance(240 * DAY)
     assert room.pki.ensure() == []
     room.clock.advance(5 * DAY)
-    assert room.pki.ensure() == ["apiserver", "admin", "front-proxy-client"]
+    assert room.pki.ensure() == ["apiserver", "admin", "front-proxy-client", "apiserver-kubelet-client"]
     assert room.certificate("apiserver").not_valid_after_utc > old.not_valid_after_utc
 
 
@@ -221,7 +223,7 @@ def test_a_foreign_authority_is_used_without_its_key(room: Room) -> None:
     room.clock.advance(300 * DAY)
     with logged(room_of_keys) as logs:
         assert room.pki.ensure() == ["front-proxy-client"]
-    assert {entry["file"] for entry in logs if "file" in entry} == {"apiserver", "admin"}
+    assert {entry["file"] for entry in logs if "file" in entry} == {"apiserver", "admin", "apiserver-kubelet-client"}
     (room.directory / "admin.crt").unlink()
     with pytest.raises(PkiError, match=r"without ca.key it cannot be made here"):
         room.pki.ensure()
@@ -334,7 +336,7 @@ def test_another_server_joins_with_a_bundle(tmp_path: Path, key: bytes | None) -
     bundle = export_bundle(first.pki, key)
     assert (b"PRIVATE" in bundle) is (key is None)
     assert import_bundle(str(second.directory), bundle, key) == list(SHARED)
-    assert second.pki.ensure() == ["apiserver", "admin", "front-proxy-client"]
+    assert second.pki.ensure() == ["apiserver", "admin", "front-proxy-client", "apiserver-kubelet-client"]
     assert first.user(second.der("admin")) == "kubernetes-admin"
     assert second.pki.key_ring().verify(first.pki.key_ring().sign({"a": 1})) == {"a": 1}
     assert import_bundle(str(second.directory), bundle, key) == []
@@ -347,7 +349,7 @@ def test_a_bundle_into_a_cluster_of_its_own_replaces_its_keys(tmp_path: Path) ->
     first.pki.ensure()
     second.pki.ensure()
     import_bundle(str(second.directory), export_bundle(first.pki))
-    assert second.pki.ensure() == ["apiserver", "admin", "front-proxy-client"]
+    assert second.pki.ensure() == ["apiserver", "admin", "front-proxy-client", "apiserver-kubelet-client"]
 
 
 @pytest.mark.parametrize(

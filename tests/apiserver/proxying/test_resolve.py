@@ -138,9 +138,9 @@ def test_nodes_are_found_by_their_own_api_or_a_port() -> None:
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 10255}},
     }
     resolver = Resolver(FakeView(nodes=[{"metadata": {"name": "n1"}, "status": status}, {"metadata": {"name": "n2"}}]))
-    assert resolver.node("n1") == Backend("https", "n1.example", "10255", kubelet=True)
+    assert resolver.node("n1") == Backend("https", "10.0.0.5", "10255", kubelet=True)
     assert resolver.node("n1:10255").kubelet
-    assert resolver.node("n1:9100") == Backend("http", "n1.example", "9100")
+    assert resolver.node("n1:9100") == Backend("http", "10.0.0.5", "9100")
     assert refused(lambda: resolver.node("n3")) == (404, 'nodes "n3" not found')
     assert refused(lambda: resolver.node("n2")) == (500, "no preferred addresses found; known addresses: []")
     assert node_address({"status": {"addresses": status["addresses"][:1]}}) == ("10.0.0.5", 10250)

@@ -56,15 +56,17 @@ class _Leaf:
     common_name: str
     organizations: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    optional: bool = False
+    """Whether a server works without it, as where somebody else has the CA's key and made none."""
 
 
 class Pki:
     """The keys in a directory, by the names that kubeadm gives them.
 
-    `ca` signs the serving certificate `apiserver` and the clients' `admin`; `front-proxy-ca` signs
-    `front-proxy-client`; `sa.key` signs tokens and `sa.pub` has all keys whose tokens are good. `*.crt` of an
-    authority may hold several, the signing one among them. A CA without its key is somebody else's: what it signed is
-    used and not renewed here.
+    `ca` signs the serving certificate `apiserver`, the clients' `admin` and `apiserver-kubelet-client`, by which nodes
+    know this server; `front-proxy-ca` signs `front-proxy-client`; `sa.key` signs tokens and `sa.pub` has all keys whose
+    tokens are good. `*.crt` of an authority may hold several, the signing one among them. A CA without its key is
+    somebody else's: what it signed is used and not renewed here.
 
     hosts: names and addresses under which the server is reached, besides those of the service and this machine.
     """
@@ -87,6 +89,9 @@ class Pki:
             _Leaf("apiserver", "ca", "kube-apiserver", hosts=tuple(names)),
             _Leaf("admin", "ca", "kubernetes-admin", ("system:masters",)),
             _Leaf("front-proxy-client", "front-proxy-ca", "front-proxy-client"),
+            _Leaf(
+                "apiserver-kubelet-client", "ca", "kube-apiserver-kubelet-client", ("system:masters",), optional=True
+            ),
         )
 
     def path(self, name: str) -> str:
@@ -243,6 +248,8 @@ class Pki:
         if authority is None:
             if self._read(f"{leaf.file}.crt") is not None:
                 _log.warning("a certificate is to be renewed by those who have the CA's key", file=leaf.file, why=why)
+                return False
+            if leaf.optional:
                 return False
             raise PkiError(
                 f"{self.path(leaf.file + '.crt')}: {why}, and without {leaf.authority}.key it cannot be made here; "

@@ -22,7 +22,8 @@ __all__ = [
 ]
 
 _SCHEMES: Final = ("", "http", "https")
-_ADDRESS_TYPES: Final = ("Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP")
+_ADDRESS_TYPES: Final = ("InternalIP", "ExternalIP", "InternalDNS", "ExternalDNS", "Hostname")
+"""As kubeadm has it: a node's name need not resolve here."""
 _KUBELET_PORT: Final = 10250
 _SLICES: Final = "endpointslices.discovery.k8s.io"
 _SERVICE_LABEL: Final = "kubernetes.io/service-name"
