@@ -85,6 +85,8 @@ def claim_update(errors: ErrorList, new: Object, old: Object) -> None:
     wanted, previous = dict(spec), dict(before)
     if not before.get("volumeName") and spec.get("volumeName"):
         previous["volumeName"] = spec["volumeName"]
+    if _gets_class(old, spec.get("storageClassName")):
+        previous["storageClassName"] = spec["storageClassName"]
     if (new.get("status") or {}).get("phase") == "Bound":
         for field in ("resources", "volumeAttributesClassName"):
             wanted.pop(field, None)
@@ -98,3 +100,11 @@ def claim_update(errors: ErrorList, new: Object, old: Object) -> None:
         place = SPEC.child("resources", "requests", "storage")
         errors.forbidden(place, "field can not be less than status.capacity")
     checks.immutable(errors, Path("volumeMode"), spec.get("volumeMode"), before.get("volumeMode"))
+
+
+def _gets_class(old: Object, name: str | None) -> bool:
+    """Whether a claim that named no storage class is given one, as when a default class is made later."""
+    if name is None or (old.get("spec") or {}).get("storageClassName") is not None:
+        return False
+    told = (old["metadata"].get("annotations") or {}).get("volume.beta.kubernetes.io/storage-class")
+    return told is None or told == name
