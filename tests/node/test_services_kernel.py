@@ -15,7 +15,7 @@ import pytest
 from pilothouse.node.services.kernel import KernelBackend
 from pilothouse.node.services.servicerules import ProxyNetwork
 from support.netkit import BRIDGE, NEEDS_NFT, NODE_ADDRESS, Network, echo_tcp, echo_udp, network
-from support.servicekit import Board, endpoint, service
+from support.servicekit import Board, endpoint, service, slice_of
 
 pytestmark = NEEDS_NFT
 
@@ -49,6 +49,10 @@ def _udp() -> socket.socket:
     return sock
 
 
+def _ip(lines: str, *words: str) -> None:
+    subprocess.run(["ip", *words, "-batch", "-"], input=lines.encode(), check=True)
+
+
 def _nft(*words: str) -> str:
     return subprocess.run(["nft", *words], check=True, capture_output=True, text=True).stdout
 
@@ -73,6 +77,45 @@ async def test_pods_and_the_node_reach_a_cluster_address(net: Network, backend: 
     assert seen == {("a", CLIENT), ("b", CLIENT)}
     assert {ask("10.96.0.10")[0] for _ in range(20)} == {"a", "b"}
     assert backend.problems() == [] or "conntrack" in backend.problems()[0]
+
+
+async def test_many_endpoints_all_get_their_share(net: Network, backend: KernelBackend) -> None:
+    addresses = [f"10.99.0.{each}" for each in range(30, 42)]
+    lines = "".join(f"addr add {each}/24 dev eth0\n" for each in addresses)
+    _ip(lines, "-n", net.namespace("b"))
+    board = Board()
+    for wanted in (service(), service(sessionAffinity="ClientIP")):
+        await backend.apply(board.put(wanted, *(endpoint(each) for each in addresses)))
+        peers = {net.within("client", _peer) for _ in range(5)}
+        assert peers <= {"b"}
+    few = board.put(service(), endpoint(A), endpoint(B), endpoint(addresses[0]))
+    await backend.apply(few)
+    names = [name for _ in range(6) for name in net.within("client", lambda: [ask("10.96.0.10")[0] for _ in range(50)])]
+    assert 60 < names.count("a") < 140  # a third of 300
+
+
+def _peer() -> str:
+    return ask("10.96.0.10")[0]
+
+
+async def test_the_other_family(net: Network) -> None:
+    made = KernelBackend(network=ProxyNetwork(bridge=BRIDGE), families=(6,))
+    await made.start()
+    lines = f"addr add fd99::1/64 dev {BRIDGE} nodad\nroute add fd96::/64 dev {BRIDGE}\n"
+    _ip(lines, "-6")
+    for name, address in (("a", "fd99::11"), ("b", "fd99::12")):
+        _ip(f"addr add {address}/64 dev eth0 nodad\n", "-n", net.namespace(name))
+    listener = net.within("a", lambda: socket.create_server(("fd99::11", 8081), family=socket.AF_INET6))
+    board = Board()
+    wanted = service("six", "fd96::a")
+    board.set_service("default/six", wanted)
+    ports = [{"name": "", "port": 8081, "protocol": "TCP"}]
+    board.set_slice("default/six-1", slice_of("six", [endpoint("fd99::11")], ports=ports, family=6))
+    with echo_tcp(listener, "a"):
+        await made.apply(board.changes())
+        assert ask("fd96::a")[0] == "a"
+        await made.apply(board.remove("six"))
+        await made.stop()
 
 
 async def test_a_pod_reaches_itself_by_its_service(net: Network, backend: KernelBackend) -> None:

@@ -93,7 +93,7 @@ class Network:
 
 
 @contextmanager
-def network(*, dual: bool = False) -> Iterator[Network]:
+def network() -> Iterator[Network]:
     """Put this thread, and what it starts, into a network namespace with a bridge and a way out, until the end."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     made = Network()
@@ -110,7 +110,6 @@ def network(*, dual: bool = False) -> Iterator[Network]:
             "link set far up",
             "route add default via 192.168.77.254",
         ]
-        lines += [f"addr add fd99::1/64 dev {BRIDGE} nodad"] if dual else []
         subprocess.run(["ip", "-batch", "-"], input="\n".join(lines).encode() + b"\n", check=True)
         with open("/proc/sys/net/ipv4/ip_forward", "w", encoding="ascii") as file:
             file.write("1")

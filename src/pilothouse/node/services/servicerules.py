@@ -16,6 +16,9 @@ __all__ = ["MARK", "ProxyNetwork", "compile_route", "new_ruleset", "skeleton"]
 MARK: Final = 0x4000
 """Of packets that came from outside: their source is rewritten where the endpoint is on another node. kube-proxy's."""
 
+_FEW: Final = 8
+"""So many endpoints are chosen by rules, more by a map: the kernel looks at all maps to name one without a name."""
+
 _REJECT: Final = "reject-it"
 _DROP: Final = "drop-it"
 _MARK_IT: Final = "from-outside"
@@ -157,8 +160,8 @@ class _Compiler:
         name = chain_name(prefix, self._digest, *self._shown())
         if self._route.affinity_seconds:
             self._chains[name] = Chain(tuple(self._sticky(targets)))
-        elif len(targets) == 1:
-            self._chains[name] = Chain((self._to(targets[0]),))
+        elif len(targets) <= _FEW:
+            self._chains[name] = Chain(tuple(_one_of([self._to(each) for each in targets])))
         else:
             places = ", ".join(f"{at} : {each.address} . {each.port}" for at, each in enumerate(targets))
             spread = f"numgen random mod {len(targets)} map {{ {places} }}"
@@ -177,6 +180,8 @@ class _Compiler:
             self._chains[chain] = Chain((f"update @{memory} {{ {self._ip} saddr }}", self._to(target)))
             known.append(f"{self._ip} saddr @{memory} goto {chain}")
             choices.append(f"{at} : goto {chain}")
+        if len(targets) <= _FEW:
+            return [*known, *_one_of([each.partition(" : ")[2] for each in choices])]
         return [*known, f"numgen random mod {len(targets)} vmap {{ {', '.join(choices)} }}"]
 
     def _to(self, target: Target) -> str:
@@ -191,6 +196,15 @@ class _Compiler:
 
     def _shown(self) -> tuple[str, str, str]:
         return self._route.namespace, self._route.name, self._route.port_name
+
+
+def _one_of(verdicts: Sequence[str]) -> list[str]:
+    """Return rules that take one of some verdicts, each as often: the first for one in n, the next for the rest."""
+    last = len(verdicts) - 1
+    return [
+        verdict if at == last else f"numgen random mod {last + 1 - at} == 0 {verdict}"
+        for at, verdict in enumerate(verdicts)
+    ]
 
 
 def _base(kind: str, hook: str, priority: str, *rules: str) -> Chain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import socket
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Final
 __all__ = ["Pipes", "Splice"]
 
 _CHUNK: Final = 65_536
+_PIPE_BYTES: Final = 1 << 18
 _BULK: Final = 1 << 20
 _FULL_READS: Final = 2
 """So many reads that fill the buffer make a transfer one in bulk, which is worth a pipe."""
@@ -36,6 +38,8 @@ class Pipes:
             ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None  # bytes go by memory then
+        with contextlib.suppress(OSError):  # as large as the user may have them, else as they are
+            fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._left -= 1
         return ends
 
