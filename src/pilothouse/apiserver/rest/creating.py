@@ -6,6 +6,7 @@ from typing import Any
 
 from pilothouse.apiserver.cache.cacher import key_of
 from pilothouse.apiserver.cache.entries import Entry, encode
+from pilothouse.apiserver.model import ANONYMOUS
 from pilothouse.apiserver.ports import Object
 from pilothouse.apiserver.rest.bodies import Decoded, read_body
 from pilothouse.apiserver.rest.engine import Call, Engine, check_names, check_namespace
@@ -101,7 +102,7 @@ class Creating:
         for name in _SERVER_SETS:
             metadata.pop(name, None)
         call.options, call.dry_run, call.manager = options.raw, options.dry_run, options.manager
-        context = engine.context()
+        context = engine.context(call.request.user or ANONYMOUS)
         if not owned:
             obj = served.manager().update(None, obj, options.manager, context.moment)
         admitted = engine.admission_request(call, "CREATE", obj["metadata"].get("name") or "", obj, None)

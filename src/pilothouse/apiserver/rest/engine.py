@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pilothouse.apiserver.access.forbidden import forbidden_for
-from pilothouse.apiserver.model import ANONYMOUS, Request, RequestInfo
+from pilothouse.apiserver.model import ANONYMOUS, Request, RequestInfo, User
 from pilothouse.apiserver.ports import AdmissionRequest, Attributes, Authorizer, Object, Operation
 from pilothouse.apiserver.rest.bodies import read_body
 from pilothouse.apiserver.rest.served import Served
@@ -99,12 +99,12 @@ class Engine:
         self.ids = ids
         self._second, self._text = -1.0, ""
 
-    def context(self) -> Context:
-        """Return what strategies may need."""
+    def context(self, user: User | None = None) -> Context:
+        """Return what strategies may need. user: who makes an object."""
         now = self.clock.now()
         if now.timestamp() // 1 != self._second:
             self._second, self._text = now.timestamp() // 1, format_seconds(now)
-        return Context(self._text, now, self.ids)
+        return Context(self._text, now, self.ids, user)
 
     def check_may_create(self, call: Call) -> None:
         """Refuse what an update or apply would create to who may do these but not create. Raises Forbidden."""

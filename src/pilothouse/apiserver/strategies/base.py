@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pilothouse.apiserver.model import User
 from pilothouse.apiserver.ports import Object
 from pilothouse.foundation.ids import Ids
 
@@ -18,11 +19,12 @@ __all__ = ["Context", "Strategy"]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a strategy may need: the time of the request and new ids."""
+    """What a strategy may need: the time of the request, new ids, and who makes an object."""
 
     now: str
     moment: datetime
     ids: Ids
+    user: User | None = None
 
 
 def _nothing(new: Object, context: Context) -> None:

@@ -24,6 +24,22 @@ def _limit_range(new: Object, context: Context) -> None:
         new["metadata"]["name"] = context.ids.uuid()
 
 
+def _requester(new: Object, context: Context) -> None:
+    """Have a certificate request say who made it, whatever it says itself: signers and approvers go by that."""
+    spec, user = new.setdefault("spec", {}), context.user
+    for name in ("username", "uid", "groups", "extra"):
+        spec.pop(name, None)
+    if user is not None:
+        extra = {name: [*values] for name, values in user.extra.items()}
+        said = {"username": user.name, "uid": user.uid, "groups": [*user.groups], "extra": extra}
+        spec.update({name: value for name, value in said.items() if value})
+
+
+def _request_stays(new: Object, old: Object, context: Context) -> None:
+    """Keep what was asked for, and by whom."""
+    new["spec"] = old["spec"]
+
+
 def _namespace(new: Object, context: Context) -> None:
     spec = new.setdefault("spec", {})
     finalizers = list(spec.get("finalizers") or ())
@@ -182,7 +198,9 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
     ("autoscaling", "HorizontalPodAutoscaler"): _with_status({"desiredReplicas": 0, "currentMetrics": None}),
     ("batch", "CronJob"): _with_status(wanted=_SPEC),
     ("batch", "Job"): _with_status(wanted=_SPEC, orphans_by_default=True, finish_create=_job_labels),
-    ("certificates.k8s.io", "CertificateSigningRequest"): _with_status(finish_status=keep_decision),
+    ("certificates.k8s.io", "CertificateSigningRequest"): _with_status(
+        finish_create=_requester, finish_update=_request_stays, finish_status=keep_decision
+    ),
     ("coordination.k8s.io", "Lease"): Strategy(creates_on_update=True, unconditional=False),
     ("discovery.k8s.io", "EndpointSlice"): _generated("addressType", "endpoints", "ports"),
     (_FLOW, "FlowSchema"): _with_status(wanted=_SPEC, unconditional=False),
