@@ -162,3 +162,18 @@ async def test_ports_are_forwarded_with_half_closes(kubectl: Kubectl) -> None:
     finally:
         process.kill()
         await process.wait()
+
+
+async def test_top_shows_what_pods_and_nodes_use(kubectl: Kubectl, cluster: ServedCluster) -> None:
+    end = asyncio.get_running_loop().time() + 60
+    while True:
+        code, out, err = await kubectl.whole("top", "pods", "--containers")
+        if not code and "side" in out:
+            break
+        assert asyncio.get_running_loop().time() < end, (out, err)
+        await asyncio.sleep(0.5)
+    row = next(line.split() for line in out.splitlines() if "side" in line)
+    assert row[:2] == ["web", "side"]
+    assert row[2].endswith("m")
+    assert row[3].endswith("Mi")
+    assert "one" in await kubectl("top", "nodes")

@@ -33,7 +33,7 @@ class Backends:
         self._view = view
         self.nodes = nodes
         """What runs the pods; None for the nodes' own servers, if there is a `node_client`."""
-        self._node_client = node_client
+        self.node_client = node_client
         self._kubelets: tuple[ssl.SSLContext, NodeStreams] | None = None
         self._clock = clock
         self.proxy = ReverseProxy()
@@ -84,11 +84,11 @@ class Backends:
 
     def use(self, client: NodeClient) -> None:
         """Reach pods by their nodes' own servers from now on."""
-        self._node_client = client
+        self.node_client = client
         self.nodes = None
 
     def _node_tls(self) -> ssl.SSLContext | None:
-        return None if self._node_client is None else self._node_client.context()
+        return None if self.node_client is None else self.node_client.context()
 
     def _reached(self) -> NodeStreams | None:
         """Return what reaches the pods: what was given, else the nodes' own servers."""

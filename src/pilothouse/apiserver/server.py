@@ -28,6 +28,7 @@ from pilothouse.apiserver.health import Health
 from pilothouse.apiserver.local import LocalCaller
 from pilothouse.apiserver.model import Answer, Request, RequestInfo, Response
 from pilothouse.apiserver.nodeclient import NodeClient
+from pilothouse.apiserver.nodemetrics import NodeMetrics
 from pilothouse.apiserver.openapi import OpenApi
 from pilothouse.apiserver.options import ServerOptions
 from pilothouse.apiserver.pipeline import Pipeline
@@ -105,6 +106,7 @@ class ApiServer:
         )
         self.aggregator = Aggregator(self.view, self.backends.proxy, front_proxy=front_proxy)
         self.elsewhere = Elsewhere(self.view, self.aggregator, clock)
+        self.node_metrics = NodeMetrics(self.view, self.backends.proxy, lambda: self.backends.node_client, clock)
         self.health = Health()
         self._discovery = Discovery(server_address=options.advertise, root_paths=_ROOT_PATHS)
         self._openapi = OpenApi(clock, self.definitions.openapi)
@@ -226,10 +228,12 @@ class ApiServer:
         elsewhere = self.aggregator.route(info.path)
         if elsewhere is not None:
             return self.aggregator.answer(request, elsewhere)
+        if self.node_metrics.serves(info.path):
+            return self.node_metrics.answer(request, info)
         if info.is_resource:
             return self.router.route(request, info)
         found = self.health.answer(request) or self._discovery.answer(
-            request, self.catalogue.registry, self.elsewhere.versions
+            request, self.catalogue.registry, (*self.node_metrics.versions(), *self.elsewhere.versions)
         )
         if found is not None:
             return found

@@ -19,6 +19,7 @@ __all__ = ["ContainerFigures", "Figures", "NodeFigures", "PodFigures", "Sampler"
 
 _EVERY_SECONDS: Final = 10.0
 _LEAST_SECONDS: Final = 1.0
+_SOON_SECONDS: Final = 1.5
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _KIB: Final = 1024
 
@@ -114,9 +115,13 @@ class Sampler:
     async def run(self) -> None:
         """Sample until cancelled."""
         while True:
+            wait = _EVERY_SECONDS
             with contextlib.suppress(NodeError, OSError):
-                await self.now(_LEAST_SECONDS)
-            await self._clock.sleep(_EVERY_SECONDS)
+                found = await self.now(_LEAST_SECONDS)
+                # How fast something uses a processor is known from the second sample on.
+                if any(each.cpu_nanocores is None for pod in found.pods for each in pod.containers):
+                    wait = _SOON_SECONDS
+            await self._clock.sleep(wait)
 
     async def now(self, at_most: float = _EVERY_SECONDS) -> Figures:
         """Return figures that are no older than so many seconds, a second at least. Raises NodeError, OSError."""

@@ -37,7 +37,8 @@ _log = get_logger(__name__)
 _QUERY_NAMES: Final = {"input": "stdin", "output": "stdout", "error": "stderr"}
 _TEXT: Final = "text/plain; charset=utf-8"
 _RUN_OUTPUT: Final = 16 << 20
-_UPGRADES: Final = ("exec", "attach", "portForward")
+_SUMMARY_SECONDS: Final = 2.0
+"""How old the figures of a summary may be; the API server asks as seldom."""
 Object = dict[str, Any]
 
 
@@ -218,7 +219,7 @@ class NodeServer:
     async def _stats(self, request: Request, rest: list[str]) -> Answer:
         if rest[:1] != ["summary"]:
             raise _Missing(404, "404 page not found")
-        found = await self.sampler.now()
+        found = await self.sampler.now(_SUMMARY_SECONDS)
         return Response(200, msgspec.json.encode(summary(self._node, found, await self._volume_figures())))
 
     async def _volume_figures(self) -> Mapping[str, Sequence[Object]]:
