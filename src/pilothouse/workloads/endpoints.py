@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from pilothouse.kinds.structs import Node, Pod, Service
@@ -57,6 +58,7 @@ def has_address(pod: Pod) -> bool:
     return not is_finished(pod) and bool(pod.status.pod_ip or pod.status.pod_ips)
 
 
+@lru_cache(maxsize=65_536)
 def normal_address(text: str) -> str:
     """Return an address as it is usually written, zeros before its decimal numbers left out; "" for none."""
     if ":" not in text:
@@ -104,7 +106,7 @@ def ports_of(service: Service, pod: Pod) -> tuple[EndpointPort, ...]:
         if number is not None:
             protocol = each.protocol or "TCP"
             found.append(EndpointPort(name=each.name, protocol=protocol, port=number, app_protocol=each.app_protocol))
-    return tuple(sorted(found, key=slice_port_order))
+    return tuple(found if len(found) < 2 else sorted(found, key=slice_port_order))
 
 
 def endpoint_of(service: Service, pod: Pod, node: Node | None, family: str) -> Endpoint:

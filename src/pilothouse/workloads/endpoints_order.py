@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from pilothouse.kinds.structs.core_services import EndpointAddress, EndpointSubset
@@ -18,7 +19,7 @@ _MASK: Final = (1 << 128) - 1
 
 def slice_port_order(port: SlicePort) -> int:
     """Return where a port belongs among the ports of a slice."""
-    return _hash(
+    return _port_hash(
         f"(v1.EndpointPort){{Name:(*string){_text(port.name)} Protocol:(*v1.Protocol){_text(port.protocol)} "
         f"Port:(*int32){_text(port.port)} AppProtocol:(*string){_text(port.app_protocol)}}}"
     )
@@ -26,7 +27,7 @@ def slice_port_order(port: SlicePort) -> int:
 
 def subset_port_order(port: SubsetPort) -> int:
     """Return where a port belongs among the ports of a subset."""
-    return _hash(f"(v1.EndpointPort){_subset_port(port)}")
+    return _port_hash(f"(v1.EndpointPort){_subset_port(port)}")
 
 
 def subset_order(subset: EndpointSubset) -> int:
@@ -45,6 +46,11 @@ def _hash(text: str) -> int:
     for byte in text.encode():
         value = ((value ^ byte) * _PRIME) & _MASK
     return value
+
+
+@lru_cache(maxsize=4_096)
+def _port_hash(text: str) -> int:
+    return _hash(text)
 
 
 def _text(value: object) -> str:

@@ -125,7 +125,7 @@ def repacked(subsets: Iterable[EndpointSubset]) -> Sequence[EndpointSubset]:
         )
         for keys, ports in ports_by_addresses.items()
     ]
-    return sorted(found, key=subset_order)
+    return found if len(found) < 2 else sorted(found, key=subset_order)
 
 
 def _plain(subsets: Sequence[EndpointSubset]) -> Sequence[EndpointSubset]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pilothouse.client.resources import Mapping as ResourceMapping
@@ -34,6 +34,8 @@ from pilothouse.workloads.disruption import (
     status_of,
     without_disruption,
 )
+
+from .bylabel import index_pods, index_selectors, pods_with, selectors_of
 
 __all__ = ["BudgetReconciler", "StaleDisruptionReconciler", "add_disruption"]
 
@@ -84,8 +86,8 @@ class BudgetReconciler(Reconciler[PodDisruptionBudget]):
         except SelectorError as error:
             self._events.warning(obj, "NoPods", f"Failed to get pods: {error}")
             raise
-        lister = self._manager.informer(Pod).lister().namespaced(obj.metadata.namespace)
-        pods = [pod for pod in lister.list() if selector.matches(pod.metadata.labels)]
+        candidates = pods_with(self._manager, obj.metadata.namespace, _labels_of(obj) or {})
+        pods = [pod for pod in candidates if selector.matches(pod.metadata.labels)]
         if not pods:
             self._events.normal(obj, "NoPods", "No matching pods found")
         now = context.clock.now()
@@ -164,6 +166,10 @@ def _replicas(number: int | None) -> int:
     return 1 if number is None else number
 
 
+def _labels_of(obj: PodDisruptionBudget) -> Mapping[str, str] | None:
+    return None if obj.spec.selector is None else obj.spec.selector.match_labels
+
+
 def _selector_of(obj: PodDisruptionBudget) -> Selector:
     return from_label_selector(None if obj.spec.selector is None else to_dict(obj.spec.selector))
 
@@ -212,8 +218,7 @@ def add_disruption(manager: Manager) -> None:
     recorder = manager.recorder(_COMPONENT)
 
     def budgets_of(pod: Pod) -> Iterable[Request]:
-        budgets = manager.informer(PodDisruptionBudget).lister().namespaced(pod.metadata.namespace).list()
-        fitting = [each for each in budgets if _takes(each, pod)]
+        fitting = [each for each in selectors_of(manager, PodDisruptionBudget, pod) if _takes(each, pod)]
         if len(fitting) > 1 and pod.metadata.deletion_timestamp is None:
             told = (
                 f'Pod "{pod.metadata.namespace}"/"{pod.metadata.name}" matches multiple PodDisruptionBudgets.  '
@@ -226,6 +231,8 @@ def add_disruption(manager: Manager) -> None:
         budgets = manager.informer(PodDisruptionBudget).lister().namespaced(obj.metadata.namespace).list()
         return [Request.of(each) for each in budgets if needs_scales(each)] if budgets else ()
 
+    index_pods(manager)
+    index_selectors(manager, PodDisruptionBudget, _labels_of)
     (
         controller(manager, "disruption-controller")
         .for_(PodDisruptionBudget)

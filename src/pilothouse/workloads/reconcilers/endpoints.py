@@ -22,11 +22,11 @@ from pilothouse.workloads.endpoints_subsets import MANAGER as ENDPOINTS_MANAGER
 from pilothouse.workloads.endpoints_subsets import endpoints_for
 from pilothouse.workloads.podcontrol import is_namespace_ending
 
+from .bylabel import index_pods, index_selectors, pods_with, selectors_of
+
 __all__ = ["MirroringReconciler", "ServiceReconciler", "add_endpoints", "add_mirroring"]
 
 _CONCURRENCY: Final = 5
-_BY_LABEL: Final = "workloads-label"
-_BY_SELECTOR: Final = "workloads-selector"
 _BY_SERVICE: Final = "workloads-service"
 _log = get_logger("pilothouse.workloads.endpoints")
 
@@ -45,7 +45,7 @@ class ServiceReconciler(Reconciler[Service]):
         """Write what has changed of a service's endpoints; a service without selector is its user's."""
         if obj.spec.type == "ExternalName" or not obj.spec.selector:
             return None
-        pods = self._pods(obj, context)
+        pods = self._pods(obj)
         time = self._times.changed(obj, pods)
         await self._write_endpoints(obj, pods, time, context)
         try:
@@ -82,10 +82,9 @@ class ServiceReconciler(Reconciler[Service]):
             self._hinting.shares = shares_of(self._manager.informer(Node).lister().list())
         return self._hinting
 
-    def _pods(self, obj: Service, context: Context) -> list[Pod]:
+    def _pods(self, obj: Service) -> list[Pod]:
         selector: Selector = from_labels(obj.spec.selector)
-        key, value = min(obj.spec.selector.items())
-        found = context.indexed(Pod, _BY_LABEL, f"{obj.metadata.namespace}/{key}={value}")
+        found = pods_with(self._manager, obj.metadata.namespace, obj.spec.selector)
         fitting = [pod for pod in found if selector.matches(pod.metadata.labels)]
         return sorted(fitting, key=lambda pod: pod.metadata.name)
 
@@ -255,26 +254,15 @@ def _add_slice_index(manager: Manager) -> None:
 def add_endpoints(manager: Manager) -> None:
     """Add the controller of Endpoints and of their slices."""
 
-    def labels_of(pod: Pod) -> Iterable[str]:
-        return [f"{pod.metadata.namespace}/{key}={value}" for key, value in pod.metadata.labels.items()]
-
-    def first_of(service: Service) -> Iterable[str]:
-        if not service.spec.selector:
-            return ()
-        key, value = min(service.spec.selector.items())
-        return (f"{service.metadata.namespace}/{key}={value}",)
-
     def services_of(pod: Pod) -> Iterable[Request]:
-        indexer = manager.informer(Service).indexer
         return [
             Request.of(service)
-            for label in labels_of(pod)
-            for service in indexer.by_index(_BY_SELECTOR, label)
+            for service in selectors_of(manager, Service, pod)
             if from_labels(service.spec.selector).matches(pod.metadata.labels)
         ]
 
-    manager.index(Pod, _BY_LABEL, labels_of)
-    manager.index(Service, _BY_SELECTOR, first_of)
+    index_pods(manager)
+    index_selectors(manager, Service, lambda service: service.spec.selector or None)
     _add_slice_index(manager)
     reconciler = ServiceReconciler(manager)
     (
