@@ -82,7 +82,7 @@ def init_container_fails_for_good() -> World:
 @scene
 def sidecars_start_first_and_stop_last() -> World:
     side = {"restartPolicy": "Always"}
-    inits = [
+    inits: list[dict[str, Any]] = [
         {"name": "one", **side, "startupProbe": PROBE},
         {"name": "init"},
         {"name": "two", **side, "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}},

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from support.agentkit import cluster, container, pod
 from support.nodekit import NEEDS_ROOT, place
@@ -42,17 +45,23 @@ async def test_a_pod_runs_tells_how_it_is_and_is_gone_when_it_is_deleted() -> No
     ]
 
 
-async def test_init_containers_run_in_order_and_sidecars_outlive_main_containers(tmp_path: Path) -> None:
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """Give a directory that everybody may write to."""
     tmp_path.chmod(0o777)
-    shared = {"volumeMounts": [{"name": "out", "mountPath": "/out"}]}
+    return tmp_path
+
+
+async def test_init_containers_run_in_order_and_sidecars_outlive_main_containers(shared: Path) -> None:
+    mounts: dict[str, Any] = {"volumeMounts": [{"name": "out", "mountPath": "/out"}]}
     trap = "trap 'echo side-end >> /out/log; exit 0' TERM; echo side >> /out/log; while :; do sleep 0.05; done"
     inits = [
-        container("echo first >> /out/log", "first", **shared),
-        container(trap, "side", restartPolicy="Always", **shared),
-        container("echo second >> /out/log", "second", **shared),
+        container("echo first >> /out/log", "first", **mounts),
+        container(trap, "side", restartPolicy="Always", **mounts),
+        container("echo second >> /out/log", "second", **mounts),
     ]
-    main = container("echo main >> /out/log; sleep 0.2; echo main-end >> /out/log", **shared)
-    volumes = [{"name": "out", "hostPath": {"path": str(tmp_path), "type": "Directory"}}]
+    main = container("echo main >> /out/log; sleep 0.2; echo main-end >> /out/log", **mounts)
+    volumes = [{"name": "out", "hostPath": {"path": str(shared), "type": "Directory"}}]
     async with place() as made, cluster(made) as here:
         await here.create(pod("job", main, initContainers=inits, volumes=volumes, restartPolicy="Never"))
         found = await here.until("job", lambda each: each["status"]["phase"] == "Succeeded")
@@ -60,7 +69,7 @@ async def test_init_containers_run_in_order_and_sidecars_outlive_main_containers
             each["name"]: each["state"]["terminated"]["reason"]
             for each in (*found["status"]["initContainerStatuses"], *found["status"]["containerStatuses"])
         }
-    lines = (tmp_path / "log").read_text().split()
+    lines = _lines(shared)
     assert lines[0] == "first"
     assert set(lines[1:3]) == {"side", "second"}
     assert lines[3:] == ["main", "main-end", "side-end"]
@@ -108,13 +117,12 @@ async def test_probes_make_ready_and_kill() -> None:
         await here.until_event("alive", "Unhealthy", "Liveness probe failed: ")
 
 
-async def test_hooks_run_and_the_grace_is_theirs_too(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
+async def test_hooks_run_and_the_grace_is_theirs_too(shared: Path) -> None:
     hooks = {
         "postStart": {"exec": {"command": ["sh", "-c", "echo post >> /out/log"]}},
         "preStop": {"exec": {"command": ["sh", "-c", "echo pre >> /out/log"]}},
     }
-    volumes = [{"name": "out", "hostPath": {"path": str(tmp_path)}}]
+    volumes = [{"name": "out", "hostPath": {"path": str(shared)}}]
     mounts = [{"name": "out", "mountPath": "/out"}]
     trap = "trap 'echo term >> /out/log; exit 0' TERM; while :; do sleep 0.05; done"
     async with place() as made, cluster(made) as here:
@@ -126,7 +134,7 @@ async def test_hooks_run_and_the_grace_is_theirs_too(tmp_path: Path) -> None:
         await here.until_event("broken", "FailedPostStartHook", "PostStartHook failed")
         await here.plane.call("DELETE", "/api/v1/namespaces/default/pods/hooked")
         await here.until_gone("hooked")
-    assert (tmp_path / "log").read_text().split() == ["post", "pre", "term"]
+    assert _lines(shared) == ["post", "pre", "term"]
 
 
 async def test_a_new_agent_takes_over_what_runs() -> None:
@@ -214,3 +222,7 @@ def _ready(found: dict[str, object]) -> object:
 
 def _restarts(found: dict[str, object]) -> int:
     return int(str(_main(found).get("restartCount", 0)))
+
+
+def _lines(directory: Path) -> list[str]:
+    return (directory / "log").read_text().split()

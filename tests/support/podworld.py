@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +22,8 @@ from pilothouse.node.agent.model import (
     HookDone,
     Observed,
     Probed,
-    PullImage,
     Pulled,
+    PullImage,
     Record,
     RemoveContainer,
     RunHook,
@@ -60,7 +60,7 @@ class Rules:
     creates: int = 0
     starts: int = 0
     reason: str = ""
-    probes: dict[str, Sequence[str]] = field(default_factory=dict)
+    probes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     hook_seconds: float = 0.5
     hook_message: str = ""
 
@@ -151,7 +151,7 @@ class World:
         newest = ready[-1] if ready else ""
         records = tuple((each.name, each.record) for each in self.containers.values())
         ip = "10.0.0.9" if newest else ""
-        self.tell(Adopted(sandbox_id=newest, ip=ip, attempt=max(self.attempt, 0), records=records))
+        self.tell(Adopted(sandbox_id=newest, ip=ip, attempt=self.attempt, records=records))
 
     def change(self, **metadata: Any) -> None:
         """Change the pod's metadata."""
@@ -170,7 +170,7 @@ class World:
 
     # What actions do
 
-    def _do(self, action: Action) -> None:
+    def _do(self, action: Action) -> None:  # noqa: C901, PLR0912  one line each
         if not isinstance(action, WriteStatus):
             self._line("->", action)
         match action:
@@ -192,7 +192,7 @@ class World:
                 answer = self._next(
                     action.name, action.kind, self._rules(action.name).probes.get(action.kind, ("success",))
                 )
-                self.at(0.01, Probed(name=action.name, id=action.id, kind=action.kind, result=answer, output="told"))  # type: ignore[arg-type]
+                self.at(0.01, Probed(name=action.name, id=action.id, kind=action.kind, result=answer, output="told"))
             case RunHook():
                 self._hook(action)
             case RemoveContainer(id=container_id):

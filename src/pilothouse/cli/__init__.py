@@ -35,6 +35,7 @@ COMMANDS: tuple[LazyCommand, ...] = (
     LazyCommand("demo", "pilothouse.cli.demo", "demo", "See the main job at work in half a minute."),
     LazyCommand("doctor", "pilothouse.cli.doctor", "doctor", "Show what this machine allows and what is missing."),
     LazyCommand("keys", "pilothouse.apiserver.cli_keys", "keys", "Show and exchange the keys of an API server."),
+    LazyCommand("node", "pilothouse.node.cli", "node", "Run pods on this machine, or simulate nodes."),
     LazyCommand("operator", "pilothouse.operator.cli", "operator", "Begin, run and install operators in Python."),
     LazyCommand("scheduler", "pilothouse.scheduling.cli", "scheduler", "Bind pods to nodes, against any server."),
     LazyCommand("store", "pilothouse.store.cli", "store", "Serve, read, check and back up the store."),

@@ -64,6 +64,7 @@ def sandbox_config(pod: Pod, attempt: int, *, logs: str, dns: DNSConfig) -> Sand
         hostname="" if spec.host_network else hostname,
         log_directory=log_directory(logs, pod),
         dns=dns,
+        annotations=dict(meta.annotations),
         port_mappings=tuple(ports),
         labels={
             **meta.labels,

@@ -140,9 +140,8 @@ class PodLife:
         self.slots = {name: self.slots[name] for name in roles}
 
     def _adopt(self, event: Adopted, now: float) -> None:
-        self._had_sandbox = bool(event.sandbox_id or event.records)
-        if self._had_sandbox:
-            self._epoch = event.attempt
+        self._epoch = event.attempt
+        self._had_sandbox = self._epoch >= 0
         self.sandbox_id, self.ip = event.sandbox_id, event.ip
         known = {
             each.name: each for each in (*self.pod.status.container_statuses, *self.pod.status.init_container_statuses)

@@ -80,11 +80,14 @@ class PodGone(_Fact, frozen=True):
 
 
 class Adopted(_Fact, frozen=True, kw_only=True):
-    """What an earlier agent left: the sandbox that is ready, if one is, and the containers by name, old ones first."""
+    """What an earlier agent left: the sandbox that is ready, if one is, and the containers by name, old ones first.
+
+    `attempt` is the newest sandbox's, ready or not; -1 where there is none.
+    """
 
     sandbox_id: str = ""
     ip: str = ""
-    attempt: int = 0
+    attempt: int = -1
     records: tuple[tuple[str, Record], ...] = ()
 
 

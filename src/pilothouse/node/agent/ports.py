@@ -27,6 +27,7 @@ __all__ = [
     "Mounts",
     "Names",
     "NoCredentials",
+    "NoMounts",
     "Ports",
     "SimpleMounts",
     "expand",
@@ -117,6 +118,17 @@ class SimpleMounts:
         raise MountError(
             f'MountVolume.SetUp failed for volume "{volume.name}" : this node mounts emptyDir and hostPath alone'
         )
+
+
+class NoMounts:
+    """Nothing is mounted and nothing refused: for runtimes that have no files."""
+
+    async def prepare(self, pod: Pod) -> Mapping[str, tuple[Mount, ...]]:
+        del pod
+        return {}
+
+    async def release(self, uid: str) -> None:
+        del uid
 
 
 def _check_host_path(name: str, path: str, kind: str) -> None:
