@@ -39,10 +39,12 @@ class ServiceReconciler(Reconciler[Service]):
         self._times = TriggerTimes()
         self._hinting = Hinting()
         self._are_zones_known = False
+        self._known: set[Request] = set()
         self._endpoints_events = manager.recorder(ENDPOINTS_MANAGER)
 
     async def reconcile(self, obj: Service, context: Context) -> Result | None:
         """Write what has changed of a service's endpoints; a service without selector is its user's."""
+        self._known.add(context.request)
         if obj.spec.type == "ExternalName" or not obj.spec.selector:
             return None
         pods = self._pods(obj)
@@ -56,11 +58,16 @@ class ServiceReconciler(Reconciler[Service]):
         return None
 
     async def removed(self, request: Request, context: Context) -> Result | None:
-        """Delete the Endpoints, which nothing owns; slices go with their owner."""
+        """Delete the Endpoints, which nothing owns; slices go with their owner.
+
+        Those that a user wrote go with their service; where there never was one they are no concern of ours.
+        """
         self._times.forget(*request)
         self._hinting.given.pop(str(request), None)
+        was_known = request in self._known
+        self._known.discard(request)
         found = context.get(Endpoints, request.name)
-        if found is not None:
+        if found is not None and (was_known or _is_ours(found)):
             await context.delete(found)
         return None
 
@@ -216,11 +223,15 @@ class _Managed(Predicate[EndpointSlice]):
         return obj.metadata.labels.get(MANAGED_BY) == self._manager
 
 
+def _is_ours(obj: Endpoints) -> bool:
+    return obj.metadata.labels.get(ENDPOINTS_MANAGED_BY) == ENDPOINTS_MANAGER
+
+
 class _Leftover(Predicate[Endpoints]):
     """Endpoints of ours that are there from the start, whose service may be gone, and those that somebody deleted."""
 
     def create(self, obj: Endpoints) -> bool:
-        return obj.metadata.labels.get(ENDPOINTS_MANAGED_BY) == ENDPOINTS_MANAGER
+        return _is_ours(obj)
 
     def update(self, old: Endpoints, new: Endpoints) -> bool:
         return False
