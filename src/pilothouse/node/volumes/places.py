@@ -135,12 +135,12 @@ def disk_usage(path: str, limit: int = 1_000_000) -> tuple[int, int]:
     seen: set[int] = set()
     with contextlib.suppress(FileNotFoundError):
         for _, found in _entries(path):
-            count += 1
-            if count > limit:
-                break
             if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
                 if found.st_ino in seen:
                     continue
                 seen.add(found.st_ino)
+            count += 1
+            if count > limit:
+                break
             size += found.st_blocks * 512
     return size, count
