@@ -185,6 +185,21 @@ async def test_resolvers_that_are_silent_are_passed_over_and_bounded() -> None:
             await Forwarder(list).ask(query)
 
 
+async def test_answers_that_are_waited_for_are_bounded() -> None:
+    async with resolver() as (dead, upstream), cluster(upstreams=lambda: [upstream]) as (_, server):
+        dead.is_silent = True
+        server._sockets._most = 3
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for number in range(10):
+                sock.sendto(dns.message.make_query(f"{number}.example", "A").to_wire(), (server.address, server.port))
+            for _ in range(100):
+                await asyncio.sleep(0.01)
+                if server._sockets.dropped:
+                    break
+        assert texts(await ask(server, "dns-version.cluster.local", "TXT")) == ['"1.1.0"']
+        assert (server._sockets.in_flight, server._sockets.dropped) == (3, 7)
+
+
 async def test_kept_answers_grow_old() -> None:
     now = [0.0]
     async with resolver() as (other, upstream):

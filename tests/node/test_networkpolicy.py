@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pilothouse.client import Client
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.kinds.structs import Event, Namespace, NetworkPolicy, Pod, from_dict
-from pilothouse.node.services.nft import Nft, filter_bridges
+from pilothouse.node.services.nft import Nft, set_sysctl
 from pilothouse.node.services.policies import plan_policy, pod_facts
 from pilothouse.node.services.policing import REASON, NetworkPolicies, PolicyState
 from pilothouse.node.services.policyrules import compile_groups, compile_policy, groups_of, new_policy_ruleset
@@ -170,7 +170,7 @@ def net() -> Iterator[Network]:
             for port in (8080, 9090):
                 server = functools.partial(socket.create_server, ("", port), backlog=50)
                 stack.enter_context(made.within(pod.name, server))
-        assert not filter_bridges(4)
+        assert not set_sysctl("net/bridge/bridge-nf-call-iptables", "1")
         yield made
 
 
@@ -264,7 +264,7 @@ async def test_policies_follow_the_api_and_leave_nothing(net: Network) -> None:
         for pod in world.pods:
             await _put_pod(plane, pod)
         manager = Manager(client, metrics=Metrics())
-        enforcer = NetworkPolicies(manager, "here", families=(4,))
+        enforcer = NetworkPolicies(manager, "here")
         async with manager:
             await enforcer.start()
             await enforcer.wait_synced()

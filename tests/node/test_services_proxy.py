@@ -61,7 +61,7 @@ def ask(address: str, port: int = 80) -> str:
 async def test_what_is_written_is_carried_soon_after_and_nothing_is_left(net: Network) -> None:
     async with api() as client:
         manager = Manager(client, metrics=Metrics())
-        backend = KernelBackend(network=ProxyNetwork(pod_cidrs=("10.99.0.0/24",), bridge=BRIDGE), families=(4,))
+        backend = KernelBackend(network=ProxyNetwork(pod_cidrs=("10.99.0.0/24",), bridge=BRIDGE))
         proxy = ServiceProxy(manager, "here", backend=backend)
         first = await client.create(web())
         await client.create(slice_of("web", [endpoint("10.99.0.11")]))

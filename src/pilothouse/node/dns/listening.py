@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable
-from typing import Final, cast
+from typing import Any, Final, cast
 
 __all__ = ["Answering", "DnsSockets"]
 
@@ -29,12 +30,12 @@ class _Datagrams(asyncio.DatagramProtocol):
         if isinstance(answer, bytes):
             self._send(answer, addr)
         elif answer is not None:
-            self._owner.later(self._when_known(answer, addr))
+            self._owner.later(answer, functools.partial(self._known, addr))
 
-    async def _when_known(self, answer: Awaitable[bytes | None], addr: tuple[str, int]) -> None:
-        known = await answer
-        if known is not None:
-            self._send(known, addr)
+    def _known(self, addr: tuple[str, int], done: asyncio.Future[bytes | None]) -> None:
+        answer = None if done.cancelled() or done.exception() is not None else done.result()
+        if answer is not None:
+            self._send(answer, addr)
 
     def _send(self, answer: bytes, addr: tuple[str, int]) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -48,7 +49,7 @@ class DnsSockets:
         self.answering = answering
         self.dropped = 0
         self._most = in_flight
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[bytes | None]] = set()
         self._transports: list[asyncio.DatagramTransport] = []
         self._servers: list[asyncio.Server] = []
         self._connections = 0
@@ -69,15 +70,16 @@ class DnsSockets:
         self._transports.append(transport)
         return actual
 
-    def later(self, work: Awaitable[None]) -> None:
-        """Do something beside, unless too much is done already."""
-        task = asyncio.ensure_future(work)
+    def later(self, answer: Awaitable[bytes | None], then: Callable[[asyncio.Future[bytes | None]], None]) -> None:
+        """Wait for an answer beside, unless too many are waited for already: it is given up then."""
+        task = asyncio.ensure_future(answer)
         if len(self._tasks) >= self._most:
             self.dropped += 1
             task.cancel()
             return
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(then)
 
     @property
     def in_flight(self) -> int:
@@ -90,7 +92,7 @@ class DnsSockets:
             server.close()
         for transport in self._transports:
             transport.close()
-        pending = [*self._tasks, *self._handlers]
+        pending: list[asyncio.Future[Any]] = [*self._tasks, *self._handlers]
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)

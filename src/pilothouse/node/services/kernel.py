@@ -11,13 +11,13 @@ from pilothouse.foundation import processes
 from pilothouse.foundation.logs import get_logger
 
 from .nft import Nft, NftError, filter_bridges, set_hairpin, set_sysctl
+from .nft import families as known_families
 from .proxying import Changes
 from .selection import ServicePortRoute
 from .servicerules import ProxyNetwork, compile_route, new_ruleset
 
 __all__ = ["KernelBackend"]
 
-_FAMILIES: Final = (4, 6)
 _CONNTRACK_SECONDS: Final = 10.0
 _MAX_FORGOTTEN: Final = 256
 
@@ -27,8 +27,8 @@ _log = get_logger("pilothouse.node.services")
 class KernelBackend:
     """Keeps a table of its own in each family.
 
-    table: its name. families: 4 and 6 by default. network: see `ProxyNetwork`; whether bridges are filtered is found
-    out by `start`.
+    table: its name. families: by default 4, and 6 where the kernel has it. network: see `ProxyNetwork`; whether
+    bridges are filtered is found out by `start`.
     """
 
     name: Final = "nftables"
@@ -38,13 +38,13 @@ class KernelBackend:
         *,
         table: str = "pilothouse-services",
         network: ProxyNetwork | None = None,
-        families: Iterable[int] = _FAMILIES,
+        families: Iterable[int] | None = None,
         nft: Nft | None = None,
     ) -> None:
         self._table = table
         self._network = network or ProxyNetwork()
         self._nft = nft or Nft()
-        self._families = tuple(families)
+        self._families = known_families() if families is None else tuple(families)
         self._rulesets = {family: new_ruleset(family, table, self._network) for family in self._families}
         self._problems: list[str] = []
         self._is_whole = False
@@ -55,7 +55,7 @@ class KernelBackend:
         self._problems = []
         # Without a bridge there is nothing whose answers could go past the node.
         if self._network.bridge:
-            reasons = [why for family in self._families if (why := filter_bridges(family))]
+            reasons = [why for family in self._families if (why := await filter_bridges(family))]
             if reasons:
                 self._problems += reasons
                 self._network = _unfiltered(self._network)

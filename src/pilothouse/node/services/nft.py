@@ -9,9 +9,10 @@ from typing import Final
 
 from pilothouse.foundation import processes
 
-__all__ = ["Nft", "NftError", "filter_bridges", "is_available", "set_hairpin", "set_sysctl", "why_not"]
+__all__ = ["Nft", "NftError", "families", "filter_bridges", "is_available", "set_hairpin", "set_sysctl", "why_not"]
 
 _SECONDS: Final = 30.0
+_BRIDGE_MODULE: Final = "br_netfilter"
 _BRIDGED: Final = {4: "net/bridge/bridge-nf-call-iptables", 6: "net/bridge/bridge-nf-call-ip6tables"}
 
 
@@ -54,9 +55,19 @@ def why_not() -> str:
     return ""
 
 
-def filter_bridges(family: int) -> str:
+def families() -> tuple[int, ...]:
+    """Return the address families of this machine: 4, and 6 where the kernel has it."""
+    return (4, 6) if os.path.isdir("/proc/sys/net/ipv6") else (4,)
+
+
+async def filter_bridges(family: int) -> str:
     """Have what passes between ports of bridges come by nftables; return why that is not so, empty where it is."""
-    return set_sysctl(_BRIDGED[family], "1")
+    path = _BRIDGED[family]
+    is_there = os.path.exists(f"/proc/sys/{path}")  # noqa: ASYNC240  # no disk is asked
+    if not is_there and shutil.which("modprobe") is not None:
+        with contextlib.suppress(processes.ProcessError):  # what is missing then is said below
+            await processes.run(["modprobe", _BRIDGE_MODULE], env=processes.inherit(), timeout=_SECONDS)
+    return set_sysctl(path, "1")
 
 
 def set_sysctl(path: str, value: str) -> str:

@@ -16,6 +16,7 @@ from pilothouse.operator import Manager
 
 from .batches import Batches
 from .nft import Nft, NftError, filter_bridges, why_not
+from .nft import families as known_families
 from .policies import PodFacts, PolicyPlan, looks_outside, plan_policy, pod_facts
 from .policyrules import compile_groups, compile_policy, groups_of, new_policy_ruleset
 
@@ -103,7 +104,8 @@ class NetworkPolicies:
     """Enforces the network policies of a cluster for the pods of one node.
 
     manager: whose caches of NetworkPolicies, Pods and Namespaces are followed. node: the node's name. table: of its
-    own in each of `families`. Where rules cannot be made each policy gets a warning event that it is not enforced.
+    own in each of `families`, by default those of the kernel. Where rules cannot be made each policy gets a warning
+    event that it is not enforced.
     """
 
     def __init__(  # all but two have a default
@@ -112,12 +114,12 @@ class NetworkPolicies:
         node: str,
         *,
         table: str = "pilothouse-policies",
-        families: Iterable[int] = (4, 6),
+        families: Iterable[int] | None = None,
         unable: str | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self._state = PolicyState(node)
-        self._families = tuple(families)
+        self._families = known_families() if families is None else tuple(families)
         self._rulesets = {family: new_policy_ruleset(family, table) for family in self._families}
         self._nft = Nft()
         self._unable = why_not() if unable is None else unable
@@ -142,7 +144,7 @@ class NetworkPolicies:
     async def start(self) -> None:
         """Follow the caches and enforce what is there once they are filled."""
         if not self._unable:
-            reasons = [why for family in self._families if (why := filter_bridges(family))]
+            reasons = [why for family in self._families if (why := await filter_bridges(family))]
             self._unable = f"pods of one node reach each other past the rules: {reasons[0]}" if reasons else ""
         self._listeners = [
             self._policies.add_handler(

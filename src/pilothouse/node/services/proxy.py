@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pilothouse.client.listener import Listener
@@ -30,11 +31,11 @@ _CHECK_SECONDS: Final = 30.0
 _log = get_logger("pilothouse.node.services")
 
 
-def choose_backend(network: ProxyNetwork | None = None) -> Backend:
-    """Return nftables where rules can be made, the user-space proxy elsewhere."""
+def choose_backend(network: ProxyNetwork | None = None, node_addresses: Sequence[str] = ("127.0.0.1",)) -> Backend:
+    """Return nftables where rules can be made, the user-space proxy elsewhere, with node ports at these addresses."""
     if why := why_not():
         _log.info("services are carried by this program", reason=why)
-        return UserspaceBackend()
+        return UserspaceBackend(node_addresses=tuple(node_addresses))
     return KernelBackend(network=network)
 
 
