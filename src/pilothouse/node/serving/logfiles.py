@@ -36,11 +36,10 @@ def log_files(path: str) -> list[str]:
 
 
 def _opened(path: str) -> BinaryIO:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    file = os.fdopen(fd, "rb", buffering=0)
     if path.endswith(".gz"):
-        return cast("BinaryIO", gzip.GzipFile(fileobj=file, mode="rb"))
-    return cast("BinaryIO", file)
+        return cast("BinaryIO", gzip.open(path, "rb"))
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    return cast("BinaryIO", os.fdopen(fd, "rb", buffering=0))
 
 
 def _tail(path: str, file: BinaryIO, wanted: int) -> tuple[int, int]:
