@@ -165,7 +165,51 @@ async def test_a_slow_reader_holds_the_sender_and_no_memory(backend: UserspaceBa
     assert backend.figures()["connections"] == 0
 
 
-async def test_limits_of_connections_idle_time_and_drain() -> None:
+async def test_what_is_idle_for_too_long_is_ended(backend: UserspaceBackend) -> None:
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello\n")
+        await reader.read()
+
+    async with server(A, hold):
+        await backend.apply(Board().put(wanted(), endpoint(A)))
+        reader, writer = await asyncio.open_connection(CLUSTER, PORT)
+        assert await reader.readline() == b"hello\n"
+        live = {Target(A, PORT, is_local=True)}
+        backend._carried.tidy(live, Limits(idle_seconds=60))
+        assert backend.figures()["connections"] == 1
+        backend._carried.tidy(live, Limits(idle_seconds=-1))
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
+
+
+async def test_udp_clients_are_bounded_and_forgotten() -> None:
+    made = UserspaceBackend(limits=Limits(flows=2, udp_idle_seconds=-1))
+    await made.start()
+    found = service(address=CLUSTER, ports=[{"port": PORT, "protocol": "UDP"}])
+    ports = [{"name": "", "port": PORT, "protocol": "UDP"}]
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, (A, PORT))
+    try:
+        await made.apply(Board().put(found, endpoint(A), ports=ports))
+        (listener,) = made._listeners.values()
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):
+                sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                sock.sendto(b"x", (CLUSTER, PORT))
+            for _ in range(200):
+                await asyncio.sleep(0.01)
+                if made.figures()["refused"]:
+                    break
+        assert made.figures()["refused"] == 1
+        listener.tidy()
+        assert not listener._flows  # type: ignore[union-attr]
+    finally:
+        await made.stop()
+        transport.close()
+
+
+async def test_limits_of_connections_and_drain() -> None:
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"hello\n")
         await reader.read()
