@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pilothouse.node.agent.pressure import Reading
 from support.agentkit import cluster, container, pod
 from support.nodekit import NEEDS_ROOT, place
 
@@ -183,6 +184,72 @@ async def test_what_cannot_run_says_why() -> None:
             await here.until_gone(name)
 
 
+async def test_containers_for_debugging_are_added_to_a_pod_that_runs() -> None:
+    async with place() as made, cluster(made) as here:
+        await here.create(pod("web", "exec sleep 60"))
+        await here.until("web", lambda each: _ready(each) is True)
+        extra = {"name": "debug", "image": "host", "command": ["sh", "-c", "exit 4"], "targetContainerName": "main"}
+        path = "/api/v1/namespaces/default/pods/web/ephemeralcontainers"
+        await here.plane.call("PATCH", path, {"spec": {"ephemeralContainers": [extra]}})
+        found = await here.until("web", lambda each: "terminated" in _first(each, "ephemeralContainerStatuses"))
+        assert _first(found, "ephemeralContainerStatuses")["terminated"]["exitCode"] == 4
+        assert (_ready(found), _restarts(found)) == (True, 0)
+
+
+async def test_a_pod_deleted_by_force_is_ended_too() -> None:
+    async with place() as made, cluster(made) as here:
+        await here.create(pod("web", "exec sleep 60"))
+        await here.until("web", lambda each: _ready(each) is True)
+        await here.plane.call("DELETE", "/api/v1/namespaces/default/pods/web?gracePeriodSeconds=0")
+        await here.until_gone("web")
+        runtime = here.runtime
+        assert runtime is not None
+        await here.eventually(lambda: not here.agent or not here.agent.workers)
+        assert list(await runtime.list_sandboxes()) == []
+        assert not os.listdir(f"{made.directory}/agent/logs")
+        assert not os.listdir(f"{made.directory}/agent/pods")
+
+
+async def test_the_end_of_the_log_stands_for_a_message_and_memory_has_a_limit() -> None:
+    hungry = "import time\ntime.sleep(0.2)\nx = [bytearray(1 << 20) for _ in range(200)]\nprint(len(x))"
+    limits = {"limits": {"memory": "48Mi"}}
+    async with place() as made, cluster(made) as here:
+        told = container("echo first; echo last >&2; exit 1", terminationMessagePolicy="FallbackToLogsOnError")
+        await here.create(pod("told", told, restartPolicy="Never"))
+        eater = {**container("", resources=limits), "command": ["python3", "-c", hungry]}
+        await here.create(pod("eater", eater, restartPolicy="Never"))
+        found = await here.until("told", lambda each: each["status"]["phase"] == "Failed")
+        assert sorted(_first(found)["terminated"]["message"].split()) == ["first", "last"]
+        found = await here.until("eater", lambda each: each["status"]["phase"] == "Failed")
+        assert _first(found)["terminated"]["reason"] == "OOMKilled"
+        assert _first(found)["terminated"]["exitCode"] == 137
+        assert found["status"]["qosClass"] == "Burstable"
+
+
+async def test_pods_on_the_network_of_the_machine_have_its_address() -> None:
+    async with place() as made, cluster(made) as here:
+        await here.create(pod("host", "exec sleep 60", hostNetwork=True))
+        found = await here.until("host", lambda each: _ready(each) is True)
+        assert found["status"]["podIP"] == found["status"]["hostIP"] == "127.0.0.1"
+
+
+async def test_a_node_that_is_short_of_memory_ends_a_pod() -> None:
+    async with place() as made, cluster(made) as here:
+        await here.create(pod("web", "exec sleep 60"))
+        await here.until("web", lambda each: _ready(each) is True)
+        assert here.agent is not None
+        here.agent.housekeeping.read = lambda root: Reading(memory_total=1 << 33, memory_available=1 << 20)
+        await here.agent.housekeeping.relieve()
+        found = await here.until("web", lambda each: each["status"]["phase"] == "Failed")
+        assert found["status"]["reason"] == "Evicted"
+        assert found["status"]["message"].startswith("The node was low on resource: memory. Threshold quantity: 100Mi")
+        target = [each for each in found["status"]["conditions"] if each["type"] == "DisruptionTarget"]
+        assert [(each["status"], each["reason"]) for each in target] == [("True", "TerminationByKubelet")]
+        await here.agent.presence.refresh()
+        node = await here.plane.call("GET", "/api/v1/nodes/one")
+        assert [each["status"] for each in node["status"]["conditions"] if each["type"] == "MemoryPressure"] == ["True"]
+
+
 async def test_the_node_is_there_with_lease_and_conditions() -> None:
     async with place() as made, cluster(made, labels={"color": "blue"}) as here:
         node = await here.plane.wait_for("/api/v1/nodes/one", lambda each: each and each["status"].get("conditions"))
@@ -222,6 +289,11 @@ def _ready(found: dict[str, object]) -> object:
 
 def _restarts(found: dict[str, object]) -> int:
     return int(str(_main(found).get("restartCount", 0)))
+
+
+def _first(found: dict[str, Any], kind: str = "containerStatuses") -> dict[str, Any]:
+    state: dict[str, Any] = (found["status"].get(kind) or [{"state": {}}])[0]["state"]
+    return state
 
 
 def _lines(directory: Path) -> list[str]:

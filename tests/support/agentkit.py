@@ -99,6 +99,13 @@ class Cluster:
             if each["involvedObject"]["name"] == name
         ]
 
+    async def eventually(self, true: Callable[[], bool]) -> None:
+        """Wait until something is so."""
+        deadline = time.monotonic() + _PATIENCE
+        while not true():
+            assert time.monotonic() < deadline, "it does not come"
+            await asyncio.sleep(0.02)
+
     async def until_event(self, name: str, reason: str, text: str = "") -> tuple[str, str, str]:
         """Wait for an event about a pod."""
         deadline = time.monotonic() + _PATIENCE

@@ -76,7 +76,7 @@ class Agent:
         self._runtime_status = RuntimeStatus(name="", version="", runtime_ready=False, network_ready=False)
         self._broadcaster = EventBroadcaster(ClientEventSink(client), clock=self._clock, metrics=self._metrics)
         self._pods_gauge = self._metrics.gauge("pilothouse_node_agent_pods", "Pods that run on this node")
-        self._presence = Presence(client, self._clock, options.name, self._view)
+        self.presence = Presence(client, self._clock, options.name, self._view)
 
     async def run(self) -> None:
         """Start, work until `stop` is called, and let go of the pods."""
@@ -107,7 +107,7 @@ class Agent:
     def problems(self) -> list[str]:
         """Return what is not well, in words; empty is healthy."""
         found = [str(problem) for problem in self._factory.problems()]
-        if self._started.is_set() and self._options.register and not self._presence.is_known:
+        if self._started.is_set() and self._options.register and not self.presence.is_known:
             found.append(f"node {self._options.name}: its lease is not renewed")
         if self._started.is_set() and not self._runtime_status.runtime_ready:
             found.append(f"node {self._options.name}: the runtime is not ready")
@@ -134,20 +134,20 @@ class Agent:
             self._facts.memory,
         )
         self._host.on_finish = self._finished
-        self._housekeeping = Housekeeping(self._host, self._workers.values, self._metrics)
+        self.housekeeping = Housekeeping(self._host, self._workers.values, self._metrics)
         self._broadcaster.start()
         self._host.statuses.start()
         if options.register:
-            await self._presence.register()
-            self._spawn(self._presence.keep_lease(options.lease_seconds, options.renew_seconds), "lease")
-            self._spawn(self._presence.keep_status(options.status_seconds), "status")
+            await self.presence.register()
+            self._spawn(self.presence.keep_lease(options.lease_seconds, options.renew_seconds), "lease")
+            self._spawn(self.presence.keep_status(options.status_seconds), "status")
         self._spawn(self._follow_runtime(), "runtime events")
         self._leftovers = await leftovers(self._runtime)
         await self._follow_pods()
         self._spawn(self._relist(), "relist")
-        self._spawn(self._housekeeping.rotate_logs(), "log rotation")
-        self._spawn(self._housekeeping.watch_resources(), "eviction")
-        self._spawn(self._housekeeping.sweep_images(), "image collection")
+        self._spawn(self.housekeeping.rotate_logs(), "log rotation")
+        self._spawn(self.housekeeping.watch_resources(), "eviction")
+        self._spawn(self.housekeeping.sweep_images(), "image collection")
         self._started.set()
 
     async def _follow_pods(self) -> None:
@@ -227,7 +227,7 @@ class Agent:
         if pod.metadata.deletion_timestamp is not None:
             return False
         others = [each.pod for each in self._workers.values() if each is not worker and not each.life.finished]
-        refused = refusal(pod, others, self._presence.node) if self._options.register else None
+        refused = refusal(pod, others, self.presence.node) if self._options.register else None
         if refused is None:
             return False
         reason, message = refused
@@ -324,14 +324,14 @@ class Agent:
             worker.take(Tick())
 
     def _view(self) -> NodeView:
-        active = self._housekeeping.pressure.active(self._host.now())
+        active = self.housekeeping.pressure.active(self._host.now())
         return NodeView(
             options=self._options,
             facts=self._facts,
             runtime=self._runtime_status,
             addresses=self._addresses,
             pressures=frozenset(active),
-            images=self._housekeeping.images,
+            images=self.housekeeping.images,
         )
 
     def _count(self) -> None:

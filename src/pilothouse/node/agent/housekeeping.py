@@ -40,7 +40,7 @@ class Housekeeping:
     ) -> None:
         self._host = host
         self._workers = workers
-        self._read = read
+        self.read = read
         self._use = ImageUse()
         self.pressure = Pressure(host.options.thresholds.calm_seconds)
         self.images: list[ImageStatus] = []
@@ -82,7 +82,7 @@ class Housekeeping:
     async def relieve(self) -> None:
         """Look once, and end at most one pod. Raises `NodeError`, `OSError`."""
         limits = self._host.options.thresholds
-        found = shortages(await asyncio.to_thread(self._read, self._host.root), limits)
+        found = shortages(await asyncio.to_thread(self.read, self._host.root), limits)
         now = self._host.now()
         self.pressure.saw(found, now)
         if not found:

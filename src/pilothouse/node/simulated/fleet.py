@@ -101,6 +101,11 @@ class Fleet:
         """How many of them run."""
         return sum(pod.state == "running" for pod in self._pods.values())
 
+    @property
+    def waiting(self) -> int:
+        """How many writes about pods wait."""
+        return self._writes.waiting
+
     def problems(self) -> list[str]:
         """Return what is not well, in words; empty is healthy."""
         return [str(problem) for problem in self._factory.problems()]
