@@ -37,6 +37,7 @@ __all__ = ["Agent"]
 
 _TERMINAL = {"Succeeded", "Failed"}
 _SYNC_SECONDS = 60.0
+_RUNTIME_PAUSE = 1.0
 _FLUSH_SECONDS = 2.0
 _log = get_logger("pilothouse.node.agent")
 
@@ -144,6 +145,7 @@ class Agent:
         self._spawn(self._follow_runtime(), "runtime events")
         self._leftovers = await leftovers(self._runtime)
         await self._follow_pods()
+        await self._relist_once()  # what happened before the first events were taken
         self._spawn(self._relist(), "relist")
         self._spawn(self.housekeeping.rotate_logs(), "log rotation")
         self._spawn(self.housekeeping.watch_resources(), "eviction")
@@ -218,8 +220,9 @@ class Agent:
         leftover = self._leftovers.pop(uid, None)
         if leftover is not None:
             self._spawn(self._remove(leftover.sandboxes), f"rest of {pod.metadata.name}")
-        self._done[uid] = pod
-        if pod.metadata.deletion_timestamp is not None:
+        before, self._done[uid] = self._done.get(uid), pod
+        was_deleted = before is not None and before.metadata.deletion_timestamp is not None
+        if pod.metadata.deletion_timestamp is not None and not was_deleted:
             self._spawn(self._host.delete(pod), f"delete {pod.metadata.name}")
 
     def _refuse(self, worker: PodWorker) -> bool:
@@ -288,6 +291,16 @@ class Agent:
     # The runtime
 
     async def _follow_runtime(self) -> None:
+        """Take the runtime's events; what was missed between two tries is found by looking at everything."""
+        while True:
+            try:
+                await self._take_events()
+                await self._relist_once()
+            except NodeError as error:
+                _log.warning("the runtime's events cannot be followed", error=str(error))
+            await self._clock.sleep(_RUNTIME_PAUSE)
+
+    async def _take_events(self) -> None:
         async for event in self._runtime.events():
             worker = self._host.owners.get(event.sandbox_id)
             if event.type == "Overflow":

@@ -28,7 +28,7 @@ from .model import (
 )
 from .slot import Slot, Stopping
 
-__all__ = ["Containers"]
+__all__ = ["Containers", "field_path"]
 
 _MIN_GRACE = 2.0
 _CREATE_PAUSE = 10.0

@@ -13,6 +13,7 @@ from pilothouse.kinds.structs.core_pods import Pod
 from pilothouse.node.errors import ImageError, InvalidConfig, NodeError, NotFound
 
 from .configs import container_config, log_directory, sandbox_config
+from .containers import field_path
 from .facts import AnyContainer, hook_of, probe_of
 from .life import PodLife
 from .model import (
@@ -250,7 +251,7 @@ class PodWorker:
                 self.take(Failed(what="pull", name=name, reason="ErrImageNeverPull", message=text))
                 return
             self._host.recorder.event(
-                self.pod, "Normal", "Pulling", f'Pulling image "{image}"', field_path=f"spec.containers{{{name}}}"
+                self.pod, "Normal", "Pulling", f'Pulling image "{image}"', field_path=field_path(self.life.slots[name])
             )
             began = time.monotonic()
             auth = await self._host.ports.credentials.of(self.pod, image)
