@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from pilothouse.node.services.kernel import KernelBackend
+from pilothouse.node.services.nft import NftError
 from pilothouse.node.services.servicerules import ProxyNetwork
 from support.netkit import BRIDGE, NEEDS_NFT, NODE_ADDRESS, Network, echo_tcp, echo_udp, network
 from support.servicekit import Board, endpoint, service, slice_of
@@ -261,3 +262,23 @@ async def test_rules_that_somebody_took_away_come_again(net: Network, backend: K
     await backend.apply({})
     assert net.within("client", lambda: ask("10.96.0.10")[0]) == "a"
     await asyncio.sleep(0)
+
+
+async def test_a_new_run_takes_over_what_a_killed_one_left(net: Network, backend: KernelBackend) -> None:
+    await backend.apply(Board().put(service("old", "10.96.0.20"), endpoint(A)))
+    again = KernelBackend(network=NET, families=(4,))  # the first one was killed: it never stopped
+    await again.start()
+    assert net.within("client", lambda: ask("10.96.0.20")[0]) == "a"  # carried until the new run knows better
+    await again.apply(Board().put(service(), endpoint(B)))
+    assert net.within("client", lambda: ask("10.96.0.10")[0]) == "b"
+    assert "10.96.0.20" not in _nft("list", "table", "ip", "pilothouse-services")
+
+
+async def test_a_script_that_is_refused_changes_nothing(net: Network, backend: KernelBackend) -> None:
+    board = Board()
+    await backend.apply(board.put(service(), endpoint(A)))
+    before = _nft("list", "table", "ip", "pilothouse-services")
+    with pytest.raises(NftError, match="Error"):
+        await backend._nft.apply("flush chain ip pilothouse-services services\nadd rule ip pilothouse-services no x\n")
+    assert _nft("list", "table", "ip", "pilothouse-services") == before
+    assert net.within("client", lambda: ask("10.96.0.10")[0]) == "a"
