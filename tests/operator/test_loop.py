@@ -97,3 +97,12 @@ def test_keys_that_have_settled_are_forgotten_when_there_are_many() -> None:
     for key in range(10_000):
         core.ended(key, Succeeded(), float(key))
         assert len(core) <= 128
+
+
+def test_any_number_of_reconciles_is_fine_where_that_is_said_and_failures_still_count() -> None:
+    core: LoopCore[str] = LoopCore(LoopOptions(failures=3, rounds=0))
+    assert all(core.ended("a", Succeeded(), float(now)).report is None for now in range(500))
+    ends = [core.ended("a", Failed("it broke"), 500.0).report for _ in range(3)]
+    assert ends[:2] == [None, None]
+    assert ends[2] is not None
+    assert ends[2].last_error == "it broke"

@@ -110,7 +110,7 @@ class Controller(Generic[R]):
             clock=clock,
             metrics=manager.metrics,
         )
-        self.core: Final[LoopCore[Request]] = LoopCore(options.loop)
+        self.core: Final[LoopCore[Request]] = LoopCore(options.loop or manager.loop)
         self.metrics: Final = ControllerMetrics(name, options.concurrency)
         self.sources: Final = [*sources]
         self._manager = manager

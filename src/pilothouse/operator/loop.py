@@ -94,8 +94,9 @@ class Step(NamedTuple):
 class LoopOptions:
     """When a key counts as not converging.
 
-    failures: errors in a row. rounds: reconciles without a pause of `quiet_seconds` between them. max_keys: of which
-    this is remembered; beyond, the one that was reconciled longest ago begins anew.
+    failures: errors in a row. rounds: reconciles without a pause of `quiet_seconds` between them, 0 for any number, as
+    where each of thousands of objects below makes for one. max_keys: of which this is remembered; beyond, the one that
+    was reconciled longest ago begins anew.
     """
 
     failures: int = 10
@@ -148,7 +149,7 @@ class LoopCore(Generic[K]):
         streak.last_end = now
         if isinstance(outcome, Failed):
             return self._failed(key, streak, outcome, now)
-        if streak.count == 1 < self.options.rounds and outcome.requeue_after is None:
+        if streak.count == 1 != self.options.rounds and outcome.requeue_after is None:
             return _SETTLED
         recovered = streak.failures > 0 and streak.reported
         if streak.failures:
@@ -183,7 +184,7 @@ class LoopCore(Generic[K]):
 
     def _maybe_report(self, key: K, streak: _Streak, now: float) -> Unconverged | None:
         options = self.options
-        if streak.reported or (streak.failures < options.failures and streak.count < options.rounds):
+        if streak.reported or (streak.failures < options.failures and not 0 < options.rounds <= streak.count):
             return None
         streak.reported = True
         return _shown(key, streak, now)

@@ -28,6 +28,7 @@ from pilothouse.kinds.structs import Resource
 
 from .errors import BuildError
 from .health import Check, HealthServer, Page, run_checks
+from .loop import LoopOptions
 from .owners import controller_of
 from .ownwrites import OwnWrites
 from .scheme import Scheme
@@ -75,7 +76,7 @@ class Manager:
     this copy leads; caches are filled before. health_address: HOST:PORT of /healthz, /readyz and /metrics, none by
     default; health_tls where that is not loopback. webhooks: where servers reach those that builders give it; each
     copy serves them, leading or not. grace_seconds: for reconciles that go on when it is stopped, and all else of the
-    stop. sync_seconds: for the first fill of the caches.
+    stop. sync_seconds: for the first fill of the caches. loop: of controllers that say nothing else.
     """
 
     def __init__(  # noqa: PLR0913  all but one have a default
@@ -90,6 +91,7 @@ class Manager:
         webhooks: WebhookOptions | None = None,
         grace_seconds: float = GRACE_SECONDS,
         sync_seconds: float = SYNC_SECONDS,
+        loop: LoopOptions | None = None,
         informers: InformerOptions | None = None,
         clock: Clock | None = None,
         ids: Ids | None = None,
@@ -108,6 +110,7 @@ class Manager:
         ids = ids or SystemIds()
         self.elector: Final = self._elector(leader_election, ids, source)
         self._events = EventBroadcaster(ClientEventSink(client), clock=self.clock, source=source, metrics=metrics)
+        self.loop: Final = loop
         self._sync_seconds = sync_seconds
         self._controllers: dict[str, Controller[Any]] = {}
         self._caches: dict[type[Resource], Informer[Any]] = {}

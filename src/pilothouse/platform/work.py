@@ -12,6 +12,7 @@ import click
 from pilothouse.client import Client
 from pilothouse.foundation import logs
 from pilothouse.operator import Manager
+from pilothouse.operator.loop import LoopOptions
 from pilothouse.operator.running import run_manager
 
 from . import PARTS
@@ -28,7 +29,7 @@ def main(kubeconfig: str, parts: tuple[str, ...], log_level: Literal["debug", "i
     logs.configure(log_level, "console")
 
     def make(client: Client) -> Manager:
-        manager = Manager(client)
+        manager = Manager(client, loop=LoopOptions(rounds=0))
         if "controllers" in parts:
             from pilothouse.workloads.controllers import add_controllers  # noqa: PLC0415  # only what is wanted
 

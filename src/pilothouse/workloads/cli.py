@@ -50,6 +50,7 @@ def controllers(
     kube-controller-manager of the same cluster.
     """
     from pilothouse.operator import LeaderElection, Manager
+    from pilothouse.operator.loop import LoopOptions
     from pilothouse.operator.running import run_manager
     from pilothouse.workloads.controllers import CONTROLLERS, add_controllers
 
@@ -67,7 +68,8 @@ def controllers(
 
     def make(client: Client) -> Manager:
         election = LeaderElection(name="pilothouse-controllers", namespace="kube-system") if leader_elect else None
-        manager = Manager(client, leader_election=election, health_address=health)
+        loop = LoopOptions(rounds=0)  # a large set is reconciled for each of its pods
+        manager = Manager(client, leader_election=election, health_address=health, loop=loop)
         add_controllers(manager, names)
         return manager
 
