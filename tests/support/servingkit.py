@@ -15,11 +15,7 @@ from pilothouse.client import Client
 from pilothouse.foundation import tls
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.node.agent import Agent, AgentOptions
-from pilothouse.node.agent.ports import Ports
-from pilothouse.node.serving.access import Access
-from pilothouse.node.serving.agentpods import AgentPods
-from pilothouse.node.serving.server import NodeServer
-from pilothouse.node.volumes.manager import Volumes
+from pilothouse.node.serving.equipment import Equipment
 from pilothouse.testing import ControlPlane
 from support.agentkit import NODE, Cluster
 from support.nodekit import Place
@@ -34,18 +30,14 @@ class ServedCluster(Cluster):
 
     def __init__(self, plane: ControlPlane, client: Client, place: Place) -> None:
         super().__init__(plane, client, place)
-        self.volumes = Volumes(client, f"{place.directory}/agent/pods")
-        self.server: NodeServer | None = None
-        self.port = 0
+        self.equipment: Equipment | None = None
 
     def files(self) -> dict[str, str]:
-        """Write the keys of node and API server, and return their paths."""
+        """Write the API server's keys for nodes, and return their paths."""
         authority = self.plane.server.pki.authority("ca")
         directory = self.place.directory
-        made = {name: f"{directory}/{name}" for name in ("ca.crt", "node.crt", "node.key", "api.crt", "api.key")}
+        made = {name: f"{directory}/{name}" for name in ("ca.crt", "api.crt", "api.key")}
         Path(made["ca.crt"]).write_bytes(self.plane.ca)
-        node = tls.issue(authority, f"system:node:{NODE}", hosts=["127.0.0.1", NODE], server=True)
-        tls.write(node, made["node.crt"], made["node.key"])
         api = tls.issue(authority, "kube-apiserver-kubelet-client", organizations=["system:masters"], client=True)
         tls.write(api, made["api.crt"], made["api.key"])
         return made
@@ -54,32 +46,24 @@ class ServedCluster(Cluster):
         """Start agent and server, and let the plane reach it."""
         files = self.files()
         self.runtime = runtime = await self.place.runtime()
-        workers: Any = lambda: self.agent.workers if self.agent is not None else {}  # noqa: E731
-        self.server = NodeServer(
-            NODE,
-            runtime,
-            AgentPods(workers),
-            access=Access(self.client, NODE, authorities=self.plane.ca),
-            metrics=Metrics(),
-            volumes=self.volumes.usage,
-        )
-        context = tls.server_context(
-            files["node.crt"], files["node.key"], client_ca=files["ca.crt"], client_required=False
-        )
-        self.port = await self.server.start("127.0.0.1", 0, context)
         options = AgentOptions(
-            name=NODE, root=f"{self.place.directory}/agent", addresses=("127.0.0.1",), port=self.port, **changes
+            name=NODE, root=f"{self.place.directory}/agent", addresses=("127.0.0.1",), port=0, **changes
         )
-        ports = Ports(options.root, mounts=self.volumes, environment=self.volumes)
+        authority = self.plane.server.pki.authority("ca")
+        self.equipment = Equipment(
+            self.client, runtime, options, ca=self.plane.ca, authority=authority, host="127.0.0.1", metrics=Metrics()
+        )
+        await self.equipment.start()
+        options, ports = self.equipment.options, self.equipment.ports()
         self.agent = Agent(self.client, runtime, options, metrics=Metrics(), ports=ports)
         self._running = asyncio.create_task(self.agent.run())
         await self.agent.wait_started()
+        await self.equipment.attach(self.agent)
         self.plane.server.backends.use(NodeClient(files["api.crt"], files["api.key"], files["ca.crt"]))
 
     async def stop(self) -> None:
-        if self.server is not None:
-            await self.server.close()
-        await self.volumes.close()
+        if self.equipment is not None:
+            await self.equipment.close()
         await super().stop()
 
 

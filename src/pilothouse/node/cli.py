@@ -52,6 +52,7 @@ def node() -> None:
 @click.option("--max-pods", type=click.IntRange(min=1), default=110, show_default=True, help="How many pods at most.")
 @click.option("--pod-cidr", default="", help="Addresses of pods; 10.244.0.0/24 by default.")
 @click.option("--bridge", default="pilothouse0", show_default=True, help="The bridge that pods are linked to.")
+@click.option("--port", type=int, default=10250, show_default=True, help="Of the node's API; another one if taken.")
 @click.option("--reserved-cpu", default="0", help="CPU that is kept from pods, as 500m.")
 @click.option("--reserved-memory", default="0", help="Memory that is kept from pods, as 1Gi.")
 @_LOG_LEVEL
@@ -64,6 +65,7 @@ def run(  # noqa: PLR0913  options of a command
     max_pods: int,
     pod_cidr: str,
     bridge: str,
+    port: int,
     reserved_cpu: str,
     reserved_memory: str,
     log_level: _Level,
@@ -84,6 +86,7 @@ def run(  # noqa: PLR0913  options of a command
         addresses=address,
         labels=_labels(label),
         max_pods=max_pods,
+        port=port,
         reserved_cpu=cpu,
         reserved_memory=memory,
     )
@@ -94,12 +97,19 @@ def run(  # noqa: PLR0913  options of a command
         from .agent.agent import Agent
         from .process.runtime import ProcessRuntime
 
+        from .serving.equipment import Equipment
+
         runtime = ProcessRuntime(machine)
         await runtime.start()
-        agent = Agent(client, runtime, options)
+        equipment = Equipment(client, runtime, options)
         try:
+            await equipment.start()
+            agent = Agent(client, runtime, equipment.options, ports=equipment.ports())
+            attaching = asyncio.create_task(equipment.attach(agent))
             await _until_signal(agent.run, agent.stop)
+            attaching.cancel()
         finally:
+            await equipment.close()
             await runtime.close()
 
     os.makedirs(data_dir, mode=0o711, exist_ok=True)

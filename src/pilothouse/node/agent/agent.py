@@ -164,6 +164,7 @@ class Agent:
             _log.info("a pod that the server does not have is removed", pod=leftover.name, uid=uid)
             self._spawn(self._remove(leftover.sandboxes), f"orphan {leftover.name}")
         self._leftovers = {}
+        await self._ports.mounts.prune({*self._workers, *self._done})
 
     async def _end(self) -> None:
         await self._factory.stop()
@@ -189,6 +190,7 @@ class Agent:
 
     def _seen(self, pod: Pod) -> None:
         uid = pod.metadata.uid
+        self._ports.mounts.seen(pod)
         worker = self._workers.get(uid)
         if worker is not None:
             if worker.pod is not pod:

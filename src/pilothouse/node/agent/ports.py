@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from pilothouse.kinds.quantity import parse
@@ -62,6 +62,12 @@ class Mounts(Protocol):
     async def release(self, uid: str) -> None:
         """Take away what a pod that has ended had mounted; what is gone is fine."""
 
+    async def prune(self, alive: Collection[str]) -> Sequence[str]:
+        """Take away what pods left that are no more, as after a crash; return their UIDs."""
+
+    def seen(self, pod: Pod) -> None:
+        """Take note of a pod as it is now: what shows its labels follows, also of pods that an earlier agent began."""
+
 
 class Environment(Protocol):
     """The variables of containers."""
@@ -101,6 +107,18 @@ class SimpleMounts:
 
     async def release(self, uid: str) -> None:
         shutil.rmtree(f"{self._root}/{uid}/volumes", ignore_errors=True)
+
+    async def prune(self, alive: Collection[str]) -> Sequence[str]:
+        try:
+            gone = [uid for uid in os.listdir(self._root) if uid not in alive]
+        except FileNotFoundError:
+            return []
+        for uid in gone:
+            await self.release(uid)
+        return gone
+
+    def seen(self, pod: Pod) -> None:
+        del pod
 
     def _source(self, pod: Pod, volume: Volume) -> Mount:
         if volume.host_path.path:

@@ -88,6 +88,7 @@ class Volumes:
         self._pods: dict[str, Pod] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._keepers: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # -- mounts
 
@@ -137,6 +138,9 @@ class Volumes:
         uid = pod.metadata.uid
         before = self._pods.get(uid)
         if before is None:
+            if pod.status.phase == "Running" and os.path.isdir(os.path.join(self._root, uid, "volumes")):
+                # Begun by an earlier agent: its files are kept current from now on.
+                self._again(pod)
             return
         self._pods[uid] = pod
         same = before.metadata.labels == pod.metadata.labels and before.metadata.annotations == pod.metadata.annotations
@@ -158,7 +162,7 @@ class Volumes:
 
     async def close(self) -> None:
         """Follow nothing any more; volumes stay as they are."""
-        tasks = [task for task, _ in self._keepers.values()]
+        tasks = [*self._tasks, *(task for task, _ in self._keepers.values())]
         self._keepers.clear()
         for task in tasks:
             task.cancel()
@@ -274,6 +278,22 @@ class Volumes:
         return found
 
     # -- keeping current
+
+    def _again(self, pod: Pod) -> None:
+        self._pods[pod.metadata.uid] = pod
+        task = asyncio.create_task(self._prepared(pod))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _prepared(self, pod: Pod) -> None:
+        while self._pods.get(pod.metadata.uid) is not None:
+            try:
+                await self.prepare(self._pods[pod.metadata.uid])
+            except (MountError, OSError) as error:
+                _log.info("volumes stay as they were", pod=pod.metadata.name, reason=str(error))
+                await self._clock.sleep(_AGAIN_SECONDS)
+            else:
+                return
 
     def _wake(self, uid: str) -> None:
         if keeper := self._keepers.get(uid):
