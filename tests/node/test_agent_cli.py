@@ -1,0 +1,116 @@
+"""`pilothouse node`: programs of their own, against a served control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from pilothouse.node.cli import node
+from pilothouse.testing import ControlPlane
+from support.nodekit import NEEDS_ROOT, place
+
+PODS = "/api/v1/namespaces/default/pods"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/one"
+PATIENCE = 60.0
+
+
+@asynccontextmanager
+async def program(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pilothouse", "node", *arguments, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def ends(process: asyncio.subprocess.Process) -> int:
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(PATIENCE):
+        return await process.wait()
+
+
+async def test_simulated_nodes_come_run_pods_and_go() -> None:
+    async with ControlPlane() as plane:
+        arguments = ("simulate", "--kubeconfig", plane.kubeconfig, "--count", "3", "--start-seconds", "0", "--remove")
+        async with program(*arguments) as process:
+            await plane.wait_for("/api/v1/nodes/sim-2", timeout=PATIENCE)
+            spec: dict[str, Any] = {"nodeName": "sim-2", "containers": [{"name": "main", "image": "app:1"}]}
+            await plane.call("POST", PODS, {"metadata": {"name": "web"}, "spec": spec})
+            await plane.wait_for(f"{PODS}/web", lambda each: each["status"]["phase"] == "Running", timeout=PATIENCE)
+            assert await ends(process) == 0
+        assert (await plane.call("GET", "/api/v1/nodes"))["items"] == []
+
+
+@NEEDS_ROOT
+async def test_a_node_runs_pods_that_outlive_it() -> None:
+    async with place() as made, ControlPlane() as plane:
+        root = made.options.root
+        arguments = ("run", "--kubeconfig", plane.kubeconfig, "--name", "one", "--address", "127.0.0.1")
+        paths = ("--data-dir", os.path.dirname(root), "--bridge", made.name, "--pod-cidr", made.options.pod_cidr)
+        spec: dict[str, Any] = {
+            "nodeName": "one",
+            "automountServiceAccountToken": False,
+            "containers": [{"name": "main", "image": "host", "imagePullPolicy": "Never", "command": ["sleep", "60"]}],
+        }
+        ids: list[str] = []
+        renewed = ""
+        for _ in range(2):
+            async with program(*arguments, *paths) as process:
+                if not ids:
+                    await plane.call("POST", PODS, {"metadata": {"name": "web"}, "spec": spec})
+                lease = await plane.wait_for(LEASE, functools.partial(_renewed_since, renewed), timeout=PATIENCE)
+                renewed = _renewed(lease)
+                found = await plane.wait_for(
+                    f"{PODS}/web", lambda each: each["status"]["phase"] == "Running", timeout=PATIENCE
+                )
+                ids.append(found["status"]["containerStatuses"][0]["containerID"])
+                assert await ends(process) == 0
+        assert ids[0] == ids[1]
+        await take_away(os.path.dirname(root), made.name)
+
+
+def _renewed_since(moment: str, lease: dict[str, Any] | None) -> bool:
+    return _renewed(lease) > moment
+
+
+def _renewed(lease: dict[str, Any] | None) -> str:
+    return str(lease["spec"]["renewTime"]) if lease else ""
+
+
+async def take_away(directory: str, bridge: str) -> None:
+    """Remove the pods that a program left."""
+    from pilothouse.node import Options, ProcessRuntime
+
+    runtime = ProcessRuntime(Options(root=f"{directory}/runtime", bridge=bridge, masquerade=False))
+    await runtime.start()
+    for sandbox in await runtime.list_sandboxes():
+        await runtime.remove_sandbox(sandbox.id)
+    await runtime.dismantle()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["run", "--label", "color"], "--label color: want NAME=VALUE"),
+        (["run", "--reserved-memory", "much"], "--reserved-memory: quantities must match"),
+        (["simulate", "--count", "0"], "--count"),
+    ],
+)
+def test_wrong_options_are_named(arguments: list[str], text: str) -> None:
+    done = CliRunner().invoke(node, arguments)
+    assert done.exit_code != 0
+    assert text in done.output + str(done.exception)
