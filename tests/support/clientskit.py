@@ -68,11 +68,16 @@ class Server:
 
 @contextlib.contextmanager
 def serving_program(directory: Path, command: str = "up") -> Iterator[Server]:
-    """Run `pilothouse up` or `apiserver` until the end; it must stop by itself when told to."""
+    """Run `pilothouse up` or `apiserver` until the end; it must stop by itself when told to.
+
+    Clients' tests play the controllers themselves, so `up` is without.
+    """
     tokens = directory / "tokens.csv"
     tokens.write_text(_TOKENS)
     tokens.chmod(0o600)
     arguments = ["--data-dir", str(directory / "data"), "--listen", "127.0.0.1:0", "--token-auth-file", str(tokens)]
+    if command == "up":
+        arguments += ["--without", "controllers,scheduler"]
     log = directory / "server.log"
     with log.open("wb") as errors:
         process = subprocess.Popen(
