@@ -24,6 +24,7 @@ from pilothouse.node.config import ContainerMetadata, SandboxMetadata
 from pilothouse.node.runtime import ContainerStats, ContainerStatus, RuntimeStatus, SandboxStatus
 from pilothouse.node.serving.access import Access, Refused
 from pilothouse.node.serving.figures import NodeFigures, Sampler
+from pilothouse.node.serving.keys import NodeKeys
 from pilothouse.node.serving.logfiles import log_files, read_log
 from pilothouse.node.serving.loglines import LogOptions, LogWriter, options_of, tail_offset
 from pilothouse.node.serving.logstatus import choose_run
@@ -303,6 +304,44 @@ async def test_who_may_ask() -> None:
         token = (await client.create_token("default", "default")).status.token
         told = "(user=system:serviceaccount:default:default, verb=get, resource=nodes, subresource(s)=[pods, proxy])"
         assert await refused(access, request("/pods", token=token)) == (403, f"Forbidden {told}")
+
+
+def issuer(directory: Path) -> str:
+    from cryptography import x509
+
+    return x509.load_pem_x509_certificate((directory / "kubelet.crt").read_bytes()).issuer.rfc4514_string()
+
+
+async def test_the_nodes_certificate_is_made_or_asked_for(tmp_path: Path) -> None:
+    async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
+        clock = FakeClock(datetime.now(UTC))
+        authority = plane.server.pki.authority("ca")
+
+        def keys(name: str, **fields: Any) -> NodeKeys:
+            directory = str(tmp_path / name)
+            return NodeKeys(client, "n1", ["127.0.0.1"], directory, client_ca=plane.ca, clock=clock, **fields)
+
+        made = keys("made", authority=authority)
+        await made.context()
+        assert issuer(tmp_path / "made") == "CN=kubernetes"
+        before = (tmp_path / "made/kubelet.crt").read_bytes()
+        await keys("made", authority=authority).context()
+        assert (tmp_path / "made/kubelet.crt").read_bytes() == before
+        clock.advance(300 * 86400)
+        await keys("made", authority=authority).context()
+        assert (tmp_path / "made/kubelet.crt").read_bytes() != before
+
+        asked = NodeKeys(client, "n1", ["127.0.0.1"], str(tmp_path / "asked"), client_ca=plane.ca, approve=True)
+        await asked.context()
+        assert issuer(tmp_path / "asked") == "CN=n1-ca"
+        running = asyncio.create_task(asked.run())
+        for _ in range(1000):
+            if issuer(tmp_path / "asked") == "CN=kubernetes":
+                break
+            await asyncio.sleep(0.01)
+        assert issuer(tmp_path / "asked") == "CN=kubernetes"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 # -- figures and answers

@@ -96,12 +96,11 @@ def run(  # noqa: PLR0913  options of a command
     async def work(client: Client) -> None:
         from .agent.agent import Agent
         from .process.runtime import ProcessRuntime
-
         from .serving.equipment import Equipment
 
         runtime = ProcessRuntime(machine)
         await runtime.start()
-        equipment = Equipment(client, runtime, options)
+        equipment = Equipment(client, runtime, options, approve=True)
         try:
             await equipment.start()
             agent = Agent(client, runtime, equipment.options, ports=equipment.ports())

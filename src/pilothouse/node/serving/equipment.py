@@ -38,7 +38,8 @@ class Equipment:
     """Volumes, environments and server of one node. `await start()` before the agent, `await close()` after it.
 
     ca: authorities of client certificates, PEM; read from the cluster where empty. authority: the cluster's CA with
-    its key, where it is at hand. services: the cluster's services; followed here where None. port: 0 for a free one.
+    its key, where it is at hand; approve: let the client approve the node's request for a certificate. services: the
+    cluster's services; followed here where None. host: where to listen. A port of 0 is a free one.
     """
 
     def __init__(  # noqa: PLR0913  # what a node is made of
@@ -51,6 +52,7 @@ class Equipment:
         authority: tls.Credentials | None = None,
         services: Callable[[], Iterable[Service]] | None = None,
         host: str = "",
+        approve: bool = False,
         clock: Clock | None = None,
         metrics: Metrics | None = None,
     ) -> None:
@@ -60,6 +62,7 @@ class Equipment:
         self._authority = authority
         self._services = services
         self._host = host
+        self._approve = approve
         self._clock = clock or SystemClock()
         self._metrics = metrics or PROGRAM
         self.options = options
@@ -91,6 +94,7 @@ class Equipment:
             f"{options.root}/pki",
             client_ca=ca,
             authority=self._authority,
+            approve=self._approve,
             clock=self._clock,
         )
         server = NodeServer(

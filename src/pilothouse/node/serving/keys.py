@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,7 +22,7 @@ from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.files import OsFileSystem, write_whole
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.status import ApiStatus
-from pilothouse.kinds.structs import CertificateSigningRequest, ObjectMeta
+from pilothouse.kinds.structs import CertificateSigningRequest, ObjectMeta, to_dict
 from pilothouse.kinds.structs.certificates import CertificateSigningRequestSpec
 
 __all__ = ["NodeKeys"]
@@ -39,10 +40,11 @@ class NodeKeys:
 
     hosts: the node's names and addresses. client_ca: authorities of those who may show certificates, PEM. authority:
     the cluster's CA with its key, None where it is elsewhere: then the server begins with a certificate that nobody
-    signed, and `run` asks for one by a CertificateSigningRequest, which wants a client that is the node's own user.
+    signed, and `run` asks for one by a CertificateSigningRequest. Clusters approve those of the node's own user by
+    themselves; approve: do it with this client's rights, for an agent that an administrator runs.
     """
 
-    def __init__(  # what a certificate needs
+    def __init__(  # noqa: PLR0913  # what a certificate needs
         self,
         client: Client,
         node: str,
@@ -51,12 +53,14 @@ class NodeKeys:
         *,
         client_ca: bytes,
         authority: tls.Credentials | None = None,
+        approve: bool = False,
         clock: Clock | None = None,
     ) -> None:
         self._client = client
         self._node = node
         self._hosts = list(dict.fromkeys((*hosts, node)))
         self._authority = authority
+        self._approve = approve
         self._clock = clock or SystemClock()
         self._paths = {name: os.path.join(directory, name) for name in ("kubelet.crt", "kubelet.key", "client-ca.crt")}
         files = OsFileSystem()
@@ -165,6 +169,8 @@ class NodeKeys:
         )
         try:
             made = await self._client.create(request)
+            if self._approve:
+                await self._approved(made)
             certificate = await self._signed(made.metadata.name)
         except (ApiStatus, ClientError, OSError) as error:
             _log.info("the node's certificate could not be asked for", reason=str(error))
@@ -175,6 +181,16 @@ class NodeKeys:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         return tls.Credentials(certificate, private)
+
+    async def _approved(self, request: CertificateSigningRequest) -> None:
+        name = request.metadata.name
+        reason = {"reason": "NodeAgent", "message": "The node's agent may approve it, and asked for it itself."}
+        body = to_dict(request) | {"status": {"conditions": [{"type": "Approved", "status": "True", **reason}]}}
+        path = f"/apis/certificates.k8s.io/v1/certificatesigningrequests/{name}/approval"
+        try:
+            await self._client.request("PUT", path, msgspec.json.encode(body))
+        except ApiStatus as error:
+            _log.info("the node's request for a certificate waits for somebody's approval", reason=error.message)
 
     async def _signed(self, name: str) -> bytes:
         end = self._clock.monotonic() + _WAIT_SECONDS
