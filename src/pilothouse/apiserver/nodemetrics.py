@@ -100,7 +100,7 @@ class NodeMetrics:
             raise generic(404)
         kind = _KINDS[info.resource][0]
         items = await (self._nodes(info) if info.resource == "nodes" else self._pods(info))
-        if info.name:
+        if info.verb == "get":
             if not items:
                 shown = f"{info.namespace}/{info.name}" if info.namespace else info.name
                 raise not_found(GROUP, kind.lower(), shown)

@@ -2,3 +2,7 @@
 
 `server.NodeServer` serves it over any runtime.
 """
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -2,3 +2,7 @@
 
 `manager.Volumes` mounts and unmounts; `environment.environment_of` is pure.
 """
+
+from __future__ import annotations
+
+__all__: list[str] = []
