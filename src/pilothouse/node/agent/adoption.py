@@ -21,6 +21,11 @@ class Leftover:
         self.containers: list[ContainerStatus] = []
 
     @property
+    def ids(self) -> list[str]:
+        """The ids of the sandboxes."""
+        return [each.id for each in self.sandboxes]
+
+    @property
     def name(self) -> str:
         """The pod's namespace and name."""
         found = self.sandboxes[-1].metadata

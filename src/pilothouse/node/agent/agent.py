@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from pilothouse.client import Client
@@ -73,6 +73,7 @@ class Agent:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = asyncio.Event()
         self._started = asyncio.Event()
+        self._failure: BaseException | None = None
         self._factory = SharedInformerFactory(client, clock=self._clock, metrics=self._metrics)
         self._runtime_status = RuntimeStatus(name="", version="", runtime_ready=False, network_ready=False)
         self._broadcaster = EventBroadcaster(ClientEventSink(client), clock=self._clock, metrics=self._metrics)
@@ -84,7 +85,11 @@ class Agent:
         try:
             await self._start()
             await self._stopping.wait()
+        except BaseException as error:
+            self._failure = error
+            raise
         finally:
+            self._started.set()
             await self._end()
 
     def stop(self) -> None:
@@ -92,8 +97,10 @@ class Agent:
         self._stopping.set()
 
     async def wait_started(self) -> None:
-        """Wait until the node is registered and all its pods are looked after."""
+        """Wait until the node is registered and all its pods are looked after. Raises RuntimeError if that fails."""
         await self._started.wait()
+        if self._failure is not None:
+            raise RuntimeError(f"node {self._options.name}: the agent has ended") from self._failure
 
     @property
     def host(self) -> Host:
@@ -162,7 +169,7 @@ class Agent:
         await handler.wait_synced()
         for uid, leftover in self._leftovers.items():
             _log.info("a pod that the server does not have is removed", pod=leftover.name, uid=uid)
-            self._spawn(self._remove(leftover.sandboxes), f"orphan {leftover.name}")
+            self._spawn(self._remove(leftover.ids), f"orphan {leftover.name}")
         self._leftovers = {}
         await self._ports.mounts.prune({*self._workers, *self._done})
 
@@ -211,7 +218,7 @@ class Agent:
         self._count()
 
     async def _adopt(self, worker: PodWorker, leftover: Leftover) -> None:
-        worker.sandboxes = [each.id for each in leftover.sandboxes]
+        worker.sandboxes = leftover.ids
         for sandbox_id in worker.sandboxes:
             self._host.owners[sandbox_id] = worker
         worker.release(await leftover.event(worker.pod, self._options.root))
@@ -221,7 +228,7 @@ class Agent:
         uid = pod.metadata.uid
         leftover = self._leftovers.pop(uid, None)
         if leftover is not None:
-            self._spawn(self._remove(leftover.sandboxes), f"rest of {pod.metadata.name}")
+            self._spawn(self._remove(leftover.ids), f"rest of {pod.metadata.name}")
         before, self._done[uid] = self._done.get(uid), pod
         was_deleted = before is not None and before.metadata.deletion_timestamp is not None
         if pod.metadata.deletion_timestamp is not None and not was_deleted:
@@ -266,29 +273,30 @@ class Agent:
     async def _forget(self, worker: PodWorker) -> None:
         pod, uid = worker.pod, worker.pod.metadata.uid
         await worker.close()
-        for sandbox_id in worker.sandboxes:
-            try:
-                await self._runtime.remove_sandbox(sandbox_id)
-            except NodeError as error:
-                _log.warning("sandbox not removed", sandbox=sandbox_id, error=str(error))
-            self._host.owners.pop(sandbox_id, None)
-        await self._ports.mounts.release(uid)
-        await asyncio.to_thread(self._remove_files, pod)
-        self._workers.pop(uid, None)
-        self._forgetting.discard(uid)
-        self._gone.discard(uid)
-        self._count()
+        try:
+            await self._remove(worker.sandboxes)
+            await self._ports.mounts.release(uid)
+            await asyncio.to_thread(self._remove_files, pod)
+        except OSError as error:
+            _log.warning("something of a pod stays", pod=pod.metadata.name, error=str(error))
+        finally:
+            self._workers.pop(uid, None)
+            self._forgetting.discard(uid)
+            self._gone.discard(uid)
+            self._count()
 
     def _remove_files(self, pod: Pod) -> None:
         shutil.rmtree(log_directory(self._options.log_root, pod), ignore_errors=True)
         shutil.rmtree(f"{self._options.root}/pods/{pod.metadata.uid}", ignore_errors=True)
 
-    async def _remove(self, sandboxes: Any) -> None:
-        for sandbox in sandboxes:
+    async def _remove(self, sandboxes: Iterable[str]) -> None:
+        """Remove sandboxes; one that stays is tried again with the next look at everything."""
+        for sandbox_id in sandboxes:
+            self._host.owners.pop(sandbox_id, None)
             try:
-                await self._runtime.remove_sandbox(sandbox.id)
+                await self._runtime.remove_sandbox(sandbox_id)
             except NodeError as error:
-                _log.warning("sandbox not removed", sandbox=sandbox.id, error=str(error))
+                _log.warning("sandbox not removed", sandbox=sandbox_id, error=str(error))
 
     # The runtime
 
@@ -328,6 +336,8 @@ class Agent:
             worker = self._host.owners.get(sandbox.id)
             if worker is not None and sandbox.state == "NotReady":
                 worker.take(SandboxGone(sandbox.id))
+            elif worker is None and sandbox.metadata.uid not in self._workers:
+                await self._remove([sandbox.id])
         for container in await self._runtime.list_containers():
             worker = self._host.owners.get(container.sandbox_id)
             slot = worker.life.slots.get(container.metadata.name) if worker is not None else None

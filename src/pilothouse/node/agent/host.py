@@ -65,6 +65,14 @@ class Host:
             "pilothouse_node_probes_total", "Probes of containers by kind and answer", ("kind", "result")
         )
 
+        self._starts = metrics.histogram(
+            "pilothouse_node_pod_start_seconds", "From a pod's being seen to its first running container"
+        )
+
+    def started(self, seconds: float) -> None:
+        """Note how long a pod took to run."""
+        self._starts.observe(seconds)
+
     def now(self) -> float:
         """Return the wall time in seconds since the epoch."""
         return self.clock.now().timestamp()

@@ -148,6 +148,13 @@ class NoMounts:
     async def release(self, uid: str) -> None:
         del uid
 
+    async def prune(self, alive: Collection[str]) -> Sequence[str]:
+        del alive
+        return ()
+
+    def seen(self, pod: Pod) -> None:
+        del pod
+
 
 def _check_host_path(name: str, path: str, kind: str) -> None:
     failed = f'MountVolume.SetUp failed for volume "{name}" : hostPath type check failed: {path}'

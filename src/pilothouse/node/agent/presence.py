@@ -22,6 +22,7 @@ __all__ = ["Presence"]
 _LEASES: Final = "kube-node-lease"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 7.0
 _STATUS_LOOK = 10.0
+_FIRST_LEASE = 10.0
 _MANAGED: Final = {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
 _log = get_logger("pilothouse.node.agent")
 _FAULTS = (ApiStatus, OSError, ClientError)
@@ -70,6 +71,7 @@ class Presence:
         self.node = await self._client.get(Node, self._name)
         self._status = {"conditions": to_dict(self.node.status).get("conditions", [])}
         await self._write_status()
+        self._lease_until = self._clock.monotonic() + _FIRST_LEASE
 
     async def keep_lease(self, seconds: int, every: float) -> None:
         """Renew the lease for ever; `seconds` is how long it lasts."""
@@ -114,9 +116,13 @@ class Presence:
 
     async def refresh(self, every: float = 0.0) -> None:
         """Write the status if it has changed or was written longer ago than that. Raises what the client raises."""
+        self.node = await self._client.get(Node, self._name)
+        # Others write conditions too, such as that nothing was heard of the node for a while.
+        theirs = {each.type: each.status for each in self.node.status.conditions}
         made = self._made()
-        due = self._clock.monotonic() - self._written_at >= every
-        if due or _without_heartbeat(made) != _without_heartbeat(self._status):
+        is_due = self._clock.monotonic() - self._written_at >= every
+        is_told = all(theirs.get(each["type"]) == each["status"] for each in made["conditions"])
+        if is_due or not is_told or _without_heartbeat(made) != _without_heartbeat(self._status):
             await self._write_status()
 
     def _made(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from typing import Any
 
@@ -40,7 +39,6 @@ class StatusWriter:
         self._wake = asyncio.Event()
         self._idle: dict[str, asyncio.Future[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._paused: set[str] = set()
         self.written = 0
         self.failed = 0
 
@@ -68,7 +66,7 @@ class StatusWriter:
     def put(self, pod: Pod, status: PodStatus) -> None:
         """Write a status, later; an older one that waits is forgotten."""
         uid = pod.metadata.uid
-        if uid not in self._waiting and uid not in self._busy and uid not in self._paused:
+        if uid not in self._waiting and uid not in self._busy:
             self._queue.append(uid)
             self._wake.set()
         self._waiting[uid] = (pod, status)
@@ -126,11 +124,7 @@ class StatusWriter:
                 return
             await self._clock.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
-            newer = self._waiting.pop(meta.uid, None)
-            if newer is not None:
-                pod, status = newer
-                with contextlib.suppress(KeyError):
-                    meta = pod.metadata
+            pod, status = self._waiting.pop(meta.uid, (pod, status))
 
 
 def status_patch(pod: Pod, status: PodStatus) -> dict[str, Any]:

@@ -71,6 +71,8 @@ class PodWorker:
         self._timer: Timer | None = None
         self._closed = False
         self._held: list[Event] | None = None
+        self._seen_at = host.clock.monotonic()
+        self._has_run = pod.status.phase == "Running"
 
     @property
     def pod(self) -> Pod:
@@ -89,7 +91,13 @@ class PodWorker:
             return
         if self._closed:
             return
-        for action in self.life.handle(event, self._host.now()):
+        try:
+            actions = self.life.handle(event, self._host.now())
+        except Exception as error:  # noqa: BLE001  one pod's fault must not end what tells all pods
+            name = f"{self.pod.metadata.namespace}/{self.pod.metadata.name}"
+            _log.error("a pod's life cannot go on", pod=name, event=type(event).__name__, error=repr(error))
+            return
+        for action in actions:
             self._do(action)
         self._set_timer()
 
@@ -137,6 +145,9 @@ class PodWorker:
     def _do(self, action: Action) -> None:
         match action:
             case WriteStatus(status=status):
+                if status.phase == "Running" and not self._has_run:
+                    self._has_run = True
+                    self._host.started(self._host.clock.monotonic() - self._seen_at)
                 self._host.statuses.put(self.pod, status)
             case Tell():
                 path = action.container
