@@ -77,6 +77,11 @@ async def join(plane: ControlPlane, node: Node) -> None:
     }
     made = await plane.call("POST", "/api/v1/nodes", body)
     await plane.call("PUT", "/api/v1/nodes/n1/status", {**made, "status": body["status"]})
+    for _ in range(500):
+        if "metrics.k8s.io" in await groups(plane):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("no metrics.k8s.io after five seconds")
 
 
 async def pod(plane: ControlPlane, name: str, **labels: str) -> Object:
@@ -101,7 +106,10 @@ async def refused(plane: Any, path: str, method: str = "GET") -> tuple[int, str]
 async def test_without_nodes_there_is_no_such_api(plane: ControlPlane, node: Node) -> None:
     assert "metrics.k8s.io" not in await groups(plane)
     assert (await refused(plane, f"{BASE}/nodes"))[0] == 404
+    await plane.call("POST", "/api/v1/nodes", {"metadata": {"name": "simulated"}})
     await join(plane, node)
+    assert (await plane.call("GET", f"{BASE}/nodes"))["items"] == []
+    assert node.asked == 1
     assert "metrics.k8s.io" in await groups(plane)
     listed = await plane.call("GET", BASE)
     assert [(each["name"], each["kind"], each["namespaced"]) for each in listed["resources"]] == [

@@ -36,6 +36,8 @@ _PATH: Final = f"/apis/{GROUP}/{VERSION}"
 _FRESH_SECONDS: Final = 2.0
 _ANSWER_SECONDS: Final = 5.0
 _AT_ONCE: Final = 32
+_LOOK_SECONDS: Final = 0.5
+"""Between looks at the nodes, which change all the time where there are thousands."""
 _LARGEST: Final = 32 << 20
 _VERBS: Final = ("get", "list")
 _KINDS: Final = {"nodes": ("NodeMetrics", "Cluster"), "pods": ("PodMetrics", "Namespaced")}
@@ -66,6 +68,7 @@ class NodeMetrics:
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._version = AggregatedVersion(GROUP, VERSION, 100, 100, resources=_resources())
         self._seen = (-1, False)
+        self._look_again = 0.0
 
     def versions(self) -> tuple[AggregatedVersion, ...]:
         """Return what discovery tells of it: nothing while there are no nodes that could be asked."""
@@ -74,9 +77,10 @@ class NodeMetrics:
     def _is_there(self) -> bool:
         if self._client() is None:
             return False
-        version = self._view.version("nodes")
-        if version != self._seen[0]:
-            self._seen = (version, bool(self._view.list("nodes")))
+        version, now = self._view.version("nodes"), self._clock.monotonic()
+        if version != self._seen[0] and now >= self._look_again:
+            self._seen = (version, any(map(_has_port, self._view.list("nodes"))))
+            self._look_again = now + _LOOK_SECONDS
         return self._seen[1]
 
     def serves(self, path: str) -> bool:
@@ -109,7 +113,8 @@ class NodeMetrics:
         return {"kind": f"{kind}List", "apiVersion": f"{GROUP}/{VERSION}", "metadata": {}, "items": chosen}
 
     async def _nodes(self, info: RequestInfo) -> list[Object]:
-        nodes = [one for one in self._view.list("nodes") if info.name in {"", one["metadata"]["name"]}]
+        found = self._view.list("nodes")
+        nodes = [one for one in found if info.name in {"", one["metadata"]["name"]} and _has_port(one)]
         made = []
         for node, told in zip(nodes, await self._summaries(nodes), strict=True):
             usage = told and _usage(told.get("node") or {})
@@ -124,7 +129,7 @@ class NodeMetrics:
             if info.name in {"", one["metadata"]["name"]} and one.get("spec", {}).get("nodeName")
         }
         names = {one["spec"]["nodeName"] for one in pods.values()}
-        nodes = [one for name in sorted(names) if (one := self._view.get("nodes", "", name)) is not None]
+        nodes = [one for name in sorted(names) if (one := self._view.get("nodes", "", name)) and _has_port(one)]
         made = []
         for told in await self._summaries(nodes):
             for one in (told or {}).get("pods") or ():
@@ -172,6 +177,12 @@ class NodeMetrics:
             why = str(error) or type(error).__name__
         _log.info("a node does not tell its metrics", node=name, reason=why)
         return None
+
+
+def _has_port(node: Object) -> bool:
+    """Whether a node serves an API of its own; simulated ones do not."""
+    endpoints = (node.get("status") or {}).get("daemonEndpoints") or {}
+    return bool((endpoints.get("kubeletEndpoint") or {}).get("Port"))
 
 
 async def _decoded(content: StreamReader) -> Object:
