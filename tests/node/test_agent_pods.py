@@ -256,6 +256,14 @@ async def test_the_node_is_there_with_lease_and_conditions() -> None:
         lease = await here.plane.wait_for("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/one")
         assert here.agent is not None
         assert here.agent.problems() == []
+        taint = {"key": "example.com/mine", "effect": "NoSchedule"}
+        await here.plane.call("PATCH", "/api/v1/nodes/one", {"spec": {"taints": [taint]}})
+        unheard = {"conditions": [{"type": "Ready", "status": "Unknown"}]}
+        await here.plane.call("PATCH", "/api/v1/nodes/one/status", {"status": unheard})
+        await here.agent.presence.refresh(every=1e9)
+        again = await here.plane.call("GET", "/api/v1/nodes/one")
+    assert [each["status"] for each in again["status"]["conditions"] if each["type"] == "Ready"] == ["True"]
+    assert taint.items() <= again["spec"]["taints"][-1].items()
     assert node["metadata"]["labels"]["color"] == "blue"
     assert node["metadata"]["labels"]["kubernetes.io/hostname"] == "one"
     assert {each["type"]: each["status"] for each in node["status"]["conditions"]} == {

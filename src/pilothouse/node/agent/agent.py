@@ -112,6 +112,11 @@ class Agent:
         """The pods of this node by uid."""
         return self._workers
 
+    @property
+    def ended(self) -> dict[str, Pod]:
+        """Pods of this node that were over before this agent saw them, by uid."""
+        return self._done
+
     def problems(self) -> list[str]:
         """Return what is not well, in words; empty is healthy."""
         found = [str(problem) for problem in self._factory.problems()]

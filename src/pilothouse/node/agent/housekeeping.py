@@ -125,12 +125,11 @@ class Housekeeping:
     async def sweep_images(self) -> None:
         """Look at the images now and then."""
         while True:
-            await self._host.clock.sleep(self._host.options.sweep_seconds)
             try:
-                await self.look_at_images()
                 await self.remove_images()
             except (NodeError, OSError) as error:
                 _log.warning("images not looked at", error=str(error))
+            await self._host.clock.sleep(self._host.options.sweep_seconds)
 
     async def look_at_images(self) -> set[str]:
         """Take note of the images and return those that containers have. Raises `NodeError`."""

@@ -384,9 +384,10 @@ class PodWorker:
         self._host.on_finish(self)
 
     def _address(self) -> str:
-        if self.pod.spec.host_network or not self.life.ip:
-            return "127.0.0.1"
-        return self.life.ip
+        node = self._host.facts.host_ips
+        if self.pod.spec.host_network and node:
+            return node[0]
+        return self.life.ip or "127.0.0.1"
 
     def _spec(self, name: str) -> AnyContainer | None:
         slot = self.life.slots.get(name)
