@@ -7,8 +7,31 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilothouse.node.agent.model import KillPod, PodGone, PodSeen
-from support.podworld import Rules, World, make_pod
+from pilothouse.kinds.structs import Pod, from_dict
+from pilothouse.node.agent.life import PodLife
+from pilothouse.node.agent.model import (
+    Adopted,
+    CreateContainer,
+    Created,
+    Failed,
+    HookDone,
+    KillPod,
+    Observed,
+    PodGone,
+    PodSeen,
+    Probed,
+    Pulled,
+    PullImage,
+    Record,
+    RunSandbox,
+    SandboxGone,
+    SandboxMade,
+    StartContainer,
+    Tick,
+    WriteStatus,
+)
+from pilothouse.node.agent.statuses import NodeFacts
+from support.podworld import EPOCH, Rules, World, make_pod
 
 _PROBE = {"exec": {"command": ["x"]}, "periodSeconds": 3, "failureThreshold": 2}
 _HOOK = {"exec": {"command": ["x"]}}
@@ -119,3 +142,55 @@ def check_statuses(world: World) -> None:
         assert not ("Ready" in true and "ContainersReady" not in true)
         if "ContainersReady" in true:
             assert all(each.ready for each in status.container_statuses)
+
+
+_NAMES = st.sampled_from(["main", "side", "init", "nobody"])
+_IDS = st.sampled_from(["a", "b", "c"])
+_RECORDS = st.builds(
+    Record,
+    id=_IDS,
+    attempt=st.integers(0, 2),
+    state=st.sampled_from(["Created", "Running", "Exited"]),
+    exit_code=st.sampled_from([0, 1]),
+    started_at=st.just(EPOCH),
+    finished_at=st.just(EPOCH),
+)
+_EVENTS = st.one_of(
+    st.just(Tick()),
+    st.just(PodGone()),
+    st.builds(SandboxMade, _IDS, st.just("10.0.0.9")),
+    st.builds(SandboxGone, _IDS),
+    st.builds(Pulled, name=_NAMES, image_id=st.just("x"), text=st.just("x")),
+    st.builds(Created, _NAMES, _IDS),
+    st.builds(Failed, what=st.sampled_from(["sandbox", "mounts"]), message=st.just("x")),
+    st.builds(Failed, what=st.sampled_from(["pull", "create", "start"]), name=_NAMES, reason=st.just("X")),
+    st.builds(Observed, _NAMES, _RECORDS),
+    st.builds(
+        Probed,
+        name=_NAMES,
+        id=_IDS,
+        kind=st.sampled_from(["startup", "liveness", "readiness"]),
+        result=st.sampled_from(["success", "failure", "error"]),
+    ),
+    st.builds(HookDone, name=_NAMES, id=_IDS, hook=st.sampled_from(["postStart", "preStop"]), message=st.just("")),
+    st.builds(
+        Adopted, sandbox_id=_IDS, attempt=st.integers(0, 2), records=st.lists(st.tuples(_NAMES, _RECORDS)).map(tuple)
+    ),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([0.0, 1.0, 15.0]), _EVENTS), max_size=30))
+def test_nonsense_is_taken_without_a_word(events: list[tuple[float, Any]]) -> None:
+    side = {"name": "side", "restartPolicy": "Always", "startupProbe": _PROBE}
+    main = {"name": "main", "livenessProbe": _PROBE, "lifecycle": {"preStop": _HOOK, "postStart": _HOOK}}
+    pod = from_dict(make_pod(main, inits=[{"name": "init"}, side]), Pod)
+    life, now = PodLife(pod, NodeFacts(host_ips=("192.0.2.1",))), EPOCH
+    for seconds, event in [(0.0, PodSeen(pod)), *events]:
+        now += seconds
+        actions = life.handle(event, now)
+        busy = [action.name for action in actions if isinstance(action, PullImage | CreateContainer | StartContainer)]
+        assert len(busy) == len(set(busy)), actions
+        assert sum(isinstance(action, WriteStatus) for action in actions) <= 2
+        assert life.due is None or life.due >= now - 1e-6
+        assert not (life.finished and any(isinstance(action, RunSandbox | StartContainer) for action in actions))
