@@ -293,6 +293,14 @@ def test_an_agent_that_is_gone_at_any_moment_starts_nothing_twice(name: str) -> 
         assert world.statuses[-1].phase == given.get("phase", "Running"), (step, world.trace)
 
 
+def test_runs_that_the_runtime_has_forgotten_count_too() -> None:
+    body = make_pod("main")
+    status = {"name": "main", "containerID": "test://old", "restartCount": 4, "state": {"running": {}}}
+    body["status"] = {"phase": "Running", "containerStatuses": [status]}
+    world = play(World(body), 5)
+    assert world.statuses[-1].container_statuses[0].restart_count == 5
+
+
 def test_restart_counts_and_back_off_are_those_of_a_kubelet() -> None:
     world = play(World(make_pod("main"), {"main": Rules(runs=((0.5, 1),))}), 2400)
     pauses = [round(later - earlier) for earlier, later in zip(_starts(world), _starts(world)[1:], strict=False)]

@@ -135,9 +135,17 @@ class PodLife:
             slot = self.slots.get(name)
             if slot is None:
                 self.slots[name] = Slot(name, role, spec)
+                self.slots[name].first_attempt = self._runs_known(name)
             else:
                 slot.spec = spec
         self.slots = {name: self.slots[name] for name in roles}
+
+    def _runs_known(self, name: str) -> int:
+        """Return how many runs of a container the API knows of, whatever became of them."""
+        status = self.pod.status
+        listed = (*status.init_container_statuses, *status.container_statuses, *status.ephemeral_container_statuses)
+        known = next((each for each in listed if each.name == name and each.container_id), None)
+        return 0 if known is None else known.restart_count + 1
 
     def _adopt(self, event: Adopted, now: float) -> None:
         self._epoch = event.attempt

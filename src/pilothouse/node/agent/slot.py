@@ -31,6 +31,8 @@ class Slot:
         self.name = name
         self.role = role
         self.spec = spec
+        self.first_attempt = 0
+        """The number of the first run that this life makes: where the runtime has forgotten earlier ones, one more."""
         self.current: Record | None = None
         self.last: Record | None = None
         self.epoch = -1
@@ -77,7 +79,7 @@ class Slot:
     @property
     def next_attempt(self) -> int:
         """The number of the next run."""
-        return 0 if self.current is None else self.current.attempt + 1
+        return self.first_attempt if self.current is None else self.current.attempt + 1
 
     def begun(self, now: float) -> None:
         """Set up probes for a run that has just been seen."""
