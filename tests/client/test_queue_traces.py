@@ -96,18 +96,22 @@ class Work:
                 return [f"failures {self.queue.num_requeues(words[0])}"]
             case "forget":
                 self.queue.forget(words[0])
-            case "get":
-                return [self.queue.get_nowait() or "nothing"]
-            case "priority":
-                return [str(self.queue.priority_of(words[0]))]
             case "done":
                 self.queue.done(words[0])
             case "shut-down":
                 self.queue.shut_down()
             case _:
-                queue = self.queue
-                return [f"queued {len(queue)} processing {queue.processing} later {queue.waiting}"]
+                return self.asked(name, words)
         return []
+
+    def asked(self, name: str, words: list[str]) -> list[str]:
+        queue = self.queue
+        match name:
+            case "get":
+                return [queue.get_nowait() or "nothing"]
+            case "priority":
+                return [str(queue.priority_of(words[0]))]
+        return [f"queued {len(queue)} processing {queue.processing} later {queue.waiting}"]
 
 
 @pytest.mark.parametrize("path", traces_in("client", "deltas"), ids=lambda path: path.stem)
