@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from support.agentkit import container, pod
-from support.nodekit import NEEDS_ROOT, place
+from support.nodekit import NEEDS_ROOT, eventually, place
 from support.servingkit import Kubectl, ServedCluster, kubectl_program, served_cluster
 
 pytestmark = [NEEDS_ROOT, pytest.mark.timeout(120), pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -177,3 +178,51 @@ async def test_top_shows_what_pods_and_nodes_use(kubectl: Kubectl, cluster: Serv
     assert row[2].endswith("m")
     assert row[3].endswith("Mi")
     assert "one" in await kubectl("top", "nodes")
+
+
+async def test_many_commands_at_once_with_much_output(kubectl: Kubectl) -> None:
+    command = ("exec", "web", "-c", "main", "--", "sh", "-c", "head -c 4000000 /dev/zero | tr '\\0' x; exit 3")
+    found = await asyncio.gather(*(kubectl.whole(*command) for _ in range(6)))
+    assert [(code, len(out), set(out)) for code, out, _ in found] == [(3, 4_000_000, {"x"})] * 6
+
+
+def sleepers(seconds: int) -> list[str]:
+    """Return the processes of this machine that sleep so long."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == f"sleep\0{seconds}\0".encode():
+                found.append(path.parent.name)
+    return found
+
+
+async def test_a_client_that_goes_ends_its_command(kubectl: Kubectl) -> None:
+    seconds = 100_000 + os.getpid()
+    process = await kubectl.start("exec", "web", "-c", "main", "--", "sh", "-c", f"echo on; exec sleep {seconds}")
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), 30) == b"on\n"
+    await eventually(lambda: bool(sleepers(seconds)))
+    process.kill()
+    await process.wait()
+    await eventually(lambda: not sleepers(seconds))
+
+
+async def test_a_new_agent_goes_on(kubectl: Kubectl, cluster: ServedCluster) -> None:
+    if kubectl.old:
+        pytest.skip("once is enough")
+    plane = cluster.plane
+    await plane.call("POST", "/api/v1/namespaces/default/configmaps", {"metadata": {"name": "m"}, "data": {"a": "1"}})
+    mounts = [{"name": "c", "mountPath": "/config"}]
+    volumes = [{"name": "c", "configMap": {"name": "m"}}]
+    await cluster.create(pod("lives", container("exec sleep 1000", volumeMounts=mounts), volumes=volumes))
+    await cluster.create(pod("over", "echo last words", restartPolicy="Never"))
+    await cluster.until("lives", lambda it: it["status"].get("phase") == "Running")
+    await cluster.until("over", lambda it: it["status"].get("phase") == "Succeeded")
+    await cluster.again()
+    assert await kubectl("logs", "over") == "last words\n"
+    assert await kubectl("exec", "lives", "--", "cat", "/config/a") == "1"
+    await plane.call("PATCH", "/api/v1/namespaces/default/configmaps/m", {"data": {"a": "2"}})
+    assert await kubectl("exec", "lives", "--", "sh", "-c", "until grep 2 /config/a; do sleep 0.05; done") == "2\n"
+    for name in ("lives", "over"):
+        await plane.call("DELETE", f"/api/v1/namespaces/default/pods/{name}")
+        await cluster.until_gone(name)

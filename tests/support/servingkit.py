@@ -61,6 +61,11 @@ class ServedCluster(Cluster):
         await self.equipment.attach(self.agent)
         self.plane.server.backends.use(NodeClient(files["api.crt"], files["api.key"], files["ca.crt"]))
 
+    async def again(self) -> None:
+        """End the agent, its server and its runtime, and start new ones; pods run on."""
+        await self.stop()
+        await self.serve()
+
     async def stop(self) -> None:
         if self.equipment is not None:
             await self.equipment.close()

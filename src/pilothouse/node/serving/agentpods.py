@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 from pilothouse.kinds.structs.core_pods import Pod
+from pilothouse.node.agent import Agent
 
 __all__ = ["AgentPods"]
 
 
-class _Worker(Protocol):
-    @property
-    def pod(self) -> Pod: ...
-
-
 class AgentPods:
-    """A `PodSource` over an agent's workers. workers: gives them, by the UIDs of their pods."""
+    """A `PodSource` over an agent, those included that ended before it began. agent: gives it; None before it is."""
 
-    def __init__(self, workers: Callable[[], Mapping[str, _Worker]]) -> None:
-        self._workers = workers
+    def __init__(self, agent: Callable[[], Agent | None]) -> None:
+        self._agent = agent
 
     def pods(self) -> Sequence[Pod]:
-        return [each.pod for each in self._workers().values()]
+        agent = self._agent()
+        if agent is None:
+            return []
+        return [*(each.pod for each in agent.workers.values()), *agent.ended.values()]
 
     def find(self, namespace: str, name: str) -> Pod | None:
-        for each in self._workers().values():
-            meta = each.pod.metadata
-            if meta.name == name and meta.namespace == namespace:
-                return each.pod
+        for pod in self.pods():
+            if pod.metadata.name == name and pod.metadata.namespace == namespace:
+                return pod
         return None

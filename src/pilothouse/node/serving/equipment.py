@@ -100,10 +100,11 @@ class Equipment:
         server = NodeServer(
             options.name,
             self._runtime,
-            AgentPods(lambda: self._agent.workers if self._agent is not None else {}),
+            AgentPods(lambda: self._agent),
             access=Access(client, options.name, authorities=ca, clock=self._clock),
             metrics=self._metrics,
             volumes=self.volumes.usage,
+            logs=options.log_root,
             clock=self._clock,
         )
         context = await keys.context()

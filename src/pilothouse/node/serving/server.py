@@ -56,10 +56,10 @@ class NodeServer:
     """Serves a node's API over its runtime. `start` listens, `close` ends it; containers run on.
 
     node: the node's name. access: who may ask; None lets everybody, for tests only. volumes: gives what a pod's
-    volumes take of the disk, as entries of `volume` in `/stats/summary`.
+    volumes take of the disk, as entries of `volume` in `/stats/summary`. logs: the directory of all pods' logs.
     """
 
-    def __init__(  # what a server stands on
+    def __init__(  # noqa: PLR0913  # what a server stands on
         self,
         node: str,
         runtime: Runtime,
@@ -68,6 +68,7 @@ class NodeServer:
         access: Access | None,
         metrics: Metrics | None = None,
         volumes: Callable[[Pod], Any] | None = None,
+        logs: str = "",
         clock: Clock | None = None,
     ) -> None:
         self._node = node
@@ -77,7 +78,7 @@ class NodeServer:
         self._metrics = metrics or Metrics()
         self._volumes = volumes
         self._clock = clock or SystemClock()
-        self.streams = RuntimeStreams(runtime, clock=self._clock)
+        self.streams = RuntimeStreams(runtime, logs=logs, clock=self._clock)
         self.sampler = Sampler(runtime, clock=self._clock)
         self._http: HttpServer | None = None
         self._sampling: asyncio.Task[None] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.kinds.status import BadRequest, InternalError, internal_error
 from pilothouse.kinds.structs import from_dict
 from pilothouse.kinds.structs.core_pods import Pod
+from pilothouse.node.config import ContainerMetadata
 from pilothouse.node.errors import ExecError, NodeError, NotFound
 from pilothouse.node.runtime import ContainerStatus, PodConnection, Runtime, SandboxStatus, Session
 
@@ -28,10 +30,14 @@ _QUIET_SECONDS: Final = 1.0
 
 
 class RuntimeStreams:
-    """A `NodeStreams` over a runtime of this machine. Pods are found by their UID."""
+    """A `NodeStreams` over a runtime of this machine. Pods are found by their UID.
 
-    def __init__(self, runtime: Runtime, *, clock: Clock | None = None) -> None:
+    logs: the directory of all pods' logs, where those are found that the runtime has forgotten.
+    """
+
+    def __init__(self, runtime: Runtime, *, logs: str = "", clock: Clock | None = None) -> None:
         self._runtime = runtime
+        self._logs = logs
         self._clock = clock or SystemClock()
 
     def address(self, node: Object) -> tuple[str, int] | None:
@@ -109,7 +115,10 @@ class RuntimeStreams:
     async def logs(self, pod: Object, container: str, options: Mapping[str, Any], sink: Sink) -> None:
         wanted = options_of(options, self._clock.now())
         uid = pod["metadata"]["uid"]
-        run = choose_run(from_dict(pod, Pod), container, await self.runs(uid), previous=wanted.previous)
+        known = [each for each in await self.runs(uid) if each.metadata.name == container]
+        if not known and self._logs:
+            known = _forgotten(self._logs, pod, container)
+        run = choose_run(from_dict(pod, Pod), container, known, previous=wanted.previous)
         if not run.log_path:
             raise BadRequest(f'container "{container}" in pod "{pod["metadata"]["name"]}" writes no log')
 
@@ -131,6 +140,28 @@ class RuntimeStreams:
             raise InternalError(f"unable to retrieve container logs for {run.id}: its log file is gone") from error
         except ConnectionResetError:
             return
+
+
+def _forgotten(root: str, pod: Object, container: str) -> list[ContainerStatus]:
+    """Return the runs of a container by their log files, as of a pod that ended before this agent began."""
+    meta = pod["metadata"]
+    directory = f"{root}/{meta['namespace']}_{meta['name']}_{meta['uid']}/{container}"
+    found: list[ContainerStatus] = []
+    with contextlib.suppress(OSError):
+        for name in os.listdir(directory):
+            number, dot, rest = name.partition(".")
+            if number.isdigit() and f"{dot}{rest}" == ".log":
+                found.append(
+                    ContainerStatus(
+                        id=f"{meta['uid']}/{container}/{number}",
+                        metadata=ContainerMetadata(name=container, attempt=int(number)),
+                        sandbox_id="",
+                        state="Exited",
+                        created_at=0,
+                        log_path=f"{directory}/{name}",
+                    )
+                )
+    return found
 
 
 def _stdin_once(pod: Object, name: str) -> bool:
