@@ -153,6 +153,7 @@ async def test_nodes_and_pods_are_told(plane: ControlPlane, node: Node) -> None:
 async def test_silent_nodes_hold_up_nobody(plane: ControlPlane, node: Node) -> None:
     await join(plane, node)
     node.status = 500
+    await asyncio.gather(*(plane.call("GET", f"{BASE}/nodes") for _ in range(10)))
     assert (await plane.call("GET", f"{BASE}/nodes"))["items"] == []
     assert (await plane.call("GET", f"{BASE}/pods"))["items"] == []
     gathered = await asyncio.gather(*(plane.call("GET", f"{BASE}/nodes") for _ in range(10)))

@@ -160,6 +160,19 @@ async def test_a_running_container_sees_new_data(cluster: ServedCluster) -> None
     await gone(cluster, "live")
 
 
+async def test_a_full_empty_dir_ends_its_pod(cluster: ServedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pilothouse.node.serving.equipment._LOOK_SECONDS", 0.1)
+    await cluster.again()
+    volumes = [{"name": "e", "emptyDir": {"sizeLimit": "1Mi"}}]
+    script = "head -c 3000000 /dev/zero > /e/big; exec sleep 1000"
+    main = container(script, volumeMounts=[{"name": "e", "mountPath": "/e"}])
+    await cluster.create(pod("full", main, volumes=volumes))
+    found = await cluster.until("full", lambda it: it["status"].get("phase") == "Failed")
+    told = 'Usage of EmptyDir volume "e" exceeds the limit "1Mi". '
+    assert (found["status"]["reason"], found["status"]["message"]) == ("Evicted", told)
+    await gone(cluster, "full")
+
+
 async def test_a_link_of_a_volume_leads_nowhere_else(cluster: ServedCluster) -> None:
     host = Path(cluster.place.directory) / "trap"
     host.mkdir()

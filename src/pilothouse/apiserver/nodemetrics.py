@@ -36,6 +36,8 @@ _PATH: Final = f"/apis/{GROUP}/{VERSION}"
 _FRESH_SECONDS: Final = 2.0
 _ANSWER_SECONDS: Final = 5.0
 _AT_ONCE: Final = 32
+_MOST: Final = 10_000
+"""Nodes whose answers are kept."""
 _LOOK_SECONDS: Final = 0.5
 """Between looks at the nodes, which change all the time where there are thousands."""
 _LARGEST: Final = 32 << 20
@@ -65,6 +67,7 @@ class NodeMetrics:
         self._client = client
         self._clock = clock
         self._kept: dict[str, tuple[float, Object | None]] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._version = AggregatedVersion(GROUP, VERSION, 100, 100, resources=_resources())
         self._seen = (-1, False)
@@ -145,13 +148,16 @@ class NodeMetrics:
     async def _summary(self, node: Object) -> Object | None:
         """Return what a node tells of itself, None where it does not; both are remembered for a while."""
         name = node["metadata"]["name"]
-        async with self._at_once:
+        # One question a node at a time: whoever comes meanwhile gets the same answer.
+        lock = self._asking.setdefault(name, asyncio.Lock())
+        async with lock, self._at_once:
             kept = self._kept.get(name)
             if kept is not None and self._clock.monotonic() - kept[0] < _FRESH_SECONDS:
                 return kept[1]
             told = await self._ask(name, node)
-            if len(self._kept) > 10_000:
+            if len(self._kept) > _MOST:
                 self._kept.clear()
+                self._asking.clear()
             self._kept[name] = (self._clock.monotonic(), told)
             return told
 

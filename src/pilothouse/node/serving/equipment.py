@@ -19,7 +19,9 @@ from pilothouse.kinds.status import ApiStatus
 from pilothouse.kinds.structs import ConfigMap, Node, Service
 from pilothouse.node.agent import Agent, AgentOptions
 from pilothouse.node.agent.machine import addresses
+from pilothouse.node.agent.model import KillPod
 from pilothouse.node.agent.ports import Credentials, Names, Ports
+from pilothouse.node.agent.worker import PodWorker
 from pilothouse.node.runtime import Runtime
 from pilothouse.node.volumes.manager import Volumes
 
@@ -32,6 +34,7 @@ __all__ = ["Equipment"]
 
 _log = get_logger(__name__)
 _SYNC_SECONDS = 30.0
+_LOOK_SECONDS = 10.0
 
 
 class Equipment:
@@ -113,6 +116,8 @@ class Equipment:
         self.server = server
         renewing = asyncio.create_task(keys.run())
         self._stack.callback(renewing.cancel)
+        evicting = asyncio.create_task(self._evict())
+        self._stack.callback(evicting.cancel)
         self.options = msgspec.structs.replace(options, addresses=tuple(found), port=port)
 
     def ports(self, *, names: Names | None = None, credentials: Credentials | None = None) -> Ports:
@@ -127,6 +132,23 @@ class Equipment:
         with contextlib.suppress(ApiStatus, ClientError, OSError):
             found = await self._client.get(Node, self.options.name)
             self._allocatable = {name: str(amount) for name, amount in found.status.allocatable.items()}
+
+    async def _evict(self) -> None:
+        """End pods whose emptyDirs have grown over their limits, until cancelled."""
+        while True:
+            await self._clock.sleep(_LOOK_SECONDS)
+            for worker in list(self._agent.workers.values()) if self._agent is not None else ():
+                if not worker.life.finished:
+                    with contextlib.suppress(OSError):
+                        await self._check(worker)
+
+    async def _check(self, worker: PodWorker) -> None:
+        for each in await self.volumes.usage(worker.pod, limited=True):
+            if each.used_bytes > each.limit_bytes and self._agent is not None:
+                message = f'Usage of EmptyDir volume "{each.volume}" exceeds the limit "{each.limit}". '
+                self._agent.host.recorder.warning(worker.pod, "Evicted", message)
+                worker.take(KillPod(reason="Evicted", message=message, grace=0.0, condition="TerminationByKubelet"))
+                return
 
     async def close(self) -> None:
         """Serve and follow nothing any more; pods and volumes stay."""

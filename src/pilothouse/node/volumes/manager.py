@@ -59,6 +59,8 @@ class EmptyDirUsage(msgspec.Struct, frozen=True, kw_only=True):
     used_bytes: int
     inodes_used: int
     limit_bytes: int = 0
+    limit: str = ""
+    """The limit as it was written."""
 
 
 class Volumes:
@@ -147,15 +149,25 @@ class Volumes:
         if not same:
             self._wake(uid)
 
-    async def usage(self, pod: Pod) -> list[EmptyDirUsage]:
-        """Return what a pod's emptyDirs take of the disk; those in memory count as their containers' memory."""
+    async def usage(self, pod: Pod, *, limited: bool = False) -> list[EmptyDirUsage]:
+        """Return what a pod's emptyDirs take of the disk; those in memory count as their containers' memory.
+
+        limited: only of those that have a limit.
+        """
         found = []
         for volume in pod.spec.volumes:
             if kind_of(volume) == "empty_dir" and volume.empty_dir.medium != "Memory":
+                limit = volume.empty_dir.size_limit
+                if limited and not limit:
+                    continue
                 used, inodes = await asyncio.to_thread(disk_usage, self._directory(pod, volume))
                 found.append(
                     EmptyDirUsage(
-                        volume=volume.name, used_bytes=used, inodes_used=inodes, limit_bytes=_size_limit(volume)
+                        volume=volume.name,
+                        used_bytes=used,
+                        inodes_used=inodes,
+                        limit_bytes=_size_limit(volume),
+                        limit=str(limit or ""),
                     )
                 )
         return found
