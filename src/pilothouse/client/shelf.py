@@ -27,7 +27,7 @@ __all__ = ["Shelf"]
 
 T = TypeVar("T")
 
-_FIRST: Final = 6
+_FIRST: Final = 7
 """How many times the JSON that is to stay as it came may be there before the time for deflating is taken."""
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 _REMEMBERED: Final = 4_096
