@@ -37,7 +37,7 @@ class InformerOptions:
     coroutine that does not return. tune_collector: pause Python's garbage collector while the first state is read,
     leave a cache of thousands out of its rounds, and give the memory back that was needed meanwhile; it concerns the
     whole process. recent_bytes: how much JSON stays as it came, of the objects that came last, and of how much what was
-    read is kept, of those read last; while others wait to be deflated, which is done beside other work, six times as
+    read is kept, of those read last; while others wait to be deflated, which is done beside other work, seven times as
     much stays as it came. Who looks at all objects again and again does so faster where all have room.
     """
 
