@@ -66,8 +66,8 @@ class Shelf(Generic[T]):
     """Packs the objects of one cache, and keeps the recent ones at hand.
 
     codec: reads an object when it is asked for; at once where it is of a kind that no server has checked for us.
-    recent_bytes: how much JSON stays as it came, and of how much what was read is kept; seven times as much may wait for
-    `tidy` to deflate it. managed_fields: whether they are kept. Reading is safe in any thread.
+    recent_bytes: how much JSON stays as it came, and of how much what was read is kept; seven times as much may wait
+    for `tidy` to deflate it. managed_fields: whether they are kept. Reading is safe in any thread.
     """
 
     def __init__(self, codec: Codec[T], recent_bytes: int, *, managed_fields: bool = True) -> None:
