@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pilothouse.kinds.structs import ConfigMap, Deployment, Resource, Struct, TokenRequest
+from pilothouse.kinds.structs import ConfigMap, CronJob, Deployment, Resource, Struct, TokenRequest
+from pilothouse.kinds.structs._resource import types_made
 from pilothouse.operator.errors import NotRegistered, SchemeConflict
 from pilothouse.operator.scheme import Scheme
 
@@ -57,3 +58,14 @@ def test_types_are_found_by_kind() -> None:
     assert scheme.type_of("apps", "v1", "Deployment") is Deployment
     with pytest.raises(NotRegistered, match=r"no type is registered for Gadget of x.io/v1; write `class Gadget"):
         scheme.type_of("x.io", "v1", "Gadget")
+
+
+def test_another_class_for_a_built_in_kind_counts_where_it_is_registered_alone() -> None:
+    class Mine(Resource, group="batch", version="v1", kind="CronJob", plural="cronjobs"):
+        """Somebody's own idea of cron jobs."""
+
+    try:
+        assert Scheme().type_of("batch", "v1", "CronJob") is CronJob
+        assert Scheme(Mine).type_of("batch", "v1", "CronJob") is Mine
+    finally:
+        types_made["batch", "v1", "CronJob"] = CronJob

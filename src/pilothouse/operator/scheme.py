@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Self
 
-from pilothouse.kinds.structs import Resource, type_for
+from pilothouse.kinds.structs import Resource, built_in_type_for
 
 from .errors import NotRegistered, SchemeConflict
 
@@ -72,7 +72,7 @@ class Scheme:
         gvk = group, version, kind
         found = self._kinds.get(gvk)
         if found is None:
-            found = type_for(*gvk)
+            found = built_in_type_for(*gvk)
             if found is None or not self._knows_built_in(found):
                 raise NotRegistered(
                     f"scheme: no type is registered for {_shown(gvk)}; write `class {kind}(Resource, group={group!r}, "

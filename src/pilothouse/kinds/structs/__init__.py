@@ -60,6 +60,7 @@ __all__ = [
     "Struct",
     "StructError",
     "Time",
+    "built_in_type_for",
     "decode",
     "encode",
     "field",
@@ -112,3 +113,12 @@ def type_for(group: str, version: str, kind: str) -> type[Resource] | None:
             import_module(f".{module}", __name__)
     found: type[Resource] | None = made.get((group, version, kind))
     return found
+
+
+def built_in_type_for(group: str, version: str, kind: str) -> type[Resource] | None:
+    """Return the built-in class for a kind, whatever other classes were made for it, or None where there is none."""
+    for module in GROUPS.get((group, version), ()):
+        found: type[Resource] | None = getattr(import_module(f".{module}", __name__), kind, None)
+        if found is not None and getattr(found, "gvk", None) == (group, version, kind):
+            return found
+    return None
