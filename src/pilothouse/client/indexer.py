@@ -79,7 +79,7 @@ class Indexer(Generic[T]):
     def get(self, key: str) -> T | None:
         """Return the object of this key, or None. Raises BadAnswer for one that does not fit its type."""
         found = self._items.get(key)
-        return found.get() if type(found) is Packed else found  # type: ignore[return-value]
+        return found.get() if type(found) is Packed else found  # type: ignore[return-value]  # not packed, so T
 
     def list(self, selector: Selector | None = None) -> builtins.list[T]:
         """Return all objects, or those whose labels a selector takes, in the order in which they came."""
@@ -156,7 +156,7 @@ class Indexer(Generic[T]):
         with no_collections():
             for item in items:
                 if type(item) is not Packed:
-                    found.append(item)  # type: ignore[arg-type]
+                    found.append(item)  # type: ignore[arg-type]  # not packed, so T
                     continue
                 try:
                     found.append(item.peek())

@@ -78,7 +78,7 @@ def of_head(function: F) -> F:
     It gets a `Packed` in the place of an object, and where objects are not packed these themselves. For index
     functions, and for mappings and predicates of an operator.
     """
-    function.reads_head = True  # type: ignore[attr-defined]
+    function.reads_head = True  # type: ignore[attr-defined]  # functions take attributes
     return function
 
 

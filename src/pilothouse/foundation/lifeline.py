@@ -44,8 +44,8 @@ class Lifeline:
         except BrokenPipeError:
             return  # `watch` tells that too
 
-    def watch(self, lost: Callable[[], object]) -> Callable[[], None]:
-        """Have `lost` called in the running loop once the supervisor is gone; return what ends that."""
+    def watch(self, lost: Callable[[], object]) -> None:
+        """Have `lost` called in the running loop once the supervisor is gone."""
         import asyncio  # noqa: PLC0415  # the upper end does without
 
         loop = asyncio.get_running_loop()
@@ -56,8 +56,3 @@ class Lifeline:
                 lost()
 
         loop.add_reader(self._reading, readable)
-        return lambda: _ignore(loop.remove_reader(self._reading))
-
-
-def _ignore(_: object) -> None:
-    return None

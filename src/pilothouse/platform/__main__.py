@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Final
 
 from .core import Ended, Event, Ready
@@ -18,7 +17,6 @@ class _Progress:
     """Tells what happens: one line when all is ready, one for each part that had to be started again."""
 
     def __init__(self) -> None:
-        self._begun = time.monotonic()
         self._told = False
 
     def changed(self, supervisor: Supervisor, event: Event) -> None:

@@ -16,6 +16,7 @@ from .templates import template_hash
 
 __all__ = [
     "HASH_LABEL",
+    "NO_LIMIT",
     "REVISION",
     "ROLLBACK_TO",
     "active",
@@ -50,6 +51,8 @@ _NOT_COPIED: Final = frozenset(
 _MAX_HISTORY: Final = 2000
 """Characters of the list of former revisions."""
 _MAX_NAME: Final = 253
+NO_LIMIT: Final = 2**31 - 1
+"""What stands for no bound where a field cannot be left out."""
 
 
 def wanted_replicas(deployment: Deployment) -> int:

@@ -10,7 +10,7 @@ from pilothouse.kinds import times
 from pilothouse.kinds.structs import Deployment, ReplicaSet, replace
 from pilothouse.kinds.structs.apps import DeploymentCondition, DeploymentStatus
 
-from .deployment_sets import max_unavailable, total_size, wanted_replicas
+from .deployment_sets import NO_LIMIT, max_unavailable, total_size, wanted_replicas
 
 __all__ = [
     "Conditions",
@@ -24,7 +24,6 @@ __all__ = [
 
 Conditions = Sequence[DeploymentCondition]
 
-_NO_LIMIT: Final = 2**31 - 1
 _PROGRESSING: Final = "Progressing"
 _AVAILABLE: Final = "Available"
 _FAILURE: Final = "ReplicaFailure"
@@ -35,7 +34,7 @@ _PAUSED: Final = "DeploymentPaused"
 
 def has_deadline(deployment: Deployment) -> bool:
     """Whether a rollout has to progress in a given time."""
-    return deployment.spec.progress_deadline_seconds not in (None, _NO_LIMIT)
+    return deployment.spec.progress_deadline_seconds not in (None, NO_LIMIT)
 
 
 def condition_of(conditions: Conditions, kind: str) -> DeploymentCondition | None:

@@ -28,8 +28,6 @@ from .deployment_status import (
 
 __all__ = ["Create", "Delete", "Event", "Plan", "Update", "collided", "plan", "refused"]
 
-_NO_LIMIT = 2**31 - 1
-
 
 @dataclass(frozen=True, slots=True)
 class Create:
@@ -325,7 +323,7 @@ class _Planner:
 
     def _trim(self) -> None:
         limit = self.deployment.spec.revision_history_limit
-        if limit in (None, _NO_LIMIT):
+        if limit in (None, sets_.NO_LIMIT):
             return
         alive = [found for found in self.old if found.metadata.deletion_timestamp is None]
         surplus = sorted(alive, key=lambda found: (revision_of(found), by_age(found)))[

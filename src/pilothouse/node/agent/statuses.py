@@ -72,7 +72,7 @@ def pod_status(view: View, now: float) -> PodStatus:
     rejected = view.kill is not None and not view.had_sandbox and view.finished
     address = view.ip or (view.node.host_ips[0] if _on_host(view) and view.node.host_ips and view.had_sandbox else "")
     return PodStatus(
-        phase=phase,  # type: ignore[arg-type]
+        phase=phase,  # type: ignore[arg-type]  # one of the five
         reason=killed.reason if killed else "",
         message=killed.message if killed else "",
         conditions=pod_conditions(view, phase, now),
