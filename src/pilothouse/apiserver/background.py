@@ -134,7 +134,7 @@ class Background:
         )
 
     async def _roles(self) -> None:
-        await reconcile(self._server.view, self._server.local)
+        await reconcile(self._server.view, self._server.local, platform=self._server.options.platform)
 
     async def _flows(self) -> None:
         await ensure_defaults(self._server.local, self._server.view)

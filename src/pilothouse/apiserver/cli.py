@@ -85,6 +85,7 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--data-dir", required=True, type=click.Path(), help="Where everything is kept; made if missing.")
 @click.option("--lifecycle", is_flag=True, hidden=True, help="With what `pilothouse up` has: garbage collection, ...")
+@click.option("--node-name", default="", hidden=True, help="Write DIR/agent.kubeconfig, of the node of this name.")
 @server_options
 def apiserver(data_dir: str, lifecycle: bool, **settings: Any) -> None:
     """Serve the Kubernetes API from --data-dir until SIGTERM or SIGINT.
@@ -177,6 +178,7 @@ def _program_options(data_dir: str, lifecycle: bool, settings: dict[str, Any]) -
         tokens=tokens,
         oidc=_oidc(settings),
         lifecycle=lifecycle,
+        platform=lifecycle,
         enable_admission=_names(settings["enable_admission_plugins"]),
         disable_admission=_names(settings["disable_admission_plugins"]),
         allocation=AllocationOptions(
@@ -194,6 +196,8 @@ def _program_options(data_dir: str, lifecycle: bool, settings: dict[str, Any]) -
         store=settings["store"],
         hosts=settings["tls_san"],
         encryption=settings["encryption_provider_config"],
+        node=_node(settings["node_name"]),
+        components=lifecycle,
         server=server,
     )
 
@@ -217,6 +221,14 @@ def _oidc(settings: dict[str, Any]) -> tuple[Any, ...]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _node(name: str) -> str:
+    from pilothouse.kinds.names import dns1123_subdomain
+
+    if name and (wrong := dns1123_subdomain(name)):
+        raise click.BadParameter(f"{name!r}: {wrong[0]}", param_hint="--node-name")
+    return name
 
 
 def _network(text: str) -> str:

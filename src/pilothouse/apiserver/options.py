@@ -24,6 +24,7 @@ class ServerOptions:
     are for. anonymous: whether requests without credentials are `system:anonymous` (who may see health and version).
     oidc: providers of identities, oidc_ca: a file of their authorities.
     lifecycle: whether garbage collection, namespace deletion, default accounts and signing of certificates run here.
+    platform: whether what the platform's own processes and nodes that join need is there: roles, and where to join.
     compact_seconds: between compactions of the store; 0 for none. enable_admission, disable_admission: plugins by name.
     advertise: host and port that clients reach.
     """
@@ -35,6 +36,7 @@ class ServerOptions:
     oidc: tuple[OidcSettings, ...] = ()
     oidc_ca: str = ""
     lifecycle: bool = False
+    platform: bool = False
     compact_seconds: float = 300.0
     enable_admission: tuple[str, ...] = ()
     disable_admission: tuple[str, ...] = ()

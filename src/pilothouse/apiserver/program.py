@@ -9,9 +9,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from pilothouse.apiserver.access.pki import Pki, PkiError
+from pilothouse.apiserver.access.kubeconfig import KubeconfigError
+from pilothouse.apiserver.access.pki import ADMIN, ClientName, Pki, PkiError
 from pilothouse.apiserver.access.pkibundle import export_bundle, import_bundle
-from pilothouse.apiserver.access.wiring import write_admin_kubeconfig
+from pilothouse.apiserver.access.wiring import write_client_kubeconfig
 from pilothouse.apiserver.encryption import EncryptionError
 from pilothouse.apiserver.encryption_config import Encryption
 from pilothouse.apiserver.http import HttpLimits, HttpServer
@@ -50,7 +51,9 @@ class ProgramOptions:
 
     data_dir: where keys, the store and the kubeconfig are kept, mode 0700. store: URL of an etcd cluster, empty for
     the embedded engine. hosts: names and addresses for the serving certificate, besides the usual. encryption: path
-    of an EncryptionConfiguration, empty for one made here.
+    of an EncryptionConfiguration, empty for one made here. components: whether the platform's controllers have a
+    kubeconfig beside the administrator's (`controllers.kubeconfig`); node: the node of this machine that has one
+    (`agent.kubeconfig`), empty for none.
     """
 
     data_dir: str
@@ -59,6 +62,8 @@ class ProgramOptions:
     store: str = ""
     hosts: tuple[str, ...] = ()
     encryption: str = ""
+    components: bool = False
+    node: str = ""
     server: ServerOptions = field(default_factory=ServerOptions)
     limits: HttpLimits = field(default_factory=lambda: HttpLimits(http2=True))
 
@@ -72,10 +77,12 @@ class Program:
     def __init__(self, options: ProgramOptions) -> None:
         self.options = options
         self.url = ""
-        self.kubeconfig = os.path.join(options.data_dir, "admin.kubeconfig")
+        self.kubeconfig = os.path.join(options.data_dir, f"{ADMIN.file}.kubeconfig")
+        self._clients = _clients(options)
         self.pki = Pki(
             os.path.join(options.data_dir, "pki"),
             (*options.hosts, *([options.host] if options.host not in {"", "0.0.0.0", "::"} else [])),  # noqa: S104
+            clients=self._clients,
             clock=options.server.clock,
             ids=options.server.ids,
         )
@@ -177,7 +184,7 @@ class Program:
         for task in (self._renew(tls), self._encrypt(encryption), pki.run(self._renewed)):
             running = asyncio.get_running_loop().create_task(task)
             self._stack.callback(running.cancel)
-        self._write_kubeconfig()
+        self._write_kubeconfigs()
 
     def _shown_host(self) -> str:
         host = self.options.host
@@ -185,12 +192,15 @@ class Program:
             host = "127.0.0.1"
         return f"[{host}]" if ":" in host else host
 
-    def _write_kubeconfig(self) -> None:
-        write_admin_kubeconfig(self.pki, self.kubeconfig, self.url)
+    def _write_kubeconfigs(self) -> None:
+        for client in (ADMIN, *self._clients):
+            path = os.path.join(self.options.data_dir, f"{client.file}.kubeconfig")
+            if os.path.exists(self.pki.path(f"{client.file}.crt")):
+                write_client_kubeconfig(self.pki, path, self.url, client)
 
     def _renewed(self, names: Sequence[str]) -> None:
-        if "admin" in names:
-            self._write_kubeconfig()
+        if any(client.file in names for client in (ADMIN, *self._clients)):
+            self._write_kubeconfigs()
 
     async def _encrypt(self, encryption: Encryption) -> None:
         """Write secrets again that were not written with the newest key: now, and when the file has another."""
@@ -222,11 +232,20 @@ class Program:
             try:
                 if tls.reload_if_changed():
                     self.server.access.reload()
+                    self.pki.ensure()  # what `pilothouse keys` does not know of is signed by a new CA too
+                    self._write_kubeconfigs()
                     if self.server.background.lifecycle is not None:
                         self.server.background.lifecycle.publish(self.pki.read("ca.crt"))
                     _log.info("the serving certificate was loaded anew")
-            except (TlsError, PkiError) as error:
+            except (TlsError, PkiError, KubeconfigError) as error:
                 _log.warning("renewed keys cannot be used; the old ones stay", reason=str(error))
+
+
+def _clients(options: ProgramOptions) -> tuple[ClientName, ...]:
+    """Return the platform's own processes that have kubeconfigs beside the administrator's."""
+    controllers = ClientName("controllers", "system:pilothouse:controllers")
+    agent = ClientName("agent", f"system:node:{options.node}", ("system:nodes",))
+    return (*([controllers] if options.components else ()), *([agent] if options.node else ()))
 
 
 def _changed(path: str) -> int:

@@ -19,7 +19,7 @@ from pilothouse.apiserver.access.wiring import (
     Access,
     AccessSettings,
     authentication_config_map,
-    write_admin_kubeconfig,
+    write_client_kubeconfig,
 )
 from pilothouse.apiserver.model import Request, User
 from pilothouse.apiserver.ports import Attributes
@@ -132,7 +132,7 @@ async def test_it_stops_following_the_view(server: Server) -> None:
 def test_the_kubeconfig_and_config_map_of_the_cluster(tmp_path: Path) -> None:
     server = Server(tmp_path)
     path = tmp_path / "admin.kubeconfig"
-    write_admin_kubeconfig(server.pki, str(path), "https://127.0.0.1:6443")
+    write_client_kubeconfig(server.pki, str(path), "https://127.0.0.1:6443")
     assert yaml.safe_load(path.read_text())["users"][0]["name"] == "kubernetes-admin"
     found = authentication_config_map(server.pki)
     assert found["data"]["client-ca-file"] == server.pki.read("ca.crt").decode()

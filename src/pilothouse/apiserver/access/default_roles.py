@@ -37,9 +37,21 @@ Lookup: TypeAlias = Callable[[str, str, str], Object | None]
 """Finds an object by resource, namespace and name."""
 
 
-def default_objects() -> list[tuple[str, Object]]:
-    """Return the default roles and bindings with their resources, roles first."""
-    text = resources.files(__package__).joinpath("data/default_roles.txt").read_text(encoding="utf-8")
+def default_objects(*, platform: bool = False) -> list[tuple[str, Object]]:
+    """Return the default roles and bindings with their resources, roles first.
+
+    platform: with those for the platform's own processes, the nodes that join it and what those ask for.
+    """
+    roles, bindings = _parsed("default_roles.txt")
+    if platform:
+        more, bound = _parsed("platform_roles.txt")
+        # those who wait for the server's answers are let in by the last bindings, when they have all others
+        roles, bindings = roles + more, bound + bindings
+    return roles + bindings
+
+
+def _parsed(name: str) -> tuple[list[tuple[str, Object]], list[tuple[str, Object]]]:
+    text = resources.files(__package__).joinpath(f"data/{name}").read_text(encoding="utf-8")
     found: list[tuple[str, Object]] = []
     bindings: list[tuple[str, Object]] = []
     for line in text.splitlines():
@@ -57,7 +69,7 @@ def default_objects() -> list[tuple[str, Object]]:
         else:
             resource = CLUSTER_ROLE_BINDINGS if kind == "clusterbinding" else ROLE_BINDINGS
             bindings.append((resource, _binding(name, rest)))
-    return found + bindings
+    return found, bindings
 
 
 def _rule(text: str) -> PolicyRule:
@@ -135,13 +147,13 @@ class Change:
         return f"{self.collection}/{self.object['metadata']['name']}"
 
 
-def changes(existing: Lookup) -> Iterator[Change]:
+def changes(existing: Lookup, *, platform: bool = False) -> Iterator[Change]:
     """Say what is to be written: what is missing, and rules and subjects that were lost.
 
     What was added to the defaults stays, and so does all of an object annotated `AUTOUPDATE: false`. Roles that gather
     others are made with what they gather of the defaults, so that they are of use from the first moment on.
     """
-    for resource, wanted in _gathered(default_objects()):
+    for resource, wanted in _gathered(default_objects(platform=platform)):
         metadata = wanted["metadata"]
         found = existing(resource, metadata.get("namespace") or "", metadata["name"])
         if found is None:
@@ -195,8 +207,8 @@ def _named(subject: Object, subjects: Sequence[Object]) -> bool:
     return any(all((one.get(field) or "") == (subject.get(field) or "") for field in fields) for one in subjects)
 
 
-async def reconcile(view: View, local: Local) -> int:
-    """Bring the default roles and bindings up to date and return how many were written.
+async def reconcile(view: View, local: Local, *, platform: bool = False) -> int:
+    """Bring the default roles and bindings (with the platform's, or not) up to date; return how many were written.
 
     The namespaces `kube-system` and `kube-public` must be there. What another server writes at the same time is left
     to it. Raises ApiStatus where a write is refused.
@@ -207,7 +219,7 @@ async def reconcile(view: View, local: Local) -> int:
         async with gate:
             return await _write(local, change)
 
-    return sum(await asyncio.gather(*(write(change) for change in changes(view.get))))
+    return sum(await asyncio.gather(*(write(change) for change in changes(view.get, platform=platform))))
 
 
 async def _write(local: Local, change: Change) -> int:

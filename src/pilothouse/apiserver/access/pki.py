@@ -19,7 +19,7 @@ from pilothouse.foundation.files import FileSystem, OsFileSystem, write_whole
 from pilothouse.foundation.ids import Ids, SystemIds
 from pilothouse.foundation.logs import get_logger
 
-__all__ = ["KEY_MODE", "SERVICE_ADDRESS", "SERVICE_NAMES", "Pki", "PkiError"]
+__all__ = ["ADMIN", "KEY_MODE", "SERVICE_ADDRESS", "SERVICE_NAMES", "ClientName", "Pki", "PkiError"]
 
 _log = get_logger(__name__)
 
@@ -48,6 +48,18 @@ class PkiError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class ClientName:
+    """A client that has a certificate of its own: the file's name without `.crt`, its user and its groups."""
+
+    file: str
+    common_name: str
+    organizations: tuple[str, ...] = ()
+
+
+ADMIN: Final = ClientName("admin", "kubernetes-admin", ("system:masters",))
+
+
+@dataclass(frozen=True, slots=True)
 class _Leaf:
     """A certificate that is made here: of which authority, for whom."""
 
@@ -58,6 +70,8 @@ class _Leaf:
     hosts: tuple[str, ...] = ()
     optional: bool = False
     """Whether a server works without it, as where somebody else has the CA's key and made none."""
+    exact: bool = False
+    """Whether one of another name is made anew: what this machine is called may change."""
 
 
 class Pki:
@@ -69,6 +83,8 @@ class Pki:
     somebody else's: what it signed is used and not renewed here.
 
     hosts: names and addresses under which the server is reached, besides those of the service and this machine.
+    service_address: where the service `kubernetes` is in the cluster. clients: programs of the platform itself that
+    have certificates here too; a server whose CA is somebody else's works without them.
     """
 
     def __init__(
@@ -76,6 +92,8 @@ class Pki:
         directory: str,
         hosts: Sequence[str] = (),
         *,
+        service_address: str = SERVICE_ADDRESS,
+        clients: Sequence[ClientName] = (),
         clock: Clock | None = None,
         ids: Ids | None = None,
         files: FileSystem | None = None,
@@ -84,13 +102,17 @@ class Pki:
         self._clock = clock or SystemClock()
         self._ids = ids or SystemIds()
         self._files = files or OsFileSystem()
-        names = dict.fromkeys(map(_canonical, (*hosts, *_LOCAL, *SERVICE_NAMES, SERVICE_ADDRESS)))
+        names = dict.fromkeys(map(_canonical, (*hosts, *_LOCAL, *SERVICE_NAMES, service_address)))
         self._leaves = (
             _Leaf("apiserver", "ca", "kube-apiserver", hosts=tuple(names)),
-            _Leaf("admin", "ca", "kubernetes-admin", ("system:masters",)),
+            _Leaf(ADMIN.file, "ca", ADMIN.common_name, ADMIN.organizations),
             _Leaf("front-proxy-client", "front-proxy-ca", "front-proxy-client"),
             _Leaf(
                 "apiserver-kubelet-client", "ca", "kube-apiserver-kubelet-client", ("system:masters",), optional=True
+            ),
+            *(
+                _Leaf(each.file, "ca", each.common_name, each.organizations, optional=True, exact=True)
+                for each in clients
             ),
         )
 
@@ -130,9 +152,9 @@ class Pki:
         except SigningKeyError as error:
             raise PkiError(f"{self.path('sa.key')}: {error}") from error
 
-    def admin(self) -> tls.Credentials:
-        """Return the certificate and key of the cluster's administrator. Raises PkiError."""
-        return tls.Credentials(self.read("admin.crt"), self.read("admin.key"))
+    def client(self, name: str) -> tls.Credentials:
+        """Return the certificate and key of a client (`admin`, or one of `clients`). Raises PkiError."""
+        return tls.Credentials(self.read(f"{name}.crt"), self.read(f"{name}.key"))
 
     def authority(self, name: str = "ca") -> tls.Credentials:
         """Return the certificate of an authority that belongs to its key, and the key. Raises PkiError."""
@@ -285,6 +307,8 @@ class Pki:
             return "ends soon"
         if authority is not None and not _issued(certificate, authority):
             return "is signed by another CA"
+        if leaf.exact and _common_name(certificate) != leaf.common_name:
+            return "is of another name"
         missing = set(leaf.hosts) - _hosts(certificate)
         return f"lacks the name {min(missing)}" if missing else ""
 
@@ -374,6 +398,10 @@ def _issued(certificate: x509.Certificate, authority: tls.Credentials) -> bool:
     except Exception:  # noqa: BLE001  # whatever is wrong with it, another one is made
         return False
     return True
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    return "".join(str(each.value) for each in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME))
 
 
 def _hosts(certificate: x509.Certificate) -> set[str]:

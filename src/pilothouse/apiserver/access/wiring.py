@@ -15,7 +15,7 @@ from pilothouse.apiserver.access.jwks import https_fetch
 from pilothouse.apiserver.access.kubeconfig import write_kubeconfig
 from pilothouse.apiserver.access.node import NodeAuthorizer
 from pilothouse.apiserver.access.oidc import OidcSettings, OidcTokens
-from pilothouse.apiserver.access.pki import Pki
+from pilothouse.apiserver.access.pki import ADMIN, ClientName, Pki
 from pilothouse.apiserver.access.rbac import RbacAuthorizer
 from pilothouse.apiserver.access.reviews import Reviews
 from pilothouse.apiserver.access.serviceaccounts import ServiceAccountTokens
@@ -27,7 +27,14 @@ from pilothouse.apiserver.ports import Authorizer, Object, View
 from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.ids import Ids, SystemIds
 
-__all__ = ["DEFAULT_ISSUER", "Access", "AccessSettings", "authentication_config_map", "write_admin_kubeconfig"]
+__all__ = [
+    "ADMIN",
+    "DEFAULT_ISSUER",
+    "Access",
+    "AccessSettings",
+    "authentication_config_map",
+    "write_client_kubeconfig",
+]
 
 DEFAULT_ISSUER: Final = "https://kubernetes.default.svc.cluster.local"
 """Who service-account tokens say they are from, as on clusters of kubeadm."""
@@ -139,10 +146,10 @@ def _sorts(
     return sorts
 
 
-def write_admin_kubeconfig(pki: Pki, path: str, server: str) -> None:
-    """Write the administrator's kubeconfig; again whenever the certificate is new. Raises PkiError, KubeconfigError."""
-    admin = pki.admin()
-    write_kubeconfig(path, server, pki.read("ca.crt"), admin.certificate, admin.key, user="kubernetes-admin")
+def write_client_kubeconfig(pki: Pki, path: str, server: str, client: ClientName = ADMIN) -> None:
+    """Write a client's kubeconfig; again whenever its certificate is new. Raises PkiError, KubeconfigError."""
+    found = pki.client(client.file)
+    write_kubeconfig(path, server, pki.read("ca.crt"), found.certificate, found.key, user=client.common_name)
 
 
 def authentication_config_map(pki: Pki) -> Object:
