@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from click.core import ParameterSource
 
 from pilothouse.apiserver.cli import server_options
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples
-from pilothouse.platform import PARTS, Part, become_supervisor
+from pilothouse.platform import CONTROL, NODE, PARTS, Part, become_supervisor
+from pilothouse.platform.nodeplan import DEFAULT_BRIDGE, NodePlan, dns_address, write_plan
 
 __all__ = ["default_home", "up"]
 
-_SIGNALS = 128
+_SIGNALS: Final = 128
 """Codes from here on are of signals; those below are a program's own."""
+_USER_DEFAULTS: Final = {"service_cluster_ip_range": "127.96.0.0/16"}
+_ROOT_DEFAULTS: Final = {"listen": "0.0.0.0:6443"}  # pods and other machines reach it there; TLS and RBAC are on
 
 
 def default_home() -> Path:
@@ -32,7 +36,9 @@ def default_home() -> Path:
         "pilothouse up --data-dir ./try --listen 127.0.0.1:16443",
         "kubectl --kubeconfig ./try/admin.kubeconfig apply -f app.yaml",
         "# only the API server, with garbage collection and what else belongs to it",
-        "pilothouse up --without controllers,scheduler",
+        "pilothouse up --without controllers,scheduler,load-balancers,dns,agent",
+        "# the pods of this machine, in a cluster elsewhere; `pilothouse token create` there prints T",
+        "pilothouse up --role agent --join https://192.0.2.7:6443 --token T",
     )
 )
 @click.option(
@@ -40,33 +46,125 @@ def default_home() -> Path:
     type=click.Path(path_type=Path),
     help="Where everything is kept; made if missing.  [default: user data directory]",
 )
+@click.option(
+    "--role",
+    type=click.Choice(["all", "server", "agent"]),
+    default="all",
+    show_default=True,
+    help="What this machine is: the control plane, a node, or both.",
+)
 @click.option("--without", default="", help=f"Parts to leave out, separated by commas: {', '.join(PARTS)}.")
+@click.option("--join", default="", metavar="URL", help="The server of the cluster that an agent joins.")
+@click.option("--token", default="", envvar="PILOTHOUSE_TOKEN", help="What `pilothouse token create` printed there.")
+@click.option("--node-name", default="", help="The node's name; this machine's by default.")
+@click.option("--node-label", multiple=True, metavar="NAME=VALUE", help="A label of the node; repeatable.")
+@click.option("--cluster-cidr", default="10.244.0.0/16", show_default=True, help="Addresses of pods, as root.")
+@click.option("--max-pods", type=click.IntRange(min=1), default=110, show_default=True, help="Pods of this node.")
+@click.option("--bridge", default=DEFAULT_BRIDGE, show_default=True, help="Links pods; another platform needs its own.")
 @server_options
 @click.pass_context
-def up(ctx: click.Context, /, data_dir: Path | None, without: str, **_: Any) -> None:
+def up(ctx: click.Context, /, **settings: Any) -> None:
     """Start the platform on this machine and stay until SIGTERM or SIGINT.
 
-    Today that is the API server with garbage collection, namespace deletion, default service accounts and the signing
-    of approved certificates, and beside it the controllers and the scheduler. What ends unexpectedly is started again.
-    It prints one line when it is ready, and writes DIR/admin.kubeconfig.
+    That is the API server, the controllers, the scheduler and the agent that runs pods, with services, network
+    policies and names; what ends unexpectedly is started again. It prints a table when it is ready, and writes
+    DIR/admin.kubeconfig. Pods run on when it stops, and the next start takes them over; `pilothouse down` ends them.
     """
-    directory = data_dir or default_home()
-    if data_dir is None:
+    directory = settings["data_dir"] or default_home()
+    if settings["data_dir"] is None:
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    left_out = _left_out(without)
-    server = _command("apiserver", "--data-dir", str(directory), "--lifecycle", *_given(ctx))
-    parts = [Part("apiserver", server, range(1, _SIGNALS))]
-    if working := [part for part in PARTS if part not in left_out]:
-        command = [
-            sys.executable,
-            "-m",
-            "pilothouse.platform.work",
-            "--kubeconfig",
-            str(directory / "admin.kubeconfig"),
-        ]
-        command += ["--log-level", ctx.params["log_level"], *(f"--part={part}" for part in working)]
-        parts.append(Part("controllers", tuple(command), {ExitCode.USAGE}))
-    become_supervisor(parts)
+    _take_defaults(ctx)
+    left_out = _left_out(settings["without"])
+    become_supervisor(_parts(ctx, directory.absolute(), left_out))
+
+
+def _parts(ctx: click.Context, directory: Path, left_out: set[str]) -> list[Part]:
+    """Return the processes that this machine is to have, in the order in which they start."""
+    settings = ctx.params
+    dns = "" if "dns" in left_out else dns_address(settings["service_cluster_ip_range"])
+    has_agent = settings["role"] != "server" and "agent" not in left_out
+    parts = []
+    if settings["role"] != "agent":
+        parts.append(_server(ctx, directory, has_agent))
+        if working := [each for each in CONTROL if each not in left_out]:
+            kubeconfig = directory / "controllers.kubeconfig"
+            options = [f"--kubeconfig={kubeconfig}", f"--dns-address={dns}", *(f"--part={each}" for each in working)]
+            parts.append(Part("controllers", _module("work", settings, *options), {ExitCode.USAGE}))
+    if has_agent:
+        plan = _node_plan(settings, directory, left_out, dns)
+        path = directory / "node" / "plan.json"
+        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        write_plan(str(path), plan)
+        parts.append(Part("agent", _module("agent", settings, str(path)), {ExitCode.USAGE}))
+    return parts
+
+
+def _module(name: str, settings: dict[str, Any], *arguments: str) -> tuple[str, ...]:
+    level = f"--log-level={settings['log_level']}"
+    return (sys.executable, "-m", f"pilothouse.platform.{name}", level, *arguments)
+
+
+def _server(ctx: click.Context, directory: Path, has_agent: bool) -> Part:
+    options = ["--data-dir", str(directory), "--lifecycle", *_given(ctx)]
+    if has_agent:
+        options += ["--node-name", _node_name(ctx.params)]
+    return Part("apiserver", (sys.executable, "-m", "pilothouse", "apiserver", *options), range(1, _SIGNALS))
+
+
+def _node_plan(settings: dict[str, Any], directory: Path, left_out: set[str], dns: str) -> NodePlan:
+    first = "" if settings["role"] == "agent" else _first_of(settings["cluster_cidr"])
+    return NodePlan(
+        name=_node_name(settings),
+        directory=str(directory / "node"),
+        kubeconfig=str(directory / "agent.kubeconfig"),
+        parts=tuple(each for each in NODE if each not in left_out),
+        pki="" if settings["role"] == "agent" else str(directory / "pki"),
+        labels=_labels(settings["node_label"]),
+        cluster_cidr=settings["cluster_cidr"] if _is_root() else "",
+        pod_cidr=first if _is_root() else "",
+        bridge=settings["bridge"],
+        dns=dns,
+        max_pods=settings["max_pods"],
+        hidden=(str(directory),),
+    )
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def _take_defaults(ctx: click.Context) -> None:
+    """Fill in what depends on who runs this: an ordinary user has neither a bridge nor addresses but loopback."""
+    for name, value in (_ROOT_DEFAULTS if _is_root() else _USER_DEFAULTS).items():
+        if ctx.get_parameter_source(name) is ParameterSource.DEFAULT:
+            ctx.params[name] = value
+            ctx.set_parameter_source(name, ParameterSource.COMMANDLINE)
+
+
+def _node_name(settings: dict[str, Any]) -> str:
+    return settings["node_name"] or socket.gethostname().lower()
+
+
+def _first_of(cidr: str) -> str:
+    """Return the range of the first node, as the controller that hands them out has it."""
+    import ipaddress
+
+    try:
+        network = ipaddress.ip_network(cidr)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--cluster-cidr") from None
+    size = max(24 if network.version == 4 else 64, network.prefixlen)
+    return str(next(network.subnets(new_prefix=size)))
+
+
+def _labels(given: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise CommandError(f"--node-label {text}: want NAME=VALUE", code=ExitCode.USAGE)
+        found[name] = value
+    return found
 
 
 def _left_out(text: str) -> set[str]:
@@ -80,19 +178,19 @@ def _left_out(text: str) -> set[str]:
     return names
 
 
-def _command(*arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "pilothouse", *arguments)
-
-
 def _given(ctx: click.Context) -> Sequence[str]:
     """Return the server's options as they were given to this command."""
-    ours = {"data_dir", "without"}
+    theirs = {option.name for option in _server_parameters()}
     found: list[str] = []
     for option in ctx.command.params:
         name = option.name or ""
-        if name in ours or ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        if name not in theirs or ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
         values = ctx.params[name]
         for value in values if option.multiple else [values]:
             found += [option.opts[0], str(value)]
     return found
+
+
+def _server_parameters() -> Sequence[click.Parameter]:
+    return click.command()(server_options(lambda: None)).params

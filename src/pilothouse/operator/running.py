@@ -21,7 +21,7 @@ from pilothouse.kinds.status import ApiStatus
 from .errors import OperatorError
 from .manager import Manager
 
-__all__ = ["run_manager"]
+__all__ = ["run_manager", "until_served", "until_there"]
 
 _PATIENCE_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 0.02
@@ -57,11 +57,11 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 async def _work(make: Callable[[Client], Manager], kubeconfig: str | None, context: str | None) -> None:
     lifeline = Lifeline.from_environment()
     if lifeline is not None and kubeconfig:
-        await _until_there(kubeconfig)
+        await until_there(kubeconfig)
     chosen = bool(kubeconfig or context)
     async with Client.from_kubeconfig(kubeconfig, context=context) if chosen else Client.from_environment() as client:
         if lifeline is not None:
-            await _until_served(client)
+            await until_served(client)
         manager = make(client)
         running = asyncio.create_task(manager.run(signals=True))
         if lifeline is not None:
@@ -75,7 +75,7 @@ async def _work(make: Callable[[Client], Manager], kubeconfig: str | None, conte
             await running
 
 
-async def _until_there(path: str) -> None:
+async def until_there(path: str) -> None:
     """Wait for the kubeconfig that the server of a new platform writes first."""
     clock, files = SystemClock(), OsFileSystem()
     end = clock.monotonic() + _PATIENCE_SECONDS
@@ -83,7 +83,7 @@ async def _until_there(path: str) -> None:
         await clock.sleep(_PAUSE_SECONDS)
 
 
-async def _until_served(client: Client) -> None:
+async def until_served(client: Client) -> None:
     """Wait for the server; what cannot be waited for shows when caches are filled."""
     soon = Backoff(base=_PAUSE_SECONDS, factor=1.1, cap=1.0, attempts=None, deadline=_PATIENCE_SECONDS)
     with contextlib.suppress(RetriesExhausted):

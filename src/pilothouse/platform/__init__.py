@@ -6,7 +6,11 @@ from typing import Final
 
 from .supervisor import Part, Supervisor, become_supervisor
 
-__all__ = ["PARTS", "Part", "Supervisor", "become_supervisor"]
+__all__ = ["CONTROL", "NODE", "PARTS", "Part", "Supervisor", "become_supervisor"]
 
-PARTS: Final = ("controllers", "scheduler")
-"""What runs beside the API server, and can be left out."""
+CONTROL: Final = ("controllers", "scheduler", "load-balancers", "dns")
+"""What runs beside the API server in one process, as far as it concerns the whole cluster."""
+NODE: Final = ("services", "network-policies", "dns")
+"""What a node has beside its pods, in the process of its agent."""
+PARTS: Final = ("controllers", "scheduler", "load-balancers", "agent", "services", "network-policies", "dns")
+"""What can be left out of `pilothouse up`."""

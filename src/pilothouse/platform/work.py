@@ -15,16 +15,19 @@ from pilothouse.operator import Manager
 from pilothouse.operator.loop import LoopOptions
 from pilothouse.operator.running import run_manager
 
-from . import PARTS
+from . import CONTROL
 
 __all__ = ["main"]
 
 
 @click.command()
 @click.option("--kubeconfig", required=True)
-@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS))
+@click.option("--part", "parts", multiple=True, type=click.Choice(CONTROL))
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
-def main(kubeconfig: str, parts: tuple[str, ...], log_level: Literal["debug", "info", "warning", "error"]) -> None:
+@click.option("--dns-address", default="", help="Of the cluster's DNS, for the part dns.")
+def main(
+    kubeconfig: str, parts: tuple[str, ...], log_level: Literal["debug", "info", "warning", "error"], dns_address: str
+) -> None:
     """Run parts of the platform until told to stop."""
     logs.configure(log_level, "console")
 
@@ -38,6 +41,14 @@ def main(kubeconfig: str, parts: tuple[str, ...], log_level: Literal["debug", "i
             from pilothouse.scheduling.reconcilers import PodScheduler  # noqa: PLC0415  # only what is wanted
 
             PodScheduler(manager)
+        if "load-balancers" in parts:
+            from pilothouse.node.services.loadbalancers import add_load_balancers  # noqa: PLC0415  # only what is wanted
+
+            add_load_balancers(manager)
+        if "dns" in parts and dns_address:
+            from .dnsservice import add_dns_service  # noqa: PLC0415  # only what is wanted
+
+            add_dns_service(manager, dns_address)
         return manager
 
     run_manager(make, kubeconfig=kubeconfig)

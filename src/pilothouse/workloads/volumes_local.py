@@ -20,6 +20,7 @@ __all__ = [
     "FINALIZER",
     "PROVISIONER",
     "ROOT",
+    "ROOT_OF_NODE",
     "Directories",
     "local_class",
     "local_volume",
@@ -31,6 +32,8 @@ PROVISIONER: Final = "pilothouse.dev/local-path"
 FINALIZER: Final = "pilothouse.dev/local-path"
 CLASS: Final = "local-path"
 ROOT: Final = "/var/lib/pilothouse/volumes"
+ROOT_OF_NODE: Final = "pilothouse.dev/local-volumes"
+"""The annotation by which a node says where its directories are made."""
 _HOSTNAME: Final = "kubernetes.io/hostname"
 _UNSAFE: Final = re.compile(r"[^a-zA-Z0-9._-]")
 
@@ -60,10 +63,10 @@ def node_for(nodes: Iterable[Node], claims: int) -> Node | None:
 
 
 def local_volume(claim: PersistentVolumeClaim, found: StorageClass, node: Node) -> PersistentVolume:
-    """Return the volume for a claim on a node. The class's parameter `path` says where directories are made."""
+    """Return the volume for a claim on a node. The class's parameter `path` says where directories are made, else the node."""
     metadata = claim.metadata
     name = f"pvc-{metadata.uid}"
-    root = found.parameters.get("path") or ROOT
+    root = found.parameters.get("path") or node.metadata.annotations.get(ROOT_OF_NODE) or ROOT
     folder = _UNSAFE.sub("_", f"{name}_{metadata.namespace}_{metadata.name}")
     host = node.metadata.labels.get(_HOSTNAME) or node.metadata.name
     policy = found.reclaim_policy or "Delete"

@@ -39,6 +39,7 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
     logs: str = ""
     addresses: tuple[str, ...] = ()
     labels: Mapping[str, str] = {}
+    annotations: Mapping[str, str] = {}
     max_pods: int = 110
     reserved_cpu: int = 0
     reserved_memory: int = 0

@@ -61,13 +61,14 @@ class Presence:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _register(self) -> None:
-        labels = node_labels(self._view())
+        view = self._view()
+        labels, annotations = node_labels(view), {**_MANAGED, **view.options.annotations}
         nodes = self._client.dynamic("v1", "Node")
-        made = {"metadata": {"name": self._name, "labels": labels, "annotations": _MANAGED}}
+        made = {"metadata": {"name": self._name, "labels": labels, "annotations": annotations}}
         try:
             await nodes.create({"apiVersion": "v1", "kind": "Node", **made})
         except AlreadyExists:
-            await nodes.patch(self._name, {"metadata": {"labels": labels, "annotations": _MANAGED}})
+            await nodes.patch(self._name, {"metadata": {"labels": labels, "annotations": annotations}})
         self.node = await self._client.get(Node, self._name)
         self._status = {"conditions": to_dict(self.node.status).get("conditions", [])}
         await self._write_status()

@@ -1,0 +1,215 @@
+"""This machine's node in one process: `python -m pilothouse.platform.agent PLAN`, which the supervisor starts.
+
+The agent, the process runtime, services, network policies and names share one client and one cache a kind. What they
+put into the kernel stays when the process ends, so that pods are served while it is started again; `pilothouse down`
+takes it away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import Literal, Protocol
+
+import click
+
+from pilothouse.apiserver.access.pki import Pki, PkiError
+from pilothouse.client import Client, ClientError, ConfigError
+from pilothouse.client.factory import CacheSyncError
+from pilothouse.foundation import logs, tls
+from pilothouse.foundation.lifeline import Lifeline
+from pilothouse.foundation.terminal import CommandError, ExitCode
+from pilothouse.kinds.structs import Pod, Service
+from pilothouse.node.agent import Agent, AgentOptions
+from pilothouse.node.config import DNSConfig
+from pilothouse.node.dns import ClusterDns, pod_dns, read_resolv_conf
+from pilothouse.node.errors import NodeError
+from pilothouse.node.process.options import Options
+from pilothouse.node.process.runtime import ProcessRuntime
+from pilothouse.node.services import KernelBackend, NetworkPolicies, ProxyNetwork, ServiceProxy, UserspaceBackend
+from pilothouse.node.services.nft import why_not
+from pilothouse.node.services.proxying import Backend
+from pilothouse.node.serving.equipment import Equipment
+from pilothouse.operator import Manager
+from pilothouse.operator.running import until_served, until_there
+from pilothouse.workloads.volumes_local import ROOT_OF_NODE
+
+from .nodeplan import NodePlan, PlanError, read_plan
+
+__all__ = ["agent_options", "main", "runtime_options"]
+
+_RESOLV_CONF = "/etc/resolv.conf"
+_log = logs.get_logger("pilothouse.platform.agent")
+
+
+class _Part(Protocol):
+    async def start(self) -> None: ...
+
+    async def wait_synced(self) -> None: ...
+
+    def problems(self) -> list[str]: ...
+
+
+class _ClusterNames:
+    """A pod's resolv.conf: of the cluster's DNS where it answers at the port that resolvers ask."""
+
+    def __init__(self, plan: NodePlan, names: ClusterDns | None) -> None:
+        self._domain = plan.domain
+        self._servers = (plan.dns,) if plan.dns and not (names is not None and names.problems()) else ()
+
+    def resolver(self, pod: Pod) -> DNSConfig:
+        """Return what a pod's resolv.conf says."""
+        host = DNSConfig()
+        with contextlib.suppress(OSError), open(_RESOLV_CONF, encoding="utf-8", errors="replace") as file:
+            host = read_resolv_conf(file.read())
+        return pod_dns(pod, cluster_dns=self._servers, cluster_domain=self._domain, host=host).config
+
+
+def runtime_options(plan: NodePlan) -> Options:
+    """Return what the runtime of a node is told."""
+    usual = Options(root=os.path.join(plan.directory, "runtime"))
+    return Options(
+        root=usual.root,
+        bridge=plan.bridge,
+        pod_cidr=plan.pod_cidr,
+        cgroup_prefix=plan.suffix.lstrip("-"),
+        hidden=(*usual.hidden, *plan.hidden),
+    )
+
+
+def agent_options(plan: NodePlan) -> AgentOptions:
+    """Return what the agent of a node is told."""
+    return AgentOptions(
+        name=plan.name,
+        root=os.path.join(plan.directory, "agent"),
+        addresses=plan.addresses,
+        labels=plan.labels,
+        annotations={ROOT_OF_NODE: plan.volumes},
+        max_pods=plan.max_pods,
+        port=plan.port,
+    )
+
+
+@click.command()
+@click.argument("plan_path", metavar="PLAN")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+def main(plan_path: str, log_level: Literal["debug", "info", "warning", "error"]) -> None:
+    """Run the pods of this machine until told to stop; they run on."""
+    import uvloop  # noqa: PLC0415  # only where it is run
+
+    logs.configure(log_level, "console")
+    try:
+        uvloop.run(_until_told(read_plan(plan_path)))
+    except CacheSyncError as error:
+        raise CommandError(str(error), code=ExitCode.UNAVAILABLE) from error
+    except (ConfigError, PlanError, tls.TlsError) as error:
+        raise CommandError(str(error), code=ExitCode.USAGE) from error
+    except (NodeError, ClientError, OSError, ValueError) as error:
+        raise CommandError(str(error)) from error
+
+
+async def _until_told(plan: NodePlan) -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    lifeline = Lifeline.from_environment()
+    if lifeline is not None:
+        lifeline.watch(told.set)
+    working = asyncio.create_task(_work(plan, told, lifeline), name="node")
+    stopping = asyncio.create_task(told.wait(), name="told to stop")
+    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        working.cancel()  # pods and rules stay; the agent lets go of them
+    with contextlib.suppress(asyncio.CancelledError):
+        await working
+
+
+async def _work(plan: NodePlan, told: asyncio.Event, lifeline: Lifeline | None) -> None:
+    os.makedirs(plan.directory, mode=0o711, exist_ok=True)
+    os.makedirs(plan.volumes, mode=0o755, exist_ok=True)
+    async with _runtime(plan) as runtime, _client(plan) as client:
+        manager = Manager(client)
+        names = ClusterDns(manager, plan.dns, domain=plan.domain) if "dns" in plan.parts else None
+        parts: list[_Part] = [] if names is None else [names]
+        if "services" in plan.parts:
+            parts.append(ServiceProxy(manager, plan.name, backend=_backend(plan)))
+        if "network-policies" in plan.parts:
+            parts.append(NetworkPolicies(manager, plan.name, table=plan.policies_table))
+        services = manager.informer(Service).lister()
+        async with manager:
+            for part in parts:
+                await part.start()
+            ca, authority = _keys(plan)
+            equipment = Equipment(
+                client, runtime, agent_options(plan), ca=ca, authority=authority, services=services.list
+            )
+            async with contextlib.AsyncExitStack() as stack:
+                stack.push_async_callback(equipment.close)
+                await equipment.start()
+                ports = equipment.ports(names=_ClusterNames(plan, names))
+                agent = Agent(client, runtime, equipment.options, ports=ports)
+                await _run(agent, equipment, parts, lifeline)
+
+
+async def _run(agent: Agent, equipment: Equipment, parts: list[_Part], lifeline: Lifeline | None) -> None:
+    running = asyncio.create_task(agent.run(), name="agent")
+    try:
+        await equipment.attach(agent)
+        for part in parts:
+            await part.wait_synced()
+            for problem in part.problems():
+                _log.warning("not all is carried out", problem=problem)
+        if lifeline is not None:
+            lifeline.ready()
+        await asyncio.shield(running)
+    finally:
+        agent.stop()
+        await running
+
+
+@contextlib.asynccontextmanager
+async def _runtime(plan: NodePlan) -> AsyncIterator[ProcessRuntime]:
+    runtime = ProcessRuntime(runtime_options(plan))
+    try:
+        await runtime.start()
+        yield runtime
+    finally:
+        await runtime.close()
+
+
+@contextlib.asynccontextmanager
+async def _client(plan: NodePlan) -> AsyncIterator[Client]:
+    await until_there(plan.kubeconfig)
+    async with Client.from_kubeconfig(plan.kubeconfig, managed_fields=False) as client:
+        await until_served(client)
+        yield client
+
+
+def _keys(plan: NodePlan) -> tuple[bytes, tls.Credentials | None]:
+    """Return the authorities of clients and the cluster's CA, where they are on this machine."""
+    if not plan.pki:
+        return b"", None
+    pki = Pki(plan.pki)
+    try:
+        return pki.read("ca.crt"), pki.authority()
+    except PkiError as error:  # a CA of somebody else: the node asks for its certificate as those elsewhere do
+        _log.info("the node's certificate is asked for", reason=str(error))
+        return b"", None
+
+
+def _backend(plan: NodePlan) -> Backend:
+    if why := why_not():
+        _log.info("services are carried by this program", reason=why)
+        return UserspaceBackend(node_addresses=("127.0.0.1", *plan.addresses))
+    cidrs = (plan.cluster_cidr,) if plan.cluster_cidr else ()
+    network = ProxyNetwork(pod_cidrs=cidrs, bridge=plan.bridge, is_localhost=True)
+    return KernelBackend(table=plan.services_table, network=network)
+
+
+if __name__ == "__main__":
+    main()
