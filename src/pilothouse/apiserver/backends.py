@@ -28,6 +28,8 @@ class Backends:
         nodes: NodeStreams | None,
         clock: Clock,
         node_client: NodeClient | None = None,
+        *,
+        local: bool = False,
     ) -> None:
         self._engine = engine
         self._view = view
@@ -37,7 +39,7 @@ class Backends:
         self._kubelets: tuple[ssl.SSLContext, NodeStreams] | None = None
         self._clock = clock
         self.proxy = ReverseProxy()
-        self._resolver = Resolver(view)
+        self._resolver = Resolver(view, local=local)
 
     async def answer(self, call: Call) -> Answer:
         """Answer exec, attach, port-forward, log or proxy. Raises ApiStatus."""

@@ -170,7 +170,7 @@ class Background:
             made = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
             await self._create(f"{base}/services", made)
         address = _address(host)
-        if address.is_loopback:
+        if address.is_loopback and not server.options.loopback_endpoints:
             return
         endpoints = {
             "apiVersion": "v1",

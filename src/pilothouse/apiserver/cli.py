@@ -30,6 +30,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=click.Path(),
         help='Let users in by static tokens: lines of token,user,uid,"group1,group2".',
     ),
+    click.option("--advertise-address", default="", help="Where pods and nodes reach it.  [default: found by routes]"),
     click.option("--tls-san", multiple=True, help="A further name or address for the serving certificate; repeatable."),
     click.option(
         "--service-cluster-ip-range", default="10.96.0.0/12", show_default=True, help="Addresses of services."
@@ -85,6 +86,7 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--data-dir", required=True, type=click.Path(), help="Where everything is kept; made if missing.")
 @click.option("--lifecycle", is_flag=True, hidden=True, help="With what `pilothouse up` has: garbage collection, ...")
+@click.option("--allow-loopback-endpoints", is_flag=True, hidden=True, help="Endpoints may be at 127.0.0.0/8.")
 @click.option("--node-name", default="", hidden=True, help="Write DIR/agent.kubeconfig, of the node of this name.")
 @server_options
 def apiserver(data_dir: str, lifecycle: bool, **settings: Any) -> None:
@@ -179,6 +181,7 @@ def _program_options(data_dir: str, lifecycle: bool, settings: dict[str, Any]) -
         oidc=_oidc(settings),
         lifecycle=lifecycle,
         platform=lifecycle,
+        loopback_endpoints=settings["allow_loopback_endpoints"],
         enable_admission=_names(settings["enable_admission_plugins"]),
         disable_admission=_names(settings["disable_admission_plugins"]),
         allocation=AllocationOptions(
@@ -194,6 +197,7 @@ def _program_options(data_dir: str, lifecycle: bool, settings: dict[str, Any]) -
         host=host,
         port=port,
         store=settings["store"],
+        advertise=_advertised(settings["advertise_address"]),
         hosts=settings["tls_san"],
         encryption=settings["encryption_provider_config"],
         node=_node(settings["node_name"]),
@@ -221,6 +225,15 @@ def _oidc(settings: dict[str, Any]) -> tuple[Any, ...]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _advertised(text: str) -> str:
+    import ipaddress
+
+    try:
+        return str(ipaddress.ip_address(text)) if text else ""
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--advertise-address") from None
 
 
 def _node(name: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ipaddress
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,8 +22,10 @@ from pilothouse.apiserver.nodeclient import NodeClient
 from pilothouse.apiserver.options import ServerOptions
 from pilothouse.apiserver.server import ApiServer
 from pilothouse.foundation import logs
+from pilothouse.foundation.addresses import LOOPBACK, own_address, own_addresses
 from pilothouse.foundation.files import OsFileSystem, write_whole
 from pilothouse.foundation.tls import ReloadingContext, TlsError
+from pilothouse.kinds.names import dns1123_subdomain
 from pilothouse.kinds.status import ApiStatus
 from pilothouse.store import (
     Compare,
@@ -42,6 +46,8 @@ _RELOAD_SECONDS = 10.0
 _BUNDLE = b"/pilothouse/keys"
 """Where servers that share a store find the cluster's keys; encrypted with the key of `keys.key`, which is copied."""
 _ENCRYPTED = "secrets"
+_ALL = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  # compared
+"""Where a server listens that is reached by all addresses of its machine."""
 _QUOTA = 8 * 1024 * 1024 * 1024
 
 
@@ -50,16 +56,18 @@ class ProgramOptions:
     """Settings of a `Program`.
 
     data_dir: where keys, the store and the kubeconfig are kept, mode 0700. store: URL of an etcd cluster, empty for
-    the embedded engine. hosts: names and addresses for the serving certificate, besides the usual. encryption: path
-    of an EncryptionConfiguration, empty for one made here. components: whether the platform's controllers have a
-    kubeconfig beside the administrator's (`controllers.kubeconfig`); node: the node of this machine that has one
-    (`agent.kubeconfig`), empty for none.
+    the embedded engine. advertise: address at which pods and nodes reach this server, empty for `host`, or this
+    machine's own where it listens on all. hosts: names and addresses for the serving certificate, besides the usual.
+    encryption: path of an EncryptionConfiguration, empty for one made here. components: whether the platform's
+    controllers have a kubeconfig beside the administrator's (`controllers.kubeconfig`); node: the node of this
+    machine that has one (`agent.kubeconfig`), empty for none.
     """
 
     data_dir: str
     host: str = "127.0.0.1"
     port: int = 6443
     store: str = ""
+    advertise: str = ""
     hosts: tuple[str, ...] = ()
     encryption: str = ""
     components: bool = False
@@ -81,7 +89,8 @@ class Program:
         self._clients = _clients(options)
         self.pki = Pki(
             os.path.join(options.data_dir, "pki"),
-            (*options.hosts, *([options.host] if options.host not in {"", "0.0.0.0", "::"} else [])),  # noqa: S104
+            _hosts(options),
+            service_address=str(ipaddress.ip_network(options.server.allocation.service_cidr)[1]),
             clients=self._clients,
             clock=options.server.clock,
             ids=options.server.ids,
@@ -115,7 +124,7 @@ class Program:
         self._transformer = encryption.transformer(_ENCRYPTED)
         self.server = ApiServer(
             store,
-            replace(options.server, advertise=options.server.advertise or f"{self._shown_host()}:{options.port}"),
+            replace(options.server, advertise=options.server.advertise or f"{self._advertised_host()}:{options.port}"),
             pki=self.pki,
             ciphers={_ENCRYPTED: self._transformer} if self._transformer is not None else {},
             front_proxy=(self.pki.path("front-proxy-client.crt"), self.pki.path("front-proxy-client.key")),
@@ -180,17 +189,20 @@ class Program:
         self._stack.push_async_callback(http.close)
         _, port = await http.start(options.host, options.port)
         self.url = f"https://{self._shown_host()}:{port}"
-        self.server.listening_at(self._shown_host(), port)
+        self.server.listening_at(self._advertised_host(), port)
         for task in (self._renew(tls), self._encrypt(encryption), pki.run(self._renewed)):
             running = asyncio.get_running_loop().create_task(task)
             self._stack.callback(running.cancel)
         self._write_kubeconfigs()
 
     def _shown_host(self) -> str:
-        host = self.options.host
-        if host in {"", "0.0.0.0", "::"}:  # noqa: S104  # clients need an address that is one
-            host = "127.0.0.1"
-        return f"[{host}]" if ":" in host else host
+        """Where clients on this machine reach it."""
+        return _in_url(LOOPBACK if self.options.host in _ALL else self.options.host)
+
+    def _advertised_host(self) -> str:
+        """Where pods and other machines reach it."""
+        options = self.options
+        return _in_url(options.advertise or (own_address() if options.host in _ALL else options.host))
 
     def _write_kubeconfigs(self) -> None:
         for client in (ADMIN, *self._clients):
@@ -246,6 +258,19 @@ def _clients(options: ProgramOptions) -> tuple[ClientName, ...]:
     controllers = ClientName("controllers", "system:pilothouse:controllers")
     agent = ClientName("agent", f"system:node:{options.node}", ("system:nodes",))
     return (*([controllers] if options.components else ()), *([agent] if options.node else ()))
+
+
+def _hosts(options: ProgramOptions) -> tuple[str, ...]:
+    """Return the names and addresses for the serving certificate, besides those that it always has."""
+    advertised = (options.advertise,) if options.advertise else ()
+    if options.host not in _ALL:
+        return (*options.hosts, *advertised, options.host)
+    named = socket.gethostname().lower()
+    return (*options.hosts, *advertised, *own_addresses(), *(() if dns1123_subdomain(named) else (named,)))
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _changed(path: str) -> int:

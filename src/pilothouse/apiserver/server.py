@@ -80,7 +80,7 @@ class ApiServer:
         self.view = CacheView(self.cacher)
         self.storage = Storage(store, self.cacher, clock, ciphers)
         self.local = LocalCaller(self.handle)
-        self.catalogue = Catalogue(self.cacher)
+        self.catalogue = Catalogue(self.cacher, loopback_endpoints=options.loopback_endpoints)
         self.webhooks = WebhookClient(service_resolver(self.view), clock)
         self.definitions = Definitions(self)
         self.pki = pki or _pki_in_memory(options)
@@ -93,7 +93,7 @@ class ApiServer:
         renderer = Renderer(clock)
         self.watching = Watching(self.cacher, renderer, clock, ids)
         questions = Questions(self.engine, self.access.reviews, self.access.token_requests)
-        self.backends = Backends(self.engine, self.view, nodes, clock, node_client)
+        self.backends = Backends(self.engine, self.view, nodes, clock, node_client, local=options.loopback_endpoints)
         self.router = Router(
             self.catalogue,
             self.engine,

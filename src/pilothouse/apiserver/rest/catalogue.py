@@ -15,9 +15,13 @@ Key = tuple[str, str, str]
 
 
 class Catalogue:
-    """The registry of the moment, and what serves each of its resources."""
+    """The registry of the moment, and what serves each of its resources.
 
-    def __init__(self, cacher: Cacher) -> None:
+    loopback_endpoints: whether endpoints of services may be at 127.0.0.0/8.
+    """
+
+    def __init__(self, cacher: Cacher, *, loopback_endpoints: bool = False) -> None:
+        self._loopback = loopback_endpoints
         self.registry: Registry = builtin()
         self.conversions = Conversions(lambda: self.registry)
         self.changed: list[Callable[[], None]] = []
@@ -35,7 +39,14 @@ class Catalogue:
             wanted = self.registry.get(*key)
             if wanted is None:
                 return None
-            found = Served(wanted, self.registry, self._cacher, self.conversions, self._custom.get(key))
+            found = Served(
+                wanted,
+                self.registry,
+                self._cacher,
+                self.conversions,
+                self._custom.get(key),
+                loopback_endpoints=self._loopback,
+            )
             found.warnings = self._warnings.get(key, ())
             self._served[key] = found
         return found

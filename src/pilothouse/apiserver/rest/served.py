@@ -135,8 +135,11 @@ class Served:
         cacher: Cacher,
         conversions: Conversions,
         custom: Custom | None = None,
+        *,
+        loopback_endpoints: bool = False,
     ) -> None:
         self.resource = resource
+        self._loopback = loopback_endpoints
         self.custom = custom
         self.conversions = conversions
         self.stored = registry.storage(resource) if "list" in resource.verbs else resource
@@ -225,7 +228,7 @@ class Served:
         """Check a new object."""
         if self.custom is not None:
             return self.custom.validate(obj)
-        errors = validate_create(obj, self.resource.gvk)
+        errors = validate_create(obj, self.resource.gvk, loopback=self._loopback)
         return complete_definition(errors, obj) if self.resource.full_name == _DEFINITIONS else errors
 
     def validate_update(self, old: Object, new: Object, subresource: str = "") -> ErrorList:
@@ -236,7 +239,7 @@ class Served:
             return validate_status_update(old, new, self.resource.gvk)
         if subresource in _OWN_RULES:
             return validate_subresource_update(old, new, self.resource.gvk, subresource)
-        errors = validate_update(old, new, self.resource.gvk)
+        errors = validate_update(old, new, self.resource.gvk, loopback=self._loopback)
         return complete_definition(errors, new, old) if self.resource.full_name == _DEFINITIONS else errors
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pilothouse.kinds.fielderrors import ErrorList
@@ -152,6 +153,16 @@ _UPDATE: dict[tuple[str, str], _Update] = {
 }
 
 
+_LOOPBACK: dict[tuple[str, str], _Create] = {
+    ("", "Endpoints"): partial(addresses.endpoints, loopback=True),
+    ("discovery.k8s.io", "EndpointSlice"): partial(discovery.endpoint_slice, loopback=True),
+}
+_LOOPBACK_UPDATE: dict[tuple[str, str], _Update] = {
+    ("", "Endpoints"): lambda errors, new, _old: addresses.endpoints(errors, new, loopback=True),
+    ("discovery.k8s.io", "EndpointSlice"): partial(discovery.endpoint_slice_update, loopback=True),
+}
+"""Rules that take the place of those above where pods may have addresses of 127.0.0.0/8."""
+
 _STATUS: dict[tuple[str, str], _Update] = {
     ("", "Namespace"): statuses.namespace,
     ("", "Node"): nodes.node_update,
@@ -210,16 +221,17 @@ _METADATA_AGAIN = frozenset(
 """Kinds whose rules for updates are those for new objects with their metadata, and more."""
 
 
-def validate_create(obj: dict[str, Any], gvk: tuple[str, str, str]) -> ErrorList:
+def validate_create(obj: dict[str, Any], gvk: tuple[str, str, str], *, loopback: bool = False) -> ErrorList:
     """Check a new object of a kind (group, version, kind); the list is empty if it is good.
 
     The object must have the shape of its kind, defaults filled in, its name generated, quantities readable. Whether
     a namespace must be given is decided by the path of the request and not looked at. For kinds without rules here
-    the metadata alone is checked. Facts: `pkg/apis/*/validation` of Kubernetes 1.36.
+    the metadata alone is checked. loopback: whether endpoints may be at 127.0.0.0/8, which Kubernetes refuses.
+    Facts: `pkg/apis/*/validation` of Kubernetes 1.36.
     """
     group, _, kind = gvk
     errors = ErrorList()
-    check = _CREATE.get((group, kind))
+    check = (_LOOPBACK.get((group, kind)) if loopback else None) or _CREATE.get((group, kind))
     last = (group, kind) in _METADATA_LAST
     if last and check is not None:
         check(errors, obj)
@@ -232,7 +244,9 @@ def validate_create(obj: dict[str, Any], gvk: tuple[str, str, str]) -> ErrorList
     return errors
 
 
-def validate_update(old: dict[str, Any], new: dict[str, Any], gvk: tuple[str, str, str]) -> ErrorList:
+def validate_update(
+    old: dict[str, Any], new: dict[str, Any], gvk: tuple[str, str, str], *, loopback: bool = False
+) -> ErrorList:
     """Check an object that replaces another of the same kind; as `validate_create`, and what may not change.
 
     The new object must carry what the server keeps on its own: uid, times, generation, and the resource version.
@@ -246,7 +260,7 @@ def validate_update(old: dict[str, Any], new: dict[str, Any], gvk: tuple[str, st
         known_finalizers(errors, new)
     if (group, kind) in _METADATA_AGAIN:
         metadata_create(errors, new, name_rule(group, kind))
-    update = _UPDATE.get((group, kind))
+    update = (_LOOPBACK_UPDATE.get((group, kind)) if loopback else None) or _UPDATE.get((group, kind))
     if update is not None:
         update(errors, new, old)
     elif (check := _CREATE.get((group, kind))) is not None:

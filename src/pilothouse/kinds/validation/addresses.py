@@ -30,32 +30,35 @@ _MULTICAST = (ipaddress.ip_network("224.0.0.0/24"), ipaddress.ip_network("ff02::
 _LOCAL = (ipaddress.ip_network("169.254.0.0/16"), ipaddress.ip_network("fe80::/10"))
 
 
-def endpoints(errors: ErrorList, obj: Object) -> None:
-    """Check Endpoints, their metadata apart."""
+def endpoints(errors: ErrorList, obj: Object, *, loopback: bool = False) -> None:
+    """Check Endpoints, their metadata apart. loopback: whether addresses of 127.0.0.0/8 are fine."""
     for position, subset in enumerate(items(obj, "subsets")):
         at = Path("subsets").index(position)
         if not subset.get("addresses") and not subset.get("notReadyAddresses"):
             errors.required(at, "must specify `addresses` or `notReadyAddresses`")
         for field in ("addresses", "notReadyAddresses"):
             for index, address in enumerate(items(subset, field)):
-                _address(errors, at.child(field).index(index), address)
+                _address(errors, at.child(field).index(index), address, loopback=loopback)
         ports = items(subset, "ports")
         for index, port in enumerate(ports):
             _port(errors, at.child("ports").index(index), port, named=len(ports) > 1)
 
 
-def _address(errors: ErrorList, at: Path, address: Object) -> None:
+def _address(errors: ErrorList, at: Path, address: Object, *, loopback: bool) -> None:
     ip = address.get("ip") or ""
     checks.name(errors, at.child("ip"), ip, names.legacy_ip)
     if hostname := address.get("hostname"):
         checks.name(errors, at.child("hostname"), hostname, names.dns1123_label)
     if (node := address.get("nodeName")) is not None:
         checks.name(errors, at.child("nodeName"), node, names.dns1123_subdomain)
-    no_special_ip(errors, at.child("ip"), ip)
+    no_special_ip(errors, at.child("ip"), ip, loopback=loopback)
 
 
-def no_special_ip(errors: ErrorList, at: Path, text: str) -> None:
-    """Want an address that other machines can reach: not unspecified, loopback or link-local."""
+def no_special_ip(errors: ErrorList, at: Path, text: str, *, loopback: bool = False) -> None:
+    """Want an address that other machines can reach: not unspecified, loopback or link-local.
+
+    loopback: whether those of 127.0.0.0/8 are fine all the same, which pods have where all run on one machine.
+    """
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -65,7 +68,7 @@ def no_special_ip(errors: ErrorList, at: Path, text: str) -> None:
     address = mapped or address
     if address.is_unspecified:
         errors.invalid(at, text, f"may not be unspecified ({text})")
-    if address.is_loopback:
+    if address.is_loopback and not (loopback and mapped is None and address.version == 4):
         errors.invalid(at, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)")
     if any(address in network for network in _LOCAL if network.version == address.version):
         errors.invalid(at, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")

@@ -19,8 +19,8 @@ _ENDPOINTS = Path("endpoints")
 _ADDRESSES, _PORTS, _ENDPOINTS_MAXIMUM = 100, 20_000, 1000
 
 
-def endpoint_slice(errors: ErrorList, obj: Object) -> None:
-    """Check an EndpointSlice, its metadata apart."""
+def endpoint_slice(errors: ErrorList, obj: Object, *, loopback: bool = False) -> None:
+    """Check an EndpointSlice, its metadata apart. loopback: whether addresses of 127.0.0.0/8 are fine."""
     checks.one_of(errors, Path(), obj, "addressType", _TYPES)
     _ports(errors, Path("ports"), items(obj, "ports"))
     endpoints = items(obj, "endpoints")
@@ -28,12 +28,12 @@ def endpoint_slice(errors: ErrorList, obj: Object) -> None:
         errors.too_many(_ENDPOINTS, len(endpoints), _ENDPOINTS_MAXIMUM)
         return
     for position, endpoint in enumerate(endpoints):
-        _endpoint(errors, _ENDPOINTS.index(position), endpoint, obj.get("addressType") or "")
+        _endpoint(errors, _ENDPOINTS.index(position), endpoint, obj.get("addressType") or "", loopback=loopback)
 
 
-def endpoint_slice_update(errors: ErrorList, new: Object, old: Object) -> None:
+def endpoint_slice_update(errors: ErrorList, new: Object, old: Object, *, loopback: bool = False) -> None:
     """Check an EndpointSlice that replaces another: the type of its addresses stays."""
-    endpoint_slice(errors, new)
+    endpoint_slice(errors, new, loopback=loopback)
     checks.immutable(errors, Path("addressType"), new.get("addressType"), old.get("addressType"))
 
 
@@ -52,7 +52,7 @@ def _ports(errors: ErrorList, at: Path, ports: Sequence[Object]) -> None:
         checks.one_of(errors, place, port, "protocol", _PROTOCOLS)
 
 
-def _endpoint(errors: ErrorList, at: Path, endpoint: Object, kind: str) -> None:
+def _endpoint(errors: ErrorList, at: Path, endpoint: Object, kind: str, *, loopback: bool) -> None:
     addresses = items(endpoint, "addresses")
     place = at.child("addresses")
     if not addresses:
@@ -69,7 +69,7 @@ def _endpoint(errors: ErrorList, at: Path, endpoint: Object, kind: str) -> None:
         elif ipaddress.ip_address(address).version != int(kind[-1]):
             errors.invalid(place, address, f"must be an {kind} address")
         else:
-            no_special_ip(errors, place.index(position), address)
+            no_special_ip(errors, place.index(position), address, loopback=loopback)
     if endpoint.get("nodeName") is not None:
         checks.name(errors, at.child("nodeName"), endpoint["nodeName"], names.dns1123_subdomain)
     if endpoint.get("hostname") is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import socket
 
 import msgspec
+
+from pilothouse.foundation.addresses import own_address
 
 from .pressure import Reading
 
@@ -69,12 +70,7 @@ def read_resources(root: str) -> Reading:
 
 def addresses() -> tuple[str, ...]:
     """Return this machine's address, of the interface that leads out; loopback where none does."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # nothing is sent: it only asks the routes
-        found: str = probe.getsockname()[0]
-        if found != "0.0.0.0":  # noqa: S104  compared
-            return (found,)
-    return ("127.0.0.1",)
+    return (own_address(),)
 
 
 def _meminfo() -> dict[str, int]:
