@@ -9,19 +9,32 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .clearing import Cleared, clear, clear_node
     from .process.machine import Machine, capabilities_of_this_machine
     from .process.options import Options
     from .process.runtime import ProcessRuntime
     from .runtime import Runtime
 
-__all__ = ["Machine", "Options", "ProcessRuntime", "Runtime", "capabilities_of_this_machine"]
+__all__ = [
+    "Cleared",
+    "Machine",
+    "Options",
+    "ProcessRuntime",
+    "Runtime",
+    "capabilities_of_this_machine",
+    "clear",
+    "clear_node",
+]
 
 _HOMES = {
+    "Cleared": "clearing",
     "Machine": "process.machine",
     "Options": "process.options",
     "ProcessRuntime": "process.runtime",
     "Runtime": "runtime",
     "capabilities_of_this_machine": "process.machine",
+    "clear": "clearing",
+    "clear_node": "clearing",
 }
 
 

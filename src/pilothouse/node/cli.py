@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["node"]
 
 _KUBECONFIG = click.option("--kubeconfig", type=click.Path(), help="How the server is reached; as kubectl finds it.")
+_DATA_DIR = click.option(
+    "--data-dir", type=click.Path(), default="/var/lib/pilothouse/node", show_default=True, help="Where all is kept."
+)
 _LOG_LEVEL = click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -44,9 +47,7 @@ def node() -> None:
 )
 @_KUBECONFIG
 @click.option("--name", default="", help="The node's name; this machine's by default.")
-@click.option(
-    "--data-dir", type=click.Path(), default="/var/lib/pilothouse/node", show_default=True, help="Where all is kept."
-)
+@_DATA_DIR
 @click.option("--address", multiple=True, help="The node's addresses; found by default.")
 @click.option("--label", multiple=True, metavar="NAME=VALUE", help="A label of the node; may be given again.")
 @click.option("--max-pods", type=click.IntRange(min=1), default=110, show_default=True, help="How many pods at most.")
@@ -113,6 +114,34 @@ def run(  # noqa: PLR0913  options of a command
 
     os.makedirs(data_dir, mode=0o711, exist_ok=True)
     _serve(kubeconfig, work)
+
+
+@node.command(
+    epilog=examples(
+        "pilothouse node clear",
+        "# at once, whatever the pods would like",
+        "pilothouse node clear --grace 0 --data-dir /srv/node",
+    )
+)
+@_DATA_DIR
+@click.option("--grace", type=click.FloatRange(min=0), help="Seconds from signal to kill; each pod's own by default.")
+@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, help="The most of that.")
+def clear(data_dir: str, grace: float | None, timeout: float) -> None:
+    """End all pods of this node and take away what it made of the machine.
+
+    The agent has to be stopped. Images, logs, emptyDirs and persistent volumes stay.
+    """
+    from .clearing import clear_node
+    from .errors import NodeError
+
+    try:
+        done = asyncio.run(clear_node(data_dir, grace=grace, at_most=timeout))
+    except (NodeError, OSError) as error:
+        raise CommandError(str(error)) from error
+    for line in (f"{done.pods} pods", *done.removed):
+        click.echo(f"removed: {line}")
+    if done.problems:
+        raise CommandError("; ".join(done.problems))
 
 
 @node.command(

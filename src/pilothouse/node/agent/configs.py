@@ -24,7 +24,7 @@ from pilothouse.node.config import (
     SecurityContext,
 )
 
-from .facts import AnyContainer, need_of, pod_qos
+from .facts import AnyContainer, grace_of, need_of, pod_qos
 from .ports import ConfigError, expand
 
 __all__ = ["container_config", "log_directory", "sandbox_config", "security_of"]
@@ -113,7 +113,10 @@ def container_config(  # noqa: PLR0913  all of a container, most with a default
             f"{_LABELS}.namespace": pod.metadata.namespace,
             f"{_LABELS}.uid": pod.metadata.uid,
         },
-        annotations={"io.kubernetes.container.restartCount": str(attempt)},
+        annotations={
+            "io.kubernetes.container.restartCount": str(attempt),
+            f"{_LABELS}.terminationGracePeriod": f"{grace_of(pod):g}",
+        },
         log_path=f"{container.name}/{attempt}.log",
         stdin=bool(container.stdin),
         stdin_once=bool(container.stdin_once),

@@ -137,6 +137,13 @@ class ControlGroups:
                 time.sleep(_REMOVE_PAUSE)
         return False
 
+    def prune(self, path: str) -> None:
+        """Remove a group with those below it as far as no process is in them."""
+        for directory in self.directories(path).values():
+            for parent, _, _ in os.walk(directory.rstrip("/"), topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(parent)
+
     def children(self, path: str) -> set[str]:
         """Return the names of the groups directly below one."""
         found: set[str] = set()

@@ -19,7 +19,7 @@ _ERROR = 2
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _VETH_INFO_PEER = 1
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_BROADCAST = 1, 2, 3, 4
 _RTA_GATEWAY = 5
 _IFF_UP = 1
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
@@ -75,14 +75,15 @@ class Netlink:
         """Remove a link."""
         self._ask(_DELLINK, _link(index), 0, f"link {index}")
 
-    def add_address(self, index: int, address: str, prefix: int) -> None:
-        """Give a link an address; one that it has already is an `OSError` of EEXIST."""
+    def add_address(self, index: int, address: str, prefix: int, *, label: str = "") -> None:
+        """Give a link an address; one that it has already is an `OSError` of EEXIST. IPv4 has labels."""
         ip = ipaddress.ip_interface(f"{address}/{prefix}")
         family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
         body = struct.pack("=BBBBI", family, prefix, _IFA_F_NODAD if ip.version == 6 else 0, 0, index)
         body += _attribute(_IFA_LOCAL, ip.ip.packed) + _attribute(_IFA_ADDRESS, ip.ip.packed)
         if ip.version == 4:
             body += _attribute(_IFA_BROADCAST, ip.network.broadcast_address.packed)
+            body += _text(_IFA_LABEL, label) if label else b""
         self._ask(_NEWADDR, body, _CREATE | _EXCL, f"address {address}/{prefix}")
 
     def add_default_route(self, gateway: str) -> None:

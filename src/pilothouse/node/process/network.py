@@ -12,7 +12,7 @@ from pilothouse.node.errors import RuntimeUnavailable
 from .ipam import AddressPool
 from .netlink import Netlink, hardware_address, link_index
 
-__all__ = ["ensure_bridge", "ensure_way_out", "remove_bridge", "remove_way_out"]
+__all__ = ["ensure_bridge", "ensure_way_out", "remove_bridge", "remove_way_out", "table_of"]
 
 
 def ensure_bridge(name: str, pool: AddressPool, mtu: int) -> None:
@@ -51,7 +51,7 @@ async def remove_way_out(bridge: str) -> None:
     if shutil.which("nft") is None:
         return
     with contextlib.suppress(processes.ProcessError):
-        await processes.run(["nft", "delete", "table", "ip", _table(bridge)], env=processes.inherit(), timeout=20)
+        await processes.run(["nft", "delete", "table", "ip", table_of(bridge)], env=processes.inherit(), timeout=20)
 
 
 async def ensure_way_out(bridge: str, pool: AddressPool) -> str:
@@ -62,7 +62,7 @@ async def ensure_way_out(bridge: str, pool: AddressPool) -> str:
         return f"net.ipv4.ip_forward cannot be set: {error.strerror}"
     if shutil.which("nft") is None:
         return "no nft program"
-    table = _table(bridge)
+    table = table_of(bridge)
     rules = (
         f"table ip {table}\ndelete table ip {table}\ntable ip {table} {{\n  chain postrouting {{\n"
         f"    type nat hook postrouting priority srcnat; policy accept;\n"
@@ -75,7 +75,8 @@ async def ensure_way_out(bridge: str, pool: AddressPool) -> str:
     return ""
 
 
-def _table(bridge: str) -> str:
+def table_of(bridge: str) -> str:
+    """Return the name of the table that masquerades."""
     return f"pilothouse-{bridge}"
 
 

@@ -19,6 +19,7 @@ from pilothouse.node.runtime import ContainerStatus, SandboxStatus
 
 from .links import KeeperLink
 from .spec import ContainerRecord, KeeperRecord, boot_id, marked, process_start, read_file
+from .zygote import KEEPER_NAME, MODULE
 
 __all__ = [
     "Container",
@@ -28,6 +29,8 @@ __all__ = [
     "keeper_of",
     "kill_marked",
     "kill_recorded",
+    "kill_zygotes",
+    "processes_of",
     "remove_tree",
     "write_pod_files",
 ]
@@ -178,6 +181,36 @@ def kill_marked(ids: set[str]) -> None:
 
 def _all_processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def processes_of(root: str) -> list[int]:
+    """Return the zygotes and keepers of a runtime's directory."""
+    wanted = [MODULE.encode(), os.fsencode(root)]
+    found = []
+    for pid in _all_processes():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+            if words[3:4] == wanted[:1] and words[5:6] == wanted[1:] and process_start(pid):
+                found.append(pid)
+    return found
+
+
+def kill_zygotes(root: str) -> None:
+    """Kill the zygotes of a runtime's directory, until there is none: what they fork last would be nobody's."""
+    for _ in range(_KILL_ROUNDS):
+        found = [pid for pid in processes_of(root) if not _is_keeper(pid)]
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            return
+        time.sleep(0.005)
+
+
+def _is_keeper(pid: int) -> bool:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
+        return file.read().strip() == KEEPER_NAME
+    return True  # it is gone
 
 
 def remove_tree(path: str) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import signal
 import time
 from collections.abc import AsyncIterator, Sequence
 
@@ -16,7 +14,7 @@ from pilothouse import __version__
 from pilothouse.foundation.ids import Ids, SystemIds
 from pilothouse.foundation.logs import get_logger
 from pilothouse.node.config import ContainerConfig, Mount, SandboxConfig
-from pilothouse.node.errors import CreateContainerError, ExecError, NodeError, NotFound, RuntimeUnavailable, StartError
+from pilothouse.node.errors import CreateContainerError, ExecError, NotFound, StartError
 from pilothouse.node.images.store import ImageStore
 from pilothouse.node.runtime import (
     ContainerStats,
@@ -31,6 +29,8 @@ from pilothouse.node.runtime import (
 
 from . import network
 from .cgroups import detect
+from .directory import lock, store_options
+from .ending import end_container
 from .events import Events
 from .ipam import AddressPool
 from .links import KeeperLink, Refused
@@ -46,7 +46,6 @@ from .usage import directory_usage, process_usage
 
 __all__ = ["ProcessRuntime"]
 
-_KILL_SECONDS = 10.0
 _TRUNCATED = 1 << 20
 _log = get_logger(__name__)
 
@@ -76,7 +75,8 @@ class ProcessRuntime(Runtime):
     async def start(self) -> None:
         options = self._options
         os.makedirs(options.root, mode=0o711, exist_ok=True)
-        self._lock = _lock(options.root)
+        self._lock = lock(options.root)
+        store_options(options)
         groups = detect(options.cgroup_prefix)
         machine = await asyncio.to_thread(capabilities_of_this_machine, groups)
         if options.mode is not None:
@@ -209,18 +209,7 @@ class ProcessRuntime(Runtime):
             pod, container = self._all.container(container_id)
         except NotFound:
             return
-        if container.record.state != "Running" or pod.link is None:
-            return
-        for number, seconds in ((container.stored.stop_signal, grace), (signal.SIGKILL, _KILL_SECONDS)):
-            if number != signal.SIGKILL and grace <= 0:
-                continue
-            with contextlib.suppress(Refused, NotFound):
-                await pod.link.ask("kill", container=container_id, signal=int(number))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await container.exited.wait()
-                    return
-        raise NodeError(f'container "{container_id}" does not end, {_KILL_SECONDS:g} s after SIGKILL')
+        await end_container(pod, container, grace)
 
     async def remove_container(self, container_id: str) -> None:
         try:
@@ -369,17 +358,6 @@ def _make_sources(config: ContainerConfig) -> None:
     for mount in config.mounts:
         if mount.type == "bind" and not os.path.exists(mount.host_path):
             os.makedirs(mount.host_path, exist_ok=True)
-
-
-def _lock(root: str) -> int:
-    """Take a runtime's directory for this process. Raises `RuntimeUnavailable` where another one has it."""
-    fd = os.open(f"{root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise RuntimeUnavailable(f'"{root}" is used by another agent; end it, or choose another directory') from None
-    return fd
 
 
 async def _head(reader: asyncio.StreamReader, limit: int) -> bytes:

@@ -34,12 +34,12 @@ from .pods import (
     keeper_of,
     kill_marked,
     kill_recorded,
+    processes_of,
     remove_tree,
     write_pod_files,
 )
 from .spec import ContainerRecord, KeeperRecord, Mode, NetworkSpec, SandboxSpec, boot_id, read_file, write_file
 from .specs import sysctls_of
-from .zygote import MODULE
 
 __all__ = ["Sandboxes"]
 
@@ -304,14 +304,10 @@ class Sandboxes:
     def _reap_strays(self) -> None:
         """End zygotes and keepers of this directory that nobody knows."""
         known = {pod.pid for pod in self.pods.values() if pod.link is not None} | {self.zygote.pid}
-        wanted = [MODULE.encode(), os.fsencode(self._options.root)]
-        for name in os.listdir("/proc"):
-            if not name.isdigit() or int(name) in known:
-                continue
-            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
-                words = file.read().split(b"\0")
-                if words[3:4] == wanted[:1] and words[5:6] == wanted[1:]:
-                    os.kill(int(name), signal.SIGKILL)
+        for pid in processes_of(self._options.root):
+            if pid not in known:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _spec(
         self, stored: StoredSandbox, directory: str, settings: dict[str, str], *, own_network: bool
@@ -347,6 +343,11 @@ class Sandboxes:
             self.groups.remove("")
         elif self.groups.version:
             self.groups.remove(self._keepers_group)
+
+    def remove_empty_groups(self) -> None:
+        """Remove the groups that pods were in, unless there is something else in them."""
+        for path in ("kubepods", "pilothouse", self._keepers_group, *([""] if self.groups.prefix else [])):
+            self.groups.prune(path)
 
     def limit_pod(self, pod: Pod, resources: Resources) -> None:
         """Change the limits of a pod's group."""

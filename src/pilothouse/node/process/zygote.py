@@ -36,9 +36,10 @@ from .spec import (
     read_file,
 )
 
-__all__ = ["MODULE", "main"]
+__all__ = ["KEEPER_NAME", "MODULE", "main"]
 
 MODULE = "pilothouse.node.process.zygote"
+KEEPER_NAME = "ph-keeper"
 
 
 _SCORE = "-998"
@@ -109,7 +110,7 @@ def _be_keeper(agent: socket.socket, path: str, fd: int) -> None:
         agent.close()
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        sys.set_name("ph-keeper")
+        sys.set_name(KEEPER_NAME)
         first = socket.socket(fileno=fd)
         try:
             spec = read_file(path, SandboxSpec)
