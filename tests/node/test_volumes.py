@@ -426,7 +426,12 @@ async def test_what_cannot_be_mounted_is_said(volumes: Volumes, source: dict[str
     assert text in str(caught.value)
 
 
-async def test_claims_lead_to_directories(volumes: Volumes, plane: ControlPlane, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("notes", "mode"), [({}, 0o755), ({"pv.kubernetes.io/provisioned-by": "pilothouse.dev/local-path"}, 0o777)]
+)
+async def test_claims_lead_to_directories(
+    volumes: Volumes, plane: ControlPlane, tmp_path: Path, notes: dict[str, str], mode: int
+) -> None:
     claims = "/api/v1/namespaces/default/persistentvolumeclaims"
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
     claim = await plane.call("POST", claims, {"metadata": {"name": "data"}, "spec": {**spec, "volumeName": "pv"}})
@@ -441,7 +446,7 @@ async def test_claims_lead_to_directories(volumes: Volumes, plane: ControlPlane,
     }
     path = str(tmp_path / "disk")
     volume = {
-        "metadata": {"name": "pv"},
+        "metadata": {"name": "pv", "annotations": notes},
         "spec": {
             "capacity": {"storage": "1Mi"},
             "accessModes": ["ReadWriteOnce"],
@@ -456,6 +461,8 @@ async def test_claims_lead_to_directories(volumes: Volumes, plane: ControlPlane,
     assert mount.host_path == path
     await volumes.release("uid-1")
     assert os.path.isdir(path)
+    # Any user of a pod may write to what was provisioned; a path of the machine is what it is.
+    assert stat.S_IMODE(os.stat(path).st_mode) == mode
 
 
 # -- tokens

@@ -131,7 +131,7 @@ async def _until_told(plan: NodePlan) -> None:
 
 async def _work(plan: NodePlan, told: asyncio.Event, lifeline: Lifeline | None) -> None:
     os.makedirs(plan.directory, mode=0o711, exist_ok=True)
-    os.makedirs(plan.volumes, mode=0o755, exist_ok=True)
+    os.makedirs(plan.volumes, mode=0o700, exist_ok=True)  # below it anybody may write
     async with _runtime(plan) as runtime, _client(plan) as client:
         manager = Manager(client)
         names = ClusterDns(manager, plan.dns, domain=plan.domain) if "dns" in plan.parts else None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from typing import Final
+
 import msgspec
 
 from pilothouse.client import Client
@@ -15,6 +19,9 @@ from .payload import kind_of
 from .places import HostPathError, check_host_path
 
 __all__ = ["Claimed", "claimed"]
+
+_PROVISIONED_BY: Final = "pv.kubernetes.io/provisioned-by"
+_LOCAL_PATH: Final = "pilothouse.dev/local-path"
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +78,8 @@ async def _directory(client: Client, claim: PersistentVolumeClaim, shown: str, *
         return Claimed(path=found.spec.local.path, name=name, read_only=read_only, local=True)
     if found.spec.host_path.path:
         try:
+            if found.metadata.annotations.get(_PROVISIONED_BY) == _LOCAL_PATH:
+                _make_for_all(found.spec.host_path.path)
             check_host_path(found.spec.host_path.path, found.spec.host_path.type or "")
         except HostPathError as error:
             raise mount_failed(name, error) from error
@@ -79,3 +88,14 @@ async def _directory(client: Client, claim: PersistentVolumeClaim, shown: str, *
     raise mount_failed(
         name, f"{kind}: this node has no driver for it; use a local-path claim, local or hostPath instead"
     )
+
+
+def _make_for_all(path: str) -> None:
+    """Make a provisioned directory that any user of a pod may write to: nobody says beforehand who that will be."""
+    if os.path.lexists(path):
+        return
+    fresh = f"{path}.new"
+    with contextlib.suppress(OSError):  # whatever is wrong, the check of the path says
+        os.makedirs(fresh, 0o700, exist_ok=True)
+        os.chmod(fresh, 0o777)  # noqa: S103  # those outside of the pod do not get through the directory above
+        os.rename(fresh, path)
