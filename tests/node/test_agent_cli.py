@@ -12,12 +12,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
+from pilothouse.node import clear
 from pilothouse.node.cli import node
 from pilothouse.testing import ControlPlane
-from support.nodekit import NEEDS_ROOT, place
+from support.nodekit import NEEDS_ROOT, eventually, place
 
 PODS = "/api/v1/namespaces/default/pods"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/one"
@@ -80,7 +82,28 @@ async def test_a_node_runs_pods_that_outlive_it() -> None:
                 ids.append(found["status"]["containerStatuses"][0]["containerID"])
                 assert await ends(process) == 0
         assert ids[0] == ids[1]
-        await take_away(os.path.dirname(root), made.name)
+        await clear(
+            msgspec.structs.replace(made.options, root=f"{os.path.dirname(root)}/runtime", cgroup_prefix=""),
+            grace=0,
+            tables=(),
+            addresses=(),
+            cluster_cidr=made.options.pod_cidr,
+        )
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("begun", ["", "runtime/lock", "runtime/zygote.log", "agent/pki", "agent/logs"])
+async def test_a_node_that_is_told_to_stop_while_it_starts_ends_well(begun: str) -> None:
+    async with place() as made, ControlPlane() as plane:
+        directory = os.path.join(made.directory, "data")
+        arguments = ("run", "--kubeconfig", plane.kubeconfig, "--name", "one", "--address", "127.0.0.1", "--port", "0")
+        paths = ("--data-dir", directory, "--bridge", made.name, "--pod-cidr", made.options.pod_cidr)
+        async with program(*arguments, *paths) as process:
+            await eventually(lambda: os.path.exists(os.path.join(directory, begun)))
+            assert await ends(process) == 0
+        options = msgspec.structs.replace(made.options, root=os.path.join(directory, "runtime"), cgroup_prefix="")
+        await clear(options, tables=(), addresses=(), cluster_cidr=made.options.pod_cidr)
+        assert made.name not in os.listdir("/sys/class/net")
 
 
 def _renewed_since(moment: str, lease: dict[str, Any] | None) -> bool:
@@ -89,17 +112,6 @@ def _renewed_since(moment: str, lease: dict[str, Any] | None) -> bool:
 
 def _renewed(lease: dict[str, Any] | None) -> str:
     return str(lease["spec"]["renewTime"]) if lease else ""
-
-
-async def take_away(directory: str, bridge: str) -> None:
-    """Remove the pods that a program left."""
-    from pilothouse.node import Options, ProcessRuntime
-
-    runtime = ProcessRuntime(Options(root=f"{directory}/runtime", bridge=bridge, masquerade=False))
-    await runtime.start()
-    for sandbox in await runtime.list_sandboxes():
-        await runtime.remove_sandbox(sandbox.id)
-    await runtime.dismantle()
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ import asyncio, sys
 import msgspec
 from pilothouse.node.clearing import clear
 from pilothouse.node.process.options import Options
-print(asyncio.run(clear(msgspec.json.decode(sys.argv[1], type=Options), tables=())).pods)
+print(asyncio.run(clear(msgspec.json.decode(sys.argv[1], type=Options), tables=(), addresses=())).pods)
 """
 
 
@@ -106,14 +106,14 @@ async def test_containers_end_by_their_own_signal_side_by_side() -> None:
         await runtime.start_container(await runtime.create_container(pod, stubborn))
         await eventually(lambda: all(logged_lines(made, name) for name in ("one", "two", "stubborn")))
         with pytest.raises(RuntimeUnavailable, match="used by another agent"):
-            await clear(made.options, tables=())
+            await clear(made.options, tables=(), addresses=())
         await runtime.close()
-        done = await clear(made.options, tables=())
+        done = await clear(made.options, tables=(), addresses=())
         assert (done.pods, done.problems) == (2, ())
         assert [logged_lines(made, name) for name in ("one", "two")] == [["up", "bye"], ["up", "bye"]]
         assert leftovers(made) == groups(made) == []
         assert done.removed == (f"bridge {made.name}",)
-        assert (await clear(made.options, tables=())).pods == 0
+        assert (await clear(made.options, tables=(), addresses=())).pods == 0
 
 
 @NEEDS_ROOT
@@ -131,7 +131,7 @@ async def test_nothing_is_left_when_all_are_killed_at_any_moment() -> None:
             await asyncio.sleep(chance.uniform(0.2, 0.6))
             clearing.kill()
             clearing.communicate()
-            await clear(made.options, tables=())
+            await clear(made.options, tables=(), addresses=())
             assert leftovers(made) == groups(made) == []
             assert made.name not in os.listdir("/sys/class/net")
 

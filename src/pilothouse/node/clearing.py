@@ -53,6 +53,8 @@ async def clear(
     at_most: float = 60.0,
     pods: str = "",
     tables: Collection[str] = TABLES,
+    addresses: Collection[str] | None = None,
+    cluster_cidr: str = "",
 ) -> Cleared:
     """End all pods of a runtime's directory, and remove what this node has made of the machine.
 
@@ -60,7 +62,11 @@ async def clear(
     than after `at_most`. Then bridge, rules, routes, control groups and the addresses of the cluster on the loopback
     device go. Images, logs, emptyDirs and persistent volumes stay; of `pods`, the agent's directory of pods' volumes,
     secrets and the like go, which the next agent writes again. The agent has to have ended, in whatever way; what was
-    cleared before, in part or as a whole, is fine. Raises `RuntimeUnavailable` while an agent runs, `OSError`.
+    cleared before, in part or as a whole, is fine.
+
+    tables: of nftables, beside the bridge's. addresses: of the cluster, that this node has put on the loopback device;
+    all that are marked where None. cluster_cidr: of all pods; routes that lead elsewhere stay. Raises
+    `RuntimeUnavailable` while an agent runs, `OSError`.
     """
     count = await end_pods(options, grace=grace, at_most=at_most)
     if pods:
@@ -69,18 +75,25 @@ async def clear(
     problems: list[str] = []
     if os.geteuid() == 0:
         await _remove_tables({*tables, table_of(options.bridge)}, removed, problems)
-        await _remove_links(options.bridge, removed, problems)
+        _remove_marked(addresses, cluster_cidr, removed)
+        await _remove_bridge(options.bridge, removed, problems)
     return Cleared(pods=count, removed=tuple(removed), problems=tuple(problems))
 
 
-async def _remove_links(bridge: str, removed: list[str], problems: list[str]) -> None:
+def _remove_marked(addresses: Collection[str] | None, cluster_cidr: str, removed: list[str]) -> None:
     with contextlib.closing(MachineNetwork()) as network:
         for address in network.labelled():
-            network.delete_loopback(address)
-            removed.append(f"address {address} of lo")
+            if addresses is None or address in addresses:
+                network.delete_loopback(address)
+                removed.append(f"address {address} of lo")
         for route in sorted(network.routes()):
-            network.delete_route(route)
-            removed.append(f"route {route.network} via {route.gateway}")
+            if not cluster_cidr or route.is_within(cluster_cidr):
+                network.delete_route(route)
+                removed.append(f"route {route.network} via {route.gateway}")
+
+
+async def _remove_bridge(bridge: str, removed: list[str], problems: list[str]) -> None:
+    with contextlib.closing(MachineNetwork()) as network:
         try:
             index = link_index(bridge)
         except OSError:

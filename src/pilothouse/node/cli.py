@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import signal
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +13,8 @@ import click
 
 from pilothouse.foundation import logs
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples
+
+from .told import leave_when_told
 
 if TYPE_CHECKING:
     from pilothouse.client import Client
@@ -72,6 +74,7 @@ def run(  # noqa: PLR0913  options of a command
     log_level: _Level,
 ) -> None:
     """Run the pods of this node until SIGTERM or SIGINT; they run on, and the next agent takes them over."""
+    leave_when_told()
     from pilothouse.kinds.quantity import QuantityError, parse
 
     from .agent.options import AgentOptions
@@ -99,18 +102,17 @@ def run(  # noqa: PLR0913  options of a command
         from .process.runtime import ProcessRuntime
         from .serving.equipment import Equipment
 
-        runtime = ProcessRuntime(machine)
-        await runtime.start()
-        equipment = Equipment(client, runtime, options, approve=True)
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            runtime = ProcessRuntime(machine)
+            stack.push_async_callback(runtime.close)
+            await runtime.start()
+            equipment = Equipment(client, runtime, options, approve=True)
+            stack.push_async_callback(equipment.close)
             await equipment.start()
             agent = Agent(client, runtime, equipment.options, ports=equipment.ports())
             attaching = asyncio.create_task(equipment.attach(agent))
-            await _until_signal(agent.run, agent.stop)
-            attaching.cancel()
-        finally:
-            await equipment.close()
-            await runtime.close()
+            stack.callback(attaching.cancel)
+            await agent.run()
 
     os.makedirs(data_dir, mode=0o711, exist_ok=True)
     _serve(kubeconfig, work)
@@ -177,6 +179,7 @@ def simulate(  # noqa: PLR0913  options of a command
 
     Annotations of pods change the rules, such as simulated.pilothouse.dev/run-seconds.
     """
+    leave_when_told()
     from .simulated.nodes import FleetOptions
     from .simulated.rules import Rules
 
@@ -188,9 +191,11 @@ def simulate(  # noqa: PLR0913  options of a command
         from .simulated.fleet import Fleet
 
         fleet = Fleet(client, options)
-        await _until_signal(fleet.run, fleet.stop)
-        if remove:
-            await fleet.remove()
+        try:
+            await fleet.run()
+        finally:
+            if remove:
+                await fleet.remove()
 
     _serve(kubeconfig, work)
 
@@ -205,17 +210,6 @@ def _labels(given: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-async def _until_signal(run_all: Callable[[], Awaitable[None]], stop: Callable[[], Any]) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    try:
-        await run_all()
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-
 def _serve(kubeconfig: str | None, work: Callable[[Client], Awaitable[None]]) -> None:
     import uvloop
 
@@ -223,6 +217,7 @@ def _serve(kubeconfig: str | None, work: Callable[[Client], Awaitable[None]]) ->
     from pilothouse.client.factory import CacheSyncError
 
     from .errors import NodeError
+    from .told import until_told
 
     async def with_client() -> None:
         from pilothouse.client import Client
@@ -234,7 +229,7 @@ def _serve(kubeconfig: str | None, work: Callable[[Client], Awaitable[None]]) ->
             await work(client)
 
     try:
-        uvloop.run(with_client())
+        uvloop.run(until_told(with_client()))
     except CacheSyncError as error:
         raise CommandError(str(error), code=ExitCode.UNAVAILABLE) from error
     except ConfigError as error:

@@ -37,6 +37,13 @@ class Route(NamedTuple):
     network: str
     gateway: str
 
+    def is_within(self, cidr: str) -> bool:
+        """Return whether it leads to a part of a range."""
+        inner, outer = ipaddress.ip_network(self.network), ipaddress.ip_network(cidr)
+        if isinstance(inner, ipaddress.IPv4Network):
+            return isinstance(outer, ipaddress.IPv4Network) and inner.subnet_of(outer)
+        return isinstance(outer, ipaddress.IPv6Network) and inner.subnet_of(outer)
+
 
 class MachineNetwork(Netlink):
     """Requests for marked routes and addresses in the network namespace of this thread. Raises `OSError`."""
