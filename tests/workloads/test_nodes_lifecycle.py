@@ -116,7 +116,7 @@ async def test_a_silent_node_is_lost_and_its_pods_go_after_their_tolerations() -
         await made.pod("forever", "n1", tolerations=[{"operator": "Exists"}])
         await made.live(35, "n1", "n2")
         assert await made.status("n1") == ("True", "")
-        await made.live(30, "n2")
+        await made.live(40, "n2")
         assert await made.status("n1") == ("True", "")
         await made.live(15, "n2")
         assert await made.status("n1") == ("Unknown", "NodeStatusUnknown")
@@ -131,6 +131,19 @@ async def test_a_silent_node_is_lost_and_its_pods_go_after_their_tolerations() -
         await made.live(20, "n2")
         assert await made.pods() == ["forever"]
         assert {"NodeNotReady", "TaintManagerEviction", "RegisteredNode"} <= await made.reasons()
+
+
+async def test_pods_of_a_node_without_an_agent_stay_as_somebody_said() -> None:
+    async with world("n1") as made:
+        await made.plane.call("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2"}})
+        body = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+        path = "/api/v1/nodes/n2/status"
+        await made.plane.call("PATCH", path, body, content_type="application/strategic-merge-patch+json")
+        await made.pod("default", "n2")
+        await made.live(60, "n1")
+        assert await made.status("n2") == ("Unknown", "NodeStatusUnknown")
+        pod = await made.plane.call("GET", "/api/v1/namespaces/default/pods/default")
+        assert pod["status"]["conditions"][0]["status"] == "True"
 
 
 async def test_a_node_that_comes_back_keeps_its_pods() -> None:

@@ -28,7 +28,7 @@ __all__ = [
     "zone_of",
 ]
 
-GRACE_SECONDS: Final = 40.0
+GRACE_SECONDS: Final = 50.0
 """For how long a node may keep silent before it is taken for lost."""
 STARTUP_GRACE_SECONDS: Final = 60.0
 """The same for one that has never said how it is."""

@@ -107,17 +107,20 @@ class NodeReconciler(Reconciler[Node]):
         unknown = with_unknown(obj, context.clock.now())
         if unknown is obj:
             return obj
+        ready = ready_of(obj)
+        # One without a heartbeat is no agent's: somebody reports it by hand, and so its pods, of which that stands.
+        had_agent = ready is not None and bool(ready.last_heartbeat_time)
         was_ready = is_healthy(obj)
         _log.warning("a node is silent", node=obj.metadata.name, seconds=self._grace)
         made = await context.update_status(unknown)
         if was_ready:
-            await self._not_ready(made, context)
+            await self._not_ready(made, context, pods=had_agent)
         return made
 
-    async def _not_ready(self, obj: Node, context: Context) -> None:
+    async def _not_ready(self, obj: Node, context: Context, *, pods: bool) -> None:
         name = obj.metadata.name
         self._events.normal(_reference(name, name), "NodeNotReady", f"Node {name} status is now: NodeNotReady")
-        for pod in context.indexed(Pod, BY_NODE, name):
+        for pod in context.indexed(Pod, BY_NODE, name) if pods else ():
             changed = not_ready_pod(pod, context.clock.now())
             if changed is None:
                 continue
