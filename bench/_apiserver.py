@@ -21,6 +21,7 @@ from _kit import ROOT, note, resident_bytes
 
 __all__ = [
     "PODS",
+    "SCHEDULER_TOKEN",
     "TOKEN",
     "Server",
     "Serving",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 TOKEN = "bench-token"
+SCHEDULER_TOKEN = "bench-scheduler-token"
 PODS = "/api/v1/namespaces/default/pods"
 Serving = Callable[[Path], AbstractContextManager["Server"]]
 """Starts a server with its data in a directory and ends it afterwards."""
@@ -106,10 +108,11 @@ def serving(directory: Path, *arguments: str) -> Iterator[Server]:
 
 
 def token_file(directory: Path) -> Path:
-    """Write the file of the one token that all requests carry."""
+    """Write the file of tokens: that of most requests, to which nothing is forbidden, and that of a scheduler."""
     directory.mkdir(parents=True, exist_ok=True)
     tokens = directory / "tokens.csv"
-    tokens.write_text(f'{TOKEN},admin,admin,"system:masters"\n')
+    scheduler = "system:kube-scheduler"
+    tokens.write_text(f'{TOKEN},admin,admin,"system:masters"\n{SCHEDULER_TOKEN},{scheduler},{scheduler}\n')
     tokens.chmod(0o600)
     return tokens
 

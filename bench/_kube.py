@@ -1,4 +1,4 @@
-"""The real kube-apiserver over a real etcd, built where Go is installed: what our API server is measured beside."""
+"""The real kube-apiserver over a real etcd, and kube-scheduler, built where Go is: what ours is measured beside."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from _apiserver import Server, Serving, token_file
 from _kit import CACHE, Spread, note
 from _peers import etcds, free_port, go_step, running, wait_until
 
-__all__ = ["KUBE_VERSION", "against", "peer"]
+__all__ = ["KUBE_VERSION", "against", "peer", "scheduler"]
 
 KUBE_VERSION = "v1.36.0"
 
 _MODULE = "k8s.io/kubernetes"
 _STAGED = re.compile(r"^\s*(k8s\.io/\S+) => \./staging/", re.MULTILINE)
+_COMMANDS = {"kube-apiserver": "NewAPIServerCommand", "kube-scheduler": "NewSchedulerCommand"}
 _MAIN = """package main
 
 import (
 \t"os"
 
 \t"k8s.io/component-base/cli"
-\t"k8s.io/kubernetes/cmd/kube-apiserver/app"
+\t"k8s.io/kubernetes/cmd/NAME/app"
 )
 
-func main() { os.Exit(cli.Run(app.NewAPIServerCommand())) }
+func main() { os.Exit(cli.Run(app.COMMAND())) }
 """
 
 
@@ -44,7 +45,7 @@ def peer(*, build: bool) -> Serving | None:
 
     build: build it where that has not been done yet, which takes many minutes.
     """
-    program = _program(build=build)
+    program = _program("kube-apiserver", build=build)
     stores = etcds() if program is not None else []
     if program is None or not stores:
         return None
@@ -63,6 +64,12 @@ def peer(*, build: bool) -> Serving | None:
                 yield server._replace(ready=time.monotonic() - begun)
 
     return serving
+
+
+@functools.cache
+def scheduler(*, build: bool) -> Path | None:
+    """Return the kube-scheduler; None, the reason said, where it cannot be had. build: as for `peer`."""
+    return _program("kube-scheduler", build=build)
 
 
 def against(value: Spread | float | None) -> dict[str, Any]:
@@ -99,19 +106,19 @@ def _arguments(directory: Path, tokens: Path) -> list[str]:
     ]
 
 
-def _program(*, build: bool) -> Path | None:
-    """Build the server in a module of its own, with the modules it is made of in the versions that belong to it."""
-    program = CACHE / f"kube-apiserver-{KUBE_VERSION}" / "kube-apiserver"
+def _program(name: str, *, build: bool) -> Path | None:
+    """Build a program of Kubernetes in a module of its own, with the modules it is made of in the versions it wants."""
+    program = CACHE / f"{name}-{KUBE_VERSION}" / name
     if program.exists():
         return program
     if not build:
-        note(f"left out: kube-apiserver {KUBE_VERSION}: it is not built yet, which a run without --quick does")
+        note(f"left out: {name} {KUBE_VERSION}: it is not built yet, which a run without --quick does")
         return None
     go = shutil.which("go")
     if go is None:
-        note(f"left out: kube-apiserver {KUBE_VERSION}: Go is not installed, and it is built from {_MODULE}")
+        note(f"left out: {name} {KUBE_VERSION}: Go is not installed, and it is built from {_MODULE}")
         return None
-    note(f"building kube-apiserver {KUBE_VERSION} into build/bench-cache (once, many minutes)")
+    note(f"building {name} {KUBE_VERSION} into build/bench-cache (once, many minutes)")
     directory = program.parent
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -120,12 +127,13 @@ def _program(*, build: bool) -> Path | None:
         staged = _STAGED.findall(Path(told["GoMod"]).read_text(encoding="utf-8"))
         own = KUBE_VERSION.replace("v1.", "v0.")
         lines = ["module peer", "go 1.26", f"require {_MODULE} {KUBE_VERSION}"]
-        lines += [f"replace {name} => {name} {own}" for name in staged]
+        lines += [f"replace {module} => {module} {own}" for module in staged]
+        main = _MAIN.replace("NAME", name).replace("COMMAND", _COMMANDS[name])
         (directory / "go.mod").write_text("\n".join(lines) + "\n", encoding="ascii")
-        (directory / "main.go").write_text(_MAIN, encoding="ascii")
+        (directory / "main.go").write_text(main, encoding="ascii")
         go_step([go, "mod", "tidy"], directory)
         go_step([go, "build", "-o", program.name, "."], directory)
     except RuntimeError as error:
-        note(f"left out: kube-apiserver {KUBE_VERSION}: {error}")
+        note(f"left out: {name} {KUBE_VERSION}: {error}")
         return None
     return program
