@@ -8,10 +8,18 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, TextIO
 
 import msgspec
-import structlog
 from opentelemetry import trace
 
 from pilothouse.foundation.logs import redact
+
+# structlog takes rich in for tracebacks that we do not draw: five megabytes and a twentieth of a second a process.
+_HAS_RICH = "rich" in sys.modules
+if not _HAS_RICH:
+    sys.modules["rich"] = None  # type: ignore[assignment]  # what an import takes for "is not there"
+import structlog  # noqa: E402  after what it is to do without
+
+if not _HAS_RICH:
+    del sys.modules["rich"]
 
 __all__ = ["apply", "formatter", "logger"]
 
