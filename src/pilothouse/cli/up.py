@@ -108,6 +108,8 @@ def _server(ctx: click.Context, directory: Path, has_agent: bool) -> Part:
     options = ["--data-dir", str(directory), "--lifecycle", *_given(ctx)]
     if has_agent:
         options += ["--node-name", _node_name(ctx.params)]
+    if not _is_root():
+        options.append("--allow-loopback-endpoints")
     return Part("apiserver", (sys.executable, "-m", "pilothouse", "apiserver", *options), range(1, _SIGNALS))
 
 
