@@ -119,6 +119,7 @@ class _Part:
     failures: int = 0
     restarts: int = 0
     was_ready: bool = False
+    code: int | None = None
     told: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -158,6 +159,10 @@ class Supervision:
         """Return what a part said when it was ready."""
         return self._parts[name].told
 
+    def code(self, name: str) -> int | None:
+        """Return how a part ended last, None where it never did."""
+        return self._parts[name].code
+
     def next_due(self) -> float | None:
         """Return when a tick is wanted, None where nothing is waited for."""
         if self._asked_at is not None:
@@ -191,7 +196,7 @@ class Supervision:
 
     def _ended(self, part: _Part, code: int, now: float) -> list[Action]:
         first = not part.was_ready
-        part.state = _Is.DOWN
+        part.state, part.code = _Is.DOWN, code
         if self._asked_at is not None:
             return self._go_on_stopping(now)
         if first and code in part.hopeless:

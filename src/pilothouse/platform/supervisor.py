@@ -13,15 +13,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 from pilothouse.foundation.lifeline import VARIABLE
 
 from .core import Action, Asked, Begin, Ended, Event, Finish, Kill, Ready, Spawn, Supervision, Terminate, Tick
 
-__all__ = ["Part", "Supervisor", "become_supervisor", "parts_from"]
+__all__ = ["Part", "Plan", "Supervisor", "Watcher", "become_supervisor", "plan_from"]
 
 _FAILED: Final = 1
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -40,17 +40,41 @@ class Part:
     hopeless: Collection[int] = ()
 
 
-def become_supervisor(parts: Sequence[Part]) -> NoReturn:
-    """Go on as the supervisor of parts, in this process but without what it has imported. Raises OSError."""
-    told = json.dumps([[part.name, part.command, sorted(part.hopeless)] for part in parts])
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a supervisor is to do. directory: which it has for itself and where it writes down how all is, or empty."""
+
+    parts: Sequence[Part]
+    directory: str = ""
+
+
+class Watcher(Protocol):
+    """Is told what happens."""
+
+    @property
+    def interval(self) -> float | None:
+        """Seconds after which it wants a Tick, None where it needs none."""
+
+    def changed(self, supervisor: Supervisor, event: Event) -> None:
+        """Take note of an event that has been acted on."""
+
+
+def become_supervisor(parts: Sequence[Part], directory: str = "") -> NoReturn:
+    """Go on as the supervisor of parts, in this process but without what it has imported.
+
+    directory: the platform's data directory, which is refused where another platform has it. Raises OSError.
+    """
+    plan = {"directory": directory, "parts": [[part.name, part.command, sorted(part.hopeless)] for part in parts]}
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "pilothouse.platform", told])  # noqa: S606  # our own program
+    os.execv(sys.executable, [sys.executable, "-m", "pilothouse.platform", json.dumps(plan)])  # noqa: S606  # our own program
 
 
-def parts_from(text: str) -> list[Part]:
-    """Return the parts that `become_supervisor` was given."""
-    return [Part(name, tuple(command), frozenset(codes)) for name, command, codes in json.loads(text)]
+def plan_from(text: str) -> Plan:
+    """Return the plan that `become_supervisor` was given."""
+    plan = json.loads(text)
+    parts = [Part(name, tuple(command), frozenset(codes)) for name, command, codes in plan["parts"]]
+    return Plan(parts, plan.get("directory", ""))
 
 
 class _Child:
@@ -75,20 +99,12 @@ class _Child:
 
 
 class Supervisor:
-    """Runs parts until it is told to stop.
+    """Runs parts until it is told to stop. watchers are told of each event once it has been acted on."""
 
-    changed: called when all are ready for the first time, and whenever a part ends or is ready again.
-    """
-
-    def __init__(
-        self,
-        parts: Sequence[Part],
-        *,
-        changed: Callable[[Supervisor, Event], None] = lambda _supervisor, _event: None,
-    ) -> None:
+    def __init__(self, parts: Sequence[Part], watchers: Sequence[Watcher] = ()) -> None:
         self.core: Final = Supervision({part.name: part.hopeless for part in parts})
         self._parts = {part.name: part for part in parts}
-        self._changed = changed
+        self._watchers = watchers
         self._children: dict[str, _Child] = {}
         self._selector = selectors.DefaultSelector()
         self._code: int | None = None
@@ -121,9 +137,7 @@ class Supervisor:
             os.close(waker)
 
     def _wait(self, woken: int) -> None:
-        due = self.core.next_due()
-        timeout = None if due is None else max(0.0, due - time.monotonic())
-        for key, _ in self._selector.select(timeout):
+        for key, _ in self._selector.select(self._timeout()):
             if key.data is not None:
                 self._read(key.data)
                 continue
@@ -134,6 +148,17 @@ class Supervisor:
         due = self.core.next_due()
         if due is not None and due <= time.monotonic():
             self._step(Tick())
+        for watcher in self._watchers:
+            if watcher.interval is not None:
+                watcher.changed(self, Tick())
+
+    def _timeout(self) -> float | None:
+        """Return the seconds until somebody wants a tick."""
+        due = self.core.next_due()
+        waits = [watcher.interval for watcher in self._watchers if watcher.interval is not None]
+        if due is not None:
+            waits.append(max(0.0, due - time.monotonic()))
+        return min(waits, default=None)
 
     def _read(self, name: str) -> None:
         child = self._children.get(name)
@@ -161,8 +186,8 @@ class Supervisor:
     def _step(self, event: Event) -> None:
         for action in self.core.step(event, time.monotonic()):
             self._do(action)
-        if isinstance(event, Ready | Ended):
-            self._changed(self, event)
+        for watcher in self._watchers:
+            watcher.changed(self, event)
 
     def _spawn(self, name: str) -> None:
         try:
