@@ -12,7 +12,8 @@ from typing import Any
 from pilothouse.client import Client
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.kinds.status import NotFound
-from pilothouse.node.agent import Agent, AgentOptions
+from pilothouse.node.agent import Agent, AgentOptions, Ports
+from pilothouse.node.agent.pullsecrets import PullSecrets
 from pilothouse.node.runtime import Runtime
 from pilothouse.testing import ControlPlane
 
@@ -42,7 +43,8 @@ class Cluster:
         self.runtime = runtime
         given: dict[str, Any] = {"name": NODE, "root": f"{self.place.directory}/agent", "addresses": ("127.0.0.1",)}
         options = AgentOptions(**(given | changes))
-        self.agent = Agent(self.client, runtime, options, metrics=Metrics())
+        ports = Ports(options.root, credentials=PullSecrets(self.client))
+        self.agent = Agent(self.client, runtime, options, ports=ports, metrics=Metrics())
         self._running = asyncio.create_task(self.agent.run())
         started = asyncio.create_task(self.agent.wait_started())
         await asyncio.wait([self._running, started], return_when=asyncio.FIRST_COMPLETED)

@@ -122,7 +122,10 @@ def write_layout(directory: Path, blobs: Blobs, **images: dict[str, Any]) -> Pat
 
 
 class Registry:
-    """A registry on loopback that wants a token for `user` and `secret`, and sends blobs from another host's path."""
+    """A registry on loopback that wants a token for `user` and `secret`, and sends blobs from another host's path.
+
+    basic: it wants name and password themselves. allowed: those, in base64.
+    """
 
     def __init__(self, blobs: Blobs, tags: dict[str, str]) -> None:
         self.blobs = blobs
@@ -130,19 +133,26 @@ class Registry:
         self.address = ""
         self.requests: list[str] = []
         self.broken = False
+        self.basic = False
+        self.allowed = base64.b64encode(b"user:secret").decode()
+
+    @property
+    def _wanted(self) -> str:
+        return f"Basic {self.allowed}" if self.basic else "Bearer good"
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request.path)
         if request.path == "/token":
-            wanted = "Basic " + base64.b64encode(b"user:secret").decode()
-            if request.headers.get("Authorization") != wanted:
+            if request.headers.get("Authorization") != f"Basic {self.allowed}":
                 return web.Response(status=401)
             return web.json_response({"token": "good"})
         if request.path.startswith("/elsewhere/"):
-            assert "Authorization" not in request.headers or request.headers["Authorization"] == "Bearer good"
+            assert request.headers.get("Authorization") in {None, self._wanted}
             data = self.blobs.by_digest[request.path.rpartition("/")[2]]
             return web.Response(body=data[:-1] + b"\0" if self.broken else data)
-        if request.headers.get("Authorization") != "Bearer good":
+        if request.headers.get("Authorization") != self._wanted:
+            if self.basic:
+                return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="test"'})
             challenge = f'Bearer realm="http://{self.address}/token",service="test",scope="repository:team/app:pull"'
             return web.Response(status=401, headers={"WWW-Authenticate": challenge})
         found = re.fullmatch(r"/v2/team/app/(manifests|blobs)/(.+)", request.path)

@@ -7,7 +7,7 @@ import re
 import shutil
 import stat
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pilothouse.kinds.quantity import parse
 from pilothouse.kinds.structs.core_containers import VolumeMount
@@ -29,6 +29,7 @@ __all__ = [
     "NoCredentials",
     "NoMounts",
     "Ports",
+    "PullCredentials",
     "SimpleMounts",
     "expand",
 ]
@@ -85,11 +86,18 @@ class Names(Protocol):
         """Return what a pod's resolv.conf says."""
 
 
+class PullCredentials(NamedTuple):
+    """Who may pull an image: what to try, one after the other, and secrets that the pod names and nobody has."""
+
+    auths: tuple[RegistryAuth, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
 class Credentials(Protocol):
     """Who may pull."""
 
-    async def of(self, pod: Pod, image: str) -> RegistryAuth | None:
-        """Return the credentials for an image that the pod's secrets have, None for none."""
+    async def of(self, pod: Pod, image: str) -> PullCredentials:
+        """Return the credentials for an image that the pod's secrets have. Raises `ImageError`: the pull has failed."""
 
 
 class SimpleMounts:
@@ -243,9 +251,9 @@ class HostNames:
 class NoCredentials:
     """Images are pulled as anybody."""
 
-    async def of(self, pod: Pod, image: str) -> RegistryAuth | None:
+    async def of(self, pod: Pod, image: str) -> PullCredentials:
         del pod, image
-        return None
+        return PullCredentials()
 
 
 class Ports:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .model import ProbeKind
 
 __all__ = [
@@ -10,6 +12,7 @@ __all__ = [
     "STARTED",
     "failed_probe",
     "hook_failed",
+    "missing_secrets",
     "present",
     "pull_failure",
     "pulled",
@@ -33,6 +36,13 @@ def pulled(image: str, seconds: float, waited: float, size: int) -> str:
     """Say that an image was pulled, after so many seconds and those with waiting."""
     took, all_of_it = _duration(seconds), _duration(waited)
     return f'Successfully pulled image "{image}" in {took} ({all_of_it} including waiting). Image size: {size} bytes.'
+
+
+def missing_secrets(names: Sequence[str]) -> tuple[str, str]:
+    """Return the reason and text of the event about pull secrets that are not to be had."""
+    listed = ", ".join(names)
+    told = f"Unable to retrieve some image pull secrets ({listed}); attempting to pull the image may not succeed."
+    return "FailedToRetrieveImagePullSecret", told
 
 
 def pull_failure(reason: str, image: str, message: str) -> tuple[str, str] | None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.structs.core_pods import Pod
-from pilothouse.node.errors import ImageError, InvalidConfig, NodeError, NotFound
+from pilothouse.node.config import RegistryAuth
+from pilothouse.node.errors import ImageError, ImagePullError, InvalidConfig, NodeError, NotFound
 
 from .configs import container_config, log_directory, sandbox_config
 from .containers import field_path
@@ -45,7 +46,7 @@ from .model import (
 from .ports import ConfigError, MountError
 from .records import record_of
 from .termination import message_mount
-from .wording import present, pulled
+from .wording import missing_secrets, present, pulled
 
 if TYPE_CHECKING:
     from pilothouse.foundation.clock import Timer
@@ -265,10 +266,10 @@ class PodWorker:
                 self.pod, "Normal", "Pulling", f'Pulling image "{image}"', field_path=field_path(self.life.slots[name])
             )
             began = time.monotonic()
-            auth = await self._host.ports.credentials.of(self.pod, image)
+            auths = await self._credentials(image)
             async with self._host.pulls:
                 started = time.monotonic()
-                image_id = await images.pull(image, auth)
+                image_id = await self._pulled(image, auths)
             done = time.monotonic()
             found = await images.status(image)
         except ImageError as error:
@@ -279,6 +280,21 @@ class PodWorker:
             return
         size = found.size if found is not None else 0
         self.take(Pulled(name=name, image_id=image_id, text=pulled(image, done - started, done - began, size)))
+
+    async def _credentials(self, image: str) -> tuple[RegistryAuth, ...]:
+        found = await self._host.ports.credentials.of(self.pod, image)
+        if found.missing:
+            self._host.recorder.warning(self.pod, *missing_secrets(found.missing))
+        return found.auths
+
+    async def _pulled(self, image: str, auths: tuple[RegistryAuth, ...]) -> str:
+        """Pull with each of the credentials until one does, and return the image's id. Raises what the last one met."""
+        for auth in auths[:-1]:
+            try:
+                return await self._host.runtime.images.pull(image, auth)
+            except ImagePullError as error:
+                _log.info("a pull is tried with other credentials", pod=self.pod.metadata.name, reason=str(error))
+        return await self._host.runtime.images.pull(image, auths[-1] if auths else None)
 
     async def _create(self, action: CreateContainer) -> None:
         container = self._spec(action.name)

@@ -21,6 +21,7 @@ from pilothouse.node.agent import Agent, AgentOptions
 from pilothouse.node.agent.machine import addresses
 from pilothouse.node.agent.model import KillPod
 from pilothouse.node.agent.ports import Credentials, Names, Ports
+from pilothouse.node.agent.pullsecrets import PullSecrets
 from pilothouse.node.agent.worker import PodWorker
 from pilothouse.node.runtime import Runtime
 from pilothouse.node.volumes.manager import Volumes
@@ -121,9 +122,14 @@ class Equipment:
         self.options = msgspec.structs.replace(options, addresses=tuple(found), port=port)
 
     def ports(self, *, names: Names | None = None, credentials: Credentials | None = None) -> Ports:
-        """Return the agent's ports."""
-        root = self.options.root
-        return Ports(root, mounts=self.volumes, environment=self.volumes, names=names, credentials=credentials)
+        """Return the agent's ports; credentials are those of pods' secrets by default."""
+        return Ports(
+            self.options.root,
+            mounts=self.volumes,
+            environment=self.volumes,
+            names=names,
+            credentials=credentials or PullSecrets(self._client),
+        )
 
     async def attach(self, agent: Agent) -> None:
         """Serve the pods of an agent, and learn what its node can give once it has started."""
