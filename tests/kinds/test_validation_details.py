@@ -170,3 +170,40 @@ def test_the_image_of_a_pod_has_no_space_around() -> None:
     body = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": " x"}]}}
     (error,) = found(body, ("", "v1", "Pod"))
     assert error == ('spec.containers[0].image: Invalid value: " x": must not have leading or trailing whitespace')
+
+
+class TestEndpointsOfOneMachine:
+    SLICE = ("discovery.k8s.io", "v1", "EndpointSlice")
+    ENDPOINTS = ("", "v1", "Endpoints")
+
+    @staticmethod
+    def objects(address: str) -> list[tuple[Object, tuple[str, str, str]]]:
+        family = "IPv6" if ":" in address else "IPv4"
+        part = {"addressType": family, "endpoints": [{"addresses": [address]}]}
+        whole = {"subsets": [{"addresses": [{"ip": address}]}]}
+        named: Object = {"metadata": {"name": "e", "namespace": "n", "resourceVersion": "1"}}
+        return [
+            (named | part, TestEndpointsOfOneMachine.SLICE),
+            (named | whole, TestEndpointsOfOneMachine.ENDPOINTS),
+        ]
+
+    @pytest.mark.parametrize(
+        ("address", "fine"),
+        [("127.3.4.5", True), ("::1", False), ("169.254.1.1", False), ("0.0.0.0", False), ("10.1.2.3", True)],
+    )
+    def test_loopback_of_version_4_is_fine_where_it_is_allowed_and_nothing_else(self, address: str, fine: bool) -> None:
+        for obj, gvk in self.objects(address):
+            assert (validate_create(obj, gvk, loopback=True) == []) is fine
+            assert (validate_update(obj, obj, gvk, loopback=True) == []) is fine
+            usual = address == "10.1.2.3"
+            assert (validate_create(obj, gvk) == []) is usual
+            assert (validate_update(obj, obj, gvk) == []) is usual
+
+    def test_all_else_is_checked_as_ever(self) -> None:
+        (obj, gvk), _ = self.objects("127.3.4.5")
+        wrong = obj | {"addressType": "IPv6"}
+        assert [str(each) for each in validate_update(obj, wrong, gvk, loopback=True)] == [
+            'endpoints[0].addresses: Invalid value: "127.3.4.5": must be an IPv6 address',
+            'addressType: Invalid value: "IPv6": field is immutable',
+        ]
+        assert validate_create({"metadata": {"name": "c"}}, ("", "v1", "ConfigMap"), loopback=True) == []

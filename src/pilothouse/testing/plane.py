@@ -177,7 +177,7 @@ class ControlPlane(Caller):
         self._server = server = ApiServer(store, options, pki=self._pki)
         await server.start()
         await server.background.wait_started()
-        if fresh and not seeded:
+        if fresh and not seeded and not options.platform:
             remember(server)
         if fresh and not knows_services():
             self._learning = asyncio.get_running_loop().create_task(self._learn_services(server))

@@ -55,6 +55,65 @@ def test_each_default_binding_is_to_a_default_role() -> None:
             assert (reference["kind"], namespace, reference["name"]) in roles
 
 
+def test_what_the_platform_adds_is_valid_and_bound_to_roles_that_are_there() -> None:
+    plain = default_objects()
+    found = default_objects(platform=True)
+    keys = [(resource, obj["metadata"].get("namespace"), obj["metadata"]["name"]) for resource, obj in found]
+    assert len(set(keys)) == len(keys)
+    assert [each for each in found if each in plain] == plain
+    for resource, obj in found:
+        assert not validate_create(obj, (RBAC, "v1", obj["kind"])), obj["metadata"]["name"]
+        if (resource, obj) not in plain:
+            assert obj["metadata"]["name"].startswith("system:pilothouse:")
+        if "roleRef" in obj:
+            local = obj["roleRef"]["kind"] == "Role"
+            where = (f"roles.{RBAC}", obj["metadata"]["namespace"]) if local else (ROLES, None)
+            assert (*where, obj["roleRef"]["name"]) in keys
+
+
+NODE = User("system:node:n1", groups=("system:nodes", "system:authenticated"))
+JOINING = User("system:bootstrap:abcdef", groups=("system:bootstrappers", "system:authenticated"))
+WORKING = User("system:pilothouse:controllers", groups=("system:authenticated",))
+SIGNERS = "certificates.k8s.io"
+PLATFORM = [
+    # who, verb, resource, group, namespace, whether they may
+    (WORKING, "create", "pods", "", "x", True),
+    (WORKING, "create", "pods/binding", "", "x", True),
+    (WORKING, "update", "certificatesigningrequests/approval", SIGNERS, "", True),
+    (WORKING, "create", "storageclasses", "storage.k8s.io", "", True),
+    (WORKING, "delete", "secrets", "", "kube-system", True),
+    (WORKING, "delete", "secrets", "", "x", False),
+    (WORKING, "create", "secrets", "", "kube-system", False),
+    (WORKING, "create", "serviceaccounts/token", "", "x", False),
+    (WORKING, "create", "clusterrolebindings", RBAC, "", False),
+    (WORKING, "create", "pods/exec", "", "x", False),
+    (NODE, "watch", "services", "", "", True),
+    (NODE, "list", "endpointslices", "discovery.k8s.io", "", True),
+    (NODE, "list", "networkpolicies", "networking.k8s.io", "", True),
+    (NODE, "create", "certificatesigningrequests/selfnodeserver", SIGNERS, "", True),
+    (NODE, "create", "certificatesigningrequests/selfnodeclient", SIGNERS, "", True),
+    (NODE, "create", "certificatesigningrequests/nodeclient", SIGNERS, "", False),
+    (NODE, "list", "secrets", "", "x", False),
+    (NODE, "update", "services", "", "x", False),
+    (NODE, "delete", "pods", "", "x", False),
+    (JOINING, "create", "certificatesigningrequests", SIGNERS, "", True),
+    (JOINING, "create", "certificatesigningrequests/nodeclient", SIGNERS, "", True),
+    (JOINING, "update", "certificatesigningrequests/approval", SIGNERS, "", False),
+    (JOINING, "get", "pods", "", "x", False),
+]
+
+
+async def test_what_the_platforms_own_users_may() -> None:
+    view = MemoryView()
+    await reconcile(view, MemoryLocal(view), platform=True)
+    rbac = RbacAuthorizer(view)
+    bare = RbacAuthorizer((await started())[0])
+    for user, verb, resource, group_of, namespace, expected in PLATFORM:
+        asked = asks(user, verb, resource, namespace, api_group=group_of)
+        assert rbac.authorize(asked).allowed is expected, (user.name, verb, resource)
+        assert not bare.authorize(asked).allowed, (user.name, verb, resource)
+
+
 async def test_anonymous_learns_health_and_version_and_nothing_else() -> None:
     view, _ = await started()
     rbac = RbacAuthorizer(view)

@@ -16,7 +16,7 @@ from cryptography import x509
 from pilothouse.apiserver.access import pki as room_of_keys
 from pilothouse.apiserver.access.certificates import CertificateError, CertificateUsers
 from pilothouse.apiserver.access.kubeconfig import KubeconfigError, kubeconfig, write_kubeconfig
-from pilothouse.apiserver.access.pki import SERVICE_ADDRESS, Pki, PkiError
+from pilothouse.apiserver.access.pki import SERVICE_ADDRESS, ClientName, Pki, PkiError
 from pilothouse.apiserver.access.pkibundle import SHARED, export_bundle, import_bundle
 from pilothouse.apiserver.access.signing import unverified
 from pilothouse.foundation.clock import FakeClock, SystemClock
@@ -93,6 +93,31 @@ def test_who_the_certificates_are_for(room: Room) -> None:
     for other in ("apiserver", "front-proxy-client"):
         with pytest.raises(CertificateError):
             users.user(room.der(other))
+
+
+def test_programs_of_the_platform_have_certificates_of_their_own(room: Room) -> None:
+    def ensured(name: str) -> list[str]:
+        agent = ClientName("agent", f"system:node:{name}", ("system:nodes",))
+        room.pki = Pki(str(room.directory), clock=room.clock, clients=[agent], service_address="127.96.0.1")
+        return room.pki.ensure()
+
+    assert ensured("one") == [*MADE, "agent"]
+    user = CertificateUsers(room.pki.read("ca.crt"), clock=room.clock).user(room.der("agent"))
+    assert user is not None
+    assert (user.name, user.groups) == ("system:node:one", ("system:nodes", "system:authenticated"))
+    assert ensured("one") == []
+    assert ensured("two") == ["agent"]
+    assert room.user(room.der("agent")) == "system:node:two"
+    names = room.certificate("apiserver").extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "127.96.0.1" in map(str, names.get_values_for_type(x509.IPAddress))
+
+
+def test_without_the_cas_key_there_are_no_certificates_of_programs(room: Room) -> None:
+    room.pki.ensure()
+    (room.directory / "ca.key").unlink()
+    pki = Pki(str(room.directory), clock=room.clock, clients=[ClientName("agent", "system:node:n")])
+    assert pki.ensure() == []
+    assert not (room.directory / "agent.crt").exists()
 
 
 def test_the_keys_work_in_a_handshake(tmp_path: Path) -> None:
