@@ -11,18 +11,20 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
-from typing import Literal, Protocol
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Final, Literal, Protocol
+from urllib.parse import urlsplit
 
 import click
 
 from pilothouse.apiserver.access.pki import Pki, PkiError
 from pilothouse.client import Client, ClientError, ConfigError
 from pilothouse.client.factory import CacheSyncError
+from pilothouse.client.kubeconfig import load_kubeconfig
 from pilothouse.foundation import logs, tls
 from pilothouse.foundation.lifeline import Lifeline
 from pilothouse.foundation.terminal import CommandError, ExitCode
-from pilothouse.kinds.structs import Pod, Service
+from pilothouse.kinds.structs import Pod, Service, replace
 from pilothouse.node.agent import Agent, AgentOptions
 from pilothouse.node.config import DNSConfig
 from pilothouse.node.dns import ClusterDns, pod_dns, read_resolv_conf
@@ -41,7 +43,9 @@ from .nodeplan import NodePlan, PlanError, read_plan
 
 __all__ = ["agent_options", "main", "runtime_options"]
 
-_RESOLV_CONF = "/etc/resolv.conf"
+_RESOLV_CONF: Final = "/etc/resolv.conf"
+_LOOK_SECONDS: Final = 30.0
+_HTTPS: Final = 443
 _log = logs.get_logger("pilothouse.platform.agent")
 
 
@@ -119,7 +123,7 @@ async def _until_told(plan: NodePlan) -> None:
     lifeline = Lifeline.from_environment()
     if lifeline is not None:
         lifeline.watch(told.set)
-    working = asyncio.create_task(_work(plan, told, lifeline), name="node")
+    working = asyncio.create_task(_work(plan, lifeline), name="node")
     stopping = asyncio.create_task(told.wait(), name="told to stop")
     await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -129,47 +133,87 @@ async def _until_told(plan: NodePlan) -> None:
         await working
 
 
-async def _work(plan: NodePlan, told: asyncio.Event, lifeline: Lifeline | None) -> None:
+async def _work(plan: NodePlan, lifeline: Lifeline | None) -> None:
     os.makedirs(plan.directory, mode=0o711, exist_ok=True)
     os.makedirs(plan.volumes, mode=0o700, exist_ok=True)  # below it anybody may write
     async with _runtime(plan) as runtime, _client(plan) as client:
         manager = Manager(client)
         names = ClusterDns(manager, plan.dns, domain=plan.domain) if "dns" in plan.parts else None
-        parts: list[_Part] = [] if names is None else [names]
-        if "services" in plan.parts:
-            parts.append(ServiceProxy(manager, plan.name, backend=_backend(plan)))
-        if "network-policies" in plan.parts:
-            parts.append(NetworkPolicies(manager, plan.name, table=plan.policies_table))
-        services = manager.informer(Service).lister()
+        parts = _parts(plan, manager, names)
+        services = _services(plan, manager)
         async with manager:
             for part in parts:
                 await part.start()
             ca, authority = _keys(plan)
-            equipment = Equipment(
-                client, runtime, agent_options(plan), ca=ca, authority=authority, services=services.list
-            )
-            async with contextlib.AsyncExitStack() as stack:
-                stack.push_async_callback(equipment.close)
+            equipment = Equipment(client, runtime, agent_options(plan), ca=ca, authority=authority, services=services)
+            try:
                 await equipment.start()
                 ports = equipment.ports(names=_ClusterNames(plan, names))
                 agent = Agent(client, runtime, equipment.options, ports=ports)
-                await _run(agent, equipment, parts, lifeline)
+                await _run(agent, runtime, equipment, parts, lifeline)
+            finally:
+                await equipment.close()
 
 
-async def _run(agent: Agent, equipment: Equipment, parts: list[_Part], lifeline: Lifeline | None) -> None:
+def _parts(plan: NodePlan, manager: Manager, names: ClusterDns | None) -> list[_Part]:
+    """Return what the node has beside its pods, in the order in which it starts."""
+    parts: list[_Part] = [] if names is None else [names]
+    if "services" in plan.parts:
+        parts.append(ServiceProxy(manager, plan.name, backend=_backend(plan)))
+    if "network-policies" in plan.parts:
+        parts.append(NetworkPolicies(manager, plan.name, table=plan.policies_table))
+    return parts
+
+
+def _services(plan: NodePlan, manager: Manager) -> Callable[[], Iterable[Service]]:
+    """Return what gives the services that pods learn of by their environment."""
+    lister = manager.informer(Service).lister()
+    if plan.cluster_cidr:
+        return lister.list
+    server = urlsplit(load_kubeconfig(plan.kubeconfig).server)
+    return lambda: [_at(each, server.hostname or "", server.port or _HTTPS) for each in lister.list()]
+
+
+def _at(found: Service, address: str, port: int) -> Service:
+    """Return `kubernetes` as where the server is: an ordinary user may not listen at port 443 for it."""
+    if (found.metadata.namespace, found.metadata.name) != ("default", "kubernetes"):
+        return found
+    ports = tuple(replace(each, port=port) for each in found.spec.ports)
+    return replace(found, spec=replace(found.spec, cluster_ip=address, ports=ports))
+
+
+async def _run(
+    agent: Agent, runtime: ProcessRuntime, equipment: Equipment, parts: list[_Part], lifeline: Lifeline | None
+) -> None:
     running = asyncio.create_task(agent.run(), name="agent")
+    telling = None
     try:
         await equipment.attach(agent)
         for part in parts:
             await part.wait_synced()
-            for problem in part.problems():
-                _log.warning("not all is carried out", problem=problem)
         if lifeline is not None:
             lifeline.ready()
+        telling = asyncio.create_task(_tell_problems(agent, runtime, parts), name="problems")
         await asyncio.shield(running)
     finally:
+        if telling is not None:
+            telling.cancel()
         agent.stop()
         await running
+
+
+async def _tell_problems(agent: Agent, runtime: ProcessRuntime, parts: list[_Part]) -> None:
+    """Say once, in the log and by events of the node, what this machine does not allow, and what fails later."""
+    before: set[str] = set()
+    while True:
+        missing = [f"pods of this node do without: {each}" for each in (await runtime.status()).missing]
+        now = dict.fromkeys([*missing, *(problem for part in parts for problem in part.problems())])
+        for problem in now:
+            if problem not in before:
+                _log.warning("not all is carried out", problem=problem)
+                agent.host.recorder.warning(agent.presence.node, "NotCarriedOut", problem)
+        before = set(now)
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 @contextlib.asynccontextmanager
