@@ -15,19 +15,22 @@ from click.core import ParameterSource
 from pilothouse.apiserver.cli import server_options
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples
 from pilothouse.platform import CONTROL, NODE, PARTS, Part, become_supervisor
+from pilothouse.platform.configfile import config_option
 from pilothouse.platform.nodeplan import DEFAULT_BRIDGE, NodePlan, dns_address, write_plan
+from pilothouse.platform.state import holder
+from pilothouse.platform.unit import unit_text
 
-__all__ = ["default_home", "up"]
+from .home import data_dir_option, default_home, in_use
 
+__all__ = ["up"]
+
+_GIVEN: Final = frozenset({ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP})
+"""Where options come from that somebody chose: the command line, or the file of --config."""
+_SAID: Final = frozenset({ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT})
 _SIGNALS: Final = 128
 """Codes from here on are of signals; those below are a program's own."""
-_USER_DEFAULTS: Final = {"service_cluster_ip_range": "127.96.0.0/16"}
+_USER_DEFAULTS: Final = {"service_cluster_ip_range": "127.96.0.0/16", "cluster_cidr": "127.64.0.0/16"}
 _ROOT_DEFAULTS: Final = {"listen": "0.0.0.0:6443"}  # pods and other machines reach it there; TLS and RBAC are on
-
-
-def default_home() -> Path:
-    """Return where the platform keeps its data: `pilothouse` in the user's data directory (XDG base directories)."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pilothouse"
 
 
 @click.command(
@@ -39,13 +42,11 @@ def default_home() -> Path:
         "pilothouse up --without controllers,scheduler,load-balancers,dns,agent",
         "# the pods of this machine, in a cluster elsewhere; `pilothouse token create` there prints T",
         "pilothouse up --role agent --join https://192.0.2.7:6443 --token T",
+        "# at each start of this machine",
+        "pilothouse up --config /etc/pilothouse.yaml --print-unit > /etc/systemd/system/pilothouse.service",
     )
 )
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    help="Where everything is kept; made if missing.  [default: user data directory]",
-)
+@data_dir_option("Where everything is kept; made if missing.")
 @click.option(
     "--role",
     type=click.Choice(["all", "server", "agent"]),
@@ -58,9 +59,16 @@ def default_home() -> Path:
 @click.option("--token", default="", envvar="PILOTHOUSE_TOKEN", help="What `pilothouse token create` printed there.")
 @click.option("--node-name", default="", help="The node's name; this machine's by default.")
 @click.option("--node-label", multiple=True, metavar="NAME=VALUE", help="A label of the node; repeatable.")
-@click.option("--cluster-cidr", default="10.244.0.0/16", show_default=True, help="Addresses of pods, as root.")
+@click.option(
+    "--cluster-cidr",
+    default="10.244.0.0/16",
+    show_default="10.244.0.0/16, 127.64.0.0/16 for an ordinary user",
+    help="Addresses of pods; of an ordinary user out of 127.0.0.0/8.",
+)
 @click.option("--max-pods", type=click.IntRange(min=1), default=110, show_default=True, help="Pods of this node.")
 @click.option("--bridge", default=DEFAULT_BRIDGE, show_default=True, help="Links pods; another platform needs its own.")
+@config_option(left_out=("print-unit",))
+@click.option("--print-unit", is_flag=True, help="Print a systemd unit for these options instead, and end.")
 @server_options
 @click.pass_context
 def up(ctx: click.Context, /, **settings: Any) -> None:
@@ -70,12 +78,24 @@ def up(ctx: click.Context, /, **settings: Any) -> None:
     policies and names; what ends unexpectedly is started again. It prints a table when it is ready, and writes
     DIR/admin.kubeconfig. Pods run on when it stops, and the next start takes them over; `pilothouse down` ends them.
     """
-    directory = settings["data_dir"] or default_home()
-    if settings["data_dir"] is None:
-        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _take_defaults(ctx)
+    directory = (settings["data_dir"] or default_home()).absolute()
     left_out = _left_out(settings["without"])
-    become_supervisor(_parts(ctx, directory.absolute(), left_out))
+    if settings["print_unit"]:
+        click.echo(unit_text(_as_given(ctx), is_root=_is_root()), nl=False)
+        return
+    _take_defaults(ctx)
+    _make(directory)
+    become_supervisor(_parts(ctx, directory, left_out), str(directory))
+
+
+def _make(directory: Path) -> None:
+    """Make the data directory, for its owner alone, unless another platform is in it."""
+    try:
+        if (pid := holder(str(directory))) is not None:
+            raise in_use(str(directory), pid)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"{error.filename or directory}: {error.strerror}", code=ExitCode.USAGE) from error
 
 
 def _parts(ctx: click.Context, directory: Path, left_out: set[str]) -> list[Part]:
@@ -123,7 +143,7 @@ def _node_plan(settings: dict[str, Any], directory: Path, left_out: set[str], dn
         pki="" if settings["role"] == "agent" else str(directory / "pki"),
         labels=_labels(settings["node_label"]),
         cluster_cidr=settings["cluster_cidr"] if _is_root() else "",
-        pod_cidr=first if _is_root() else "",
+        pod_cidr=first if _is_root() else settings["cluster_cidr"],
         bridge=settings["bridge"],
         dns=dns,
         max_pods=settings["max_pods"],
@@ -186,12 +206,32 @@ def _given(ctx: click.Context) -> Sequence[str]:
     found: list[str] = []
     for option in ctx.command.params:
         name = option.name or ""
-        if name not in theirs or ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        if name not in theirs or ctx.get_parameter_source(name) not in _GIVEN:
             continue
         values = ctx.params[name]
         for value in values if option.multiple else [values]:
             found += [option.opts[0], str(value)]
     return found
+
+
+def _as_given(ctx: click.Context) -> list[str]:
+    """Return this command again as it was given, with paths that do not depend on where it is run."""
+    if ctx.get_parameter_source("token") is ParameterSource.COMMANDLINE:
+        raise CommandError(
+            "--token: everybody may read a unit",
+            hint="put `token: T` into a file of mode 0600 and name that with --config",
+            code=ExitCode.USAGE,
+        )
+    command = [sys.executable, "-m", "pilothouse", "up"]
+    for option in ctx.command.params:
+        name = option.name or ""
+        if name in {"print_unit", "token"} or ctx.get_parameter_source(name) not in _SAID:
+            continue
+        values = ctx.params[name]
+        for value in values if option.multiple else [values]:
+            is_path = isinstance(option.type, click.Path)
+            command += [option.opts[0], str(Path(value).absolute()) if is_path else str(value)]
+    return command
 
 
 def _server_parameters() -> Sequence[click.Parameter]:
