@@ -26,6 +26,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--store", default="", help="Keep objects in an etcd cluster: etcd://a:2379,b:2379?ca=FILE&cert=FILE&key=FILE"
     ),
     click.option(
+        "--kubeconfig",
+        type=click.Path(),
+        default="",
+        help="Put the administrator's kubeconfig into this file too, beside what it has, as the context pilothouse.",
+    ),
+    click.option(
         "--token-auth-file",
         type=click.Path(),
         help='Let users in by static tokens: lines of token,user,uid,"group1,group2".',
@@ -194,6 +200,7 @@ def _program_options(data_dir: str, lifecycle: bool, settings: dict[str, Any]) -
     )
     return Options(
         data_dir=data_dir,
+        kubeconfig=settings["kubeconfig"],
         host=host,
         port=port,
         store=settings["store"],

@@ -60,7 +60,8 @@ class ProgramOptions:
     machine's own where it listens on all. hosts: names and addresses for the serving certificate, besides the usual.
     encryption: path of an EncryptionConfiguration, empty for one made here. components: whether the platform's
     controllers have a kubeconfig beside the administrator's (`controllers.kubeconfig`); node: the node of this
-    machine that has one (`agent.kubeconfig`), empty for none.
+    machine that has one (`agent.kubeconfig`), empty for none. kubeconfig: a file of the user's that has the
+    administrator's too, under the context `pilothouse`, or empty.
     """
 
     data_dir: str
@@ -72,6 +73,7 @@ class ProgramOptions:
     encryption: str = ""
     components: bool = False
     node: str = ""
+    kubeconfig: str = ""
     server: ServerOptions = field(default_factory=ServerOptions)
     limits: HttpLimits = field(default_factory=lambda: HttpLimits(http2=True))
 
@@ -209,6 +211,16 @@ class Program:
             path = os.path.join(self.options.data_dir, f"{client.file}.kubeconfig")
             if os.path.exists(self.pki.path(f"{client.file}.crt")):
                 write_client_kubeconfig(self.pki, path, self.url, client)
+        if self.options.kubeconfig:
+            self._merge_kubeconfig(self.options.kubeconfig)
+
+    def _merge_kubeconfig(self, path: str) -> None:
+        from pilothouse.apiserver.access.kubeconfigmerge import merge_kubeconfig  # noqa: PLC0415  # seldom wanted
+
+        try:
+            merge_kubeconfig(self.kubeconfig, path)
+        except KubeconfigError as error:  # somebody's file, which may be wrong for a while; the server does without
+            _log.warning("the administrator's kubeconfig is in the data directory only", reason=str(error))
 
     def _renewed(self, names: Sequence[str]) -> None:
         if any(client.file in names for client in (ADMIN, *self._clients)):
