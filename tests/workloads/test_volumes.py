@@ -9,7 +9,15 @@ import pytest
 
 from pilothouse.client import Client
 from pilothouse.foundation.clock import FakeClock
-from pilothouse.kinds.structs import Node, PersistentVolume, PersistentVolumeClaim, StorageClass, from_dict
+from pilothouse.kinds.structs import (
+    Node,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    StorageClass,
+    from_dict,
+    replace,
+    to_dict,
+)
 from pilothouse.operator.harness import Harness
 from pilothouse.testing import ControlPlane
 from pilothouse.workloads.reconcilers.localvolumes import add_local_volumes
@@ -23,7 +31,17 @@ from pilothouse.workloads.volumes import (
     mismatch,
     unbound_volume,
 )
-from pilothouse.workloads.volumes_local import local_class, local_volume, node_for, place_of
+from pilothouse.workloads.volumes_local import (
+    FINALIZER,
+    REMOVED,
+    ROOT_OF_NODE,
+    TO_REMOVE,
+    folder_on,
+    local_class,
+    local_volume,
+    node_for,
+    place_of,
+)
 
 
 def volume(name: str, size: str = "1Gi", modes: Sequence[str] = ("ReadWriteOnce",), **spec: Any) -> PersistentVolume:
@@ -126,23 +144,11 @@ def test_a_directory_is_on_its_node_and_under_its_root() -> None:
     assert node_for([node], 0) is None
 
 
-class Removed:
-    """Directories that were to be removed."""
-
-    def __init__(self) -> None:
-        self.places: list[tuple[str, str]] = []
-
-    async def remove(self, node: str, path: str) -> None:
-        self.places.append((node, path))
-
-
 async def test_a_claim_gets_a_directory_when_its_pod_has_a_node_and_gives_it_back() -> None:
-    removed = Removed()
     async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
         harness = Harness(client, clock=FakeClock())
-        for add in (add_volumes, add_claim_protection, add_volume_protection):
+        for add in (add_volumes, add_claim_protection, add_volume_protection, add_local_volumes):
             add(harness.manager)
-        add_local_volumes(harness.manager, removed)
         claims = "/api/v1/namespaces/default/persistentvolumeclaims"
         spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
         about = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}}
@@ -150,8 +156,12 @@ async def test_a_claim_gets_a_directory_when_its_pod_has_a_node_and_gives_it_bac
             await plane.call("POST", claims, about | {"spec": spec})
             await harness.converge()
             assert (await plane.call("GET", f"{claims}/data"))["status"]["phase"] == "Pending"
-            labels = {"kubernetes.io/hostname": "n"}
-            await plane.call("POST", "/api/v1/nodes", {"kind": "Node", "metadata": {"name": "n", "labels": labels}})
+            about_node = {
+                "name": "n",
+                "labels": {"kubernetes.io/hostname": "host"},
+                "annotations": {ROOT_OF_NODE: "/srv/volumes"},
+            }
+            await plane.call("POST", "/api/v1/nodes", {"kind": "Node", "metadata": about_node})
             status = {"nodeInfo": {"kubeletVersion": "v1.36.0"}}
             await plane.call("PATCH", "/api/v1/nodes/n/status", {"status": status})
             await harness.converge()
@@ -170,11 +180,65 @@ async def test_a_claim_gets_a_directory_when_its_pod_has_a_node_and_gives_it_bac
             name = bound["spec"]["volumeName"]
             found = await plane.call("GET", f"/api/v1/persistentvolumes/{name}")
             assert found["status"]["phase"] == "Bound"
-            path = found["spec"]["hostPath"]["path"]
+            root, _, folder = found["spec"]["hostPath"]["path"].rpartition("/")
+            assert (root, folder) == ("/srv/volumes", f"{name}_default_data")
             await plane.call("DELETE", f"{claims}/data")
             await harness.converge()
-            assert removed.places == [("n", path)]
+            asked = (await plane.call("GET", "/api/v1/nodes/n"))["metadata"]["annotations"]
+            assert asked[TO_REMOVE] == folder
+            found = await plane.call("GET", f"/api/v1/persistentvolumes/{name}")
+            assert found["metadata"]["finalizers"] == [FINALIZER]
+            await plane.call("PATCH", "/api/v1/nodes/n", {"metadata": {"annotations": {REMOVED: folder}}})
+            await harness.converge()
+            assert TO_REMOVE not in (await plane.call("GET", "/api/v1/nodes/n"))["metadata"]["annotations"]
             assert (await plane.call("GET", "/api/v1/persistentvolumes"))["items"] == []
             await plane.call("DELETE", "/apis/storage.k8s.io/v1/storageclasses/local-path")
             await harness.converge()
             assert (await plane.call("GET", "/apis/storage.k8s.io/v1/storageclasses"))["items"] == []
+
+
+@pytest.mark.parametrize("way", ["node gone", "other root", "kept", "deleted while free"])
+async def test_a_deleted_volume_goes_when_nobody_has_to_remove_its_directory(way: str) -> None:
+    async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
+        harness = Harness(client, clock=FakeClock())
+        for add in (add_volumes, add_volume_protection, add_local_volumes):
+            add(harness.manager)
+        root = "/elsewhere" if way == "other root" else "/srv/volumes"
+        node = {"name": "n", "annotations": {ROOT_OF_NODE: "/srv/volumes"}}
+        bound = way != "deleted while free"
+        volume = local_volume(claim(), local_class(), from_dict({"metadata": node}, Node))
+        body = to_dict(volume)
+        body["spec"]["hostPath"]["path"] = body["spec"]["hostPath"]["path"].replace("/srv/volumes", root)
+        if not bound:
+            del body["spec"]["claimRef"]
+        volumes = "/api/v1/persistentvolumes"
+        async with harness:
+            await plane.call("POST", "/api/v1/nodes", {"kind": "Node", "metadata": node})
+            if way == "kept":
+                body["spec"]["persistentVolumeReclaimPolicy"] = "Retain"
+            await plane.call("POST", volumes, body)
+            await harness.converge()
+            if way == "kept":
+                found = await plane.call("GET", f"{volumes}/pvc-u")
+                assert "finalizers" not in found["metadata"] or FINALIZER not in found["metadata"]["finalizers"]
+            if way in {"kept", "deleted while free"}:
+                await plane.call("DELETE", f"{volumes}/pvc-u")
+                await harness.converge()
+            notes = (await plane.call("GET", "/api/v1/nodes/n"))["metadata"]["annotations"]
+            if way in {"node gone", "deleted while free"}:
+                assert notes[TO_REMOVE] == "pvc-u_ns_a"
+                await plane.call("DELETE", "/api/v1/nodes/n")
+                await harness.converge()
+            else:
+                assert TO_REMOVE not in notes
+            assert (await plane.call("GET", volumes))["items"] == []
+
+
+def test_only_a_volumes_own_directory_is_its_own() -> None:
+    node = from_dict({"metadata": {"name": "n", "annotations": {ROOT_OF_NODE: "/srv/"}}}, Node)
+    made = local_volume(claim(), local_class(), node)
+    assert folder_on(made, node) == "pvc-u_ns_a"
+    for path in ("/srv/pvc-other_ns_a", "/srv/x/pvc-u_ns_a", "/srv", "/pvc-u_ns_a", "/srv/pvc-u_a,b"):
+        assert folder_on(replace(made, spec__host_path__path=path), node) == ""
+    assert folder_on(made, from_dict({"metadata": {"name": "m", "annotations": {ROOT_OF_NODE: "/srv"}}}, Node)) == ""
+    assert folder_on(made, from_dict({"metadata": {"name": "n"}}, Node)) == ""

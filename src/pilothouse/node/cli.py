@@ -79,6 +79,7 @@ def run(  # noqa: PLR0913  options of a command
 
     from .agent.options import AgentOptions
     from .process.options import Options
+    from .volumes.localdirs import ROOT as LOCAL_VOLUMES
 
     try:
         cpu, memory = parse(reserved_cpu).milli_value(), parse(reserved_memory).value()
@@ -89,6 +90,7 @@ def run(  # noqa: PLR0913  options of a command
         root=os.path.join(data_dir, "agent"),
         addresses=address,
         labels=_labels(label),
+        annotations={LOCAL_VOLUMES: os.path.join(data_dir, "volumes")},
         max_pods=max_pods,
         port=port,
         reserved_cpu=cpu,
@@ -98,14 +100,21 @@ def run(  # noqa: PLR0913  options of a command
     machine = Options(root=os.path.join(data_dir, "runtime"), pod_cidr=pod_cidr, bridge=bridge)
 
     async def work(client: Client) -> None:
+        from pilothouse.operator import Manager
+
         from .agent.agent import Agent
         from .process.runtime import ProcessRuntime
         from .serving.equipment import Equipment
+        from .volumes.localdirs import LocalDirectories
 
         async with contextlib.AsyncExitStack() as stack:
             runtime = ProcessRuntime(machine)
             stack.push_async_callback(runtime.close)
             await runtime.start()
+            manager = await stack.enter_async_context(Manager(client))
+            directories = LocalDirectories(manager, options.name, options.annotations[LOCAL_VOLUMES])
+            stack.push_async_callback(directories.stop)
+            await directories.start()
             equipment = Equipment(client, runtime, options, approve=True)
             stack.push_async_callback(equipment.close)
             await equipment.start()

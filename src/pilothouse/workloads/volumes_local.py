@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final
 
 from pilothouse.kinds.structs import Node, ObjectMeta, PersistentVolume, PersistentVolumeClaim, StorageClass
 from pilothouse.kinds.structs.core_references import ObjectReference
@@ -19,13 +19,19 @@ __all__ = [
     "CLASS",
     "FINALIZER",
     "PROVISIONER",
+    "REMOVED",
     "ROOT",
     "ROOT_OF_NODE",
-    "Directories",
+    "TO_REMOVE",
+    "folder_on",
+    "host_of",
+    "is_to_go",
     "local_class",
     "local_volume",
+    "names_in",
     "node_for",
     "place_of",
+    "to_remove",
 ]
 
 PROVISIONER: Final = "pilothouse.dev/local-path"
@@ -34,15 +40,13 @@ CLASS: Final = "local-path"
 ROOT: Final = "/var/lib/pilothouse/volumes"
 ROOT_OF_NODE: Final = "pilothouse.dev/local-volumes"
 """The annotation by which a node says where its directories are made."""
+TO_REMOVE: Final = "pilothouse.dev/remove-local-volumes"
+"""The annotation of a node by which its agent is told which directories are to go: names with commas between them."""
+REMOVED: Final = "pilothouse.dev/removed-local-volumes"
+"""The annotation by which the agent says which of those are gone."""
+_MAX_AT_ONCE: Final = 64
 _HOSTNAME: Final = "kubernetes.io/hostname"
 _UNSAFE: Final = re.compile(r"[^a-zA-Z0-9._-]")
-
-
-class Directories(Protocol):
-    """What removes directories of nodes."""
-
-    async def remove(self, node: str, path: str) -> None:
-        """Remove a directory and all that is in it; one that is gone is fine. Raises OSError to be called again."""
 
 
 def local_class() -> StorageClass:
@@ -63,12 +67,12 @@ def node_for(nodes: Iterable[Node], claims: int) -> Node | None:
 
 
 def local_volume(claim: PersistentVolumeClaim, found: StorageClass, node: Node) -> PersistentVolume:
-    """Return the volume for a claim on a node. The class's parameter `path` says where directories are made, else the node."""
+    """Return the volume for a claim on a node. Directories are made where the class says by `path`, else the node."""
     metadata = claim.metadata
     name = f"pvc-{metadata.uid}"
     root = found.parameters.get("path") or node.metadata.annotations.get(ROOT_OF_NODE) or ROOT
     folder = _UNSAFE.sub("_", f"{name}_{metadata.namespace}_{metadata.name}")
-    host = node.metadata.labels.get(_HOSTNAME) or node.metadata.name
+    host = host_of(node)
     policy = found.reclaim_policy or "Delete"
     term = NodeSelectorTerm(match_expressions=(NodeSelectorRequirement(key=_HOSTNAME, operator="In", values=(host,)),))
     return PersistentVolume(
@@ -106,3 +110,39 @@ def place_of(volume: PersistentVolume) -> tuple[str, str]:
         value for term in terms for each in term.match_expressions if each.key == _HOSTNAME for value in each.values
     ]
     return (hosts[0] if hosts else ""), volume.spec.host_path.path
+
+
+def host_of(node: Node) -> str:
+    """Return what the volumes of a node call it."""
+    return node.metadata.labels.get(_HOSTNAME) or node.metadata.name
+
+
+def folder_on(volume: PersistentVolume, node: Node) -> str:
+    """Return the name of a volume's directory right in the root of a node, empty where it is not there."""
+    host, path = place_of(volume)
+    root = node.metadata.annotations.get(ROOT_OF_NODE, "").rstrip("/")
+    above, _, folder = path.rpartition("/")
+    is_its_own = folder.startswith(f"{volume.metadata.name}_") and "," not in folder
+    return folder if host == host_of(node) and root and above == root and is_its_own else ""
+
+
+def is_to_go(volume: PersistentVolume) -> bool:
+    """Return whether a volume's directory is to be removed, as nobody can have it any more."""
+    return (
+        FINALIZER in volume.metadata.finalizers
+        and volume.metadata.deletion_timestamp is not None
+        and volume.status.phase != "Bound"
+        and volume.spec.persistent_volume_reclaim_policy == "Delete"
+    )
+
+
+def to_remove(node: Node, volumes: Iterable[PersistentVolume]) -> str:
+    """Return what a node's annotation `TO_REMOVE` is to say; at most 64 directories, the others come later."""
+    folders = sorted(folder for each in volumes if is_to_go(each) and (folder := folder_on(each, node)))
+    return ",".join(folders[:_MAX_AT_ONCE])
+
+
+def names_in(node: Node) -> list[str]:
+    """Return the names of the volumes whose directories a node has removed."""
+    folders = node.metadata.annotations.get(REMOVED, "").split(",")
+    return [folder.partition("_")[0] for folder in folders if folder]
