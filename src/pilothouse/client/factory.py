@@ -115,9 +115,9 @@ class SharedInformerFactory:
         if not kind.namespaced:
             where = ALL_NAMESPACES
         key = (kind, where, labels, fields, managed_fields)
-        made: ListerWatcher[R] | None = None
-        if key not in self._informers:
-            made = self._list_watch(kind, where, labels, fields, managed_fields=managed_fields)
+        if key in self._informers:
+            return self._shared(key, None, transform, indexers, None)
+        made = self._list_watch(kind, where, labels, fields, managed_fields=managed_fields)
         # What does not come from a Client may be anything.
         known: object = made
         accepts = None if isinstance(known, PackingSource) else lambda obj: type(obj) is kind

@@ -151,9 +151,10 @@ class Manager:
 
     def informer(self, kind: type[R]) -> Informer[R]:
         """Return the shared cache of a kind, made where there is none. Raises NotRegistered."""
-        self.scheme.check(kind)
-        found = self.factory.informer(kind)
-        self._caches[kind] = found
+        found = self.known(kind)
+        if found is None:
+            self.scheme.check(kind)
+            found = self._caches[kind] = self.factory.informer(kind)
         return found
 
     def caches(self) -> Mapping[type[Resource], Informer[Any]]:
