@@ -13,6 +13,7 @@ from typing import Any
 
 from pilothouse.apiserver.cache.cacher import Cacher
 from pilothouse.apiserver.cache.entries import form_of
+from pilothouse.apiserver.families import settle_families
 from pilothouse.apiserver.ports import Object
 from pilothouse.apiserver.rest.engine import Call
 from pilothouse.apiserver.rest.served import Served
@@ -69,14 +70,14 @@ class Allocator:
         """Give a new service what it needs; return how to take it back. Raises Invalid and InternalError."""
         if served.resource.full_name != "services":
             return None
-        self._families(new["spec"])
+        self._settle(new, {}, call)
         return await self._give(new, {}, call)
 
     async def before_update(self, served: Served, new: Object, old: Object, call: Call) -> Callable[[], None] | None:
         """Give a service what it needs beyond what it has."""
         if served.resource.full_name != "services" or call.info.subresource:
             return None
-        self._families(new["spec"])
+        self._settle(new, old["spec"], call)
         return await self._give(new, old["spec"], call)
 
     def after_update(self, served: Served, new: Object, old: Object, call: Call) -> None:
@@ -89,24 +90,17 @@ class Allocator:
         if served.resource.full_name == "services":
             self._later(_taken(old["spec"]))
 
-    def _families(self, spec: Object) -> None:
-        if spec.get("type") == "ExternalName":
-            return
-        headless = spec.get("clusterIP") == "None"
-        if not spec.get("ipFamilies"):
-            spec["ipFamilies"] = [self._family]
-        if not spec.get("ipFamilyPolicy"):
-            spec["ipFamilyPolicy"] = "RequireDualStack" if headless and not spec.get("selector") else "SingleStack"
-        if headless and not spec.get("selector") and spec["ipFamilies"] == [self._family]:
-            other = "IPv6" if self._family == "IPv4" else "IPv4"
-            spec["ipFamilies"] = [self._family, other]
+    def _settle(self, new: Object, before: Object, call: Call) -> None:
+        """Fill in the families of a service. Raises Invalid for those that this cluster does not have."""
+        if errors := settle_families(new["spec"], before, self._family):
+            raise call.refuse(new["metadata"].get("name") or "", errors)
 
     async def _give(self, new: Object, before: Object, call: Call) -> Callable[[], None] | None:
         spec, taken = new["spec"], set[str]()
         has = _taken(before)
         try:
             await self._give_address(new, spec, has, taken, call)
-            await self._give_ports(new, spec, has, taken, call)
+            await self._give_ports(new, before, has, taken, call)
         except BaseException:
             self._later(taken)
             raise
@@ -196,24 +190,25 @@ class Allocator:
 
     # Node ports
 
-    async def _give_ports(self, new: Object, spec: Object, has: set[str], taken: set[str], call: Call) -> None:
+    async def _give_ports(self, new: Object, before: Object, has: set[str], taken: set[str], call: Call) -> None:
+        spec = new["spec"]
         if needs_health_port(spec):
             asked = spec.get("healthCheckNodePort")
             if not asked:
                 spec["healthCheckNodePort"] = await self._free_port(new, taken, call)
             elif f"port/{asked}" not in has:
                 await self._give_port(new, _SPEC.child("healthCheckNodePort"), asked, taken, call)
-        given: dict[tuple[int, str], int] = {}
+        given: dict[int, int] = {}
         for place, port in enumerate(spec.get("ports") or ()):
             wanted = port.get("nodePort") or 0
             if wanted and f"port/{wanted}" not in has | taken:
                 at = _SPEC.child("ports").index(place).child("nodePort")
                 await self._give_port(new, at, wanted, taken, call)
             elif not wanted and needs_node_ports(spec):
-                # The same port over TCP and UDP gets the same node port.
-                key = (port.get("port") or 0, "")
-                wanted = given.get(key) or await self._free_port(new, taken, call)
-                given[key] = port["nodePort"] = wanted
+                # The same port over TCP and UDP gets the same node port, but not where a service is changed.
+                number = port.get("port") or 0
+                shared = 0 if before else given.get(number, 0)
+                given[number] = port["nodePort"] = shared or await self._free_port(new, taken, call)
 
     async def _give_port(self, new: Object, at: Path, wanted: int, taken: set[str], call: Call) -> None:
         errors = ErrorList()

@@ -54,9 +54,37 @@ def service_update(errors: ErrorList, new: Object, old: Object) -> None:
     """Check a Service that replaces another: its cluster addresses and families stay, unless it is for a name."""
     spec: Object = new.get("spec") or {}
     before: Object = old.get("spec") or {}
-    if "ExternalName" not in {spec.get("type"), before.get("type")}:
-        _addresses_update(errors, spec, before)
+    if spec.get("type") != "ExternalName":
+        wrong = ErrorList()
+        _addresses(wrong, spec)
+        if wrong:
+            errors.extend(wrong)
+            return  # they are looked at before anything else
+        if before.get("type") != "ExternalName":
+            _addresses_update(errors, spec, before)
+    _class_update(errors, spec, before)
+    _health_port_update(errors, spec, before)
     service_create(errors, new)
+
+
+def _health_port_update(errors: ErrorList, spec: Object, before: Object) -> None:
+    same = spec.get("healthCheckNodePort") == before.get("healthCheckNodePort")
+    if _has_health_port(spec) and _has_health_port(before) and not same:
+        errors.forbidden(SPEC.child("healthCheckNodePort"), "field is immutable")
+
+
+def _has_health_port(spec: Object) -> bool:
+    return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
+
+
+def _class_update(errors: ErrorList, spec: Object, before: Object) -> None:
+    """Check the class of load balancers, which an update does twice."""
+    at, now = SPEC.child("loadBalancerClass"), spec.get("loadBalancerClass")
+    if spec.get("type") != "LoadBalancer":
+        if now is not None:
+            errors.forbidden(at, "may only be used when `type` is 'LoadBalancer'")
+    elif before.get("type") == "LoadBalancer" and now != before.get("loadBalancerClass"):
+        errors.invalid(at, now, "may not change once set")
 
 
 def _is_headless(spec: Object) -> bool:
@@ -127,6 +155,15 @@ def _addresses(errors: ErrorList, spec: Object) -> None:
     if not addresses and first:
         addresses = [first]
     _cluster_ips(errors, at, addresses)
+    if addresses != ["None"]:
+        _matching(errors, at, addresses, families)
+
+
+def _matching(errors: ErrorList, at: Path, addresses: Sequence[str], families: Sequence[str]) -> None:
+    for position, (address, family) in enumerate(zip(addresses, families, strict=False)):
+        if family in _FAMILIES and family != ("IPv6" if ":" in address else "IPv4"):
+            text = f"expected an {family} value as indicated by `ipFamilies[{position}]`"
+            errors.invalid(at.index(position), address, text)
 
 
 def _cluster_ips(errors: ErrorList, at: Path, addresses: list[str]) -> None:
