@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from .forking import is_module, preload
 from .progress import Progress
 from .record import Record, RecordError
 from .supervisor import Supervisor, Watcher, plan_from
@@ -21,6 +22,8 @@ def _main(text: str) -> int:
     watchers: list[Watcher] = [Progress(sys.stdout, sys.stderr)]
     if record is not None:
         watchers.insert(0, record)  # who waits for the ready line may look at what is written down
+    if sum(is_module(part.command) for part in plan.parts) > 1:
+        preload()
     try:
         return Supervisor(plan.parts, watchers).run()
     finally:

@@ -1,7 +1,7 @@
 """The process above all others of the platform: it starts them, begins anew what ends, and stops them in order.
 
-It imports next to nothing and does nothing else, so that it takes little memory and hardly ever fails. Should it be
-killed all the same, the others notice by their lifelines and end; whatever started it starts it again.
+It does nothing else, so that it hardly ever fails, and imports only what parts share, which begin as its forks. Should
+it be killed all the same, the others notice by their lifelines and end; whatever started it starts it again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Final, NoReturn, Protocol
 from pilothouse.foundation.lifeline import VARIABLE
 
 from .core import Action, Asked, Begin, Ended, Event, Finish, Kill, Ready, Spawn, Supervision, Terminate, Tick
+from .forking import Forked, is_module
 
 __all__ = ["Part", "Plan", "Supervisor", "Watcher", "become_supervisor", "plan_from"]
 
@@ -46,6 +47,23 @@ class Plan:
 
     parts: Sequence[Part]
     directory: str = ""
+
+
+class Process(Protocol):
+    """A part's process."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    def poll(self) -> int | None:
+        """Return the code with which it ended, None while it runs."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def kill(self) -> None:
+        """End it at once."""
 
 
 class Watcher(Protocol):
@@ -85,9 +103,7 @@ class _Child:
         self.said, above = os.pipe()
         try:
             environment = {**os.environ, VARIABLE: f"{below},{above}"}
-            self.process = subprocess.Popen(  # noqa: S603  # parts are our own programs
-                part.command, env=environment, pass_fds=(below, above), stdin=subprocess.DEVNULL, start_new_session=True
-            )
+            self.process = _begin(part.command, environment, (below, above))
         finally:
             os.close(below)
             os.close(above)
@@ -96,6 +112,14 @@ class _Child:
     def close(self) -> None:
         os.close(self.lifeline)
         os.close(self.said)
+
+
+def _begin(command: Sequence[str], environment: Mapping[str, str], keep: Sequence[int]) -> Process:
+    if is_module(command):
+        return Forked(command, environment, keep)
+    return subprocess.Popen(  # noqa: S603  # parts are our own programs
+        command, env=environment, pass_fds=keep, stdin=subprocess.DEVNULL, start_new_session=True
+    )
 
 
 class Supervisor:
