@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import shutil
 
 from pilothouse.foundation import processes
@@ -54,8 +55,11 @@ async def remove_way_out(bridge: str) -> None:
         await processes.run(["nft", "delete", "table", "ip", table_of(bridge)], env=processes.inherit(), timeout=20)
 
 
-async def ensure_way_out(bridge: str, pool: AddressPool) -> str:
-    """Forward and masquerade what pods send to other networks; return why that is not so, empty where it is."""
+async def ensure_way_out(bridge: str, pool: AddressPool, cluster_cidr: str = "") -> str:
+    """Forward and masquerade what pods send to other networks; return why that is not so, empty where it is.
+
+    cluster_cidr: pods of other nodes, who are to see where something comes from.
+    """
     try:
         _forward()
     except OSError as error:
@@ -63,10 +67,11 @@ async def ensure_way_out(bridge: str, pool: AddressPool) -> str:
     if shutil.which("nft") is None:
         return "no nft program"
     table = table_of(bridge)
+    elsewhere = f" ip daddr != {ipaddress.ip_network(cluster_cidr)}" if cluster_cidr else ""
     rules = (
         f"table ip {table}\ndelete table ip {table}\ntable ip {table} {{\n  chain postrouting {{\n"
         f"    type nat hook postrouting priority srcnat; policy accept;\n"
-        f'    ip saddr {pool.network} oifname != "{bridge}" masquerade\n  }}\n}}\n'
+        f'    ip saddr {pool.network}{elsewhere} oifname != "{bridge}" masquerade\n  }}\n}}\n'
     )
     try:
         await processes.run(["nft", "-f", "-"], env=processes.inherit(), stdin=rules.encode(), timeout=20)

@@ -13,7 +13,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How this machine runs pods. `root` holds all state; two runtimes never share one.
 
     `mode` None takes the strongest isolation the machine allows. `pod_cidr` empty means 10.244.0.0/24, or part of 127/8
-    where pods have no network of their own. `cgroup_prefix` is put before each group's path. `masquerade` lets pods
+    where pods have no network of their own; `cluster_cidr` is of all nodes' pods, which see each
+    other's addresses. `cgroup_prefix` is put before each group's path. `masquerade` lets pods
     reach other networks (needs nftables). `hidden` is what pods of `image: host` do not see, `local_images` the
     directories below which `oci:`, `oci-archive:` and `dir:` images may be.
     """
@@ -22,6 +23,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode | None = None
     bridge: str = "pilothouse0"
     pod_cidr: str = ""
+    cluster_cidr: str = ""
     mtu: int = 1500
     masquerade: bool = True
     cgroup_prefix: str = ""

@@ -90,7 +90,9 @@ class ProcessRuntime(Runtime):
         self._sandboxes = Sandboxes(options, machine.mode, groups, pool, self._ids, self._events)
         if machine.mode == "root":
             network.ensure_bridge(options.bridge, pool, options.mtu)
-            self._way_out = await network.ensure_way_out(options.bridge, pool) if options.masquerade else "switched off"
+            self._way_out = "switched off"
+            if options.masquerade:
+                self._way_out = await network.ensure_way_out(options.bridge, pool, options.cluster_cidr)
         await self.images.start()
         await self._sandboxes.adopt()
         await self._sandboxes.zygote.start()

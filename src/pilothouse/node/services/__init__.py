@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .carrying import Limits
     from .kernel import KernelBackend
     from .loadbalancers import add_load_balancers
+    from .noderoutes import NodeRoutes
     from .policing import NetworkPolicies
     from .proxy import ServiceProxy, choose_backend
     from .proxying import Backend
@@ -23,6 +24,7 @@ __all__ = [
     "KernelBackend",
     "Limits",
     "NetworkPolicies",
+    "NodeRoutes",
     "ProxyNetwork",
     "ServiceProxy",
     "UserspaceBackend",
@@ -35,6 +37,7 @@ _HOMES = {
     "KernelBackend": "kernel",
     "Limits": "carrying",
     "NetworkPolicies": "policing",
+    "NodeRoutes": "noderoutes",
     "ProxyNetwork": "servicerules",
     "ServiceProxy": "proxy",
     "UserspaceBackend": "userspace",
