@@ -11,7 +11,7 @@ import click
 
 from pilothouse.foundation.terminal import CommandError, ExitCode
 
-__all__ = ["data_dir_option", "default_home", "in_use"]
+__all__ = ["age", "data_dir_option", "default_home", "in_use", "seconds"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -29,6 +29,28 @@ def data_dir_option(text: str = "Of the platform.") -> Callable[[_Command], _Com
         envvar="PILOTHOUSE_DATA_DIR",
         help=f"{text}  [default: user data directory]",
     )
+
+
+def seconds(text: str) -> float:
+    """Read an option's duration: a number of seconds, or as Kubernetes writes it: 30s, 1m30s."""
+    from pilothouse.kinds.durations import DurationError, parse
+
+    try:
+        found = float(text) if text.replace(".", "", 1).isdigit() else parse(text) / 1e9
+    except DurationError:
+        found = -1.0
+    if found < 0:
+        raise click.BadParameter(f"{text!r}: want a duration, such as 30s or 1m30s")
+    return found
+
+
+def age(passed: float) -> str:
+    """Return how long ago something was, as kubectl shows it."""
+    for unit, name, smaller, lesser in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s")):
+        if passed >= 2 * unit:
+            whole, rest = divmod(int(passed), unit)
+            return f"{whole}{name}{rest // smaller}{lesser}" if rest // smaller else f"{whole}{name}"
+    return f"{int(passed)}s"
 
 
 def in_use(directory: str, pid: int) -> CommandError:

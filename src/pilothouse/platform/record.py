@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -13,12 +12,12 @@ from typing import Final, Self
 from pilothouse import __version__
 
 from .core import Event
+from .former import end_parts
 from .notify import Notifier, service_name
 from .state import (
     InUse,
     PartState,
     PlatformState,
-    is_process,
     read_state,
     start_ticks,
     state_path,
@@ -33,7 +32,6 @@ _USAGE: Final = 2
 _CONFLICT: Final = 5
 _FORMER_SECONDS: Final = 5.0
 """How long parts of a platform whose supervisor was killed have to end by themselves."""
-_STEP_SECONDS: Final = 0.02
 
 
 class RecordError(Exception):
@@ -75,7 +73,8 @@ class Record:
             where = error.filename or directory
             hint = "name a directory of your own with --data-dir"
             raise RecordError(f"{where}: {error.strerror or error}", hint, _USAGE) from error
-        _end_former(directory)
+        former = read_state(directory)
+        end_parts(former.parts.values() if former is not None else (), _FORMER_SECONDS)
         return cls(directory, lock, Notifier())
 
     def close(self) -> None:
@@ -152,18 +151,3 @@ def _own_service() -> str:
             return service_name(file.read())
     except OSError:
         return ""
-
-
-def _end_former(directory: str) -> None:
-    """See to it that no part is left of a platform whose supervisor was killed: it would hold stores and ports."""
-    former = read_state(directory)
-    left = [part for part in former.parts.values() if is_process(part.pid, part.started)] if former is not None else []
-    end = time.monotonic() + _FORMER_SECONDS
-    while left:
-        if time.monotonic() >= end:
-            for part in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(part.pid, signal.SIGKILL)
-            end += _FORMER_SECONDS
-        time.sleep(_STEP_SECONDS)
-        left = [part for part in left if is_process(part.pid, part.started)]
