@@ -1,72 +1,297 @@
-"""`pilothouse demo` as its users run it: to the end, ended by a signal, and too short to show anything."""
+"""`pilothouse demo` as its users run it, to the end and cut short, and the parts that it is made of."""
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
+import itertools
+import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pilothouse.cli.demo import demo
-from support.service import PILOTHOUSE
+from pilothouse.cli import demo_platform
+from pilothouse.cli.demo_guestbook import manifests, of_version, processes_of, with_greeting
+from pilothouse.cli.demo_load import Load, Tally, percentile
+from pilothouse.cli.demo_platform import Platform, Share, claimed_share
+from pilothouse.cli.demo_report import ROLL_OUT, WITHOUT_SERVER, Report
+from pilothouse.foundation.terminal import CommandError
+from pilothouse.node.process.machine import capabilities_of_this_machine
+from support.guestbook import tier
+from support.nodekit import user_python
 
-pytestmark = pytest.mark.slow
+_SECONDS = 110
 
 
-def processes_of(directory: Path) -> list[int]:
-    """Return the processes that name `directory` in their arguments."""
+# -- the whole
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """Give a directory that another user may write to."""
+    path = Path(tempfile.mkdtemp(prefix="phdemo"))
+    path.chmod(0o777)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def of_machine() -> dict[str, set[str]]:
+    """Return what of this machine a demo could leave behind, by the names that only demos give."""
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False).stdout
+    groups = Path("/sys/fs/cgroup").glob("**/*phdemo*") if os.access("/sys/fs/cgroup", os.R_OK) else []
+    return {
+        "links": {name for name in os.listdir("/sys/class/net") if name.startswith("phdemo")},
+        "tables": {line for line in tables.splitlines() if "phdemo" in line},
+        "groups": {str(each) for each in groups},
+    }
+
+
+def processes_with(directory: Path) -> list[str]:
+    """Return the arguments of processes that name a directory in them or in their environment."""
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 arguments = (entry / "cmdline").read_bytes()
+                if os.fsencode(directory) in arguments + (entry / "environ").read_bytes():
+                    found.append(arguments.replace(b"\0", b" ").decode(errors="replace"))
             except OSError:
                 continue  # it ended meanwhile
-            if os.fsencode(directory) in arguments:
-                found.append(int(entry.name))
     return found
 
 
-def test_it_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(home), "HOME": str(home), "PYTHONUNBUFFERED": "1"}
+
+
+def check_nothing_is_left(home: Path, before: dict[str, set[str]]) -> None:
+    assert processes_with(home) == []
+    after = of_machine()
+    assert {name: after[name] - before[name] for name in after} == {name: set() for name in after}
+    assert [each for each in home.iterdir() if each.name.startswith("pilothouse-demo-")] == []
+
+
+needs_namespaces = pytest.mark.skipif(
+    capabilities_of_this_machine().mode == "plain", reason="this machine allows this user no namespaces"
+)
+
+
+@needs_namespaces
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["runner", "user"])
+def test_it_runs_to_the_end_and_leaves_nothing(home: Path, who: str) -> None:
+    command = [sys.executable] if who == "runner" else user_python(home)
+    if command is None or (who == "user" and os.geteuid() != 0):
+        pytest.skip("there is no other user to run as")
+    before = of_machine()
     done = subprocess.run(
-        [*PILOTHOUSE, "demo", "--seconds", "0.5"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        check=False,
-    )
+        [*command, "-m", "pilothouse", "demo", "-o", "json"],
+        capture_output=True, text=True, timeout=_SECONDS, env=environment(home), cwd="/", check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("acknowledged objects lost  0") == 1
-    assert list(tmp_path.iterdir()) == []
-    assert processes_of(tmp_path) == []
+    told = json.loads(done.stdout)
+    assert [each["event"] for each in told["timeline"]] == [
+        "platform ready", "manifests applied", "first pod running", "application ready", "it answers",
+        "version 2 rolled out", "a front killed with SIGKILL", "the front healed", "the store killed with SIGKILL",
+        "the store healed", "the API server killed with SIGKILL", "the API server back", "the page shows the change",
+        "everything down",
+    ]  # fmt: skip
+    assert told["figures"]["entries_lost"] == 0 < told["figures"]["entries_signed"]
+    rolled = next(each for each in told["load"] if each["load"] == ROLL_OUT)
+    assert rolled["failed"] == 0 < rolled["requests"]
+    check_nothing_is_left(home, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_its_cluster_too(number: signal.Signals, tmp_path: Path) -> None:
+@needs_namespaces
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "when"), [(signal.SIGTERM, "starting"), (signal.SIGINT, "rolling")])
+def test_a_signal_takes_everything_down(home: Path, number: signal.Signals, when: str) -> None:
+    before = of_machine()
     with subprocess.Popen(
-        [*PILOTHOUSE, "demo", "--seconds", "60"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
-    ) as process:
-        assert process.stdout is not None
-        while (line := process.stdout.readline()) and not line.startswith("4."):
+        [sys.executable, "-m", "pilothouse", "demo"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(home),
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        while (line := process.stderr.readline()) and when not in line:
             pass
-        assert len(processes_of(tmp_path)) == 1
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
-        left = processes_of(tmp_path)
-        for orphan in left:
-            os.kill(orphan, signal.SIGKILL)
-    assert (process.returncode, errors.strip(), left) == (130, "interrupted", [])
-    assert list(tmp_path.iterdir()) == []
+        _, errors = process.communicate(timeout=_SECONDS)
+    assert (process.returncode, errors.splitlines()[-1]) == (130, "interrupted"), errors
+    check_nothing_is_left(home, before)
 
 
-def test_a_time_that_shows_nothing_is_refused() -> None:
-    done = CliRunner().invoke(demo, ["--seconds", "-1"])
-    assert (done.exit_code, "not in the range" in done.output) == (2, True), done.output
+# -- its platform
+
+
+def test_shares_of_demos_have_nothing_in_common() -> None:
+    for is_root in (True, False):
+        networks, ports, bridges = [], set[int](), set[str]()
+        for number in range(64):
+            options = dict(each.split("=") for each in Share(number).options(is_root=is_root))
+            networks += [
+                ipaddress.ip_network(options[name]) for name in ("--cluster-cidr", "--service-cluster-ip-range")
+            ]
+            first, last = map(int, options["--service-node-port-range"].split("-"))
+            assert ports.isdisjoint(range(first, last + 1))
+            ports |= set(range(first, last + 1))
+            bridges.add(options["--bridge"])
+        assert len(bridges) == 64
+        assert max(map(len, bridges)) <= 15
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(networks, 2))
+
+
+def test_a_share_is_one_demos_alone() -> None:
+    with claimed_share() as one, claimed_share() as other:
+        assert one.number != other.number
+    with claimed_share() as again:
+        assert again.number == one.number
+
+
+async def test_a_platform_that_does_not_start_is_told_with_its_last_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program = "import sys; sys.exit('no room' if sys.argv[1] == 'up' else 0)"
+    monkeypatch.setattr(demo_platform, "_PILOTHOUSE", (sys.executable, "-c", program))
+    platform = Platform(Share(1))
+    with pytest.raises(CommandError, match="did not start") as caught:
+        await platform.start()
+    assert caught.value.hint == "no room"
+    await platform.remove()
+    assert os.listdir(tmp_path) == []
+
+
+async def test_what_cannot_be_taken_down_is_told_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(demo_platform, "_PILOTHOUSE", (sys.executable, "-c", "import sys; sys.exit('a pod is stuck')"))
+    platform = Platform(Share(1))
+    with pytest.raises(CommandError, match="something of the demo is left: a pod is stuck") as caught:
+        await platform.remove()
+    assert caught.value.hint == f"pilothouse down --data-dir {platform.data}"
+    assert platform.directory.is_dir()
+
+
+# -- its application
+
+
+def test_the_first_tier_has_the_version_that_is_wanted_and_nothing_else_changes() -> None:
+    objects = manifests()
+    one, two = of_version(objects, "1"), of_version(objects, "2")
+    assert one in objects
+    variables = [each["spec"]["template"]["spec"]["containers"][0]["env"] for each in (one, two)]
+    assert [each for each in zip(*variables, strict=True) if each[0] != each[1]] == [
+        ({"name": "VERSION", "value": "1"}, {"name": "VERSION", "value": "2"})
+    ]
+    assert with_greeting(objects, "hello")["data"]["greeting"] == "hello"
+
+
+def test_where_pods_find_no_python_they_get_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def commands() -> list[Any]:
+        pods = [
+            each["spec"]["template"]["spec"] for each in manifests() if each["kind"] in {"Deployment", "StatefulSet"}
+        ]
+        return [pod["containers"][0]["command"] for pod in pods]
+
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: "/usr/bin/python3")
+    assert commands() == [["python3", "/app/storage.py"], ["python3", "/app/front.py"]]
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    assert {each[0] for each in commands()} == {os.path.realpath(sys.executable)}
+
+
+def test_a_pods_process_is_told_from_others() -> None:
+    command = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", "/app/front.py"]
+    given = {**os.environ, "POD_NAME": "front-of-this-test"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=given) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert processes_of("front-of-this-test", "front.py") == [process.pid]
+        assert processes_of("front-of-this-test", "storage.py") == []
+        assert processes_of("front-of-this", "front.py") == []
+        process.communicate()
+
+
+# -- its load and report
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not true():  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.01)
+
+
+async def test_load_counts_what_it_sees_and_phases_do_not_mix(tmp_path: Path) -> None:
+    with (
+        tier("storage.py", DATA_DIR=str(tmp_path)) as store,
+        tier("front.py", STORE_URL=f"http://127.0.0.1:{store.port}", VERSION="3") as front,
+    ):
+        async with Load(f"http://127.0.0.1:{front.port}") as load:
+            first = await load.phase()
+            await until(lambda: len(load.signed) >= 20)
+            second = await load.phase()
+            counted = first.requests
+            front.process.kill()
+            await until(lambda: second.failures > 0)
+            assert (first.requests, first.failures, set(first.versions)) == (counted, 0, {"3"})
+            assert "Error" in second.reasons[0]
+        assert set(load.signed) <= {each["id"] for each in store.ask("GET", "/entries?limit=1000").json()["entries"]}
+
+
+async def test_entries_are_read_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        tier("storage.py", DATA_DIR=str(tmp_path)) as store,
+        tier("front.py", STORE_URL=f"http://127.0.0.1:{store.port}") as front,
+    ):
+        wanted = {f"id-{number}" for number in range(7)}
+        for each in wanted:
+            store.ask("POST", "/entries", {"id": each, "name": "me", "text": "x"})
+        monkeypatch.setattr("pilothouse.cli.demo_load._PAGE", 3)
+        async with Load(f"http://127.0.0.1:{front.port}") as load:
+            assert wanted <= await load.entries()
+
+
+@given(st.lists(st.floats(0, 100), min_size=1), st.floats(0, 1))
+def test_a_percentile_is_a_value_that_so_many_are_not_above(values: list[float], share: float) -> None:
+    found = percentile(values, share)
+    assert found in values
+    assert sum(each <= found for each in values) >= share * len(values)
+
+
+def test_the_report_says_what_should_not_have_been() -> None:
+    times = iter([10.0, 11.5, 12.0])
+    report = Report(clock=lambda: next(times))
+    report.moment("ready", "all of it")
+    report.moment("done")
+    assert report.moments == [
+        {"at_seconds": 1.5, "took_seconds": 1.5, "event": "ready", "detail": "all of it"},
+        {"at_seconds": 2.0, "took_seconds": 0.5, "event": "done", "detail": ""},
+    ]
+    rolled, killed, alone = Tally([0.001] * 99 + [0.5]), Tally([0.002], 2, ["refused"]), Tally()
+    for name, tally in ((ROLL_OUT, rolled), ("front killed", killed), (WITHOUT_SERVER, alone)):
+        report.phase(name, tally)
+    report.entries({"a", "b"}, {"a", "b", "c"})
+    assert report.problems() == []
+    assert report.phases == [
+        {"load": ROLL_OUT, "requests": 100, "failed": 0, "p50_ms": 1.0, "p99_ms": 500.0},
+        {"load": "front killed", "requests": 3, "failed": 2, "p50_ms": 2.0, "p99_ms": 2.0},
+    ]
+    assert report.summary() == "103 requests in all; 0 failed in the roll-out, 0 of 2 entries are lost"
+    rolled.failed("reset")
+    alone.failed("refused")
+    report.entries({"a", "b"}, {"b"})
+    assert report.problems() == [
+        "1 requests failed while: version 2 rolled out",
+        "1 requests failed while: API server killed",
+        "1 acknowledged entries are lost",
+    ]

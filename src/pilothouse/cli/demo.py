@@ -1,4 +1,4 @@
-"""`pilothouse demo`: the project's main job at work in half a minute, on real processes."""
+"""`pilothouse demo`: the platform runs an ordinary application, and what happens to it in half a minute is shown."""
 
 from __future__ import annotations
 
@@ -6,264 +6,190 @@ import asyncio
 import contextlib
 import os
 import signal
-import ssl
-import sys
-import tempfile
-import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal
 
 import click
-import msgspec
 
+from pilothouse.client import Client, ClientError
 from pilothouse.foundation.clock import SystemClock
 from pilothouse.foundation.retry import Backoff, retry
-from pilothouse.foundation.terminal import CommandError, emit, examples
-from pilothouse.foundation.tls import client_context
-from pilothouse.store.offline import check
+from pilothouse.foundation.terminal import CommandError, ExitCode, emit, examples, output_option
+from pilothouse.kinds.status import ApiStatus
 
-if TYPE_CHECKING:
-    import aiohttp
+from .demo_guestbook import Guestbook, Object, manifests, of_version, processes_of, restarts, with_greeting
+from .demo_load import Load, Tally
+from .demo_platform import Platform, claimed_share
+from .demo_report import ROLL_OUT, WITHOUT_SERVER, Report
 
 __all__ = ["demo"]
 
-_WRITERS = 16
-_NAMESPACE = "/api/v1/namespaces/harbour"
-_BOATS = "/apis/demo.pilothouse.dev/v1/namespaces/harbour/boats"
-_APPLY = "application/apply-patch+yaml"
-
-_DEFINITION = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "boats.demo.pilothouse.dev"},
-    "spec": {
-        "group": "demo.pilothouse.dev",
-        "scope": "Namespaced",
-        "names": {"plural": "boats", "singular": "boat", "kind": "Boat"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            "spec": {
-                                "type": "object",
-                                "required": ["crew"],
-                                "properties": {
-                                    "crew": {"type": "integer", "minimum": 1},
-                                    "flag": {"type": "string", "default": "none"},
-                                },
-                                "x-kubernetes-validations": [
-                                    {"rule": "self.crew < 100", "message": "that is a ship"},
-                                ],
-                            }
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
+_GREETING: Final = "Fair winds, and come back."
 
 
-@dataclass
-class _Load:
-    """What the writers did: the names acknowledged and how long each write took, in seconds."""
+@click.command(epilog=examples("pilothouse demo", "# figures for a program", "pilothouse demo -o json"))
+@output_option
+def demo(output: Literal["table", "json", "yaml"]) -> None:
+    """Start a platform, run a guestbook of two tiers on it, roll it over under load, kill parts of it, and clear up.
 
-    acknowledged: list[str] = field(default_factory=list)
-    latencies: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-
-
-@click.command(epilog=examples("pilothouse demo", "pilothouse demo --seconds 10"))
-@click.option(
-    "--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True, help="How long to write under load."
-)
-def demo(seconds: float) -> None:
-    """Start a cluster, define a kind, apply, watch, kill it with SIGKILL under load, and show that nothing is lost."""
-    with tempfile.TemporaryDirectory(prefix="pilothouse-demo-") as directory:
-        try:
-            asyncio.run(_demo(Path(directory) / "cluster", seconds))
-        except asyncio.CancelledError:
-            raise click.Abort from None
-
-
-class _Cluster:
-    """A running API server and a client of its administrator."""
-
-    def __init__(self, process: asyncio.subprocess.Process, session: aiohttp.ClientSession, url: str) -> None:
-        self.process = process
-        self.session = session
-        self.url = url
-
-    async def call(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> dict[str, Any]:
-        """Send one request; refusals come as what the server says of them."""
-        data = None if body is None else msgspec.json.encode(body)
-        async with self.session.request(
-            method, self.url + path, data=data, headers={"Content-Type": kind} if data else {}
-        ) as answer:
-            made: dict[str, Any] = msgspec.json.decode(await answer.read())
-            return made
-
-
-async def _demo(directory: Path, seconds: float) -> None:
-    # Without this SIGTERM would end only this process and leave the cluster's behind.
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    _say("1. a cluster starts: the Kubernetes API over its own store, TLS and RBAC on")
-    started = time.perf_counter()
-    async with _running(directory) as cluster:
-        version = await cluster.call("GET", "/version")
-        _say(f"   ready in {time.perf_counter() - started:.2f} s, version {version['gitVersion']}")
-        await _define(cluster)
-        await _apply_and_watch(cluster)
-        _say(f"4. {_WRITERS} writers, every answer durable; then SIGKILL in the middle")
-        load = await _write_until_killed(cluster, seconds)
-    _say("5. it starts again: the newest checkpoint, then the log")
-    started = time.perf_counter()
-    async with _running(directory) as cluster:
-        ready = time.perf_counter() - started
-        lost = await _missing(cluster, load.acknowledged)
-    _show(load, ready, lost, str(directory / "store"))
-    if lost:
-        raise CommandError(f"{len(lost)} acknowledged objects are missing, the first is {lost[0]!r}")
-
-
-async def _define(cluster: _Cluster) -> None:
-    _say("2. a kind of its own: schema, defaults and a rule, served at once")
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "harbour"}}
-    await cluster.call("POST", "/api/v1/namespaces", namespace)
-    await cluster.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", _DEFINITION)
-    await retry(lambda: _served(cluster), Backoff(base=0.01, cap=0.1, attempts=100), SystemClock(), LookupError)
-    refused = await cluster.call("POST", _BOATS, _boat("ferry", 400))
-    _say(f"   refused: {refused['message']}")
-
-
-async def _served(cluster: _Cluster) -> None:
-    async with cluster.session.get(cluster.url + _BOATS) as answer:
-        if answer.status != 200:
-            raise LookupError(_BOATS)
-
-
-async def _apply_and_watch(cluster: _Cluster) -> None:
-    _say("3. two appliers share an object, and a watch sees each change")
-    path = f"{_BOATS}/tug"
-    version = (await cluster.call("GET", _BOATS))["metadata"]["resourceVersion"]
-    await cluster.call("PATCH", f"{path}?fieldManager=captain", _boat("tug", 3), _APPLY)
-    flag = {**_boat("tug", 3), "spec": {"crew": 3, "flag": "yellow"}}
-    await cluster.call("PATCH", f"{path}?fieldManager=owner", flag, _APPLY)
-    conflict = await cluster.call("PATCH", f"{path}?fieldManager=owner", _boat("tug", 5), _APPLY)
-    _say(f"   conflict: {conflict['message']}")
-    async with cluster.session.get(
-        cluster.url + _BOATS, params={"watch": "1", "resourceVersion": version, "timeoutSeconds": "1"}
-    ) as answer:
-        async for line in answer.content:
-            event = msgspec.json.decode(line)
-            spec = event["object"]["spec"]
-            _say(f"   {event['type']}: {event['object']['metadata']['name']} {spec}")
-
-
-def _boat(name: str, crew: int) -> dict[str, Any]:
-    return {
-        "apiVersion": "demo.pilothouse.dev/v1",
-        "kind": "Boat",
-        "metadata": {"name": name},
-        "spec": {"crew": crew},
-    }
-
-
-async def _write_until_killed(cluster: _Cluster, seconds: float) -> _Load:
-    load = _Load()
-    started = time.perf_counter()
-    writers = [asyncio.create_task(_writer(cluster, number, load)) for number in range(_WRITERS)]
-    await asyncio.sleep(seconds)
-    load.seconds = time.perf_counter() - started
-    cluster.process.kill()
-    await cluster.process.wait()
-    for writer in writers:
-        writer.cancel()
-    await asyncio.gather(*writers, return_exceptions=True)
-    return load
-
-
-async def _writer(cluster: _Cluster, number: int, load: _Load) -> None:
-    import aiohttp
-
-    count = 0
-    while True:
-        name = f"load-{number:02d}-{count:06d}"
-        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"cargo": "v" * 256}}
-        started = time.perf_counter()
-        try:
-            async with cluster.session.post(f"{cluster.url}{_NAMESPACE}/configmaps", json=body) as answer:
-                await answer.read()
-                if answer.status != 201:
-                    return
-        except (aiohttp.ClientError, OSError):
-            return  # the server is gone; whether this write was kept is not known, and nobody was told that it was
-        load.latencies.append(time.perf_counter() - started)
-        load.acknowledged.append(name)
-        count += 1
-
-
-async def _missing(cluster: _Cluster, names: list[str]) -> list[str]:
-    found = await cluster.call("GET", f"{_NAMESPACE}/configmaps")
-    there = {item["metadata"]["name"] for item in found["items"]}
-    return [name for name in names if name not in there]
-
-
-def _show(load: _Load, ready: float, lost: list[str], directory: str) -> None:
-    if not load.latencies:
-        raise CommandError(f"no write was acknowledged in {load.seconds:.1f} s", hint="try a longer --seconds")
-    report = check(directory)
-    ordered = sorted(load.latencies)
-    emit(
-        [
-            {"what": "acknowledged objects", "figure": f"{len(load.acknowledged):,}"},
-            {"what": "durable creates a second", "figure": f"{len(ordered) / load.seconds:,.0f}"},
-            {"what": "latency, median", "figure": f"{ordered[len(ordered) // 2] * 1000:.1f} ms"},
-            {"what": "latency, p99", "figure": f"{ordered[int(len(ordered) * 0.99)] * 1000:.1f} ms"},
-            {"what": "start after the kill", "figure": f"{ready:.2f} s"},
-            {"what": "acknowledged objects lost", "figure": f"{len(lost)}"},
-            {"what": "offline check", "figure": f"{'sound' if report.ok else 'DAMAGED'}, revision {report.revision}"},
-        ]
-    )
-
-
-@contextlib.asynccontextmanager
-async def _running(directory: Path) -> AsyncIterator[_Cluster]:
-    """Run the API server on a free port, with a client; both are ended on the way out."""
-    import aiohttp
-
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "pilothouse", "apiserver", "--lifecycle", "--data-dir", str(directory),
-        "--listen", "127.0.0.1:0", "--log-level", "error",
-        stdout=asyncio.subprocess.PIPE, env=os.environ,
-    )  # fmt: skip
-    assert process.stdout is not None  # noqa: S101  # piped above
+    It has processes, ports, addresses and a directory of its own, and leaves nothing behind; other platforms of this
+    machine are not touched. Exit code 1 says that a request failed in the roll-out or an entry was lost.
+    """
+    _refuse_without_namespaces()
+    report = Report()
     try:
-        line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
-        address = next((word for word in line.split() if word.startswith("https://")), "")
-        if not address:
-            raise CommandError(f"the cluster did not start: it said {line.strip()!r}")
-        connector = aiohttp.TCPConnector(ssl=_administrator(directory / "pki"), limit=0)
-        async with aiohttp.ClientSession(connector=connector) as session:
-            yield _Cluster(process, session, address.rstrip(","))
+        asyncio.run(_run(report))
+    except asyncio.CancelledError:
+        raise click.Abort from None
+    except (ClientError, ApiStatus, OSError) as error:
+        raise CommandError(str(error)) from error
+    _show(report, output)
+
+
+def _refuse_without_namespaces() -> None:
+    from pilothouse.node.process.machine import capabilities_of_this_machine
+
+    if capabilities_of_this_machine().mode == "plain":
+        raise CommandError(
+            "this machine allows its user no namespaces, so pods cannot have volumes, which the demo shows",
+            hint="run it as root; `pilothouse doctor` says what is missing",
+            code=ExitCode.UNAVAILABLE,
+        )
+
+
+def _show(report: Report, output: str) -> None:
+    if output == "table":
+        emit(report.moments)
+        click.echo()
+        emit(report.phases)
+        click.echo()
+        click.echo(report.summary())
+    else:
+        emit({"timeline": report.moments, "load": report.phases, "figures": report.figures}, output)
+    if problems := report.problems():
+        raise CommandError("; ".join(problems), hint="\n".join(report.reasons))
+
+
+async def _run(report: Report) -> None:
+    with claimed_share() as share, _signals() as ending:
+        platform = Platform(share)
+        try:
+            report.doing("starting the platform: API server, controllers, scheduler and this machine's node")
+            await platform.start()
+            report.moment("platform ready", "API server, controllers and scheduler, node")
+            async with Client.from_kubeconfig(str(platform.kubeconfig)) as client:
+                await _play(platform, Guestbook(client), report)
+        finally:
+            ending.set()
+            report.doing("taking everything down")
+            await platform.remove()
+            report.moment("everything down", "no process, volume or rule is left")
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[asyncio.Event]:
+    """Have SIGINT and SIGTERM cancel this task, once; not any more when the event is set."""
+    loop, task, ending = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
+
+    def told() -> None:
+        if ending.is_set() or task is None:
+            click.echo("taking everything down; one moment", err=True)
+            return
+        ending.set()
+        task.cancel()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, told)
+    try:
+        yield ending
     finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
 
-def _administrator(keys: Path) -> ssl.SSLContext:
-    return client_context(ca=str(keys / "ca.crt"), certificate=str(keys / "admin.crt"), key=str(keys / "admin.key"))
+async def _play(platform: Platform, guestbook: Guestbook, report: Report) -> None:
+    objects = manifests()
+    report.doing("applying the manifests of examples/guestbook")
+    await guestbook.apply(objects)
+    report.moment("manifests applied", ", ".join(sorted({each["kind"] for each in objects})))
+    await guestbook.until_running()
+    report.moment("first pod running")
+    await guestbook.until_ready()
+    url = await guestbook.url()
+    report.moment("application ready", "front: 2 pods, store: 1 pod with a volume")
+    async with Load(url) as load:
+        found = await load.version()
+        report.moment("it answers", f"{url}: version {found['version']}, pod {found['pod']}")
+        await _roll_out(guestbook, load, report, of_version(objects, "2"))
+        await _kill_front(guestbook, load, report)
+        await _kill_store(guestbook, load, report)
+        await _kill_server(platform, guestbook, load, report, objects)
 
 
-def _say(line: str) -> None:
-    click.echo(line)
+async def _roll_out(guestbook: Guestbook, load: Load, report: Report, wanted: dict[str, object]) -> None:
+    report.doing("rolling it over to version 2 under load")
+    tally = report.phase(ROLL_OUT, await load.phase())
+    await guestbook.apply([wanted])
+    count = await guestbook.until_rolled_out("2")
+    if (version := (await load.version())["version"]) != "2":
+        raise CommandError(f"version 2 is rolled out, but version {version} answers")
+    report.moment("version 2 rolled out", f"{count} pods; {_told(tally)}")
+
+
+async def _kill_front(guestbook: Guestbook, load: Load, report: Report) -> None:
+    pod = (await guestbook.pods("front"))[0]
+    name = pod["metadata"]["name"]
+    report.doing(f"killing the process of {name}")
+    tally = report.phase("front killed", await load.phase())
+    _kill(name, "front.py")
+    report.moment("a front killed with SIGKILL", name)
+    pod = await guestbook.until_restarted(pod)
+    report.moment("the front healed", f"restarts: {restarts(pod)}; {_told(tally)}")
+
+
+async def _kill_store(guestbook: Guestbook, load: Load, report: Report) -> None:
+    (pod,) = await guestbook.pods("store")
+    report.doing("killing the process of the store while entries are written")
+    tally = report.phase("store killed", await load.phase())
+    _kill(pod["metadata"]["name"], "storage.py")
+    report.moment("the store killed with SIGKILL", f"{len(load.signed)} entries were acknowledged")
+    pod = await guestbook.until_restarted(pod)
+    signed = set(load.signed)
+    report.entries(signed, await load.entries())
+    report.moment(
+        "the store healed", f"restarts: {restarts(pod)}; {len(signed)} entries, {report.figures['entries_lost']} lost; "
+        f"{_told(tally)}",
+    )  # fmt: skip
+
+
+async def _kill_server(
+    platform: Platform, guestbook: Guestbook, load: Load, report: Report, objects: Sequence[Object]
+) -> None:
+    """Kill the API server. That all is back shows by a change that goes through it and the node to the page."""
+    report.doing("killing the API server, and changing the greeting as soon as it is back")
+    tally = report.phase(WITHOUT_SERVER, await load.phase())
+    os.kill(platform.process_of("apiserver"), signal.SIGKILL)
+    report.moment("the API server killed with SIGKILL", "pods are served on")
+    again = Backoff(base=0.02, cap=0.1, attempts=600)
+    await retry(lambda: guestbook.apply([with_greeting(objects, _GREETING)]), again, SystemClock(), ClientError)
+    report.moment("the API server back", "it has taken a changed config map")
+    await retry(lambda: _greeted(load), again, SystemClock(), LookupError)
+    report.moment("the page shows the change", _told(tally))
+
+
+async def _greeted(load: Load) -> None:
+    if (await load.version())["greeting"] != _GREETING:
+        raise LookupError(_GREETING)
+
+
+def _kill(pod: str, program: str) -> None:
+    found = processes_of(pod, program)
+    if not found:
+        raise CommandError(f"there is no process of {program} in pod {pod}")
+    for process in found:
+        os.kill(process, signal.SIGKILL)
+
+
+def _told(tally: Tally) -> str:
+    return f"{tally.requests} requests, {tally.failures} failed"
