@@ -172,6 +172,27 @@ def test_no_two_nodes_have_one_network(steps: list[tuple[str, bool]]) -> None:
         assert all(networks.of(each) == network for each, network in has.items())
 
 
+def test_ranges_that_nodes_have_chosen_are_taken_whatever_their_size() -> None:
+    networks = NodeNetworks("10.0.0.0/21")
+    for name, network in (
+        ("a", "10.0.0.128/25"),
+        ("b", "10.0.0.0/25"),
+        ("c", "10.0.2.0/23"),
+        ("other", "10.1.0.0/24"),
+        ("six", "fd00::/64"),
+        ("below", "9.0.0.0/8"),
+    ):
+        networks.take(name, network)
+    assert [networks.allocate(name) for name in ("d", "e")] == ["10.0.1.0/24", "10.0.4.0/24"]
+    networks.free("a")
+    networks.free("c")
+    assert [networks.allocate(name) for name in "fghij"] == [f"10.0.{part}.0/24" for part in (5, 6, 7, 2, 3)]
+    with pytest.raises(AddressesExhaustedError):
+        networks.allocate("k")
+    networks.free("b")
+    assert networks.allocate("k") == "10.0.0.0/24"
+
+
 def test_a_network_ends() -> None:
     networks = NodeNetworks("10.0.0.0/23")
     networks.take("a", "10.0.0.0/24")

@@ -29,6 +29,8 @@ class NodeNetworks:
     mask: int = 0
     _parts: list[_Network] = field(default_factory=list, init=False)
     _taken: dict[str, str] = field(default_factory=dict, init=False)
+    _partly: dict[str, set[str]] = field(default_factory=dict, init=False)
+    """Who has something of a part, by ranges of any size."""
     _next: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -43,6 +45,8 @@ class NodeNetworks:
     def take(self, node: str, network: str) -> None:
         """Note that a node has a network already; another one's stays that one's."""
         self._taken.setdefault(network, node)
+        for part in self._overlapping(network):
+            self._partly.setdefault(part, set()).add(node)
 
     def owner(self, network: str) -> str:
         """Return whose a network is, "" for nobody's."""
@@ -57,7 +61,7 @@ class NodeNetworks:
         for offset in range(len(self._parts)):
             place = (self._next + offset) % len(self._parts)
             network = str(self._parts[place])
-            if network not in self._taken:
+            if network not in self._taken and not self._partly.get(network):
                 self._next = place + 1
                 self._taken[network] = node
                 return network
@@ -71,3 +75,15 @@ class NodeNetworks:
         for network in networks or [each for each, owner in self._taken.items() if owner == node]:
             if self._taken.get(network) == node:
                 del self._taken[network]
+            for part in self._overlapping(network):
+                self._partly.get(part, set()).discard(node)
+
+    def _overlapping(self, network: str) -> list[str]:
+        """Return the parts that a range has something of."""
+        given, whole = ipaddress.ip_network(network), ipaddress.ip_network(self.network)
+        if given.version != whole.version:
+            return []
+        size = self._parts[0].num_addresses
+        start = (int(given.network_address) - int(whole.network_address)) // size
+        end = (int(given.broadcast_address) - int(whole.network_address)) // size
+        return [str(part) for part in self._parts[max(start, 0) : max(end + 1, 0)]]
