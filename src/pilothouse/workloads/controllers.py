@@ -23,6 +23,7 @@ from .reconcilers.quota import add_quotas
 from .reconcilers.replicaset import add_replicasets, add_replicationcontrollers
 from .reconcilers.statefulset import add_statefulsets
 from .reconcilers.tainteviction import add_tainteviction
+from .reconcilers.tokens import add_token_cleaning
 from .reconcilers.ttl import add_ttl
 from .reconcilers.volumes import add_claim_protection, add_volume_protection, add_volumes
 
@@ -51,6 +52,7 @@ CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
     "resourcequota-controller": add_quotas,
     "statefulset-controller": add_statefulsets,
     "taint-eviction-controller": add_tainteviction,
+    "token-cleaner-controller": add_token_cleaning,
     "ttl-after-finished-controller": add_ttl,
 }
 
