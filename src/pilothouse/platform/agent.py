@@ -16,6 +16,7 @@ from typing import Final, Literal, Protocol
 from urllib.parse import urlsplit
 
 import click
+from msgspec.structs import replace as replace_fields
 
 from pilothouse.apiserver.access.pki import Pki, PkiError
 from pilothouse.client import Client, ClientError, ConfigError
@@ -26,18 +27,26 @@ from pilothouse.foundation.lifeline import Lifeline
 from pilothouse.foundation.terminal import CommandError, ExitCode
 from pilothouse.kinds.structs import Pod, Service, replace
 from pilothouse.node.agent import Agent, AgentOptions
+from pilothouse.node.agent.podcidr import pod_cidr
 from pilothouse.node.config import DNSConfig
 from pilothouse.node.dns import ClusterDns, pod_dns, read_resolv_conf
 from pilothouse.node.errors import NodeError
 from pilothouse.node.process.options import Options
 from pilothouse.node.process.runtime import ProcessRuntime
-from pilothouse.node.services import KernelBackend, NetworkPolicies, ProxyNetwork, ServiceProxy, UserspaceBackend
+from pilothouse.node.services import (
+    KernelBackend,
+    NetworkPolicies,
+    NodeRoutes,
+    ProxyNetwork,
+    ServiceProxy,
+    UserspaceBackend,
+)
 from pilothouse.node.services.nft import why_not
 from pilothouse.node.services.proxying import Backend
 from pilothouse.node.serving.equipment import Equipment
+from pilothouse.node.volumes.localdirs import ROOT, LocalDirectories
 from pilothouse.operator import Manager
 from pilothouse.operator.running import until_served, until_there
-from pilothouse.workloads.volumes_local import ROOT_OF_NODE
 
 from .nodeplan import NodePlan, PlanError, read_plan
 
@@ -79,6 +88,7 @@ def runtime_options(plan: NodePlan) -> Options:
         root=usual.root,
         bridge=plan.bridge,
         pod_cidr=plan.pod_cidr,
+        cluster_cidr=plan.cluster_cidr,
         cgroup_prefix=plan.suffix.lstrip("-"),
         hidden=(*usual.hidden, *plan.hidden),
     )
@@ -91,7 +101,7 @@ def agent_options(plan: NodePlan) -> AgentOptions:
         root=os.path.join(plan.directory, "agent"),
         addresses=plan.addresses,
         labels=plan.labels,
-        annotations={ROOT_OF_NODE: plan.volumes},
+        annotations={ROOT: plan.volumes},
         max_pods=plan.max_pods,
         port=plan.port,
     )
@@ -136,28 +146,46 @@ async def _until_told(plan: NodePlan) -> None:
 async def _work(plan: NodePlan, lifeline: Lifeline | None) -> None:
     os.makedirs(plan.directory, mode=0o711, exist_ok=True)
     os.makedirs(plan.volumes, mode=0o700, exist_ok=True)  # below it anybody may write
-    async with _runtime(plan) as runtime, _client(plan) as client:
-        manager = Manager(client)
-        names = ClusterDns(manager, plan.dns, domain=plan.domain) if "dns" in plan.parts else None
-        parts = _parts(plan, manager, names)
-        services = _services(plan, manager)
-        async with manager:
-            for part in parts:
-                await part.start()
-            ca, authority = _keys(plan)
-            equipment = Equipment(client, runtime, agent_options(plan), ca=ca, authority=authority, services=services)
-            try:
-                await equipment.start()
-                ports = equipment.ports(names=_ClusterNames(plan, names))
-                agent = Agent(client, runtime, equipment.options, ports=ports)
-                await _run(agent, runtime, equipment, parts, lifeline)
-            finally:
-                await equipment.close()
+    async with contextlib.AsyncExitStack() as stack:
+        # With a range of its own the node gets its network while the server starts.
+        early = await stack.enter_async_context(_runtime(plan, plan.pod_cidr)) if plan.pod_cidr else None
+        client = await stack.enter_async_context(_client(plan))
+        given = await pod_cidr(client, plan.name, plan.pod_cidr) if plan.cluster_cidr else plan.pod_cidr
+        if early is not None and given == plan.pod_cidr:
+            await _serve(plan, client, early, lifeline)
+            return
+        if early is not None:
+            await early.close()
+        async with _runtime(plan, given) as runtime:
+            await _serve(plan, client, runtime, lifeline)
+
+
+async def _serve(plan: NodePlan, client: Client, runtime: ProcessRuntime, lifeline: Lifeline | None) -> None:
+    manager = Manager(client)
+    names = ClusterDns(manager, plan.dns, domain=plan.domain) if "dns" in plan.parts else None
+    parts = _parts(plan, manager, names)
+    services = _services(plan, manager)
+    async with manager:
+        for part in parts:
+            await part.start()
+        ca, authority = _keys(plan)
+        equipment = Equipment(client, runtime, agent_options(plan), ca=ca, authority=authority, services=services)
+        try:
+            await equipment.start()
+            ports = equipment.ports(names=_ClusterNames(plan, names))
+            agent = Agent(client, runtime, equipment.options, ports=ports)
+            await _run(agent, runtime, equipment, parts, lifeline)
+        finally:
+            await equipment.close()
 
 
 def _parts(plan: NodePlan, manager: Manager, names: ClusterDns | None) -> list[_Part]:
     """Return what the node has beside its pods, in the order in which it starts."""
-    parts: list[_Part] = [] if names is None else [names]
+    parts: list[_Part] = [LocalDirectories(manager, plan.name, plan.volumes)]
+    if names is not None:
+        parts.append(names)
+    if plan.cluster_cidr:
+        parts.append(NodeRoutes(manager, plan.name, cluster_cidr=plan.cluster_cidr))
     if "services" in plan.parts:
         parts.append(ServiceProxy(manager, plan.name, backend=_backend(plan)))
     if "network-policies" in plan.parts:
@@ -217,8 +245,8 @@ async def _tell_problems(agent: Agent, runtime: ProcessRuntime, parts: list[_Par
 
 
 @contextlib.asynccontextmanager
-async def _runtime(plan: NodePlan) -> AsyncIterator[ProcessRuntime]:
-    runtime = ProcessRuntime(runtime_options(plan))
+async def _runtime(plan: NodePlan, pod_range: str) -> AsyncIterator[ProcessRuntime]:
+    runtime = ProcessRuntime(replace_fields(runtime_options(plan), pod_cidr=pod_range))
     try:
         await runtime.start()
         yield runtime
