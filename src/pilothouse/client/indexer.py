@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pilothouse.client.collector import no_collections
@@ -24,6 +24,8 @@ Marked by `of_head` it looks at what a `Head` has, and no packed object is read 
 """
 
 NAMESPACE_INDEX: Final = "namespace"
+_FEW: Final = 64
+"""Objects that are read without keeping the garbage collector out, which takes longer than to read a few."""
 
 
 class IndexerError(LookupError):
@@ -148,21 +150,26 @@ class Indexer(Generic[T]):
                 old.drop()
         return old
 
-    def _read(self, items: Iterable[T | Packed[T]], selector: Selector | None) -> builtins.list[T]:
+    def _read(self, items: Collection[T | Packed[T]], selector: Selector | None) -> builtins.list[T]:
         if selector is not None and not selector.empty:
             matches = selector.matches
             items = [item for item in items if matches(labels_of(item))]
-        found: builtins.list[T] = []
+        if len(items) <= _FEW:
+            return self._peeked(items)
         with no_collections():
-            for item in items:
-                if type(item) is not Packed:
-                    found.append(item)  # type: ignore[arg-type]  # not packed, so T
-                    continue
-                try:
-                    found.append(item.peek())
-                except BadAnswer as error:
-                    if self._unreadable is not None:
-                        self._unreadable(item.key, error)
+            return self._peeked(items)
+
+    def _peeked(self, items: Iterable[T | Packed[T]]) -> builtins.list[T]:
+        found: builtins.list[T] = []
+        for item in items:
+            if type(item) is not Packed:
+                found.append(item)  # type: ignore[arg-type]  # not packed, so T
+                continue
+            try:
+                found.append(item.peek())
+            except BadAnswer as error:
+                if self._unreadable is not None:
+                    self._unreadable(item.key, error)
         return found
 
     def _enlist(self, name: str, index: _Index, key: str, obj: T | Packed[T]) -> None:

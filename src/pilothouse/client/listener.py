@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from pilothouse.client.deadline import is_being_cancelled
@@ -275,31 +275,49 @@ class Listener(Generic[T]):
         while True:
             while self._pending:
                 for _ in range(min(len(self._pending), _AT_ONCE)):
-                    notification = self._pending.popleft() if self._pending else None
-                    if notification is None:
+                    if not self._pending:
                         break
-                    await self._tell(notification)
+                    rest = self._tell(self._pending.popleft())
+                    if rest is not None:
+                        await rest
                 await asyncio.sleep(0)
             self._limit = self._bound
             self._wake.clear()
             await self._wake.wait()
 
-    async def _tell(self, notification: Notification) -> None:
+    def _tell(self, notification: Notification) -> Coroutine[Any, Any, None] | None:
+        """Hand over a notification; return what is left to be awaited, which most often is nothing."""
         self._current = notification
         try:
             result = self._call(notification)
-            if result is not None and inspect.isawaitable(result):
-                self._waits_since = self._clock.monotonic()
-                await result
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  whatever it is, it is told and passed over
+            return self._failed(notification, error)
+        if result is not None and inspect.isawaitable(result):
+            return self._wait(notification, result)
+        self._told(notification)
+        return None
+
+    async def _wait(self, notification: Notification, result: Awaitable[object]) -> None:
+        self._waits_since = self._clock.monotonic()
+        try:
+            await result
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
                 raise
-            self.failures += 1
-            _log.error("handler failed", handler=self.name, object_key=notification.key, error=repr(error))
             self._waits_since = None
-            await self._clock.sleep(self._crash_pause)
+            await self._failed(notification, error)
+            return
         finally:
             self._waits_since = None
+        self._told(notification)
+
+    async def _failed(self, notification: Notification, error: BaseException) -> None:
+        self.failures += 1
+        _log.error("handler failed", handler=self.name, object_key=notification.key, error=repr(error))
+        await self._clock.sleep(self._crash_pause)
+        self._told(notification)
+
+    def _told(self, notification: Notification) -> None:
         self._current = None
         self.delivered += 1
         if notification.initial:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
 from pilothouse.client.deadline import is_being_cancelled
@@ -118,6 +119,7 @@ class EventBroadcaster:
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
+        self._second, self._stamp = -1, ""
         self.written = self.dropped = self.spam = self.failed = 0
         register(self, metrics)
 
@@ -152,6 +154,13 @@ class EventBroadcaster:
             await asyncio.wait([task])
         self.dropped += len(self._queue)
         self._queue.clear()
+
+    def stamp(self, moment: datetime) -> str:
+        """Return a moment as events have it; most events of a burst have the same second."""
+        second = int(moment.timestamp())
+        if second != self._second:
+            self._second, self._stamp = second, times.format_seconds(moment)
+        return self._stamp
 
     def recorder(self, component: str, host: str = "") -> EventRecorder:
         """Return what a component records its events with."""
@@ -275,7 +284,7 @@ class EventRecorder:
             raise ValueError(f"event reason: {reason[:40]!r}; want a word of 1 to {_MAX_REASON} characters")
         where = reference(about, field_path=field_path)
         moment = self._broadcaster.clock.now()
-        stamp = times.format_seconds(moment)
+        stamp = self._broadcaster.stamp(moment)
         metadata: dict[str, Any] = {
             "name": f"{where.get('name', '')}.{int(moment.timestamp() * 1_000_000) * 1_000:x}",
             "namespace": where.get("namespace") or "default",
