@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from pilothouse.client import Client
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.kinds import times
@@ -131,6 +133,22 @@ async def test_a_silent_node_is_lost_and_its_pods_go_after_their_tolerations() -
         await made.live(20, "n2")
         assert await made.pods() == ["forever"]
         assert {"NodeNotReady", "TaintManagerEviction", "RegisteredNode"} <= await made.reasons()
+
+
+@pytest.mark.parametrize("ready", ["Unknown", "False", "True"])
+async def test_pods_of_nodes_that_were_lost_before_are_not_ready(ready: str) -> None:
+    clock = FakeClock()
+    async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
+        harness = Harness(client, clock=clock)
+        add_nodelifecycle(harness.manager)
+        made = World(plane, harness)
+        await made.node("n1")
+        await made.pod("here", "n1")
+        await made.ready("n1", ready)
+        async with harness:
+            await harness.settle()
+            pod = await plane.call("GET", "/api/v1/namespaces/default/pods/here")
+            assert pod["status"]["conditions"][0]["status"] == ("True" if ready == "True" else "False")
 
 
 async def test_pods_of_a_node_without_an_agent_stay_as_somebody_said() -> None:

@@ -48,6 +48,8 @@ class NodeReconciler(Reconciler[Node]):
         self._heard: dict[str, float] = {}
         self._known: dict[str, str] = {}
         self._beats: dict[str, str | None] = {}
+        self._unmarked: set[str] = set()
+        """Nodes whose pods may be taken for ready although the nodes are not."""
         self._were_all_lost = False
         self.enqueue: Callable[[Request], None] = _nowhere
 
@@ -74,6 +76,7 @@ class NodeReconciler(Reconciler[Node]):
         if self._known.get(name) != obj.metadata.uid:
             self._known[name] = obj.metadata.uid
             self._heard.pop(name, None)
+            self._unmarked.add(name)  # it may have been lost while nobody looked
             self._tell(obj, "RegisteredNode", f"Registered Node {name} in Controller")
         heard, now = self._hear(obj), context.clock.monotonic()
         grace = STARTUP_GRACE_SECONDS if ready_of(obj) is None else self._grace
@@ -81,6 +84,7 @@ class NodeReconciler(Reconciler[Node]):
         if due <= 0:
             due = math.inf  # until it says itself how it is
             obj = await self._lost(obj, context)
+        await self._mark_pods(obj, context)
         self._count(obj)
         fixed = settled(obj, context.clock.now())
         fixed, again = self._with_evicting(fixed, context)
@@ -93,6 +97,7 @@ class NodeReconciler(Reconciler[Node]):
         """Forget a node that is gone."""
         self._heard.pop(request.name, None)
         self._beats.pop(request.name, None)
+        self._unmarked.discard(request.name)
         uid = self._known.pop(request.name, None)
         self._zones.forget(request.name)
         self._check_disruption()
@@ -107,20 +112,23 @@ class NodeReconciler(Reconciler[Node]):
         unknown = with_unknown(obj, context.clock.now())
         if unknown is obj:
             return obj
-        ready = ready_of(obj)
-        # One without a heartbeat is no agent's: somebody reports it by hand, and so its pods, of which that stands.
-        had_agent = ready is not None and bool(ready.last_heartbeat_time)
         was_ready = is_healthy(obj)
         _log.warning("a node is silent", node=obj.metadata.name, seconds=self._grace)
         made = await context.update_status(unknown)
         if was_ready:
-            await self._not_ready(made, context, pods=had_agent)
+            name = obj.metadata.name
+            self._unmarked.add(name)
+            self._events.normal(_reference(name, name), "NodeNotReady", f"Node {name} status is now: NodeNotReady")
         return made
 
-    async def _not_ready(self, obj: Node, context: Context, *, pods: bool) -> None:
-        name = obj.metadata.name
-        self._events.normal(_reference(name, name), "NodeNotReady", f"Node {name} status is now: NodeNotReady")
-        for pod in context.indexed(Pod, BY_NODE, name) if pods else ():
+    async def _mark_pods(self, obj: Node, context: Context) -> None:
+        """Say of the pods of a lost node that they are not ready, once; what fails is tried again."""
+        name, ready = obj.metadata.name, ready_of(obj)
+        # One without a heartbeat is no agent's: somebody reports it by hand, and so its pods, of which that stands.
+        if name not in self._unmarked or ready is None:
+            return
+        is_lost = ready.status != "True" and bool(ready.last_heartbeat_time)
+        for pod in context.indexed(Pod, BY_NODE, name) if is_lost else ():
             changed = not_ready_pod(pod, context.clock.now())
             if changed is None:
                 continue
@@ -129,6 +137,7 @@ class NodeReconciler(Reconciler[Node]):
                 await context.update_status(changed)
             except (Conflict, NotFound):
                 _log.info("a pod of a lost node changed meanwhile", pod=pod.metadata.name, node=name)
+        self._unmarked.discard(name)
 
     # Taints
 
