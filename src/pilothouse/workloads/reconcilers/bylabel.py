@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeVar
 
+from pilothouse.kinds.selectors import Selector
 from pilothouse.kinds.structs import Pod, Resource
 from pilothouse.operator import Manager
 
@@ -26,13 +27,18 @@ def index_pods(manager: Manager) -> None:
     manager.index(Pod, _PODS, by_label)
 
 
-def pods_with(manager: Manager, namespace: str, labels: Mapping[str, str]) -> list[Pod]:
-    """Return pods of a namespace that have one of these labels, all where there are none: those to be matched."""
+def pods_with(
+    manager: Manager, namespace: str, labels: Mapping[str, str], selector: Selector | None = None
+) -> list[Pod]:
+    """Return pods of a namespace that have one of these labels, all where there are none: those to be matched.
+
+    selector: by it they are matched already, and others are not even read.
+    """
     informer = manager.informer(Pod)
     if not labels:
-        return [*informer.lister().namespaced(namespace).list()]
+        return [*informer.lister().namespaced(namespace).list(selector)]
     key, value = min(labels.items())
-    return informer.indexer.by_index(_PODS, f"{namespace}/{key}={value}")
+    return informer.indexer.by_index(_PODS, f"{namespace}/{key}={value}", selector)
 
 
 def index_selectors(manager: Manager, kind: type[R], labels_of: Callable[[R], Mapping[str, str] | None]) -> None:

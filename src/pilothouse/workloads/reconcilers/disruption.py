@@ -42,7 +42,7 @@ __all__ = ["BudgetReconciler", "StaleDisruptionReconciler", "add_disruption"]
 _COMPONENT: Final = "controllermanager"
 _CONCURRENCY: Final = 5
 _UNMANAGED: Final = (
-    "found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in "
+    "were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in "
     "undefined behavior. "
     'To account for these pods please set ".spec.minAvailable" field of the PDB to an integer value.'
 )
@@ -86,8 +86,7 @@ class BudgetReconciler(Reconciler[PodDisruptionBudget]):
         except SelectorError as error:
             self._events.warning(obj, "NoPods", f"Failed to get pods: {error}")
             raise
-        candidates = pods_with(self._manager, obj.metadata.namespace, _labels_of(obj) or {})
-        pods = [pod for pod in candidates if selector.matches(pod.metadata.labels)]
+        pods = pods_with(self._manager, obj.metadata.namespace, _labels_of(obj) or {}, selector)
         if not pods:
             self._events.normal(obj, "NoPods", "No matching pods found")
         now = context.clock.now()
@@ -121,9 +120,7 @@ class BudgetReconciler(Reconciler[PodDisruptionBudget]):
                 uid, scale = await self._scale(owner, pod, context)
                 found[uid] = scale
         if unmanaged:
-            told = (
-                f"Pods selected by this PodDisruptionBudget (selector: {selector_text(obj.spec.selector)}) were found "
-            )
+            told = f"Pods selected by this PodDisruptionBudget (selector: {selector_text(obj.spec.selector)}) "
             self._events.warning(obj, "UnmanagedPods", told + _UNMANAGED)
         return found
 

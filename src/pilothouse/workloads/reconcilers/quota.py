@@ -7,6 +7,7 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from pilothouse.client.indexer import NAMESPACE_INDEX
 from pilothouse.client.informer import Informer
 from pilothouse.client.objects import DeletedFinalStateUnknown, namespace_of, split_key
 from pilothouse.foundation.logs import get_logger
@@ -62,7 +63,7 @@ class QuotaReconciler(Reconciler[ResourceQuota]):
         informer = self._followed.get((group, plural))
         if informer is None:
             return None
-        count = len(informer.lister().namespaced(context.request.namespace).list())
+        count = len(informer.indexer.index_keys(NAMESPACE_INDEX, context.request.namespace))
         return [measure(group, plural, {}, context.clock.now())] * count
 
     def _measure(self, group: str, plural: str, obj: Resource, context: Context) -> Measure:
