@@ -94,8 +94,8 @@ def _become(command: Sequence[str], environment: Mapping[str, str], keep: Collec
     code = _FAILED
     try:
         _let_go(keep)
-        os.environ.update(environment)
         _set_title(command)
+        os.environ.update(environment)
         sys.argv = list(command[2:])
         runpy.run_module(command[2], run_name="__main__", alter_sys=True)
         code = 0
@@ -129,7 +129,7 @@ def _let_go(keep: Collection[int]) -> None:
 
 
 def _set_title(command: Sequence[str]) -> None:
-    """Show the part's own command in `ps`."""
+    """Show the part's own command in `ps`; it is written where the environment lies, as long as that is untouched."""
     try:
         import setproctitle  # noqa: PLC0415  # in the child alone
     except ImportError:
