@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeVar
 
-from pilothouse.kinds.selectors import Selector
+from pilothouse.kinds.labels import Selector
 from pilothouse.kinds.structs import Pod, Resource
 from pilothouse.operator import Manager
 

@@ -42,8 +42,8 @@ __all__ = ["BudgetReconciler", "StaleDisruptionReconciler", "add_disruption"]
 _COMPONENT: Final = "controllermanager"
 _CONCURRENCY: Final = 5
 _UNMANAGED: Final = (
-    "were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in "
-    "undefined behavior. "
+    "were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, "
+    "which may result in undefined behavior. "
     'To account for these pods please set ".spec.minAvailable" field of the PDB to an integer value.'
 )
 _log = get_logger("pilothouse.workloads.disruption")
