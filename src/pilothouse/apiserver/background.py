@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pilothouse.apiserver.access.aggregation import ClusterRoleAggregation
 from pilothouse.apiserver.access.default_roles import reconcile
 from pilothouse.apiserver.access.wiring import authentication_config_map
+from pilothouse.apiserver.clusterinfo import publish_cluster_info
 from pilothouse.apiserver.flow import FlowSchemaStatus, ensure_defaults
 from pilothouse.apiserver.lifecycle.lifecycle import Lifecycle
 from pilothouse.apiserver.localapis import LocalApis
@@ -46,6 +47,7 @@ class Background:
         """Garbage collection and the like, where it runs here."""
         self._schemas = FlowSchemaStatus(server.view, server.local, server.options.clock)
         self._started = asyncio.Event()
+        self._url = ""
         self.pending: set[str] = set()
         """Steps of the start that are not done yet, by the names of their checks."""
 
@@ -156,6 +158,21 @@ class Background:
     def listening_at(self, host: str, port: int) -> None:
         """Publish where the server is reached: the service `kubernetes`, its endpoints and their slice."""
         self._spawn(self._once("service", lambda: self._publish(host, port)), "service kubernetes")
+        if self._server.options.platform:
+            self._url = f"https://{host}:{port}"
+            self._spawn(self._once("cluster-info", self._publish_cluster), "cluster-info")
+
+    def authorities_changed(self) -> None:
+        """Publish the cluster's authorities as they are now. Raises PkiError."""
+        if self.lifecycle is not None:
+            self.lifecycle.publish(self._server.pki.read("ca.crt"))
+            self.lifecycle.sign_with(self._server.pki.authority())
+        if self._url:
+            self._spawn(self._once("cluster-info", self._publish_cluster), "cluster-info")
+
+    async def _publish_cluster(self) -> None:
+        server = self._server
+        await publish_cluster_info(server.view, server.local, self._url, server.pki.read("ca.crt"))
 
     async def _publish(self, host: str, port: int) -> None:
         """Make the service and its endpoints say where this server is; an address of loopback is nobody else's."""

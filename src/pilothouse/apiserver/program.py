@@ -258,8 +258,7 @@ class Program:
                     self.server.access.reload()
                     self.pki.ensure()  # what `pilothouse keys` does not know of is signed by a new CA too
                     self._write_kubeconfigs()
-                    if self.server.background.lifecycle is not None:
-                        self.server.background.lifecycle.publish(self.pki.read("ca.crt"))
+                    self.server.background.authorities_changed()
                     _log.info("the serving certificate was loaded anew")
             except (TlsError, PkiError, KubeconfigError) as error:
                 _log.warning("renewed keys cannot be used; the old ones stay", reason=str(error))

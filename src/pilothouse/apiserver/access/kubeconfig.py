@@ -9,7 +9,7 @@ from typing import Final
 
 from pilothouse.foundation.files import FileSystem, OsFileSystem, write_whole
 
-__all__ = ["KubeconfigError", "kubeconfig", "write_kubeconfig"]
+__all__ = ["KubeconfigError", "kubeconfig", "kubeconfig_of_cluster", "write_kubeconfig"]
 
 _MODE: Final = 0o600
 
@@ -52,6 +52,13 @@ def kubeconfig(  # noqa: PLR0913  # what a kubeconfig holds
     else:
         lines.append(f"    token: {_quoted(token or '')}")
     return "\n".join([*lines, "preferences: {}", ""])
+
+
+def kubeconfig_of_cluster(server: str, ca: bytes) -> str:
+    """Return a kubeconfig (YAML) that says where a cluster is and whom to trust, and has no user."""
+    lines = ["apiVersion: v1", "kind: Config", "clusters:", '- name: ""', "  cluster:"]
+    lines += [f"    certificate-authority-data: {_data(ca)}", f"    server: {_quoted(server)}"]
+    return "\n".join([*lines, "contexts: null", 'current-context: ""', "users: null", "preferences: {}", ""])
 
 
 def write_kubeconfig(  # noqa: PLR0913  # what a kubeconfig holds, and where it goes

@@ -13,6 +13,7 @@ from pilothouse.apiserver.lifecycle.collector import GarbageCollector
 from pilothouse.apiserver.lifecycle.foreign import ForeignContent
 from pilothouse.apiserver.lifecycle.namespaces import NamespaceDeletion
 from pilothouse.apiserver.lifecycle.resources import Resources
+from pilothouse.foundation.tls import Credentials
 
 if TYPE_CHECKING:
     from pilothouse.apiserver.server import ApiServer
@@ -36,6 +37,7 @@ class Lifecycle:
             self._resources, server.view, server.cacher, caller(handler, "namespace-controller"), clock, foreign
         )
         self.accounts = Accounts(server.view, server.cacher, handler, server.accounts, ca, clock)
+        self._clock = clock
         signer = CsrSigner(server.pki.authority(), clock=clock)
         self._signing = CertificateSigning(server.view, server.local, signer, clock=clock)
         self._signer: asyncio.Task[None] | None = None
@@ -50,6 +52,10 @@ class Lifecycle:
     def publish(self, ca: bytes) -> None:
         """Have another CA (PEM) than before: in all namespaces and in secrets with tokens."""
         self.accounts.publish(ca)
+
+    def sign_with(self, authority: Credentials) -> None:
+        """Sign certificates with another authority than before."""
+        self._signing.replace_signer(CsrSigner(authority, clock=self._clock))
 
     async def close(self) -> None:
         """Stop all of it."""
