@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse.cli import checks, main
+from pilothouse.cli import checks, main, podchecks
 from pilothouse.cli.doctor import _ADVICE, Finding, diagnose
+from pilothouse.node.process.machine import Machine
 
 MOUNTS = [
     ("/sys/fs/cgroup", "cgroup2", "rw", True),
@@ -120,6 +121,40 @@ def test_container_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         assert checks.container_runtime() == ("limited", f"containerd at {path}: Connection refused")
         server.listen()
         assert checks.container_runtime() == ("ok", f"containerd at {path}")
+
+
+def test_what_pods_can_have_is_what_the_runtime_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking = ("no nft program: pods reach each other", "no overlay file system: copies")
+    made = Machine(mode="userns", cgroups=0, overlay=False, seccomp=True, missing=lacking)
+    monkeypatch.setattr("pilothouse.node.process.machine.capabilities_of_this_machine", lambda: made)
+    found = {finding.check: finding for finding in diagnose()}["pods"]
+    assert found.state == "limited"
+    assert found.detail == "own namespaces; this machine's network, and one user; no limits; filter of system calls"
+    assert found.cost == "; ".join(lacking)
+    monkeypatch.setattr(
+        "pilothouse.node.process.machine.capabilities_of_this_machine",
+        lambda: Machine(mode="root", cgroups=2, overlay=True, seccomp=True),
+    )
+    found = {finding.check: finding for finding in diagnose()}["pods"]
+    assert (found.state, found.cost) == ("ok", "")
+
+
+def test_services_want_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pilothouse.node.services.nft.why_not", lambda: "only root may")
+    assert podchecks.services() == ("limited", "only root may")
+    monkeypatch.setattr("pilothouse.node.services.nft.why_not", lambda: "")
+    assert podchecks.services()[0] == "ok"
+
+
+def test_the_port_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        monkeypatch.setattr(podchecks, "_DNS_PORT", port)
+        assert podchecks.dns_port()[0] == "ok"
+        monkeypatch.setattr(podchecks, "_DNS_ADDRESS", "127.0.0.1")
+        assert podchecks.dns_port() == ("limited", f"port {port} of 127.0.0.1 is taken")
 
 
 def test_libraries(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 import click
 import msgspec
 
-from pilothouse.cli import checks
+from pilothouse.cli import checks, podchecks
 from pilothouse.foundation.terminal import emit, examples, output_option
 
 __all__ = ["Finding", "diagnose", "doctor"]
@@ -45,6 +45,18 @@ _ADVICE: dict[str, tuple[str, str]] = {
     "user namespaces": (
         "pods cannot be isolated without root",
         "sysctl kernel.unprivileged_userns_clone=1 and user.max_user_namespaces above 0",
+    ),
+    "pods": (
+        "pods cannot be run in this program",
+        "run as root with CAP_SYS_ADMIN, CAP_NET_ADMIN and writable control groups; install nftables; modprobe overlay",
+    ),
+    "services": (
+        "services are carried by the program itself, which costs it CPU; network policies are not enforced",
+        "run as root, and install nftables",
+    ),
+    "DNS port": (
+        "names of services answer at another port, which resolvers do not ask; pods resolve names as this machine does",
+        "run as root, or sysctl net.ipv4.ip_unprivileged_port_start=53; end what listens at port 53 of all addresses",
     ),
     "eBPF": (
         "no kernel-level events: runtime security and flow insight see only what the platform itself does",
@@ -85,6 +97,9 @@ def diagnose(directory: str = ".") -> list[Finding]:
         _finding("cgroup v1", checks.cgroup_v1),
         _finding("network namespaces", checks.network_namespaces),
         _finding("user namespaces", checks.user_namespaces),
+        _pods(),
+        _finding("services", podchecks.services),
+        _finding("DNS port", podchecks.dns_port),
         _finding("eBPF", checks.ebpf),
         _finding("container runtime", checks.container_runtime),
         _finding("open files", checks.open_files),
@@ -102,6 +117,13 @@ def _finding(name: str, look: checks.Check) -> Finding:
         state, detail = "missing", f"could not be found out: {str(error) or type(error).__name__}"
     cost, remedy = ("", "") if state == "ok" else _ADVICE[name]
     return Finding(name, state, detail, cost, remedy)
+
+
+def _pods() -> Finding:
+    found = _finding("pods", podchecks.pods)
+    if found.state != "limited":
+        return found
+    return msgspec.structs.replace(found, cost=podchecks.what_pods_lack())
 
 
 @click.command(epilog=examples("pilothouse doctor", "pilothouse doctor --dir . -o json"))
