@@ -21,6 +21,7 @@ from pilothouse.apiserver.http import HttpLimits, HttpServer
 from pilothouse.apiserver.nodeclient import NodeClient
 from pilothouse.apiserver.options import ServerOptions
 from pilothouse.apiserver.server import ApiServer
+from pilothouse.apiserver.snapshots import SNAPSHOT_PATH, Snapshots
 from pilothouse.foundation import logs
 from pilothouse.foundation.addresses import LOOPBACK, own_address, own_addresses
 from pilothouse.foundation.files import OsFileSystem, write_whole
@@ -132,6 +133,8 @@ class Program:
             front_proxy=(self.pki.path("front-proxy-client.crt"), self.pki.path("front-proxy-client.key")),
             node_client=self._node_client(),
         )
+        if not options.store:
+            self.server.also_answer(SNAPSHOT_PATH, Snapshots(store).answer)
         await self.server.start()
         self._stack.push_async_callback(self.server.close)
         await self._listen(encryption)

@@ -159,6 +159,10 @@ class ApiServer:
         """Tell where clients reach this server, for the service `kubernetes`."""
         self.background.listening_at(host, port)
 
+    def also_answer(self, path: str, answer: Callable[[Request], Answer | Awaitable[Answer]]) -> None:
+        """Serve a path that is no resource."""
+        self._plain[path] = answer
+
     async def encrypt_anew(self, resource: str, stale: Callable[[bytes], bool]) -> int:
         """Write the objects of a resource again whose stored bytes are stale; return how many. Raises ApiStatus."""
         cache = self.cacher.named(resource)

@@ -30,6 +30,7 @@ class LazyCommand(NamedTuple):
 
 COMMANDS: tuple[LazyCommand, ...] = (
     LazyCommand("apiserver", "pilothouse.apiserver.cli", "apiserver", "Serve the Kubernetes API in one process."),
+    LazyCommand("backup", "pilothouse.cli.backup", "backup", "Save the platform on this machine to one file."),
     LazyCommand("controllers", "pilothouse.workloads.cli", "controllers", "Run the controllers against any server."),
     LazyCommand("crd", "pilothouse.operator.cli_crd", "crd", "Make definitions of custom resources."),
     LazyCommand("demo", "pilothouse.cli.demo", "demo", "See the main job at work in half a minute."),
@@ -38,6 +39,7 @@ COMMANDS: tuple[LazyCommand, ...] = (
     LazyCommand("keys", "pilothouse.apiserver.cli_keys", "keys", "Show and exchange the keys of an API server."),
     LazyCommand("node", "pilothouse.node.cli", "node", "Run pods on this machine, or simulate nodes."),
     LazyCommand("operator", "pilothouse.operator.cli", "operator", "Begin, run and install operators in Python."),
+    LazyCommand("restore", "pilothouse.cli.restore", "restore", "Make a platform of a backup, in a new directory."),
     LazyCommand("scheduler", "pilothouse.scheduling.cli", "scheduler", "Bind pods to nodes, against any server."),
     LazyCommand("status", "pilothouse.cli.status", "status", "Show how the platform on this machine is."),
     LazyCommand("store", "pilothouse.store.cli", "store", "Serve, read, check and back up the store."),
