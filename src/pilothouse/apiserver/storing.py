@@ -102,8 +102,11 @@ class Storage:
 
     async def replace(self, cache: ResourceCache, old: Entry, obj: dict[str, Any], form: Form) -> Entry:
         """Store an object in the place of another. Raises ChangedError where it is not what is there."""
+        return await self.put(cache, old, encode(obj), form)
+
+    async def put(self, cache: ResourceCache, old: Entry, value: bytes, form: Form) -> Entry:
+        """As `replace`, for an object that is encoded already."""
         full = cache.prefix + old.key.encode()
-        value = encode(obj)
         put = PutRequest(full, self._stored(cache, full, value))
         return Entry(old.key, value, await self._write(_unless(full, old.rv, put)), form)
 
