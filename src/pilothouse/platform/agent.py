@@ -174,7 +174,7 @@ async def _serve(plan: NodePlan, client: Client, runtime: ProcessRuntime, lifeli
             await equipment.start()
             ports = equipment.ports(names=_ClusterNames(plan, names))
             agent = Agent(client, runtime, equipment.options, ports=ports)
-            await _run(agent, runtime, equipment, parts, lifeline)
+            await _run(agent, runtime, equipment, parts, lifeline, plan.dns)
         finally:
             await equipment.close()
 
@@ -211,7 +211,12 @@ def _at(found: Service, address: str, port: int) -> Service:
 
 
 async def _run(
-    agent: Agent, runtime: ProcessRuntime, equipment: Equipment, parts: list[_Part], lifeline: Lifeline | None
+    agent: Agent,
+    runtime: ProcessRuntime,
+    equipment: Equipment,
+    parts: list[_Part],
+    lifeline: Lifeline | None,
+    dns: str,
 ) -> None:
     running = asyncio.create_task(agent.run(), name="agent")
     telling = None
@@ -220,7 +225,7 @@ async def _run(
         for part in parts:
             await part.wait_synced()
         if lifeline is not None:
-            lifeline.ready()
+            lifeline.ready(node=equipment.options.name, dns=dns, missing="\n".join(await _problems(runtime, parts)))
         telling = asyncio.create_task(_tell_problems(agent, runtime, parts), name="problems")
         await asyncio.shield(running)
     finally:
@@ -230,12 +235,16 @@ async def _run(
         await running
 
 
+async def _problems(runtime: ProcessRuntime, parts: list[_Part]) -> list[str]:
+    missing = [f"pods of this node do without: {each}" for each in (await runtime.status()).missing]
+    return list(dict.fromkeys([*missing, *(problem for part in parts for problem in part.problems())]))
+
+
 async def _tell_problems(agent: Agent, runtime: ProcessRuntime, parts: list[_Part]) -> None:
     """Say once, in the log and by events of the node, what this machine does not allow, and what fails later."""
     before: set[str] = set()
     while True:
-        missing = [f"pods of this node do without: {each}" for each in (await runtime.status()).missing]
-        now = dict.fromkeys([*missing, *(problem for part in parts for problem in part.problems())])
+        now = await _problems(runtime, parts)
         for problem in now:
             if problem not in before:
                 _log.warning("not all is carried out", problem=problem)

@@ -13,8 +13,10 @@ __all__ = ["Progress", "table"]
 
 _SERVER: Final = "apiserver"
 _REFRESH_SECONDS: Final = 0.1
+_WIDTH: Final = 100
+_WITHOUT: Final = "pods of this node do without: "
 _CLEAR: Final = "\r\x1b[K"
-_WHAT: Final = (("url", "API"), ("kubeconfig", "kubeconfig"), ("node", "node"), ("pods", "pods"), ("dns", "DNS"))
+_WHAT: Final = (("url", "API"), ("kubeconfig", "kubeconfig"), ("node", "node"), ("dns", "DNS"))
 
 
 class Progress:
@@ -97,6 +99,10 @@ def table(told: Mapping[str, Mapping[str, str]], seconds: str) -> list[str]:
     said = {key: value for part in told.values() for key, value in part.items() if value}
     rows = [(title, said[key]) for key, title in _WHAT if key in said]
     rows.append(("parts", f"{', '.join(told)} (in {seconds})"))
-    missing = [line for line in said.get("missing", "").split("\n") if line]
-    rows += [("limits" if number == 0 else "", line) for number, line in enumerate(missing)]
+    missing = [line.removeprefix(_WITHOUT) for line in said.get("missing", "").split("\n") if line]
+    rows += [("without" if number == 0 else "", _short(line)) for number, line in enumerate(missing)]
     return [f"  {title:<11} {value}" for title, value in rows]
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…"
