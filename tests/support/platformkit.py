@@ -1,4 +1,4 @@
-"""`pilothouse up` for tests: one of many on a machine, as root or as an ordinary user, and all of it gone at the end."""
+"""`pilothouse up` for tests: one of many on a machine, as root or as a user, and all of it gone at the end."""
 
 from __future__ import annotations
 
@@ -231,6 +231,13 @@ class Platform:
         parts = self.parts()
         for name in names:
             os.kill(parts[name], signal.SIGKILL)
+
+    def kill_supervisor(self) -> None:
+        """Kill the process above all others, which end when they notice."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self.process = None
 
     def crash(self) -> None:
         """Kill all of it at once, the supervisor first, and nothing of its pods."""
