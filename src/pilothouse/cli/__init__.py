@@ -43,6 +43,7 @@ COMMANDS: tuple[LazyCommand, ...] = (
     LazyCommand("scheduler", "pilothouse.scheduling.cli", "scheduler", "Bind pods to nodes, against any server."),
     LazyCommand("status", "pilothouse.cli.status", "status", "Show how the platform on this machine is."),
     LazyCommand("store", "pilothouse.store.cli", "store", "Serve, read, check and back up the store."),
+    LazyCommand("token", "pilothouse.cli.token", "token", "Let machines join the platform on this one."),
     LazyCommand("up", "pilothouse.cli.up", "up", "Start the platform on this machine and stay."),
     LazyCommand("version", "pilothouse.cli.version", "version", "Show the versions of the program and its libraries."),
 )
