@@ -76,7 +76,10 @@ async def create_token(
     clock: Clock | None = None,
     ids: Ids | None = None,
 ) -> Made:
-    """Make a token that holds for a time, for ever where that is 0. Raises NoClusterInfoError, what the client raises."""
+    """Make a token that holds for a time, for ever where that is 0.
+
+    Raises NoClusterInfoError, and what the client raises.
+    """
     clock, ids = clock or SystemClock(), ids or SystemIds()
     url, pin = await _cluster(client)
     for left in reversed(range(_TRIES)):
