@@ -39,6 +39,7 @@ from support.nodekit import (
 )
 
 GRACE = "io.kubernetes.pod.terminationGracePeriod"
+SLEEP = f"sleep {1_000_000 + os.getpid()}"
 AGENT = """
 import asyncio, sys
 import msgspec
@@ -55,13 +56,13 @@ async def main():
         name = f"p{number}"
         pod = await runtime.run_sandbox(SandboxConfig(metadata=SandboxMetadata(name=name, uid=name)))
         one = await runtime.create_container(pod, ContainerConfig(metadata=ContainerMetadata(name="c"), image="host",
-            command=("/bin/sh", "-c", "trap '' TERM; setsid sleep 7001 & sleep 7001"),
+            command=("/bin/sh", "-c", "trap '' TERM; setsid SLEEP & SLEEP"),
             annotations={"io.kubernetes.pod.terminationGracePeriod": "0.05"}))
         await runtime.start_container(one)
         print(pod, flush=True)
 
 asyncio.run(main())
-"""
+""".replace("SLEEP", SLEEP)
 CLEAR = """
 import asyncio, sys
 import msgspec
@@ -80,13 +81,13 @@ def groups(made: Place) -> list[str]:
     return [path for path in detect(made.name).directories("/").values() if os.path.exists(path)]
 
 
-def of_user(uid: int) -> list[str]:
-    """Return the commands of a user's processes that are sleepers or of the runtime."""
+def of_directory(directory: str) -> list[str]:
+    """Return the commands of processes that are this test's sleepers or of a runtime in a directory."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            if os.stat(f"/proc/{pid}").st_uid == uid and ("sleep 7001" in words or "process.zygote" in words):
+            if SLEEP in words or ("process.zygote" in words and directory in words):
                 found.append(f"{pid} {words}")
     return found
 
@@ -149,11 +150,10 @@ async def test_an_ordinary_user_clears_too() -> None:
             assert await asyncio.to_thread(running.stdout.readline)
         running.kill()
         running.communicate()
-        uid = os.stat(options.root).st_uid
-        assert any("sleep" in each for each in of_user(uid))
+        assert any(SLEEP in each for each in of_directory(name))
         clearing = program(CLEAR, options, python)
         assert int((await asyncio.to_thread(clearing.communicate))[0]) >= 2
-        await eventually(lambda: not of_user(uid), lambda: str(of_user(uid)))
+        await eventually(lambda: not of_directory(name), lambda: str(of_directory(name)))
         assert os.listdir(f"{options.root}/pods") == os.listdir(f"{options.root}/addresses") == []
 
 

@@ -271,6 +271,18 @@ async def test_volumes_are_mounted_as_asked_and_links_lead_nowhere(tmp_path: Pat
             await runtime.start_container(bad)
 
 
+async def test_a_volume_in_a_directory_of_the_machine_leaves_what_the_pod_has_there(tmp_path: Path) -> None:
+    async with place() as made:
+        runtime = await made.runtime()
+        pod = await runtime.run_sandbox(sandbox(made, dns=DNSConfig(servers=("192.0.2.53",))))
+        mounts = tuple(Mount(container_path=f"/{name}/of-a-test", host_path=str(tmp_path)) for name in ("etc", "var"))
+        script = "cat /etc/resolv.conf; cat /etc/hostname; touch /var/tmp/x /etc/of-a-test/x && echo both"
+        found = await runtime.create_container(pod, container(script, mounts=mounts, working_dir="/etc/of-others/y"))
+        await runtime.start_container(found)
+        await until_exited(runtime, found)
+        assert logged_lines(made) == ["nameserver 192.0.2.53", sandbox(made).hostname, "both"]
+
+
 async def test_mounts_go_both_ways_where_asked() -> None:
     async with place() as made:
         shared = made.directory / "shared"

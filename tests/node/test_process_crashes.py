@@ -7,10 +7,12 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 
+from pilothouse.node.config import NamespaceOptions, SecurityContext
 from pilothouse.node.runtime import SandboxStatus
 from support.nodekit import (
     NEEDS_ROOT,
@@ -73,6 +75,51 @@ async def test_containers_outlive_the_agent_and_are_adopted() -> None:
         assert (await second.sandbox_status(pod)).state == "Ready"
         assert (await second.exec_sync(ticking, ["/bin/sh", "-c", "touch /dev/shm/go"])).exit_code == 0
         assert (await until_exited(second, ending)).exit_code == 6
+
+
+async def test_pods_whose_containers_share_processes_are_adopted_whole() -> None:
+    async with place() as made:
+        first = await made.runtime()
+        shared = SecurityContext(namespaces=NamespaceOptions(pid="Pod"))
+        pod = await first.run_sandbox(sandbox(made, security=shared))
+        one = await first.create_container(pod, container("sleep 1000", security=shared))
+        await first.start_container(one)
+        for _ in range(2):
+            await first.close()
+            first = await made.runtime()
+            assert (await first.container_status(one)).state == "Running"
+            assert (await first.exec_sync(one, ["/bin/true"])).exit_code == 0
+        two = await first.create_container(pod, container("exit 3", name="two", security=shared))
+        await first.start_container(two)
+        assert (await until_exited(first, two)).exit_code == 3
+
+
+async def test_a_keeper_that_let_go_of_the_agent_is_met_again() -> None:
+    async with place() as made:
+        runtime = await made.runtime()
+        pod = await runtime.run_sandbox(sandbox(made))
+        one = await runtime.create_container(pod, container("sleep 1000"))
+        await runtime.start_container(one)
+        link = runtime._all.pods[pod].link
+        assert link is not None
+        link._socket.shutdown(socket.SHUT_RDWR)
+        await eventually(lambda: link.closed and runtime._all.pods[pod].link is not link)
+        assert (await runtime.sandbox_status(pod)).state == "Ready"
+        assert (await runtime.container_status(one)).state == "Running"
+        assert (await runtime.exec_sync(one, ["/bin/true"])).exit_code == 0
+
+
+async def test_what_a_runtime_dismantles_is_its_own_alone() -> None:
+    async with place() as made, place() as other:
+        stays, goes = await made.runtime(cgroup_prefix=""), await other.runtime(cgroup_prefix="")
+        pod = await stays.run_sandbox(sandbox(made, made.name))
+        one = await stays.create_container(pod, container("sleep 1000"))
+        await stays.start_container(one)
+        await goes.run_sandbox(sandbox(other, other.name))
+        await goes.dismantle()
+        assert (await stays.exec_sync(one, ["/bin/true"])).exit_code == 0
+        assert (await stays.sandbox_status(pod)).state == "Ready"
+        await stays.remove_sandbox(pod)
 
 
 async def test_an_exit_while_nobody_looks_is_known_later() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import wire
 from .child import Spawned
+from .spec import parent_of
 
 __all__ = ["Children"]
 
@@ -75,7 +76,7 @@ class Children:
         """Let the second child go on as soon as it is a child of this process."""
         for _ in range(_ADOPT_ROUNDS):
             self.reap()
-            if _parent(pending.pid) in {os.getpid(), 0}:
+            if parent_of(pending.pid) in {os.getpid(), 0}:
                 break
             time.sleep(_ADOPT_PAUSE)
         with contextlib.suppress(BrokenPipeError):
@@ -96,11 +97,3 @@ class Children:
             killed = found.si_code != os.CLD_EXITED
             code, number = (128 + found.si_status, found.si_status) if killed else (found.si_status, 0)
             self._ended(found.si_pid, code, number)
-
-
-def _parent(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return int(file.read().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0

@@ -18,7 +18,7 @@ from pilothouse.node.config import ContainerConfig, DNSConfig, SandboxConfig
 from pilothouse.node.runtime import ContainerStatus, SandboxStatus
 
 from .links import KeeperLink
-from .spec import ContainerRecord, KeeperRecord, boot_id, marked, process_start, read_file
+from .spec import ContainerRecord, KeeperRecord, boot_id, marked, parent_of, process_start, read_file
 from .zygote import KEEPER_NAME, MODULE
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Pod",
     "StoredContainer",
     "StoredSandbox",
+    "descends_from",
     "keeper_of",
     "kill_marked",
     "kill_recorded",
@@ -193,6 +194,15 @@ def processes_of(root: str) -> list[int]:
             if words[3:4] == wanted[:1] and words[5:6] == wanted[1:] and process_start(pid):
                 found.append(pid)
     return found
+
+
+def descends_from(pid: int, known: set[int]) -> bool:
+    """Return whether a process is one of some, or a descendant of one."""
+    while pid > 1:
+        if pid in known:
+            return True
+        pid = parent_of(pid)
+    return False
 
 
 def kill_zygotes(root: str) -> None:

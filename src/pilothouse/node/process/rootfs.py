@@ -11,7 +11,7 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pilothouse.node.config import Mount
 
@@ -50,10 +50,16 @@ def assemble(spec: ContainerSpec, mode: Mode, shared_memory: str, host_mounts: i
     sys.mount("", "/", flags=sys.MS_REC | sys.MS_SLAVE)
     tree = _Tree(spec, mode)
     tree.mount_root()
+    mounts = sorted(spec.mounts, key=lambda mount: mount.container_path.rstrip("/").count("/"))
+    volumes = [
+        (mount, sources[path] if (path := mount.container_path) in sources else _source(mount)) for mount in mounts
+    ]
+    tree.make_places(volumes)
+    tree.mount_own()
     tree.mount_kernel()
     tree.mount_devices(shared_memory)
-    for mount in sorted(spec.mounts, key=lambda mount: mount.container_path.rstrip("/").count("/")):
-        tree.mount_volume(mount, sources.get(mount.container_path))
+    for mount, source in volumes:
+        tree.mount_volume(mount, source)
     tree.make_working_directory()
     tree.close_paths()
     tree.enter()
@@ -115,8 +121,32 @@ class _Tree:
         if not self._spec.privileged:
             with contextlib.suppress(OSError):
                 sys.mount_setattr(self._root, add=sys.MOUNT_ATTR_NODEV)
-        if root.type == "host":
-            self._host_own()
+
+    def make_places(self, volumes: Sequence[tuple[Mount, int]]) -> None:
+        """Make the places where volumes go, and the working directory, before anything is mounted.
+
+        A layer that has to be laid over a directory of the machine would hide what is mounted in it by then.
+        """
+        paths = [f"{mount.container_path.rstrip('/')}/" for mount, _ in volumes]
+        for mount, tree in volumes:
+            if any(mount.container_path.startswith(path) for path in paths):
+                continue  # it is a place in another volume
+            try:
+                os.close(self._target(mount.container_path, directory=stat.S_ISDIR(os.fstat(tree).st_mode)))
+            except OSError as error:
+                raise _not_mounted(mount, error) from error
+        if not any(f"{self._spec.cwd}/".startswith(path) for path in paths):
+            self.make_working_directory()
+
+    def mount_own(self) -> None:
+        """Mount what a container on the machine's files has of its own: /tmp, /run and /var/tmp."""
+        if self._spec.root.type != "host":
+            return
+        flags = sys.MS_NOSUID | sys.MS_NODEV
+        self._mount("tmpfs", "/tmp", "tmpfs", flags, "mode=1777")  # noqa: S108  # the container's own
+        self._mount("tmpfs", "/run", "tmpfs", flags, "mode=755")
+        with contextlib.suppress(SetupError):
+            self._mount("tmpfs", "/var/tmp", "tmpfs", flags, "mode=1777")  # noqa: S108  # the container's own
 
     def mount_kernel(self) -> None:
         """Mount /proc and /sys."""
@@ -161,8 +191,8 @@ class _Tree:
         with contextlib.suppress(SetupError):
             self._mount("mqueue", "/dev/mqueue", "mqueue", _USUAL)
 
-    def mount_volume(self, mount: Mount, source: int | None) -> None:
-        tree = source if source is not None else _source(mount)
+    def mount_volume(self, mount: Mount, tree: int) -> None:
+        """Attach a volume's tree, which is closed."""
         attributes = 0 if self._spec.privileged else sys.MOUNT_ATTR_NODEV
         if mount.propagation != "Bidirectional":
             propagation = sys.MS_SLAVE if mount.propagation == "HostToContainer" else sys.MS_PRIVATE
@@ -176,10 +206,7 @@ class _Tree:
             target = self._target(mount.container_path, directory=directory)
             sys.move_mount(tree, target)
         except OSError as error:
-            shown = mount.host_path or mount.name
-            raise SetupError(
-                f'error mounting "{shown}" to rootfs at "{mount.container_path}": {_why(error)}'
-            ) from error
+            raise _not_mounted(mount, error) from error
         os.close(target)
         os.close(tree)
 
@@ -241,13 +268,6 @@ class _Tree:
         scratch = f"{self._spec.directory}/scratch"
         os.makedirs(scratch, exist_ok=True)
         sys.mount("tmpfs", scratch, "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, "mode=700,size=16m")
-
-    def _host_own(self) -> None:
-        flags = sys.MS_NOSUID | sys.MS_NODEV
-        self._mount("tmpfs", "/tmp", "tmpfs", flags, "mode=1777")  # noqa: S108  # the container's own
-        self._mount("tmpfs", "/run", "tmpfs", flags, "mode=755")
-        with contextlib.suppress(SetupError):
-            self._mount("tmpfs", "/var/tmp", "tmpfs", flags, "mode=1777")  # noqa: S108  # the container's own
 
     def _device(self, path: str, source: str) -> None:
         try:
@@ -348,6 +368,11 @@ class _Tree:
         cover = self._open(path)
         self._read_only.append(cover)
         return cover
+
+
+def _not_mounted(mount: Mount, error: OSError) -> SetupError:
+    shown = mount.host_path or mount.name
+    return SetupError(f'error mounting "{shown}" to rootfs at "{mount.container_path}": {_why(error)}')
 
 
 def _create(parent: int, name: str, *, directory: bool) -> None:

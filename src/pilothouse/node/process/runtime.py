@@ -114,7 +114,7 @@ class ProcessRuntime(Runtime):
         if self.machine.mode == "root":
             await network.remove_way_out(self._options.bridge)
             network.remove_bridge(self._options.bridge)
-        await asyncio.to_thread(self._all.remove_groups)
+        await asyncio.to_thread(self._all.remove_empty_groups)
 
     async def status(self) -> RuntimeStatus:
         missing = list(self.machine.missing)

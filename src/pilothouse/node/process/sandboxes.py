@@ -31,6 +31,7 @@ from .pods import (
     Pod,
     StoredContainer,
     StoredSandbox,
+    descends_from,
     keeper_of,
     kill_marked,
     kill_recorded,
@@ -63,6 +64,7 @@ class Sandboxes:
         self._pool = pool
         self._ids = ids
         self._events = events
+        self._tasks: set[asyncio.Task[None]] = set()
         self._root = f"{options.root}/pods"
         keepers = "pilothouse-keepers"
         if groups.version:
@@ -146,6 +148,9 @@ class Sandboxes:
 
     async def close(self) -> None:
         """Let go of keepers and end the zygote."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for pod in self.pods.values():
             if pod.link is not None:
                 pod.link.close()
@@ -215,7 +220,8 @@ class Sandboxes:
             if isinstance(error, TimeoutError):
                 raise SandboxError(f"the pod's keeper is not ready after {_READY_SECONDS:g} s") from None
             raise
-        if link.closed:
+        if link.closed or pod.ended.is_set():
+            link.close()
             raise SandboxError("the pod's keeper went away")
         pod.link = link
 
@@ -226,13 +232,25 @@ class Sandboxes:
             self._events.tell("Started" if record.state == "Running" else "Stopped", pod.stored.id, record.id)
 
     def _lost(self, pod: Pod) -> None:
-        """Take note that a keeper is gone: the kernel ends what it kept."""
-        if pod.link is None:
-            return
-        pod.link = None
-        _bury_containers(pod, "the pod's keeper is gone", self._events)
-        pod.ended.set()
-        self._events.tell("SandboxStopped", pod.stored.id)
+        """Look what has become of a keeper whose connection has ended."""
+        if pod.link is not None:
+            task = asyncio.get_running_loop().create_task(self._meet_again(pod, pod.link))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _meet_again(self, pod: Pod, link: KeeperLink) -> None:
+        """Connect to a keeper that lives, as it lets go of agents that are too slow; else take note of its end."""
+        try:
+            await self._meet(pod, connect(pod.directory), adopted=pod.pid)
+        except (OSError, NodeError, Refused):
+            if pod.link is not link:
+                return
+            pod.link = None
+            _bury_containers(pod, "the pod's keeper is gone", self._events)
+            pod.ended.set()
+            self._events.tell("SandboxStopped", pod.stored.id)
+        else:
+            _log.info("a pod's keeper was connected to again", sandbox=pod.stored.id)
 
     async def _end_keeper(self, pod: Pod) -> None:
         link = pod.link
@@ -305,7 +323,8 @@ class Sandboxes:
         """End zygotes and keepers of this directory that nobody knows."""
         known = {pod.pid for pod in self.pods.values() if pod.link is not None} | {self.zygote.pid}
         for pid in processes_of(self._options.root):
-            if pid not in known:
+            # What a keeper forks looks like it until it runs a program: the pause of a pod, a container that starts.
+            if not descends_from(pid, known):
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -336,13 +355,6 @@ class Sandboxes:
             share_processes=namespaces.pid == "Pod",
             sysctls=settings,
         )
-
-    def remove_groups(self) -> None:
-        """Remove the groups that are only this runtime's; without a prefix others may have the pods' too."""
-        if self.groups.prefix:
-            self.groups.remove("")
-        elif self.groups.version:
-            self.groups.remove(self._keepers_group)
 
     def remove_empty_groups(self) -> None:
         """Remove the groups that pods were in, unless there is something else in them."""

@@ -23,6 +23,7 @@ __all__ = [
     "UserSpec",
     "boot_id",
     "marked",
+    "parent_of",
     "process_start",
     "read_file",
     "write_file",
@@ -192,6 +193,15 @@ def boot_id() -> str:
     """Return what tells this start of the machine from others."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
+
+
+def parent_of(pid: int) -> int:
+    """Return the id of a process's parent, 0 where there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def process_start(pid: int) -> int:
