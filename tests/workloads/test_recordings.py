@@ -13,6 +13,7 @@ from pilothouse.client import Client
 from pilothouse.operator import Manager
 from pilothouse.testing import ControlPlane
 from pilothouse.workloads.controllers import add_controllers
+from pilothouse.workloads.reconcilers.autoscaler import add_autoscalers
 from support.converging import Player
 
 RECORDINGS = {
@@ -25,6 +26,9 @@ TWICE = "quota"
 """Not played: admission had counted a config map twice there, as happens; `quota-usage` is the same without that."""
 UNHEARD = ("node-lifecycle-controller",)
 """Left out: the node of a recording sends no heartbeats, and some take longer than one may be silent."""
+AUTOSCALERS = "horizontal-pod-autoscaler-controller"
+AUTOSCALER_SECONDS = 2.0
+"""How often the real controllers looked at autoscalers when these were recorded."""
 SIDE_BY_SIDE = 6
 """Scenarios wait most of their time."""
 
@@ -32,7 +36,8 @@ SIDE_BY_SIDE = 6
 async def play(name: str) -> list[str]:
     async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
         manager = Manager(client)
-        add_controllers(manager, without=UNHEARD)
+        add_controllers(manager, without=(*UNHEARD, AUTOSCALERS))
+        add_autoscalers(manager, period_seconds=AUTOSCALER_SECONDS)
         async with manager:
             return await Player(plane, manager).play(RECORDINGS[name])
 

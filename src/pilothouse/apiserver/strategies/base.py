@@ -42,7 +42,7 @@ class Strategy:
     status: what a new object has as its status; None for kinds without one, which is then taken as it comes.
     keeps_status: a new object's status is taken from the request.
     wanted: the fields whose change makes a new generation; none for kinds without a generation.
-    counts_annotations: a change of annotations makes a new generation, too.
+    counts_annotations, counts_labels: a change of annotations, or of labels, makes a new generation, too.
     creates_on_update, unconditional: whether PUT may create, and may do without a resource version.
     grace: whether deletion waits for the object's own end (pods).
     finish_create, finish_update, finish_status: the rest of the rules.
@@ -52,6 +52,7 @@ class Strategy:
     keeps_status: bool = False
     wanted: Sequence[str] = ()
     counts_annotations: bool = False
+    counts_labels: bool = False
     creates_on_update: bool = False
     unconditional: bool = True
     status_subresource: bool = False
@@ -98,7 +99,9 @@ class Strategy:
     def _wants_other(self, new: Object, old: Object) -> bool:
         if any(new.get(name) != old.get(name) for name in self.wanted):
             return True
-        return self.counts_annotations and new["metadata"].get("annotations") != old["metadata"].get("annotations")
+        counted = {"annotations": self.counts_annotations, "labels": self.counts_labels}
+        before, after = old["metadata"], new["metadata"]
+        return any(counts and (after.get(name) or {}) != (before.get(name) or {}) for name, counts in counted.items())
 
 
 def _keep(new: Object, old: Object, name: str) -> None:

@@ -202,7 +202,7 @@ _STRATEGIES: dict[tuple[str, str], Strategy] = {
         finish_create=_requester, finish_update=_request_stays, finish_status=keep_decision
     ),
     ("coordination.k8s.io", "Lease"): Strategy(creates_on_update=True, unconditional=False),
-    ("discovery.k8s.io", "EndpointSlice"): _generated("addressType", "endpoints", "ports"),
+    ("discovery.k8s.io", "EndpointSlice"): _generated("addressType", "endpoints", "ports", counts_labels=True),
     (_FLOW, "FlowSchema"): _with_status(wanted=_SPEC, unconditional=False),
     (_FLOW, "PriorityLevelConfiguration"): _with_status(wanted=_SPEC, unconditional=False),
     ("networking.k8s.io", "Ingress"): _with_status(_BALANCED, wanted=_SPEC),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,14 +16,9 @@ from pilothouse.kinds import labels, times
 from pilothouse.kinds.labels import Selector, SelectorError
 from pilothouse.kinds.status import ApiStatus, Conflict, NotFound
 from pilothouse.kinds.structs import (
-    Deployment,
     HorizontalPodAutoscaler,
     Pod,
-    ReplicaSet,
-    ReplicationController,
-    Resource,
     Scale,
-    StatefulSet,
     decode,
     encode,
     replace,
@@ -44,16 +39,13 @@ __all__ = ["AutoscalerReconciler", "add_autoscalers"]
 
 _CONCURRENCY: Final = 5
 _PERIOD_SECONDS: Final = 15.0
-_BOUNDED_SECONDS: Final = 1.0
-"""After a target was brought within its bounds, which no metric had a part in."""
 _MAX_REMEMBERED: Final = 20_000
 _TRIES: Final = 5
-_BY_TARGET: Final = "autoscalers-by-target"
 _log = get_logger("pilothouse.workloads.autoscaler")
 
 
 class AutoscalerReconciler(Reconciler[HorizontalPodAutoscaler]):
-    """Looks at each autoscaler every 15 seconds. source: of metrics."""
+    """Looks at each autoscaler every 15 seconds, the first time 15 after it is made. source: of metrics."""
 
     def __init__(self, manager: Manager, source: MetricsSource, *, period_seconds: float = _PERIOD_SECONDS) -> None:
         self._manager = manager
@@ -61,9 +53,13 @@ class AutoscalerReconciler(Reconciler[HorizontalPodAutoscaler]):
         self._period = period_seconds
         self._histories: OrderedDict[str, History] = OrderedDict()
         self._selectors: dict[Request, Selector] = {}
+        self._due: dict[Request, tuple[str, float]] = {}
 
     async def reconcile(self, obj: HorizontalPodAutoscaler, context: Context) -> Result | None:
-        """Ask for the metrics, set the scale, and tell."""
+        """Ask for the metrics, set the scale, and tell, when it is time: what changes meanwhile waits until then."""
+        left = self._left(obj, context)
+        if left > 0:
+            return Result(requeue_after=left)
         history = self._histories.setdefault(obj.metadata.uid, History())
         self._histories.move_to_end(obj.metadata.uid)
         if len(self._histories) > _MAX_REMEMBERED:
@@ -80,11 +76,22 @@ class AutoscalerReconciler(Reconciler[HorizontalPodAutoscaler]):
             _log.info("an autoscaler cannot do its work", request=str(context.request), error=str(error))
         if turn.status != obj.status:
             await self._write(obj, turn.status, context)
-        return Result(requeue_after=_BOUNDED_SECONDS if turn.was_bounded else self._period)
+        self._due[context.request] = obj.metadata.uid, context.clock.monotonic() + self._period
+        return Result(requeue_after=self._period)
+
+    def _left(self, obj: HorizontalPodAutoscaler, context: Context) -> float:
+        """Return the seconds until it is time for an autoscaler."""
+        now = context.clock.monotonic()
+        uid, due = self._due.get(context.request, ("", 0.0))
+        if uid != obj.metadata.uid:
+            due = now + self._period
+            self._due[context.request] = obj.metadata.uid, due
+        return due - now
 
     async def removed(self, request: Request, context: Context) -> Result | None:
-        """Forget which pods an autoscaler had."""
+        """Forget which pods an autoscaler had, and when it is time for it."""
         self._selectors.pop(request, None)
+        self._due.pop(request, None)
         return None
 
     async def _write(
@@ -112,7 +119,6 @@ class _Turn:
         context: Context,
     ) -> None:
         self.status = autoscaler.status
-        self.was_bounded = False
         self._of = autoscaler
         self._history = history
         self._source = source
@@ -144,11 +150,9 @@ class _Turn:
             self._set("ScalingActive", False, "ScalingDisabled", why)
             self._report(0, 0, ())
         elif current > spec.max_replicas:
-            self.was_bounded = True
             why = "Current number of replicas above Spec.MaxReplicas"
             await self._rescale(mapping, scale, spec.max_replicas, why, ())
         elif current < minimum:
-            self.was_bounded = True
             await self._rescale(mapping, scale, minimum, "Current number of replicas below Spec.MinReplicas", ())
         else:
             await self._by_metrics(mapping, scale, minimum)
@@ -223,7 +227,7 @@ class _Turn:
         pods = self._pods(selector)
         rivals = self._rivals(pods)
         if len(rivals) > 1:
-            shown = " ".join(f"{{{one.name} {one.namespace}}}" for one in rivals)
+            shown = " ".join(f"{one.namespace}/{one.name}" for one in rivals)
             self._invalid("AmbiguousSelector", f"pods by selector {text} are controlled by multiple HPAs: [{shown}]")
         return Target(scale.spec.replicas, scale.status.replicas, selector, pods)
 
@@ -350,45 +354,12 @@ class _SpecChanged(Predicate[HorizontalPodAutoscaler]):
         return old.spec != new.spec
 
 
-class _Resized(Predicate[Resource]):
-    """Workloads whose wanted size changed."""
-
-    def update(self, old: Resource, new: Resource) -> bool:
-        return _size(old) != _size(new)
-
-    def delete(self, obj: Resource) -> bool:
-        return False
-
-
-def _size(obj: Resource) -> int:
-    replicas = getattr(getattr(obj, "spec", None), "replicas", None)
-    return 1 if replicas is None else int(replicas)
-
-
-def _target_of(obj: HorizontalPodAutoscaler) -> Iterable[str]:
-    reference = obj.spec.scale_target_ref
-    return (f"{obj.metadata.namespace}/{reference.kind}/{reference.name}",)
-
-
 def add_autoscalers(
     manager: Manager, source: MetricsSource | None = None, *, period_seconds: float = _PERIOD_SECONDS
 ) -> None:
     """Add the controller of autoscalers. source: of metrics, the cluster's metrics APIs by default."""
     manager.informer(Pod)
-    manager.index(HorizontalPodAutoscaler, _BY_TARGET, _target_of)
-
-    def out_of_bounds(obj: Resource) -> Iterable[Request]:
-        """Wake the autoscalers of a workload that somebody sized beyond what they allow: that needs no metrics."""
-        place = f"{obj.metadata.namespace}/{obj.kind}/{obj.metadata.name}"
-        found = manager.informer(HorizontalPodAutoscaler).indexer.by_index(_BY_TARGET, place)
-        size = _size(obj)
-        return [
-            Request.of(one) for one in found if not max(1, one.spec.min_replicas or 1) <= size <= one.spec.max_replicas
-        ]
-
     building = controller(manager, "horizontal-pod-autoscaler").for_(HorizontalPodAutoscaler, _SpecChanged())
-    for kind in (Deployment, ReplicaSet, ReplicationController, StatefulSet):
-        building = building.watches(kind, out_of_bounds, _Resized())
     building.with_options(concurrency=_CONCURRENCY).build(
         AutoscalerReconciler(manager, source or ApiMetrics(manager.client), period_seconds=period_seconds)
     )

@@ -83,7 +83,8 @@ class NodeReconciler(Reconciler[Node]):
         due = heard + grace - now
         if due <= 0:
             due = math.inf  # until it says itself how it is
-            obj = await self._lost(obj, context)
+            if not self._is_reported_by_hand(obj):
+                obj = await self._lost(obj, context)
         await self._mark_pods(obj, context)
         self._count(obj)
         fixed = settled(obj, context.clock.now())
@@ -92,6 +93,13 @@ class NodeReconciler(Reconciler[Node]):
             await context.update(fixed)
         wait = min(due + 0.001, again)
         return None if wait == math.inf else Result(requeue_after=wait)
+
+    def _is_reported_by_hand(self, obj: Node) -> bool:
+        """Whether a node that is said to be ready never had an agent, which would have sent a heartbeat: that stands."""
+        ready = ready_of(obj)
+        if ready is None or ready.status != "True" or ready.last_heartbeat_time:
+            return False
+        return self._manager.informer(Lease).indexer.get(f"{_LEASES}/{obj.metadata.name}") is None
 
     async def removed(self, request: Request, context: Context) -> Result | None:
         """Forget a node that is gone."""
@@ -124,11 +132,9 @@ class NodeReconciler(Reconciler[Node]):
     async def _mark_pods(self, obj: Node, context: Context) -> None:
         """Say of the pods of a lost node that they are not ready, once; what fails is tried again."""
         name, ready = obj.metadata.name, ready_of(obj)
-        # One without a heartbeat is no agent's: somebody reports it by hand, and so its pods, of which that stands.
         if name not in self._unmarked or ready is None:
             return
-        is_lost = ready.status != "True" and bool(ready.last_heartbeat_time)
-        for pod in context.indexed(Pod, BY_NODE, name) if is_lost else ():
+        for pod in context.indexed(Pod, BY_NODE, name) if ready.status != "True" else ():
             changed = not_ready_pod(pod, context.clock.now())
             if changed is None:
                 continue
