@@ -58,6 +58,7 @@ _ROOT_DEFAULTS: Final = {"listen": "0.0.0.0:6443"}  # pods and other machines re
 @click.option("--join", default="", metavar="URL", help="The server of the cluster that an agent joins.")
 @click.option("--token", default="", envvar="PILOTHOUSE_TOKEN", help="What `pilothouse token create` printed there.")
 @click.option("--node-name", default="", help="The node's name; this machine's by default.")
+@click.option("--node-ip", multiple=True, help="The node's address; found by routes by default. Repeatable.")
 @click.option("--node-label", multiple=True, metavar="NAME=VALUE", help="A label of the node; repeatable.")
 @click.option(
     "--cluster-cidr",
@@ -80,12 +81,30 @@ def up(ctx: click.Context, /, **settings: Any) -> None:
     """
     directory = (settings["data_dir"] or default_home()).absolute()
     left_out = _left_out(settings["without"])
+    if settings["role"] != "agent" and (settings["join"] or settings["token"]):
+        raise click.UsageError("--join, --token: they are of --role agent")
     if settings["print_unit"]:
         click.echo(unit_text(_as_given(ctx), is_root=_is_root()), nl=False)
         return
     _take_defaults(ctx)
     _make(directory)
+    if settings["role"] == "agent":
+        _join(settings, directory)
     become_supervisor(_parts(ctx, directory, left_out), str(directory))
+
+
+def _join(settings: dict[str, Any], directory: Path) -> None:
+    """Make the node's kubeconfig, or keep the one that is there and good."""
+    import asyncio
+
+    from pilothouse.platform.joining import JoinError, join
+
+    if not settings["join"]:
+        raise click.UsageError("--role agent: which cluster? --join URL --token T, as `pilothouse token create` says")
+    try:
+        asyncio.run(join(settings["join"], settings["token"], _node_name(settings), str(directory)))
+    except JoinError as error:
+        raise CommandError(str(error), code=ExitCode.UNAVAILABLE if error.again else ExitCode.USAGE) from error
 
 
 def _make(directory: Path) -> None:
@@ -109,6 +128,7 @@ def _parts(ctx: click.Context, directory: Path, left_out: set[str]) -> list[Part
         if working := [each for each in CONTROL if each not in left_out]:
             kubeconfig = directory / "controllers.kubeconfig"
             options = [f"--kubeconfig={kubeconfig}", f"--dns-address={dns}", *(f"--part={each}" for each in working)]
+            options += [f"--cluster-cidr={settings['cluster_cidr']}"] if _is_root() else []
             parts.append(Part("controllers", _module("work", settings, *options), {ExitCode.USAGE}))
     if has_agent:
         plan = _node_plan(settings, directory, left_out, dns)
@@ -141,11 +161,12 @@ def _node_plan(settings: dict[str, Any], directory: Path, left_out: set[str], dn
         kubeconfig=str(directory / "agent.kubeconfig"),
         parts=tuple(each for each in NODE if each not in left_out),
         pki="" if settings["role"] == "agent" else str(directory / "pki"),
+        addresses=settings["node_ip"],
         labels=_labels(settings["node_label"]),
         cluster_cidr=settings["cluster_cidr"] if _is_root() else "",
         pod_cidr=first if _is_root() else settings["cluster_cidr"],
         bridge=settings["bridge"],
-        dns=dns,
+        dns="" if settings["role"] == "agent" else dns,
         max_pods=settings["max_pods"],
         hidden=(str(directory),),
     )

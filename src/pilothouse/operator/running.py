@@ -12,7 +12,7 @@ from pilothouse.client import Client, ClientError, ConfigError
 from pilothouse.client.factory import CacheSyncError
 from pilothouse.client.leaderelection import LeadershipLostError
 from pilothouse.foundation import tls
-from pilothouse.foundation.clock import SystemClock
+from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.files import OsFileSystem
 from pilothouse.foundation.lifeline import Lifeline
 from pilothouse.foundation.retry import Backoff, RetriesExhausted, retry
@@ -22,10 +22,11 @@ from pilothouse.kinds.status import ApiStatus
 from .errors import OperatorError
 from .manager import Manager
 
-__all__ = ["run_manager", "until_served", "until_there"]
+__all__ = ["run_manager", "until_changed", "until_served", "until_there"]
 
 _PATIENCE_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 0.02
+_LOOK_SECONDS: Final = 60.0
 _COLLECTIONS: Final = (50_000, 20, 100)
 """When Python's collector runs. Objects that are read live on or go at once; looking for cycles among the young ones
 after each 700, as it does by default, takes a sixth of the time of a manager that has much to read."""
@@ -69,15 +70,23 @@ async def _work(make: Callable[[Client], Manager], kubeconfig: str | None, conte
             await until_served(client)
         manager = make(client)
         running = asyncio.create_task(manager.run(signals=True))
-        if lifeline is not None:
-            lifeline.watch(manager.stop)
-            started = asyncio.create_task(manager.wait_started())
-            await asyncio.wait([running, started], return_when=asyncio.FIRST_COMPLETED)
-            started.cancel()
-            if not running.done():
-                lifeline.ready()
-        with contextlib.suppress(asyncio.CancelledError):  # a second signal
-            await running
+        helping = None if lifeline is None else asyncio.create_task(_obey(lifeline, manager, kubeconfig))
+        try:
+            with contextlib.suppress(asyncio.CancelledError):  # a second signal
+                await running
+        finally:
+            if helping is not None:
+                helping.cancel()
+
+
+async def _obey(lifeline: Lifeline, manager: Manager, kubeconfig: str | None) -> None:
+    """Tell who supervises when it works, and stop when that is gone, or when it can be begun with a new kubeconfig."""
+    lifeline.watch(manager.stop)
+    await manager.wait_started()
+    lifeline.ready()
+    if kubeconfig:
+        await until_changed(kubeconfig)
+        manager.stop()
 
 
 async def until_there(path: str) -> None:
@@ -86,6 +95,21 @@ async def until_there(path: str) -> None:
     end = clock.monotonic() + _PATIENCE_SECONDS
     while not files.exists(path) and clock.monotonic() < end:
         await clock.sleep(_PAUSE_SECONDS)
+
+
+async def until_changed(path: str, *, clock: Clock | None = None) -> None:
+    """Wait until a kubeconfig says something else, as after its certificate was renewed. Raises OSError."""
+    clock, before = clock or SystemClock(), _content(path)
+    while True:
+        await clock.sleep(_LOOK_SECONDS)
+        with contextlib.suppress(FileNotFoundError):
+            if _content(path) != before:
+                return
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 async def until_served(client: Client) -> None:

@@ -25,6 +25,7 @@ from pilothouse.client.kubeconfig import load_kubeconfig
 from pilothouse.foundation import logs, tls
 from pilothouse.foundation.lifeline import Lifeline
 from pilothouse.foundation.terminal import CommandError, ExitCode
+from pilothouse.kinds.status import NotFound
 from pilothouse.kinds.structs import Pod, Service, replace
 from pilothouse.node.agent import Agent, AgentOptions
 from pilothouse.node.agent.podcidr import pod_cidr
@@ -46,14 +47,17 @@ from pilothouse.node.services.proxying import Backend
 from pilothouse.node.serving.equipment import Equipment
 from pilothouse.node.volumes.localdirs import ROOT, LocalDirectories
 from pilothouse.operator import Manager
-from pilothouse.operator.running import until_served, until_there
+from pilothouse.operator.running import until_changed, until_served, until_there
 
+from .dnsservice import NAME, NAMESPACE
+from .joining import JoinError, renew
 from .nodeplan import NodePlan, PlanError, read_plan
 
 __all__ = ["agent_options", "main", "runtime_options"]
 
 _RESOLV_CONF: Final = "/etc/resolv.conf"
 _LOOK_SECONDS: Final = 30.0
+_RENEW_SECONDS: Final = 6 * 3600.0
 _HTTPS: Final = 443
 _log = logs.get_logger("pilothouse.platform.agent")
 
@@ -161,8 +165,10 @@ async def _work(plan: NodePlan, lifeline: Lifeline | None) -> None:
 
 
 async def _serve(plan: NodePlan, client: Client, runtime: ProcessRuntime, lifeline: Lifeline | None) -> None:
+    if "dns" in plan.parts and not plan.dns:
+        plan = replace_fields(plan, dns=await _dns_of(client))
     manager = Manager(client)
-    names = ClusterDns(manager, plan.dns, domain=plan.domain) if "dns" in plan.parts else None
+    names = ClusterDns(manager, plan.dns, domain=plan.domain) if plan.dns else None
     parts = _parts(plan, manager, names)
     services = _services(plan, manager)
     async with manager:
@@ -174,9 +180,29 @@ async def _serve(plan: NodePlan, client: Client, runtime: ProcessRuntime, lifeli
             await equipment.start()
             ports = equipment.ports(names=_ClusterNames(plan, names))
             agent = Agent(client, runtime, equipment.options, ports=ports)
-            await _run(agent, runtime, equipment, parts, lifeline, plan.dns)
+            await _run(plan, agent, runtime, equipment, parts, lifeline, plan.dns)
         finally:
             await equipment.close()
+
+
+async def _dns_of(client: Client) -> str:
+    """Return where the cluster that was joined has its DNS, empty where it has none."""
+    try:
+        return (await client.get(Service, NAME, NAMESPACE)).spec.cluster_ip or ""
+    except NotFound:
+        return ""
+
+
+async def _renew(plan: NodePlan) -> None:
+    """Keep the kubeconfig of a machine that joined good, and wait until it is another: then the agent begins anew."""
+    changed = asyncio.create_task(until_changed(plan.kubeconfig), name="kubeconfig")
+    while not changed.done():
+        if not plan.pki:
+            try:
+                await renew(plan.kubeconfig)
+            except JoinError as error:
+                _log.warning("the node's certificate is not renewed", error=str(error))
+        await asyncio.wait([changed], timeout=_RENEW_SECONDS)
 
 
 def _parts(plan: NodePlan, manager: Manager, names: ClusterDns | None) -> list[_Part]:
@@ -211,6 +237,7 @@ def _at(found: Service, address: str, port: int) -> Service:
 
 
 async def _run(
+    plan: NodePlan,
     agent: Agent,
     runtime: ProcessRuntime,
     equipment: Equipment,

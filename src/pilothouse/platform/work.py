@@ -25,8 +25,13 @@ __all__ = ["main"]
 @click.option("--part", "parts", multiple=True, type=click.Choice(CONTROL))
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @click.option("--dns-address", default="", help="Of the cluster's DNS, for the part dns.")
+@click.option("--cluster-cidr", default="", help="Addresses of pods, of which nodes get ranges; none where empty.")
 def main(
-    kubeconfig: str, parts: tuple[str, ...], log_level: Literal["debug", "info", "warning", "error"], dns_address: str
+    kubeconfig: str,
+    parts: tuple[str, ...],
+    log_level: Literal["debug", "info", "warning", "error"],
+    dns_address: str,
+    cluster_cidr: str,
 ) -> None:
     """Run parts of the platform until told to stop."""
     logs.configure(log_level, "console")
@@ -34,9 +39,12 @@ def main(
     def make(client: Client) -> Manager:
         manager = Manager(client, loop=LoopOptions(rounds=0))
         if "controllers" in parts:
-            from pilothouse.workloads.controllers import add_controllers  # noqa: PLC0415  # only what is wanted
+            from pilothouse.workloads.controllers import NODE_IPAM, add_controllers  # noqa: PLC0415  # what is wanted
+            from pilothouse.workloads.reconcilers.nodeipam import add_nodeipam  # noqa: PLC0415
 
-            add_controllers(manager)
+            add_controllers(manager, without={NODE_IPAM})
+            if cluster_cidr:
+                add_nodeipam(manager, cluster_cidr)
         if "scheduler" in parts:
             from pilothouse.scheduling.reconcilers import PodScheduler  # noqa: PLC0415  # only what is wanted
 

@@ -27,7 +27,9 @@ from .reconcilers.tokens import add_token_cleaning
 from .reconcilers.ttl import add_ttl
 from .reconcilers.volumes import add_claim_protection, add_volume_protection, add_volumes
 
-__all__ = ["CONTROLLERS", "add_controllers"]
+__all__ = ["CONTROLLERS", "NODE_IPAM", "add_controllers"]
+
+NODE_IPAM: Final = "node-ipam-controller"
 
 CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
     "certificatesigningrequest-approving-controller": add_certificate_approval,
@@ -42,7 +44,7 @@ CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
     "job-controller": add_jobs,
     "pod-garbage-collector-controller": add_podgc,
     "local-path-provisioner": add_local_volumes,
-    "node-ipam-controller": add_nodeipam,
+    NODE_IPAM: add_nodeipam,
     "node-lifecycle-controller": add_nodelifecycle,
     "persistentvolume-binder-controller": add_volumes,
     "persistentvolume-protection-controller": add_volume_protection,
