@@ -106,6 +106,21 @@ async def test_a_node_that_is_told_to_stop_while_it_starts_ends_well(begun: str)
         assert made.name not in os.listdir("/sys/class/net")
 
 
+@NEEDS_ROOT
+async def test_a_node_has_the_addresses_that_it_says_or_does_not_start() -> None:
+    async with place() as made, ControlPlane() as plane:
+        cidr = "10.123.4.0/24"
+        node_body = {"kind": "Node", "metadata": {"name": "one"}, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}
+        await plane.call("POST", "/api/v1/nodes", node_body)
+        directory = os.path.join(made.directory, "data")
+        arguments = ("run", "--kubeconfig", plane.kubeconfig, "--name", "one", "--address", "127.0.0.1", "--port", "0")
+        async with program(*arguments, "--data-dir", directory, "--pod-cidr", "10.123.5.0/24") as process:
+            async with asyncio.timeout(PATIENCE):
+                _, errors = await process.communicate()
+            assert process.returncode == 1
+            assert b"node one has spec.podCIDR 10.123.4.0/24" in errors
+
+
 def _renewed_since(moment: str, lease: dict[str, Any] | None) -> bool:
     return _renewed(lease) > moment
 

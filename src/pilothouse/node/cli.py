@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -53,7 +52,10 @@ def node() -> None:
 @click.option("--address", multiple=True, help="The node's addresses; found by default.")
 @click.option("--label", multiple=True, metavar="NAME=VALUE", help="A label of the node; may be given again.")
 @click.option("--max-pods", type=click.IntRange(min=1), default=110, show_default=True, help="How many pods at most.")
-@click.option("--pod-cidr", default="", help="Addresses of pods; 10.244.0.0/24 by default.")
+@click.option("--pod-cidr", default="", help="Addresses of this node's pods; by default what its Node says.")
+@click.option(
+    "--cluster-cidr", default="10.244.0.0/16", show_default=True, help="Addresses of all pods, also of other nodes."
+)
 @click.option("--bridge", default="pilothouse0", show_default=True, help="The bridge that pods are linked to.")
 @click.option("--port", type=int, default=10250, show_default=True, help="Of the node's API; another one if taken.")
 @click.option("--reserved-cpu", default="0", help="CPU that is kept from pods, as 500m.")
@@ -67,6 +69,7 @@ def run(  # noqa: PLR0913  options of a command
     label: tuple[str, ...],
     max_pods: int,
     pod_cidr: str,
+    cluster_cidr: str,
     bridge: str,
     port: int,
     reserved_cpu: str,
@@ -97,31 +100,14 @@ def run(  # noqa: PLR0913  options of a command
         reserved_memory=memory,
     )
     logs.configure(log_level, "console")
-    machine = Options(root=os.path.join(data_dir, "runtime"), pod_cidr=pod_cidr, bridge=bridge)
+    machine = Options(
+        root=os.path.join(data_dir, "runtime"), pod_cidr=pod_cidr, cluster_cidr=cluster_cidr, bridge=bridge
+    )
 
     async def work(client: Client) -> None:
-        from pilothouse.operator import Manager
+        from .running import run_node
 
-        from .agent.agent import Agent
-        from .process.runtime import ProcessRuntime
-        from .serving.equipment import Equipment
-        from .volumes.localdirs import LocalDirectories
-
-        async with contextlib.AsyncExitStack() as stack:
-            runtime = ProcessRuntime(machine)
-            stack.push_async_callback(runtime.close)
-            await runtime.start()
-            manager = await stack.enter_async_context(Manager(client))
-            directories = LocalDirectories(manager, options.name, options.annotations[LOCAL_VOLUMES])
-            stack.push_async_callback(directories.stop)
-            await directories.start()
-            equipment = Equipment(client, runtime, options, approve=True)
-            stack.push_async_callback(equipment.close)
-            await equipment.start()
-            agent = Agent(client, runtime, equipment.options, ports=equipment.ports())
-            attaching = asyncio.create_task(equipment.attach(agent))
-            stack.callback(attaching.cancel)
-            await agent.run()
+        await run_node(client, options, machine)
 
     os.makedirs(data_dir, mode=0o711, exist_ok=True)
     _serve(kubeconfig, work)

@@ -136,8 +136,8 @@ class NodeRoutes:
         """Wait until there are routes to all nodes that the cache had at first."""
         await self._synced.wait()
 
-    async def stop(self) -> None:
-        """Let go of the cache and remove the routes. Raises `OSError`."""
+    async def stop(self, *, keep: bool = False) -> None:
+        """Let go of the cache and remove the routes, or keep them for the next agent. Raises `OSError`."""
         if self._listener is not None:
             self._listener.remove()
             self._listener = None
@@ -149,7 +149,7 @@ class NodeRoutes:
         network, self._network = self._network, None
         if network is not None:
             with contextlib.closing(network):
-                for route in self._ours(network) if os.geteuid() == 0 else ():
+                for route in () if keep or os.geteuid() != 0 else self._ours(network):
                     network.delete_route(route)
 
     def problems(self) -> list[str]:
