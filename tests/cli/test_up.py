@@ -9,7 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
+from pilothouse.client import load_kubeconfig
+from pilothouse.platform.state import read_state
 from support.service import PILOTHOUSE, pilothouse
 
 pytestmark = pytest.mark.slow
@@ -43,14 +46,14 @@ def test_controllers_are_part_of_it_and_come_again_after_a_kill(tmp_path: Path) 
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("ready: ")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        commands = {Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[2].decode(): int(pid) for pid in children}
-        os.kill(commands["pilothouse.platform.work"], signal.SIGKILL)
+        state = read_state(str(home))
+        assert state is not None
+        os.kill(state.parts["controllers"].pid, signal.SIGKILL)
         assert process.stderr is not None
         told = next(line for line in process.stderr if "ready after" not in line)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
-    assert (process.returncode, sorted(commands)) == (0, ["pilothouse", "pilothouse.platform.work"])
+    assert (process.returncode, sorted(state.parts)) == (0, ["apiserver", "controllers"])
     assert told == "controllers ended with -9 and is started again\n"
 
 
@@ -84,3 +87,37 @@ def test_a_wrong_option_is_named_with_what_is_wanted(tmp_path: Path, option: str
     assert done.returncode in {1, 2}
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_options_of_a_file_and_a_kubeconfig_among_others(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kube" / "config"
+    (tmp_path / "up.yaml").write_text(
+        f"data-dir: {tmp_path / 'home'}\nlisten: 127.0.0.1:0\nwithout: [agent, controllers, scheduler]\n"
+        f"kubeconfig: {kubeconfig}\ntls-san: [pilot.example]\nlog-level: error\n",
+        encoding="utf-8",
+    )
+    command = [*PILOTHOUSE, "up", "--config", str(tmp_path / "up.yaml")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url, table = process.stdout.readline().split()[4].rstrip(","), process.stdout.readline()
+        second = pilothouse("up", "--config", str(tmp_path / "up.yaml"), check=False)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert load_kubeconfig(kubeconfig, context="pilothouse").server == url
+    assert table == f"  API         {url}\n"
+    certificate = x509.load_pem_x509_certificate((tmp_path / "home" / "pki" / "apiserver.crt").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "pilot.example" in names.get_values_for_type(x509.DNSName)
+    assert second.returncode == 5
+    assert f"{tmp_path / 'home'}: a platform runs here already (process {process.pid})" in second.stderr
+
+
+def test_a_unit_says_how_it_is_started_from_anywhere(tmp_path: Path) -> None:
+    done = pilothouse("up", "--data-dir", "here", "--node-label", "a=b", "--without", "dns", "--print-unit")
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("ExecStart=")]
+    here = Path("here").absolute()
+    assert line.endswith(f" -m pilothouse up --data-dir {here} --without dns --node-label a=b")
+    assert not here.exists()
+    done = pilothouse("up", "--print-unit", "--role", "agent", "--join", "https://x", "--token", "T", check=False)
+    assert (done.returncode, "name that with --config" in done.stderr, "T" in done.stdout) == (2, True, False)
