@@ -95,7 +95,7 @@ class NodeReconciler(Reconciler[Node]):
         return None if wait == math.inf else Result(requeue_after=wait)
 
     def _is_reported_by_hand(self, obj: Node) -> bool:
-        """Whether a node that is said to be ready never had an agent, which would have sent a heartbeat: that stands."""
+        """Whether a node said to be ready never had an agent, which would have sent a heartbeat: then that stands."""
         ready = ready_of(obj)
         if ready is None or ready.status != "True" or ready.last_heartbeat_time:
             return False
