@@ -74,6 +74,16 @@ def test_status_tells_all_of_a_platform_that_runs_and_down_ends_it(tmp_path: Pat
     assert json.loads(pilothouse("down", "--data-dir", str(home), "-o", "json").stdout)["how"] == "not running"
 
 
+def test_a_script_waits_until_all_is_well(tmp_path: Path) -> None:
+    command = [*PILOTHOUSE, "up", "--data-dir", str(tmp_path), "--listen", "127.0.0.1:0", "--without", "agent"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        done = pilothouse("status", "--data-dir", str(tmp_path), "--wait", "25s", "-o", "json")
+        process.terminate()
+    assert json.loads(done.stdout)["platform"]["state"] == "ready"
+    done = pilothouse("status", "--data-dir", str(tmp_path), "--wait", "0.3", check=False)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (3, f"not running: {tmp_path}")
+
+
 def test_a_part_that_is_not_well_is_a_problem(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with running(home):

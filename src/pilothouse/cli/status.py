@@ -10,26 +10,32 @@ import msgspec
 from pilothouse.foundation.terminal import CommandError, ExitCode, emit, examples, output_option
 from pilothouse.platform.survey import Survey
 
-from .home import age, data_dir_option, default_home
+from .home import age, data_dir_option, default_home, seconds
 
 __all__ = ["status"]
 
+_PAUSE_SECONDS = 0.2
 
-@click.command(epilog=examples("pilothouse status", "pilothouse status --data-dir ./try -o json"))
+
+@click.command(
+    epilog=examples(
+        "pilothouse status",
+        "pilothouse status --data-dir ./try -o json",
+        "# in a script, after `pilothouse up &`",
+        "pilothouse status --wait 60s",
+    )
+)
 @data_dir_option()
+@click.option("--wait", type=seconds, default="0s", help="Wait until all is well, so long at most, such as 60s.")
 @output_option
-def status(data_dir: Path | None, output: str) -> None:
+def status(data_dir: Path | None, wait: float, output: str) -> None:
     """Show how the platform on this machine is: its parts, nodes, pods, and what is wrong.
 
     Exits with 0 only where all is well, with 1 where something is wrong, with 3 where no platform runs.
     """
-    import asyncio
-
-    from pilothouse.platform.survey import survey
-
     directory = (data_dir or default_home()).absolute()
     try:
-        found = asyncio.run(survey(str(directory)))
+        found = _look(str(directory), wait)
     except OSError as error:
         raise CommandError(f"{error.filename or directory}: {error.strerror}") from error
     if output == "table":
@@ -40,6 +46,18 @@ def status(data_dir: Path | None, output: str) -> None:
         raise SystemExit(int(ExitCode.UNAVAILABLE))
     if found.problems:
         raise SystemExit(int(ExitCode.FAILED))
+
+
+def _look(directory: str, wait: float) -> Survey:
+    import asyncio
+    import time
+
+    from pilothouse.platform.survey import survey
+
+    end = time.monotonic() + wait
+    while (found := asyncio.run(survey(directory))).problems and time.monotonic() < end:
+        time.sleep(min(_PAUSE_SECONDS, max(0.0, end - time.monotonic())))
+    return found
 
 
 def _show(found: Survey) -> None:
