@@ -299,15 +299,15 @@ async def _client(plan: NodePlan) -> AsyncIterator[Client]:
 
 
 def _keys(plan: NodePlan) -> tuple[bytes, tls.Credentials | None]:
-    """Return the authorities of clients and the cluster's CA, where they are on this machine."""
+    """Return the authorities of clients, and the cluster's CA with its key where that is on this machine."""
     if not plan.pki:
-        return b"", None
+        return load_kubeconfig(plan.kubeconfig).ca_data, None
     pki = Pki(plan.pki)
     try:
         return pki.read("ca.crt"), pki.authority()
     except PkiError as error:  # a CA of somebody else: the node asks for its certificate as those elsewhere do
         _log.info("the node's certificate is asked for", reason=str(error))
-        return b"", None
+        return pki.read("ca.crt"), None
 
 
 def _backend(plan: NodePlan) -> Backend:
