@@ -80,7 +80,7 @@ class Store:
             time.sleep(_PAUSE)
 
     def _once(self, method: str, target: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
-        self._address = self._address or self._find()
+        self._address = self._address or self.find()[0]
         connection = http.client.HTTPConnection(self._address, self._port, timeout=self._patience)
         try:
             data = None if body is None else json.dumps(body)
@@ -90,8 +90,11 @@ class Store:
         finally:
             connection.close()
 
-    def _find(self) -> str:
-        """Return the address of the name, or of the Service's variable where nobody answers for names."""
+    def find(self) -> tuple[str, str]:
+        """Return the address of the name, or of the Service's variable where nobody answers for names, and which it is.
+
+        Raises OSError.
+        """
         found: list[str] = []
         asking = threading.Thread(target=self._ask, args=(found,), daemon=True)
         asking.start()
@@ -100,7 +103,7 @@ class Store:
         address = found[0] if found else os.environ.get(variable, "")
         if not address:
             raise OSError(f"there is no name {self._name}, nor a variable {variable}")
-        return address
+        return address, "name" if found else "variable"
 
     def _ask(self, found: list[str]) -> None:
         try:
@@ -133,12 +136,19 @@ class Front:
                 case "POST", "/api/entries":
                     return json_answer(201, self._sign(request.json()))
                 case "GET", "/api/version":
-                    return json_answer(200, {"version": self.version, "pod": self._pod, **self._words()})
+                    return json_answer(200, self._about())
                 case _:
                     raise Refused(404, f"{request.method} {request.path}: there is no such page")
         except Unreachable as error:
             log(f"error: {error}")
             raise Refused(503, "the book cannot be reached now; please try again") from None
+
+    def _about(self) -> dict[str, str]:
+        try:
+            found_by = self._store.find()[1]
+        except OSError:
+            found_by = "nothing"
+        return {"version": self.version, "pod": self._pod, "store_found_by": found_by, **self._words()}
 
     def _words(self) -> dict[str, str]:
         return {name: self._text(name, default) for name, default in (("title", "Guestbook"), ("greeting", ""))}

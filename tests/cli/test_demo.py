@@ -107,8 +107,10 @@ def test_it_runs_to_the_end_and_leaves_nothing(home: Path, who: str) -> None:
         "everything down",
     ]  # fmt: skip
     assert told["figures"]["entries_lost"] == 0 < told["figures"]["entries_signed"]
-    rolled = next(each for each in told["load"] if each["load"] == ROLL_OUT)
+    rolled = next(each for each in told["load"] if each["while"] == ROLL_OUT)
     assert rolled["failed"] == 0 < rolled["requests"]
+    has_names = who == "runner" and capabilities_of_this_machine().mode == "root"
+    assert told["figures"]["store_found_by"] == ("name" if has_names else "variable")
     check_nothing_is_left(home, before)
 
 
@@ -283,15 +285,15 @@ def test_the_report_says_what_should_not_have_been() -> None:
     report.entries({"a", "b"}, {"a", "b", "c"})
     assert report.problems() == []
     assert report.phases == [
-        {"load": ROLL_OUT, "requests": 100, "failed": 0, "p50_ms": 1.0, "p99_ms": 500.0},
-        {"load": "front killed", "requests": 3, "failed": 2, "p50_ms": 2.0, "p99_ms": 2.0},
+        {"while": ROLL_OUT, "requests": 100, "failed": 0, "p50_ms": 1.0, "p99_ms": 500.0},
+        {"while": "front killed", "requests": 3, "failed": 2, "p50_ms": 2.0, "p99_ms": 2.0},
     ]
     assert report.summary() == "103 requests in all; 0 failed in the roll-out, 0 of 2 entries are lost"
     rolled.failed("reset")
     alone.failed("refused")
     report.entries({"a", "b"}, {"b"})
     assert report.problems() == [
-        "1 requests failed while: version 2 rolled out",
-        "1 requests failed while: API server killed",
-        "1 acknowledged entries are lost",
+        "requests that failed while version 2 was rolled out: 1",
+        "requests that failed while the API server was gone: 1",
+        "acknowledged entries that are lost: 1",
     ]

@@ -153,6 +153,7 @@ def test_an_entry_goes_through_both_tiers_and_shows_on_the_page(tmp_path: Path) 
         assert (page.status, page.headers["X-Guestbook-Version"]) == (200, "7")
         assert page.text.index("hello") < page.text.index("&lt;b&gt;")
         assert "2 entries. Version 7, answered by front-x." in page.text
+        assert web.ask("GET", "/api/version").json()["store_found_by"] == "name"
         assert web.ask("GET", "/nowhere").status == 404
         assert web.ask("POST", "/api/entries", {"name": "x"}).json()["error"].startswith("text: want a text")
 
@@ -160,7 +161,7 @@ def test_an_entry_goes_through_both_tiers_and_shows_on_the_page(tmp_path: Path) 
 def test_a_change_of_the_texts_shows_at_the_next_request(tmp_path: Path) -> None:
     with front(1, TEXTS_DIR=str(tmp_path)) as web:
         assert web.ask("GET", "/api/version").json() == {
-            "version": "7", "pod": "front-x", "title": "Guestbook", "greeting": ""
+            "version": "7", "pod": "front-x", "store_found_by": "name", "title": "Guestbook", "greeting": ""
         }  # fmt: skip
         (tmp_path / "greeting").write_text("welcome\n")
         assert web.ask("GET", "/api/version").json()["greeting"] == "welcome"
@@ -184,6 +185,7 @@ def test_a_name_that_nobody_knows_is_found_by_the_services_variable(tmp_path: Pa
         front(store, STORE_URL=f"http://store.invalid:{store.port}", STORE_SERVICE_HOST="127.0.0.1") as web,
     ):
         assert web.ask("GET", "/api/entries").status == 200
+        assert web.ask("GET", "/api/version").json()["store_found_by"] == "variable"
 
 
 def test_it_is_not_ready_when_told_to_stop_and_finishes_what_is_under_way(tmp_path: Path) -> None:

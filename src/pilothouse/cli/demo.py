@@ -120,7 +120,9 @@ async def _play(platform: Platform, guestbook: Guestbook, report: Report) -> Non
     report.moment("application ready", "front: 2 pods, store: 1 pod with a volume")
     async with Load(url) as load:
         found = await load.version()
-        report.moment("it answers", f"{url}: version {found['version']}, pod {found['pod']}")
+        report.figures["store_found_by"] = found["store_found_by"]
+        told = f"version {found['version']} at {url}; it finds the store by its {found['store_found_by']}"
+        report.moment("it answers", told)
         await _roll_out(guestbook, load, report, of_version(objects, "2"))
         await _kill_front(guestbook, load, report)
         await _kill_store(guestbook, load, report)
@@ -141,7 +143,7 @@ async def _kill_front(guestbook: Guestbook, load: Load, report: Report) -> None:
     pod = (await guestbook.pods("front"))[0]
     name = pod["metadata"]["name"]
     report.doing(f"killing the process of {name}")
-    tally = report.phase("front killed", await load.phase())
+    tally = report.phase("a front was killed", await load.phase())
     _kill(name, "front.py")
     report.moment("a front killed with SIGKILL", name)
     pod = await guestbook.until_restarted(pod)
@@ -151,7 +153,7 @@ async def _kill_front(guestbook: Guestbook, load: Load, report: Report) -> None:
 async def _kill_store(guestbook: Guestbook, load: Load, report: Report) -> None:
     (pod,) = await guestbook.pods("store")
     report.doing("killing the process of the store while entries are written")
-    tally = report.phase("store killed", await load.phase())
+    tally = report.phase("the store was killed", await load.phase())
     _kill(pod["metadata"]["name"], "storage.py")
     report.moment("the store killed with SIGKILL", f"{len(load.signed)} entries were acknowledged")
     pod = await guestbook.until_restarted(pod)

@@ -12,8 +12,8 @@ from .demo_load import Tally, percentile
 
 __all__ = ["ROLL_OUT", "WITHOUT_SERVER", "Report"]
 
-ROLL_OUT: Final = "version 2 rolled out"
-WITHOUT_SERVER: Final = "API server killed"
+ROLL_OUT: Final = "version 2 was rolled out"
+WITHOUT_SERVER: Final = "the API server was gone"
 _FLAWLESS: Final = (ROLL_OUT, WITHOUT_SERVER)
 """Phases in which no request may fail."""
 
@@ -26,7 +26,7 @@ class Report:
         self._began = self._last = clock()
         self._tallies: dict[str, Tally] = {}
         self.moments: list[dict[str, str | float]] = []
-        self.figures: dict[str, int | float] = {}
+        self.figures: dict[str, int | str] = {}
 
     def doing(self, what: str) -> None:
         """Say what comes now."""
@@ -59,7 +59,7 @@ class Report:
         """What the load saw."""
         return [
             {
-                "load": name,
+                "while": name,
                 "requests": tally.requests,
                 "failed": tally.failures,
                 "p50_ms": round(percentile(tally.latencies, 0.5) * 1000, 1),
@@ -77,9 +77,9 @@ class Report:
     def problems(self) -> list[str]:
         """Return what should not have been."""
         failed = {name: self._tallies[name].failures for name in _FLAWLESS if name in self._tallies}
-        found = [f"{count} requests failed while: {name}" for name, count in failed.items() if count]
+        found = [f"requests that failed while {name}: {count}" for name, count in failed.items() if count]
         if lost := self.figures.get("entries_lost", 0):
-            found.append(f"{lost} acknowledged entries are lost")
+            found.append(f"acknowledged entries that are lost: {lost}")
         return found
 
     def summary(self) -> str:
