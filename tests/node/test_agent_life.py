@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 
-from pilothouse.node.agent.model import KillPod, PodGone, PodSeen
+from pilothouse.node.agent.model import (
+    Created,
+    Event,
+    Failed,
+    KillPod,
+    Observed,
+    PodGone,
+    PodSeen,
+    Pulled,
+    Record,
+    SandboxMade,
+    StopSandbox,
+)
 from support.podworld import Rules, World, make_pod
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "node"
@@ -316,3 +328,24 @@ def _starts(world: World) -> list[float]:
         if "-> StartContainer" in line:
             found.append(moment)
     return found
+
+
+@pytest.mark.parametrize("told_first", [True, False])
+def test_a_start_that_failed_is_over_whichever_is_told_first_its_end_or_its_failure(told_first: bool) -> None:
+    """A runtime's own word of the end may come before the answer of the call; the pod must not wait for another."""
+    world = World(make_pod("main"))
+    life = world.life
+    life.handle(PodSeen(world.pod), 0)
+    life.handle(SandboxMade("s", "10.0.0.1"), 0)
+    life.handle(Pulled(name="main", image_id="i", text=""), 0)
+    life.handle(Created("main", "c"), 0)
+    record = Record(id="c", attempt=0, state="Exited", finished_at=1, exit_code=128, reason="StartError")
+    events: list[Event] = [
+        Observed("main", record),
+        Failed(what="start", name="main", reason="RunContainerError", message="no such file"),
+        Observed("main", record),
+    ]
+    for event in events if told_first else events[1:]:
+        life.handle(event, 1)
+    world.change(deletionTimestamp=DELETED, deletionGracePeriodSeconds=30)
+    assert StopSandbox("s") in life.handle(PodSeen(world.pod), 2)

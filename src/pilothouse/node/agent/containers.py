@@ -86,7 +86,8 @@ class Containers:
         slot.pulled = True
 
     def _failed(self, slot: Slot, event: Failed, now: float) -> None:
-        slot.busy = "start" if event.what == "start" else ""  # until the runtime says how it ended
+        # A failed start is over when the runtime has said how it ended, which may have been before.
+        slot.busy = "start" if event.what == "start" and not slot.has_ended(slot.starting) else ""
         slot.pulled = False
         slot.waiting = (event.reason, event.message)
         if event.what == "pull":
@@ -206,7 +207,7 @@ class Containers:
 
     def _start(self, slot: Slot) -> None:
         container_id = slot.made or (slot.current.id if slot.current is not None else "")
-        slot.made, slot.busy = "", "start"
+        slot.made, slot.busy, slot.starting = "", "start", container_id
         self._out(StartContainer(slot.name, container_id))
 
     def _may_restart(self, slot: Slot, pod: Pod, now: float) -> bool:
