@@ -16,7 +16,7 @@ from support.imagekit import Blobs, layer, shell_files, write_layout
 from support.nodekit import Place, eventually, leftovers, place, user_python
 
 PROGRAM = """
-import asyncio, json, os, sys
+import asyncio, json, os, socket, sys
 from pilothouse.node.config import *
 from pilothouse.node.errors import *
 from pilothouse.node.process.options import Options
@@ -62,12 +62,14 @@ async def main():
     one = await run(runtime, pod, "one", script)
     status = await ended(runtime, one)
     found["one"] = [status.exit_code, await text_of(root + "/logs/one.log")]
-    server = ("python3 -c 'import socket; s = socket.create_server((\\"%s\\", 18080)); c, _ = s.accept();"
+    with socket.create_server(("", 0)) as free:
+        port = free.getsockname()[1]
+    server = ("python3 -c 'import socket; s = socket.create_server((\\"%s\\", %d)); c, _ = s.accept();"
               " c.sendall(b\\"hello\\")'")
-    two = await run(runtime, pod, "two", server % found["ip"])
+    two = await run(runtime, pod, "two", server % (found["ip"], port))
     for _ in range(500):
         try:
-            through = await runtime.port_forward(pod, 18080)
+            through = await runtime.port_forward(pod, port)
             break
         except ConnectionError:
             await asyncio.sleep(0.02)
