@@ -159,6 +159,18 @@ def test_names_are_told_apart_only_where_a_rule_names_some(view: MemoryView, rba
     assert len(rbac._named) == 51
 
 
+def test_a_rule_that_names_some_counts_only_for_what_it_is_about(view: MemoryView, rbac: RbacAuthorizer) -> None:
+    view.bind("a", "reader", person("alice"))
+    view.bind("b", "one-secret", person("alice"), namespace="default", kind="Role")
+    for number in range(50):
+        assert rbac.authorize(asks(ALICE, "get", "pods", "default", f"x{number}")).allowed
+        assert not rbac.authorize(asks(ALICE, "delete", "secrets", "default", f"x{number}")).allowed
+    assert (len(rbac._memo), len(rbac._named)) == (2, 0)
+    assert rbac.authorize(asks(ALICE, "get", "secrets", "default", "db")).allowed
+    assert not rbac.authorize(asks(ALICE, "get", "secrets", "default", "x")).allowed
+    assert (len(rbac._memo), len(rbac._named)) == (2, 2)
+
+
 def test_memory_is_bounded(view: MemoryView, rbac: RbacAuthorizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pilothouse.apiserver.access.rbac._MEMO", 10)
     monkeypatch.setattr("pilothouse.apiserver.access.rbac._GRANTS", 10)

@@ -96,13 +96,11 @@ class RbacAuthorizer:
     def _decide(self, key: tuple[Any, ...], attributes: Attributes) -> Decision:
         """Find a decision and remember it: for all names of objects at once where no rule in question names any."""
         if _length(attributes) > _MEMO_LENGTH:
-            return self._evaluate(attributes)
+            return self._evaluate(attributes)[0]
         by_name = (key, attributes.name)
         found = self._named.get(by_name)
         if found is None:
-            found = self._evaluate(attributes)
-            grants = self._grants(attributes.user, attributes.namespace)
-            named = any(rule.named for _, rules, _ in grants for rule in rules)
+            found, named = self._evaluate(attributes)
             if len(self._memo) + len(self._named) >= _MEMO:
                 self._forget()
             if named:
@@ -111,17 +109,24 @@ class RbacAuthorizer:
                 self._memo[key] = found
         return found
 
-    def _evaluate(self, attributes: Attributes) -> Decision:
+    def _evaluate(self, attributes: Attributes) -> tuple[Decision, bool]:
+        """Return a decision, and whether it might be another for an object of another name."""
         if MASTERS in attributes.user.groups:
-            return _ALLOWED
+            return _ALLOWED, False
         errors: dict[str, None] = {}
+        named = False
         for told, rules, error in self._grants(attributes.user, attributes.namespace):
             if error:
                 errors[error] = None
-            elif any(rule.allows(attributes) for rule in rules):
-                return Decision(allowed=True, reason=f"RBAC: allowed by {told}")
+                continue
+            for rule in rules:
+                if not rule.concerns(attributes):
+                    continue
+                named = named or rule.named
+                if rule.allows(attributes):
+                    return Decision(allowed=True, reason=f"RBAC: allowed by {told}"), named
         text = _aggregate(list(errors))
-        return Decision(allowed=False, reason=f"RBAC: {text}" if text else "", error=text)
+        return Decision(allowed=False, reason=f"RBAC: {text}" if text else "", error=text), named
 
     def rules_for(self, user: User, namespace: str = "") -> tuple[list[PolicyRule], list[str]]:
         """Return all rules that hold for a user in the cluster and a namespace, and what could not be read."""

@@ -42,13 +42,17 @@ class Rule:
 
     def allows(self, wanted: Attributes) -> bool:
         """Whether the rule allows a request; of whom and where is not asked."""
+        if self._names is not None and wanted.is_resource and wanted.name not in self._names:
+            return False
+        return self.concerns(wanted)
+
+    def concerns(self, wanted: Attributes) -> bool:
+        """Whether the rule allows a request for an object of some name."""
         if self._verbs is not None and wanted.verb not in self._verbs:
             return False
         if not wanted.is_resource:
             return self._urls is None or wanted.path in self._urls or wanted.path.startswith(self._prefixes)
         if self._groups is not None and wanted.group not in self._groups:
-            return False
-        if self._names is not None and wanted.name not in self._names:
             return False
         resources = self._resources
         if resources is None:
