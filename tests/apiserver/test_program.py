@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -21,7 +22,7 @@ from pilothouse.client import Client
 from pilothouse.client.kubeconfig import load_kubeconfig
 from pilothouse.foundation.clock import FakeClock, SystemClock
 from pilothouse.foundation.metrics import Metrics
-from pilothouse.kinds.structs import Endpoints, EndpointSlice, SelfSubjectReview
+from pilothouse.kinds.structs import ConfigMap, Endpoints, EndpointSlice, SelfSubjectReview
 from pilothouse.store import StoreError
 from support.apiserverkit import until
 
@@ -139,6 +140,35 @@ async def published(program: Program, wanted: str = "") -> tuple[str, str]:
         part = await client.get(EndpointSlice, "kubernetes", "default")
         whole = await client.get(Endpoints, "kubernetes", "default")
     return part.endpoints[0].addresses[0], whole.subsets[0].addresses[0].ip
+
+
+async def test_the_platform_tells_strangers_where_it_is_now(tmp_path: Path) -> None:
+    platform = {"platform": True}
+    async with running(tmp_path, advertise="192.0.2.9", server=platform) as program:
+        first = await told(program, "192.0.2.9")
+        assert base64.b64encode(program.pki.read("ca.crt")).decode() in first
+        async with Client.from_config(load_kubeconfig(program.kubeconfig)) as client:
+            kept = {"data": {"jws-kubeconfig-abcdef": "somebody's"}}
+            await client.patch(ConfigMap, "cluster-info", kept, "kube-public")
+    async with running(tmp_path, advertise="192.0.2.10", server=platform) as program:
+        await told(program, "192.0.2.10")
+        found = program.server.view.get("configmaps", "kube-public", "cluster-info")
+        assert found is not None
+        assert found["data"]["jws-kubeconfig-abcdef"] == "somebody's"
+    async with running(tmp_path / "bare") as program:
+        await until(lambda: program.server.view.get("services", "default", "kubernetes") is not None)
+        assert program.server.view.get("configmaps", "kube-public", "cluster-info") is None
+
+
+async def told(program: Program, address: str) -> str:
+    """Wait until strangers are told of an address, and return the whole text."""
+
+    def text() -> str:
+        found = program.server.view.get("configmaps", "kube-public", "cluster-info")
+        return "" if found is None else str(found["data"]["kubeconfig"])
+
+    await until(lambda: f"https://{address}:" in text())
+    return text()
 
 
 async def test_what_cannot_start_is_closed_again(tmp_path: Path) -> None:
