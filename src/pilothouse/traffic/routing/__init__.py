@@ -1,0 +1,10 @@
+"""Which rule a request falls under, and which backend's turn it is. Pure: no sockets, no clock."""
+
+from __future__ import annotations
+
+from .counters import Counters, SharedCounters
+from .regions import Regions
+from .router import BadRoute, Found, Router
+from .shares import Share, Shares, schedule
+
+__all__ = ["BadRoute", "Counters", "Found", "Regions", "Router", "Share", "SharedCounters", "Shares", "schedule"]
