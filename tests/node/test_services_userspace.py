@@ -95,6 +95,12 @@ async def test_clients_stay_with_their_endpoint(backend: UserspaceBackend) -> No
         assert await ask() != first
 
 
+async def test_clients_that_come_at_once_stay_together_too(backend: UserspaceBackend) -> None:
+    async with server(A), server(B):
+        await backend.apply(Board().put(wanted(sessionAffinity="ClientIP"), endpoint(A), endpoint(B)))
+        assert len(set(await asyncio.gather(*(ask() for _ in range(20))))) == 1
+
+
 async def test_large_transfers_arrive_whole_both_ways(backend: UserspaceBackend) -> None:
     size = 24 << 20
     body = random.Random(1).randbytes(1 << 20) * (size >> 20)

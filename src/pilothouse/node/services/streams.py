@@ -116,6 +116,8 @@ class StreamListener:
             target = self._affinity.find(client, left) if self._affinity is not None else None
             target = target or self._source.choice(left)
             left.remove(target)
+            if self._affinity is not None:  # before it is connected, so that those who come meanwhile go there too
+                self._affinity.remember(client, target)
             server = socket.socket(socket.AF_INET6 if ":" in target.address else socket.AF_INET, socket.SOCK_STREAM)
             try:
                 server.setblocking(False)
@@ -128,8 +130,6 @@ class StreamListener:
             except BaseException:
                 server.close()
                 raise
-            if self._affinity is not None:
-                self._affinity.remember(client, target)
             return target, server
         return None
 
