@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -327,7 +327,16 @@ class TestDeciding:
         assert not decide(first.obj, DeleteOptions(grace=40), POD, DAY).changed
         sooner = decide(first.obj, DeleteOptions(grace=5), POD, DAY)
         assert sooner.obj["metadata"]["deletionTimestamp"] == "2026-01-01T00:00:05Z"
-        assert decide(first.obj, DeleteOptions(grace=0), POD, DAY).remove
+        last = decide(first.obj, DeleteOptions(grace=0), POD, DAY)
+        assert (last.remove, last.changed) == (True, True)
+        again = decide(last.obj, DeleteOptions(), POD, DAY)
+        assert (again.remove, again.changed) == (True, False)
+
+    def test_time_that_is_over_is_not_shortened_into_the_past(self) -> None:
+        first = decide(pod(), DeleteOptions(), POD, DAY)
+        late = DAY + timedelta(seconds=60)
+        metadata = decide(first.obj, DeleteOptions(grace=5), POD, late).obj["metadata"]
+        assert (metadata["deletionTimestamp"], metadata["deletionGracePeriodSeconds"]) == ("2026-01-01T00:01:00Z", 1)
 
     @pytest.mark.parametrize(
         ("found", "asked", "seconds"),

@@ -339,10 +339,16 @@ class TestDeleting:
         assert (await api.delete(f"{PODS}/p?gracePeriodSeconds=0")).status == 200
         assert (await api.get(f"{PODS}/p")).status == 404
 
-    async def test_pods_without_a_node_go_at_once(self, api: Api) -> None:
-        await api.made(PODS, pod("p"))
+    async def test_pods_without_a_node_go_at_once_and_are_seen_to_end(self, api: Api) -> None:
+        made = await api.made(PODS, pod("p"))
+        watcher = await api.watch(f"{PODS}?watch=1&resourceVersion={made['metadata']['resourceVersion']}")
         assert (await api.delete(f"{PODS}/p")).status == 200
         assert (await api.get(f"{PODS}/p")).status == 404
+        ending, gone = await watcher.take(2)
+        assert (ending["type"], gone["type"]) == ("MODIFIED", "DELETED")
+        for event in (ending, gone):
+            assert event["object"]["metadata"]["deletionTimestamp"] == "2026-01-01T00:00:00Z"
+            assert event["object"]["metadata"]["deletionGracePeriodSeconds"] == 0
 
     @pytest.mark.parametrize(
         ("policy", "finalizer"), [("Foreground", "foregroundDeletion"), ("Orphan", "orphan"), ("Background", "")]

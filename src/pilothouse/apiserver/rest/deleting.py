@@ -93,6 +93,9 @@ class Deleting:
             return await engine.storage.replace(served.cache, entry, stored, served.stored_form)
         revision = entry.rv
         if not call.dry_run:
+            if verdict.changed:
+                stored = await served.to_stored(verdict.obj)
+                entry = await engine.storage.replace(served.cache, entry, stored, served.stored_form)
             revision = await engine.storage.delete(served.cache, entry)
             engine.hooks.after_delete(served, verdict.obj)
         resource = served.resource

@@ -22,7 +22,10 @@ FOREGROUND = "foregroundDeletion"
 
 @dataclass(slots=True)
 class Verdict:
-    """What becomes of the object: `remove` it now, or keep `obj` as it is then; `changed` says whether to write it."""
+    """What becomes of the object: `remove` it now, or keep `obj` as it is then; `changed` says whether to write it.
+
+    One that is removed is written before where it `changed`: who watches sees that it ends, and then that it is gone.
+    """
 
     obj: Object
     remove: bool
@@ -73,7 +76,8 @@ def decide(obj: Object, options: DeleteOptions, strategy: Strategy, now: datetim
     waits = bool(made["metadata"].get("finalizers"))
     if not graceful and waits:
         changed = _mark(made, now) or changed
-    return Verdict(made, remove=not waits and (not graceful or grace == 0), changed=changed)
+    removed = not waits and (not graceful or grace == 0)
+    return Verdict(made, remove=removed, changed=changed and (graceful or not removed))
 
 
 def _graceful(made: Object, options: DeleteOptions, now: datetime) -> tuple[bool, bool, int]:
@@ -82,11 +86,13 @@ def _graceful(made: Object, options: DeleteOptions, now: datetime) -> tuple[bool
     asked = options.grace if options.grace is None or options.grace >= 0 else 1
     if metadata.get("deletionTimestamp"):
         given = metadata.get("deletionGracePeriodSeconds")
-        if given is None:
+        if not given:  # it was to be gone at once, and somebody was faster
             return False, False, 0
         if asked is None or asked >= given:
             return False, True, given
         due = parse(metadata["deletionTimestamp"]) + timedelta(seconds=asked - given)
+        if due < now:
+            due, asked = now, min(asked, 1)
         metadata["deletionTimestamp"] = format_seconds(due)
         metadata["deletionGracePeriodSeconds"] = asked
         return True, False, asked
