@@ -96,10 +96,10 @@ def platform() -> Iterator[Platform]:
     with (
         network() as made,
         platform_of("root", "--node-ip", NODE_ADDRESS, "--advertise-address", NODE_ADDRESS) as first,
+        _joined(first, made, directory) as second,
     ):
-        with _joined(first, made, directory) as second:
-            eventually(lambda: _is_ready(first, "node-b"), second.logged)
-            yield first
+        eventually(lambda: _is_ready(first, "node-b"), second.logged)
+        yield first
     shutil.rmtree(directory, ignore_errors=True)
 
 
