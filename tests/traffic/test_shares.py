@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 from collections import Counter
 
 import pytest
@@ -71,16 +73,19 @@ def test_a_hash_is_sent_to_the_same_share_and_all_together_by_weight() -> None:
     assert 900 < count < 1100
 
 
-def test_forks_count_together() -> None:
+def test_processes_count_together() -> None:
     counters = SharedCounters(4)
-    counters.assign(Slots(counters).take(["one", "two"]))
+    slots = Slots(counters).take(["one", "two"])
+    counters.assign(slots)
     children = []
     for _ in range(3):
         child = os.fork()
         if child == 0:
             try:
+                mine = SharedCounters(4, os.dup(counters.descriptor))
+                mine.assign(slots)
                 for _ in range(500):
-                    counters.next("one")
+                    mine.next("one")
             finally:
                 os._exit(0)
         children.append(child)
@@ -89,6 +94,7 @@ def test_forks_count_together() -> None:
     assert counters.next("one") == 1500
     assert counters.next("two") == 0
     assert [counters.next("elsewhere"), counters.next("elsewhere")] == [0, 1]
+    counters.close()
 
 
 def test_keys_keep_their_count_over_configurations_and_slots_are_used_again() -> None:
@@ -100,17 +106,19 @@ def test_keys_keep_their_count_over_configurations_and_slots_are_used_again() ->
     assert [counters.next("a"), counters.next("c"), counters.next("c")] == [2, 0, 1]
     with pytest.raises(ValueError, match="2 slots"):
         counters.assign({"x": 2})
+    counters.close()
 
 
-def test_a_lock_of_somebody_who_was_killed_holds_nobody_up() -> None:
+def test_a_process_that_was_killed_while_it_counted_holds_nobody_up() -> None:
     counters = SharedCounters(1)
     counters.assign({"a": 0})
     child = os.fork()
     if child == 0:
-        counters._lock.acquire()
-        os._exit(0)
+        fcntl.lockf(counters.descriptor, fcntl.LOCK_EX, 8, 0)
+        os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     assert [counters.next("a"), counters.next("a")] == [0, 1]
+    counters.close()
 
 
 def test_the_longest_range_says_the_region_unless_a_trusted_proxy_does() -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
-import multiprocessing
+import os
 import struct
 from typing import Final, Protocol
 
 __all__ = ["Counters", "LocalCounters", "SharedCounters"]
 
 _SIZE: Final = 8
-_WAIT_SECONDS: Final = 0.05
-"""Whoever holds the lock so long was killed with it; counting goes on without."""
+_COUNT: Final = struct.Struct("<Q")
 
 
 class Counters(Protocol):
@@ -35,47 +35,50 @@ class LocalCounters:
 
 
 class SharedCounters:
-    """Counters in memory that forks share. Make them before the workers; `slots` bounds how many keys are exact.
+    """Counters in memory that processes share; `slots` bounds how many keys are exact.
 
-    A key has the slot of its number in `assign`, which the parent tells with the configuration, so that all workers
-    agree. Keys without a slot are counted by each process for itself.
+    descriptor: of that memory, as another process has it (`descriptor` there); made anew where it is negative. A key
+    has the slot that `assign` says, which the parent tells with the configuration, so that all agree. Keys without a
+    slot are counted by each process for itself. A slot is locked while it is counted, until then or its process's end.
     """
 
-    def __init__(self, slots: int = 4096) -> None:
-        self._memory = mmap.mmap(-1, slots * _SIZE)
-        self._lock = multiprocessing.get_context("fork").Lock()
-        self._slots = slots
+    def __init__(self, slots: int = 4096, descriptor: int = -1) -> None:
+        self.slots: Final = slots
+        self.descriptor: Final = os.memfd_create("pilothouse-shares") if descriptor < 0 else descriptor
+        if descriptor < 0:
+            os.ftruncate(self.descriptor, slots * _SIZE)
+        self._memory = mmap.mmap(self.descriptor, slots * _SIZE)
         self._of_key: dict[str, int] = {}
         self._own = LocalCounters()
 
-    @property
-    def slots(self) -> int:
-        """How many keys can be counted together."""
-        return self._slots
+    def close(self) -> None:
+        """Give the memory up."""
+        self._memory.close()
+        os.close(self.descriptor)
 
     def assign(self, slots: dict[str, int]) -> None:
         """Take which key has which slot. Raises ValueError for a slot that is not there."""
-        if any(not 0 <= slot < self._slots for slot in slots.values()):
-            raise ValueError(f"there are {self._slots} slots")
+        if any(not 0 <= slot < self.slots for slot in slots.values()):
+            raise ValueError(f"there are {self.slots} slots")
         self._of_key = dict(slots)
 
     def clear(self, slot: int) -> None:
         """Begin a slot anew, before another key has it."""
-        struct.pack_into("<Q", self._memory, slot * _SIZE, 0)
+        _COUNT.pack_into(self._memory, slot * _SIZE, 0)
 
     def next(self, key: str) -> int:
         """Return how often this key was asked for before, by all processes."""
         slot = self._of_key.get(key)
         if slot is None:
             return self._own.next(key)
-        held = self._lock.acquire(timeout=_WAIT_SECONDS)
+        place = slot * _SIZE
+        fcntl.lockf(self.descriptor, fcntl.LOCK_EX, _SIZE, place)
         try:
-            (count,) = struct.unpack_from("<Q", self._memory, slot * _SIZE)
-            struct.pack_into("<Q", self._memory, slot * _SIZE, count + 1)
+            count: int = _COUNT.unpack_from(self._memory, place)[0]
+            _COUNT.pack_into(self._memory, place, count + 1)
         finally:
-            if held:
-                self._lock.release()
-        return int(count)
+            fcntl.lockf(self.descriptor, fcntl.LOCK_UN, _SIZE, place)
+        return count
 
 
 class Slots:
