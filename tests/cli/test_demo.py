@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilothouse.cli import demo_platform
+from pilothouse.cli import demo, demo_platform
 from pilothouse.cli.demo_guestbook import manifests, of_version, processes_of, with_greeting
 from pilothouse.cli.demo_load import Load, Tally, percentile
 from pilothouse.cli.demo_platform import Platform, Share, claimed_share
 from pilothouse.cli.demo_report import ROLL_OUT, WITHOUT_SERVER, Report
 from pilothouse.foundation.terminal import CommandError
-from pilothouse.node.process.machine import capabilities_of_this_machine
+from pilothouse.node.process.machine import Machine, capabilities_of_this_machine
 from support.guestbook import tier
 from support.nodekit import user_python
 
@@ -297,3 +298,27 @@ def test_the_report_says_what_should_not_have_been() -> None:
         "requests that failed while the API server was gone: 1",
         "acknowledged entries that are lost: 1",
     ]
+
+
+# -- its command
+
+
+def test_without_namespaces_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Machine(mode="plain", cgroups=0, overlay=False, seccomp=False)
+    monkeypatch.setattr("pilothouse.node.process.machine.capabilities_of_this_machine", lambda: plain)
+    done = CliRunner().invoke(demo.demo)
+    assert (done.exit_code, "pilothouse doctor" in done.output) == (3, True), done.output
+
+
+@needs_namespaces
+def test_what_went_wrong_is_told_after_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(report: Report) -> None:
+        report.moment("platform ready")
+        report.phase(ROLL_OUT, Tally([0.001], 1, ["reset"]))
+        report.entries({"a"}, {"a"})
+
+    monkeypatch.setattr(demo, "_run", run)
+    done = CliRunner().invoke(demo.demo)
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[-1] == "2 requests in all; 1 failed in the roll-out, 0 of 1 entries are lost"
+    assert done.stderr == f"error: requests that failed while {ROLL_OUT}: 1\nhint: {ROLL_OUT}: reset\n"
