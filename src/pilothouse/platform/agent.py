@@ -23,11 +23,13 @@ from pilothouse.client import Client, ClientError, ConfigError
 from pilothouse.client.factory import CacheSyncError
 from pilothouse.client.kubeconfig import load_kubeconfig
 from pilothouse.foundation import logs, tls
+from pilothouse.foundation.addresses import LOOPBACK
 from pilothouse.foundation.lifeline import Lifeline
 from pilothouse.foundation.terminal import CommandError, ExitCode
 from pilothouse.kinds.status import NotFound
 from pilothouse.kinds.structs import Pod, Service, replace
 from pilothouse.node.agent import Agent, AgentOptions
+from pilothouse.node.agent.machine import addresses
 from pilothouse.node.agent.podcidr import pod_cidr
 from pilothouse.node.config import DNSConfig
 from pilothouse.node.dns import ClusterDns, pod_dns, read_resolv_conf
@@ -313,7 +315,7 @@ def _keys(plan: NodePlan) -> tuple[bytes, tls.Credentials | None]:
 def _backend(plan: NodePlan) -> Backend:
     if why := why_not():
         _log.info("services are carried by this program", reason=why)
-        return UserspaceBackend(node_addresses=("127.0.0.1", *plan.addresses))
+        return UserspaceBackend(node_addresses=tuple(dict.fromkeys((LOOPBACK, *(plan.addresses or addresses())))))
     cidrs = (plan.cluster_cidr,) if plan.cluster_cidr else ()
     network = ProxyNetwork(pod_cidrs=cidrs, bridge=plan.bridge, is_localhost=True)
     return KernelBackend(table=plan.services_table, network=network)
