@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import http.client
+import ipaddress
 import json
 import os
 import shutil
@@ -91,7 +92,7 @@ class Slot(NamedTuple):
     @property
     def services(self) -> dict[bool, str]:
         """Addresses of services, for root and for a user."""
-        return {True: f"198.18.{self.number}.0/24", False: f"127.{160 + self.number}.0.0/16"}
+        return {True: f"10.111.{self.number}.0/24", False: f"127.{160 + self.number}.0.0/16"}
 
     @property
     def node_ports(self) -> str:
@@ -155,6 +156,11 @@ class Platform:
     def url(self) -> str:
         """Where the API is served."""
         return f"https://127.0.0.1:{self.slot.port}"
+
+    @property
+    def dns(self) -> str:
+        """The address of cluster DNS."""
+        return str(ipaddress.ip_network(self.slot.services[self.as_root])[10])
 
     @property
     def environment(self) -> dict[str, str]:
@@ -431,6 +437,11 @@ class Platform:
         """Return what clients run with: nothing of the caller's but the path."""
         own = {"HOME": str(self.directory), "KUBECONFIG": str(self.kubeconfig), "TZ": "UTC"}
         return {"PATH": os.environ["PATH"], **own, **more}
+
+    def answer_in(self, pod: str, program: str, *arguments: str) -> str:
+        """Run a Python program with this environment's packages in a pod's network; return what it prints."""
+        paths = ":".join(each for each in sys.path if "site-packages" in each)
+        return self.kubectl("exec", pod, "--", "env", f"PYTHONPATH={paths}", "python3", "-c", program, *arguments)
 
     def whole(self, program: str, *arguments: str, data: str = "") -> subprocess.CompletedProcess[str]:
         """Run a client to its end."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import threading
 import time
+import urllib.request
 from collections import Counter
 from typing import Any, Self
 
@@ -137,12 +137,13 @@ class Load:
 
     def _until_answered(self) -> None:
         """Wait for the first answer: a service is carried out a moment after its pods are ready."""
+        host, port = self._address
         deadline = time.monotonic() + _FIRST_SECONDS
         while True:
             try:
-                with socket.create_connection(self._address, 5):
+                with urllib.request.urlopen(f"http://{host}:{port}/", timeout=5):
                     return
-            except OSError:
+            except OSError:  # until it is, whatever routes lead to may answer, and not as our pods do
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)

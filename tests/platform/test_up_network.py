@@ -1,0 +1,202 @@
+"""`pilothouse up`: services and names as pods see them, ports of the node, affinity, policies, and balancers."""
+
+from __future__ import annotations
+
+import socket
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.platformkit import USERS, Platform, eventually, platform_of
+from support.platformload import PORT, Load, configured, deployment, pod, service, shell
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+# Asks the server of /etc/resolv.conf and prints the answers, one a line.
+ASK = """
+import sys, dns.resolver, dns.reversename
+name, kind = sys.argv[1:]
+asked = dns.reversename.from_address(name) if kind == "PTR" else name
+resolver = dns.resolver.Resolver()
+resolver.lifetime = 20
+try:
+    print(*sorted(str(each) for each in resolver.resolve(asked, kind, search=True)), sep="\\n")
+except dns.resolver.NXDOMAIN:
+    print("NXDOMAIN")
+"""
+
+
+@pytest.fixture(scope="module", params=USERS)
+def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
+    with platform_of(request.param) as made:
+        made.create(deployment("web", 2, configured()), service("web"))
+        made.create(service("web-set", clusterIP="None", selector={"app": "web"}))
+        made.create(pod("client", shell("exec sleep 1000"), labels={"role": "client"}))
+        made.until("Deployment", "web", lambda it: it["status"].get("readyReplicas") == 2)
+        made.until_running("client")
+        yield made
+
+
+def address_of(platform: Platform, name: str) -> str:
+    address = platform.get("Service", name)["spec"]["clusterIP"]
+    assert isinstance(address, str)
+    return address
+
+
+def run(platform: Platform, *command: str, pod: str = "client") -> str:
+    return platform.kubectl("exec", pod, "--", *command)
+
+
+def asked(platform: Platform, name: str, kind: str = "A") -> list[str]:
+    """Ask for a name as a pod does."""
+    return platform.answer_in("client", ASK, name, kind).splitlines()
+
+
+def fetched(url: str, seconds: float = 5) -> str:
+    with urllib.request.urlopen(url, timeout=seconds) as answer:
+        text: bytes = answer.read()
+    return text.decode()
+
+
+def reaches(platform: Platform, host: str, port: int = PORT, *, pod: str = "client") -> bool:
+    """Whether a pod gets an answer."""
+    line = f"import urllib.request as u; print(u.urlopen('http://{host}:{port}/', timeout=2).status)"
+    done = platform.whole("kubectl", "exec", pod, "--", "python3", "-c", line)
+    return done.returncode == 0 and done.stdout.strip() == "200"
+
+
+def needs_dns(platform: Platform) -> None:
+    if not platform.as_root:
+        pytest.skip("an ordinary user's pods do not find cluster DNS: port 53 is root's")
+
+
+# Services
+
+
+def test_a_service_spreads_its_connections_over_its_pods(platform: Platform) -> None:
+    with Load(address_of(platform, "web"), PORT, kept=0, new=4) as load:
+        eventually(lambda: len(load.pods) == 2 and min(load.pods.values()) >= 20, lambda: load.pods)
+    assert load.failures == []
+    assert reaches(platform, address_of(platform, "web"))
+
+
+def test_variables_name_the_services_that_were_there_before(platform: Platform) -> None:
+    assert run(platform, "sh", "-c", "echo $WEB_SERVICE_HOST $WEB_SERVICE_PORT_HTTP") == (
+        f"{address_of(platform, 'web')} {PORT}"
+    )
+
+
+def test_a_port_of_the_node_leads_to_the_service(platform: Platform) -> None:
+    platform.create(service("web-node", type="NodePort", selector={"app": "web"}))
+    port = platform.get("Service", "web-node")["spec"]["ports"][0]["nodePort"]
+    addresses = platform.get("Node", platform.node)["status"]["addresses"]
+    host = next(each["address"] for each in addresses if each["type"] == "InternalIP")
+
+    def answered(at: str) -> bool:
+        try:
+            return fetched(f"http://{at}:{port}/").startswith("1 ")
+        except OSError:
+            return False
+
+    for at in (host, "127.0.0.1"):
+        eventually(lambda at=at: answered(at))  # type: ignore[misc]
+
+
+def test_a_client_stays_with_its_pod_where_it_is_to(platform: Platform) -> None:
+    platform.create(service("web-sticky", sessionAffinity="ClientIP", selector={"app": "web"}))
+    with Load(address_of(platform, "web-sticky"), PORT, kept=0, new=4) as load:
+        eventually(lambda: load.count >= 60)
+    assert (load.failures, len(load.pods)) == ([], 1)
+
+
+def test_a_service_without_pods_refuses_at_once(platform: Platform) -> None:
+    platform.create(service("nobody"))
+
+    def refused() -> bool:
+        try:
+            socket.create_connection((address_of(platform, "nobody"), PORT), 2).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    eventually(refused)
+
+
+def test_a_balancer_has_the_nodes_address(platform: Platform) -> None:
+    platform.create(service("web-out", type="LoadBalancer", selector={"app": "web"}))
+    found = platform.until("Service", "web-out", lambda it: it["status"].get("loadBalancer", {}).get("ingress"))
+    addresses = platform.get("Node", platform.node)["status"]["addresses"]
+    host = next(each["address"] for each in addresses if each["type"] == "InternalIP")
+    assert [each["ip"] for each in found["status"]["loadBalancer"]["ingress"]] == [host]
+    eventually(lambda: reaches(platform, host))
+
+
+# Names
+
+
+def test_services_have_names(platform: Platform) -> None:
+    needs_dns(platform)
+    address = address_of(platform, "web")
+    for name in ("web", "web.default", "web.default.svc", "web.default.svc.cluster.local."):
+        assert asked(platform, name) == [address]
+    assert asked(platform, address, "PTR") == ["web.default.svc.cluster.local."]
+    target = f"0 100 {PORT} web.default.svc.cluster.local."
+    assert asked(platform, "_http._tcp.web.default.svc.cluster.local", "SRV") == [target]
+    assert asked(platform, "nosuch.default.svc.cluster.local.") == ["NXDOMAIN"]
+
+
+def test_headless_services_are_their_pods(platform: Platform) -> None:
+    needs_dns(platform)
+    pods = sorted(each["status"]["podIP"] for each in platform.items("Pod", "app=web"))
+    assert asked(platform, "web-set") == pods
+    targets = asked(platform, "_http._tcp.web-set", "SRV")
+    names = sorted(each.split()[-1].partition(".")[0] for each in targets)
+    assert names == sorted(each.replace(".", "-") for each in pods)
+
+
+def test_external_names_lead_elsewhere(platform: Platform) -> None:
+    needs_dns(platform)
+    spec = {"type": "ExternalName", "externalName": "web.default.svc.cluster.local"}
+    platform.create({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "alias"}, "spec": spec})
+    eventually(lambda: asked(platform, "alias", "CNAME") == ["web.default.svc.cluster.local."])
+    assert asked(platform, "alias") == [address_of(platform, "web")]
+
+
+def test_pods_search_where_their_namespace_is(platform: Platform) -> None:
+    needs_dns(platform)
+    lines = run(platform, "cat", "/etc/resolv.conf").splitlines()
+    assert f"nameserver {platform.dns}" in lines
+    assert "options ndots:5" in lines
+    assert any(line.startswith("search default.svc.cluster.local svc.cluster.local cluster.local") for line in lines)
+
+
+# Policies
+
+
+def policy(name: str, **spec: Any) -> dict[str, Any]:
+    made = {"podSelector": {"matchLabels": {"app": "web"}}} | spec
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": made}
+
+
+def test_a_policy_holds_or_says_that_it_does_not(platform: Platform) -> None:
+    address = address_of(platform, "web")
+    assert reaches(platform, address)
+    platform.create(policy("closed", policyTypes=["Ingress"]))
+    if not platform.as_root:
+        assert "not enforced" in platform.until_event("closed", "NetworkPolicyNotEnforced")["message"]
+        assert reaches(platform, address)
+        return
+    eventually(lambda: not reaches(platform, address))
+    peer = [{"podSelector": {"matchLabels": {"role": "client"}}}]
+    platform.create(policy("opened", ingress=[{"from": peer, "ports": [{"port": "http"}]}]))
+    platform.create(pod("stranger", shell("exec sleep 1000")))
+    platform.until_running("stranger")
+    eventually(lambda: reaches(platform, address))
+    assert not reaches(platform, address, pod="stranger")
+    platform.delete("NetworkPolicy", "closed")
+    platform.delete("NetworkPolicy", "opened")
+    eventually(lambda: reaches(platform, address, pod="stranger"))
