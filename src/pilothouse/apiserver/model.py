@@ -55,8 +55,7 @@ class Peer:
     secure: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class RequestInfo:
+class RequestInfo(msgspec.Struct, frozen=True, gc=False):
     """What a path and method ask for, in the terms of Kubernetes.
 
     verb: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, `connect` stays what the

@@ -20,6 +20,18 @@ MAX_BODY: Final = 2 << 30
 """Bytes of the longest answer that is read as a whole, unpacked."""
 _GZIP: Final = 31
 _WRITE_HIGH: Final = 1 << 20
+_MAX_NAMES: Final = 256
+
+
+_names: Final[dict[bytes, str]] = {}
+"""Names of headers as they come, and in lower case."""
+
+
+def _lowered(name: bytes) -> str:
+    made = name.decode("latin-1").lower()
+    if len(_names) < _MAX_NAMES:
+        _names[name] = made
+    return made
 
 
 class HttpConnection(asyncio.Protocol):
@@ -128,7 +140,7 @@ class HttpConnection(asyncio.Protocol):
         self._head_size += len(name) + len(value)
         if self._head_size > _MAX_HEAD:
             raise ValueError(f"over {_MAX_HEAD} bytes of headers")
-        lowered = name.decode("latin-1").lower()
+        lowered = _names.get(name) or _lowered(name)
         self._headers.append((lowered, value.decode("latin-1")))
         if lowered in {"content-length", "transfer-encoding"}:
             self._sized = True

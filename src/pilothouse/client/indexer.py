@@ -98,8 +98,8 @@ class Indexer(Generic[T]):
 
     def by_index(self, name: str, value: str, selector: Selector | None = None) -> builtins.list[T]:
         """Return the objects that an index has under a value. Raises IndexerError where there is no such index."""
-        items = self._items
-        return self._read([items[key] for key in self._index(name).keys.get(value, ())], selector)
+        keys, items = self._index(name).keys.get(value), self._items
+        return self._read([items[key] for key in keys], selector) if keys else []
 
     def index_keys(self, name: str, value: str) -> builtins.list[str]:
         """Return the keys that an index has under a value. Raises IndexerError where there is no such index."""

@@ -38,7 +38,10 @@ def owner_reference(owner: Resource, *, controller: bool = True) -> OwnerReferen
 
 def controller_of(obj: Resource) -> OwnerReference | None:
     """Return the reference to the controller of an object, None where it has none."""
-    return next((found for found in obj.metadata.owner_references if found.controller), None)
+    for found in obj.metadata.owner_references:
+        if found.controller:
+            return found
+    return None
 
 
 def is_controlled_by(obj: Resource, owner: Resource) -> bool:

@@ -41,6 +41,8 @@ class Conversions:
 
     def __init__(self, registry: Callable[[], Registry]) -> None:
         self._registry = registry
+        self._known: Registry | None = None
+        self._single: dict[tuple[str, str, str], bool] = {}
         self.custom: CustomConvert | None = None
         self.by_webhook: Callable[[Resource], bool] = lambda resource: False
         self.custom_schema: Callable[[str, str, str], Schema | None] = lambda group, version, kind: None
@@ -88,7 +90,13 @@ class Conversions:
 
     def is_single(self, resource: Resource) -> bool:
         """Whether a resource has one version only."""
-        return len(self.others(resource)) == 1
+        registry = self._registry()
+        if registry is not self._known:
+            self._known, self._single = registry, {}
+        found = self._single.get(resource.key)
+        if found is None:
+            found = self._single[resource.key] = len(self.others(resource)) == 1
+        return found
 
     def equivalents(self, resource: Resource) -> list[tuple[tuple[str, str, str], tuple[str, str, str]]]:
         """Return the resource and kind of all versions, as admission matches them."""

@@ -102,8 +102,9 @@ class Engine:
     def context(self, user: User | None = None) -> Context:
         """Return what strategies may need. user: who makes an object."""
         now = self.clock.now()
-        if now.timestamp() // 1 != self._second:
-            self._second, self._text = now.timestamp() // 1, format_seconds(now)
+        second = now.timestamp() // 1
+        if second != self._second:
+            self._second, self._text = second, format_seconds(now)
         return Context(self._text, now, self.ids, user)
 
     def check_may_create(self, call: Call) -> None:
