@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tarfile
 from pathlib import Path
@@ -197,6 +198,33 @@ async def test_a_registry_gives_images_to_those_it_knows(tmp_path: Path) -> None
         assert "wrong" not in str(caught.value)
     with pytest.raises(RegistryUnavailable, match="failed to do request"):
         await images.pull(name, AUTH)
+
+
+async def test_an_image_is_pulled_by_one_at_a_time_whoever_comes_when(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = Blobs()
+    image = blobs.image(layer(("a", {"data": b"1"})))
+    at_once: list[int] = []
+    taking = 0
+
+    async def take(self: ImageStore, name: str, source: object) -> str:
+        nonlocal taking
+        taking += 1
+        at_once.append(taking)
+        await asyncio.sleep(0.01)  # so that others could come in
+        taking -= 1
+        return name
+
+    monkeypatch.setattr(ImageStore, "_take", take)
+    async with serve(blobs, v1=image) as registry:
+        images = await store(tmp_path)
+        name = f"{registry.address}/team/app:v1"
+        first, second = (asyncio.create_task(images.pull(name, AUTH)) for _ in range(2))
+        await first
+        await asyncio.gather(second, *(images.pull(name, AUTH) for _ in range(3)))
+    assert at_once == [1] * 5
+    assert len(images._locks) == 0
 
 
 async def test_a_registry_that_sends_something_else_is_noticed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -81,7 +82,8 @@ class ImageStore(ImageService):
         self._root = f"{options.root}/images"
         self._layers = f"{self._root}/layers"
         self._images: dict[str, _Stored] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        # Each is there as long as somebody pulls the image or waits for that.
+        self._locks = WeakValueDictionary[str, asyncio.Lock]()
         self._changing = asyncio.Lock()
 
     async def start(self) -> None:
@@ -122,16 +124,13 @@ class ImageStore(ImageService):
             return image
         name = image if is_local(image) else str(parse(image))
         async with self._locks.setdefault(name, asyncio.Lock()):
-            try:
-                if is_local(image):
-                    async with layout_source(image) as source:
-                        return await self._take(name, source)
-                registry = parse(image)
-                insecure = registry.registry in self._options.insecure_registries
-                async with registry_source(registry, auth, insecure=insecure) as source:
+            if is_local(image):
+                async with layout_source(image) as source:
                     return await self._take(name, source)
-            finally:
-                self._locks.pop(name, None)
+            registry = parse(image)
+            insecure = registry.registry in self._options.insecure_registries
+            async with registry_source(registry, auth, insecure=insecure) as source:
+                return await self._take(name, source)
 
     async def load(self, image: str, name: str) -> str:
         """Read the image of a layout (`oci:` or `oci-archive:`) and give it a name; return its id.
