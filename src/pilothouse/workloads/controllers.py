@@ -7,6 +7,7 @@ from typing import Final
 
 from pilothouse.operator import Manager
 
+from .reconcilers.admissionpolicies import add_policy_status
 from .reconcilers.autoscaler import add_autoscalers
 from .reconcilers.certificates import add_certificate_approval, add_certificate_cleaning
 from .reconcilers.cronjob import add_cronjobs
@@ -14,10 +15,12 @@ from .reconcilers.daemonset import add_daemonsets
 from .reconcilers.deployment import add_deployments
 from .reconcilers.disruption import add_disruption
 from .reconcilers.endpoints import add_endpoints, add_mirroring
+from .reconcilers.ephemeralvolumes import add_ephemeral_volumes
 from .reconcilers.job import add_jobs
 from .reconcilers.localvolumes import add_local_volumes
 from .reconcilers.nodeipam import add_nodeipam
 from .reconcilers.nodelifecycle import add_nodelifecycle
+from .reconcilers.nodettl import add_node_ttl
 from .reconcilers.podgc import add_podgc
 from .reconcilers.quota import add_quotas
 from .reconcilers.replicaset import add_replicasets, add_replicationcontrollers
@@ -25,6 +28,7 @@ from .reconcilers.statefulset import add_statefulsets
 from .reconcilers.tainteviction import add_tainteviction
 from .reconcilers.tokens import add_token_cleaning
 from .reconcilers.ttl import add_ttl
+from .reconcilers.volumeattributes import add_attributes_protection
 from .reconcilers.volumes import add_claim_protection, add_volume_protection, add_volumes
 
 __all__ = ["CONTROLLERS", "NODE_IPAM", "add_controllers"]
@@ -40,6 +44,7 @@ CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
     "disruption-controller": add_disruption,
     "endpointslice-controller": add_endpoints,
     "endpointslice-mirroring-controller": add_mirroring,
+    "ephemeral-volume-controller": add_ephemeral_volumes,
     "horizontal-pod-autoscaler-controller": add_autoscalers,
     "job-controller": add_jobs,
     "pod-garbage-collector-controller": add_podgc,
@@ -56,6 +61,9 @@ CONTROLLERS: Final[Mapping[str, Callable[[Manager], None]]] = {
     "taint-eviction-controller": add_tainteviction,
     "token-cleaner-controller": add_token_cleaning,
     "ttl-after-finished-controller": add_ttl,
+    "ttl-controller": add_node_ttl,
+    "validatingadmissionpolicy-status-controller": add_policy_status,
+    "volumeattributesclass-protection-controller": add_attributes_protection,
 }
 
 
