@@ -1,0 +1,367 @@
+"""The gateway's parent: holds the listening sockets, gives configurations to its workers, takes their numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, cast
+
+import msgspec
+
+from pilothouse.foundation.logs import get_logger
+from pilothouse.foundation.processes import inherit
+from pilothouse.traffic.config import Configuration
+from pilothouse.traffic.plane.messages import (
+    MOST_BYTES,
+    Configure,
+    Drain,
+    FromWorker,
+    Lines,
+    Listen,
+    Noted,
+    NotTaken,
+    Numbers,
+    Ready,
+    Taken,
+    ToWorker,
+    decode_from_worker,
+    encode,
+)
+from pilothouse.traffic.plane.sharing import FileCounters
+from pilothouse.traffic.routing.counters import Slots
+
+if TYPE_CHECKING:
+    from pilothouse.traffic.routing import SharedCounters
+
+__all__ = ["Gateway", "GatewayOptions", "InvalidConfiguration"]
+
+_log = get_logger(__name__)
+
+_BACKLOG: Final = 4096
+_RESTART_SECONDS: Final = (0.05, 5.0)
+_SOCKET_BYTES: Final = 4 << 20
+
+
+class InvalidConfiguration(ValueError):
+    """A configuration that was not taken up; the one before stays. The message names the object and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """How a gateway runs.
+
+    workers: processes, 0 for one a core. take_up_seconds: how long `push` waits for the workers. drain_seconds: how
+    long open requests have at the end. on_lines: takes lines of the access log.
+    """
+
+    workers: int = 0
+    take_up_seconds: float = 30.0
+    drain_seconds: float = 10.0
+    on_numbers: Callable[[int, Numbers], object] | None = None
+    on_lines: Callable[[Sequence[bytes], int], object] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class _Child:
+    """One worker as its parent sees it. generation: of the configuration it has taken up."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.sock: socket.socket | None = None
+        self.process: asyncio.subprocess.Process | None = None
+        self.generation = -1
+        self.listening: set[tuple[str, int]] = set()
+        self.changed = asyncio.Event()
+        self.refused = ""
+        self.failures = 0
+        self.unsent: list[tuple[bytes, tuple[int, ...]]] = []
+
+
+class Gateway:
+    """Workers on shared sockets: `start`, `push` configurations, `stop`. All from one event loop."""
+
+    def __init__(self, options: GatewayOptions | None = None) -> None:
+        self.options = options or GatewayOptions()
+        self._count = self.options.workers or len(os.sched_getaffinity(0))
+        self._children = [_Child(number) for number in range(self._count)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._sockets: dict[tuple[str, int], socket.socket] = {}
+        self._configuration = Configuration()
+        self._memory = -1
+        self._shares = FileCounters()
+        self._slots = Slots(cast("SharedCounters", self._shares))
+        self._pushing = asyncio.Lock()
+        self._is_stopping = False
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are."""
+        return self._count
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration that was pushed last and taken up."""
+        return self._configuration
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes of the workers that run now."""
+        return [child.process.pid for child in self._children if child.process is not None]
+
+    async def start(self) -> None:
+        """Start the workers; they serve once a configuration is pushed."""
+        self._memory = _in_memory(self._configuration, {})
+        self._tasks = [asyncio.create_task(self._keep(child)) for child in self._children]
+        await self._taken(self._configuration.generation)
+
+    async def push(self, configuration: Configuration) -> None:
+        """Have all workers go on by a configuration; return once they do.
+
+        Raises InvalidConfiguration, also where a port cannot be had; then all go on by the one before.
+        """
+        async with self._pushing:
+            keys = await asyncio.to_thread(_checked, configuration)
+            opened = self._open(configuration)
+            before, memory = self._configuration, self._memory
+            self._configuration, self._memory = configuration, _in_memory(configuration, self._slots.take(keys))
+            try:
+                self._send_all()
+                await self._taken(configuration.generation)
+            except InvalidConfiguration:
+                self._configuration = before
+                os.close(self._memory)
+                self._memory = memory
+                self._send_all()
+                for key in opened:
+                    self._sockets.pop(key).close()
+                raise
+            os.close(memory)
+            wanted = {(each.address, each.port) for each in configuration.listeners}
+            for key in [key for key in self._sockets if key not in wanted]:
+                self._sockets.pop(key).close()
+                for child in self._children:
+                    child.listening.discard(key)
+
+    async def stop(self, drain: bool = True) -> None:
+        """End the workers; with `drain` after the requests that go on, at the latest after `drain_seconds`."""
+        self._is_stopping = True
+        seconds = self.options.drain_seconds if drain else 0.0
+        for child in self._children:
+            self._send(child, Drain(seconds))
+        running = [child.process.wait() for child in self._children if child.process is not None]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*running), seconds + 5)
+        for child in self._children:
+            if child.process is not None and child.process.returncode is None:
+                child.process.kill()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for sock in self._sockets.values():
+            sock.close()
+        self._sockets.clear()
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
+            self._shares.close()
+
+    # Sockets
+
+    def _open(self, configuration: Configuration) -> list[tuple[str, int]]:
+        opened: list[tuple[str, int]] = []
+        for listener in configuration.listeners:
+            key = (listener.address, listener.port)
+            if key in self._sockets:
+                continue
+            try:
+                self._sockets[key] = _listening(*key)
+            except OSError as error:
+                for each in opened:
+                    self._sockets.pop(each).close()
+                reason = os.strerror(error.errno) if error.errno else str(error)
+                raise InvalidConfiguration(
+                    f"listener '{listener.name}': port {listener.port} cannot be had: {reason}"
+                ) from None
+            opened.append(key)
+        return opened
+
+    # Messages
+
+    def _send_all(self) -> None:
+        for child in self._children:
+            self._configure(child)
+
+    def _configure(self, child: _Child) -> None:
+        """Give a worker the sockets it lacks, and the configuration."""
+        child.refused = ""
+        for key, sock in self._sockets.items():
+            if key not in child.listening:
+                child.listening.add(key)
+                self._send(child, Listen(*key), sock.fileno())
+        self._send(child, Configure(self._configuration.generation, self._count), self._memory)
+
+    def _send(self, child: _Child, message: ToWorker, *descriptors: int) -> None:
+        if child.sock is None:
+            return
+        copies = tuple(os.dup(fd) for fd in descriptors)
+        child.unsent.append((encode(message), copies))
+        self._flush(child)
+
+    def _flush(self, child: _Child) -> None:
+        sock, loop = child.sock, asyncio.get_running_loop()
+        if sock is None:
+            return
+        while child.unsent:
+            packet, descriptors = child.unsent[0]
+            try:
+                socket.send_fds(sock, [packet], descriptors)
+            except BlockingIOError:
+                loop.add_writer(sock, self._flush, child)
+                return
+            except OSError:
+                break  # the worker is gone, which `_keep` sees
+            _close_all(descriptors)
+            child.unsent.pop(0)
+        loop.remove_writer(sock)
+
+    def _read(self, child: _Child) -> None:
+        for _ in range(64):
+            sock = child.sock
+            if sock is None:
+                return
+            try:
+                packet = sock.recv(MOST_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                asyncio.get_running_loop().remove_reader(sock)
+                return
+            self._act(child, decode_from_worker(packet))
+
+    def _act(self, child: _Child, message: FromWorker) -> None:
+        if isinstance(message, Numbers):
+            if self.options.on_numbers is not None:
+                self.options.on_numbers(child.number, message)
+        elif isinstance(message, Lines):
+            if self.options.on_lines is not None:
+                self.options.on_lines(message.lines, message.lost)
+        elif isinstance(message, Taken):
+            child.generation, child.failures = message.generation, 0
+            child.changed.set()
+        elif isinstance(message, NotTaken):
+            child.refused = message.reason
+            child.changed.set()
+        elif isinstance(message, Noted):
+            _log.warning(message.event, worker=child.number, **message.facts)
+        elif isinstance(message, Ready):
+            self._configure(child)
+
+    async def _taken(self, generation: int) -> None:
+        """Wait until all workers go by a generation. Raises InvalidConfiguration."""
+        try:
+            async with asyncio.timeout(self.options.take_up_seconds):
+                for child in self._children:
+                    while child.generation != generation:
+                        child.changed.clear()
+                        await child.changed.wait()
+                        if child.refused:
+                            raise InvalidConfiguration(child.refused)
+        except TimeoutError:
+            raise InvalidConfiguration(
+                f"configuration {generation}: workers did not take it up within {self.options.take_up_seconds:g} s"
+            ) from None
+
+    # Processes
+
+    async def _keep(self, child: _Child) -> None:
+        """Run a worker, again and again until the gateway stops."""
+        while True:
+            await self._run(child)
+            if self._is_stopping:
+                return
+            status = child.process.returncode if child.process is not None else None
+            _log.error("a worker ended and is started again", worker=child.number, status=status)
+            least, most = _RESTART_SECONDS
+            await asyncio.sleep(min(most, least * 2**child.failures))
+            child.failures = min(child.failures + 1, 10)
+
+    async def _run(self, child: _Child) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for sock in (ours, theirs):
+            sock.setblocking(False)
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BYTES)
+        command = (sys.executable, "-m", "pilothouse.traffic.plane.process", str(theirs.fileno()), str(self._shares.fd))
+        environment = inherit("PYTHONPATH", "VIRTUAL_ENV", **self.options.environment)
+        child.listening.clear()
+        child.sock = ours
+        loop = asyncio.get_running_loop()
+        try:
+            child.process = await asyncio.create_subprocess_exec(
+                *command, pass_fds=(theirs.fileno(), self._shares.fd), env=environment, stdin=asyncio.subprocess.DEVNULL
+            )
+            theirs.close()
+            loop.add_reader(ours, self._read, child)
+            await child.process.wait()
+            self._read(child)
+        finally:
+            theirs.close()
+            loop.remove_reader(ours)
+            loop.remove_writer(ours)
+            for _, descriptors in child.unsent:
+                _close_all(descriptors)
+            child.unsent.clear()
+            child.sock = None
+            child.generation = -1
+            ours.close()
+
+
+def _close_all(descriptors: Sequence[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
+
+
+def _checked(configuration: Configuration) -> list[str]:
+    """Compile a configuration as the workers will; return the keys of its counters. Raises InvalidConfiguration."""
+    from pilothouse.traffic.plane.plan import Plan  # noqa: PLC0415  # 20 MB that only a parent that pushes needs
+
+    try:
+        return Plan(configuration).router.keys
+    except ValueError as error:
+        raise InvalidConfiguration(str(error)) from error
+
+
+def _in_memory(configuration: Configuration, slots: dict[str, int]) -> int:
+    data = msgspec.msgpack.encode((configuration, slots))
+    fd = os.memfd_create("pilothouse-gateway", os.MFD_CLOEXEC)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    return fd
+
+
+def _listening(address: str, port: int) -> socket.socket:
+    is_any = address in {"", "::"}
+    family = socket.AF_INET6 if is_any or ":" in address else socket.AF_INET
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        if not is_any or error.errno != errno.EAFNOSUPPORT:
+            raise
+        return _listening("0.0.0.0", port)  # noqa: S104  # all addresses were asked for
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if is_any else 1)
+        sock.bind((address, port))
+        sock.listen(_BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock

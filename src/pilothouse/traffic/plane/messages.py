@@ -1,0 +1,143 @@
+"""What a gateway and its workers say to each other over their control sockets: one message a packet, MessagePack."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import msgspec
+
+__all__ = [
+    "MOST_BYTES",
+    "Configure",
+    "Counted",
+    "Drain",
+    "FromWorker",
+    "Lines",
+    "Listen",
+    "Moved",
+    "NotTaken",
+    "Noted",
+    "Numbers",
+    "Ready",
+    "Taken",
+    "ToWorker",
+    "decode_from_worker",
+    "decode_to_worker",
+    "encode",
+]
+
+MOST_BYTES: Final = 160 << 10
+"""Of a message: what the kernel takes in one packet by its defaults. Numbers and lines go in several."""
+
+
+class Listen(msgspec.Struct, frozen=True, tag="listen"):
+    """Comes with a listening socket, which is used once a configuration names it."""
+
+    address: str
+    port: int
+
+
+class Configure(msgspec.Struct, frozen=True, tag="configure"):
+    """Comes with a file in memory: the configuration. workers: among which limits are divided."""
+
+    generation: int
+    workers: int
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """Take no more connections; end once the last is over, at the latest after so many seconds."""
+
+    seconds: float
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The worker reads its control socket."""
+
+    pid: int
+
+
+class Taken(msgspec.Struct, frozen=True, tag="taken"):
+    """New requests go by this configuration."""
+
+    generation: int
+
+
+class NotTaken(msgspec.Struct, frozen=True, tag="not-taken"):
+    """The old configuration stays."""
+
+    generation: int
+    reason: str
+
+
+class Counted(msgspec.Struct, frozen=True, array_like=True):
+    """What came to a key since the last message. codes: by status; latency: by bucket of `numbers`; in_flight: now."""
+
+    route: str
+    rule: str
+    backend: str
+    version: str
+    region: str
+    codes: dict[int, int]
+    latency: dict[int, int]
+    latency_sum: float
+    bytes_in: int
+    bytes_out: int
+    in_flight: int = 0
+
+
+class Moved(msgspec.Struct, frozen=True, array_like=True):
+    """How bytes moved since the last message."""
+
+    bytes_spliced: int = 0
+    bytes_copied: int = 0
+    vectored_writes: int = 0
+    writes: int = 0
+    buffers_reused: int = 0
+    pipes_made: int = 0
+    pipes_reused: int = 0
+
+
+class Numbers(msgspec.Struct, frozen=True, tag="numbers"):
+    """Deltas of about a second. refused: by kind; connections: open now."""
+
+    counted: tuple[Counted, ...] = ()
+    moved: Moved = Moved()
+    refused: dict[str, int] = {}
+    connections: int = 0
+
+
+class Noted(msgspec.Struct, frozen=True, tag="noted"):
+    """Something that an operator may want to know, at most once a second and kind."""
+
+    event: str
+    facts: dict[str, str]
+
+
+class Lines(msgspec.Struct, frozen=True, tag="lines"):
+    """Lines of the access log. lost: how many more there were than could be kept."""
+
+    lines: list[bytes]
+    lost: int = 0
+
+
+ToWorker: TypeAlias = Listen | Configure | Drain
+FromWorker: TypeAlias = Ready | Taken | NotTaken | Numbers | Noted | Lines
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)
+_from_worker: Final[msgspec.msgpack.Decoder[FromWorker]] = msgspec.msgpack.Decoder(FromWorker)
+
+
+def encode(message: ToWorker | FromWorker) -> bytes:
+    """Return a packet."""
+    return _encoder.encode(message)
+
+
+def decode_to_worker(packet: bytes) -> ToWorker:
+    """Read a packet. Raises msgspec.DecodeError."""
+    return _to_worker.decode(packet)
+
+
+def decode_from_worker(packet: bytes) -> FromWorker:
+    """Read a packet. Raises msgspec.DecodeError."""
+    return _from_worker.decode(packet)

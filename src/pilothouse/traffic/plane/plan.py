@@ -1,0 +1,263 @@
+"""A configuration as a worker uses it: compiled once, then read only.
+
+The parent compiles it first, to refuse what cannot be used.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pilothouse.traffic.config import Backend, Configuration, Listener, Stickiness, StreamRoute, Weighted
+from pilothouse.traffic.plane.connections import Peer
+from pilothouse.traffic.plane.decisions import Decision
+from pilothouse.traffic.plane.fields import Trusted
+from pilothouse.traffic.plane.http import Refused, Request
+from pilothouse.traffic.plane.pools import BackendConnector
+from pilothouse.traffic.plane.tls import BadTls, Terminator, connector
+from pilothouse.traffic.routing import BadRoute, Counters, Found, Regions, Router
+
+__all__ = ["BadConfiguration", "Plan", "Port"]
+
+_HOSTS_KEPT: Final = 4096
+
+
+class BadConfiguration(ValueError):
+    """A configuration that cannot be used; the message names the object and what is wrong with it."""
+
+
+class Port:
+    """The listeners of one socket. kind: HTTP, TLS (a greeting is read first) or TCP."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self.address = address
+        self.port = port
+        self.kind = "HTTP"
+        self.has_proxy_protocol = False
+        self.listeners: list[Listener] = []
+        self._exact: dict[str, Listener] = {}
+        self._wild: dict[str, Listener] = {}
+        self._any: Listener | None = None
+        self._found: dict[str, Listener | None] = {}
+
+    def add(self, listener: Listener) -> None:
+        """Add a listener. Raises BadConfiguration."""
+        kind = {"HTTP": "HTTP", "HTTPS": "TLS", "TLS": "TLS", "TCP": "TCP"}[listener.protocol]
+        if self.listeners and (kind != self.kind or kind == "TCP"):
+            raise BadConfiguration(
+                f"listener '{listener.name}': port {self.port} is used as {self.kind} by '{self.listeners[0].name}'"
+            )
+        if self.listeners and listener.has_proxy_protocol != self.has_proxy_protocol:
+            raise BadConfiguration(f"listener '{listener.name}': has_proxy_protocol differs at port {self.port}")
+        self.kind, self.has_proxy_protocol = kind, listener.has_proxy_protocol
+        self.listeners.append(listener)
+        name = listener.hostname.lower()
+        if name.startswith("*."):
+            self._wild.setdefault(name[1:], listener)
+        elif name:
+            self._exact.setdefault(name, listener)
+        else:
+            self._any = self._any or listener
+
+    def listener_for(self, host: str) -> Listener | None:
+        """Return the listener whose host name fits best."""
+        try:
+            return self._found[host]
+        except KeyError:
+            pass
+        if len(self._found) >= _HOSTS_KEPT:
+            self._found.clear()
+        found = self._found[host] = self._look(host)
+        return found
+
+    def _look(self, host: str) -> Listener | None:
+        found = self._exact.get(host)
+        rest = host
+        while found is None and "." in rest:
+            rest = rest[rest.index(".", 1 if rest.startswith(".") else 0) :] if "." in rest[1:] else ""
+            found = self._wild.get(rest)
+        return found or self._any
+
+
+class Plan:
+    """All that is decided by configuration. Raises BadConfiguration."""
+
+    def __init__(self, configuration: Configuration, protocols: tuple[str, ...] = ("http/1.1",)) -> None:
+        self.configuration = configuration
+        self.generation = configuration.generation
+        self.limits = configuration.limits
+        self.trusted = _trusted(configuration)
+        self.ports: dict[tuple[str, int], Port] = {}
+        self.by_number: dict[int, Port] = {}
+        self.terminators: dict[str, Terminator] = {}
+        self.connectors: dict[str, BackendConnector] = {}
+        for listener in configuration.listeners:
+            self._listen(listener, protocols)
+        for name, backend in configuration.backends.items():
+            self._connect(name, backend)
+        try:
+            self.router = Router(configuration)
+        except BadRoute as error:
+            raise BadConfiguration(str(error)) from None
+        try:
+            self.regions = Regions(configuration.regions)
+        except ValueError as error:
+            raise BadConfiguration(f"regions: {error}") from None
+        self._region_header = self.regions.request_header.encode()
+        self._turns: dict[str, int] = {}
+
+    def _listen(self, listener: Listener, protocols: tuple[str, ...]) -> None:
+        if not 0 < listener.port < 65_536:
+            raise BadConfiguration(f"listener '{listener.name}': port {listener.port} is none")
+        key = (listener.address, listener.port)
+        port = self.ports.setdefault(key, Port(*key))
+        port.add(listener)
+        self.by_number.setdefault(listener.port, port)
+        if listener.protocol == "HTTPS" and listener.tls is None:
+            raise BadConfiguration(f"listener '{listener.name}': tls is not given; HTTPS needs a certificate")
+        if listener.tls is None:
+            return
+        pairs = []
+        for name in listener.tls.certificates:
+            certificate = self.configuration.certificates.get(name)
+            if certificate is None:
+                raise BadConfiguration(f"listener '{listener.name}': there is no certificate '{name}'")
+            pairs.append((name, certificate))
+        is_http = listener.protocol == "HTTPS"
+        alpn = [each for each in listener.tls.alpn if each in protocols] if is_http else []
+        try:
+            self.terminators[listener.name] = Terminator(listener.tls, pairs, alpn)
+        except BadTls as error:
+            raise BadConfiguration(f"listener '{listener.name}': {error}") from None
+
+    def _connect(self, name: str, backend: Backend) -> None:
+        if backend.tls is None:
+            return
+        certificate = None
+        if backend.tls.certificate:
+            certificate = self.configuration.certificates.get(backend.tls.certificate)
+            if certificate is None:
+                raise BadConfiguration(f"backend '{name}': there is no certificate '{backend.tls.certificate}'")
+        try:
+            self.connectors[name] = connector(backend.tls, certificate, _alpn(backend))
+        except BadTls as error:
+            raise BadConfiguration(f"backend '{name}': {error}") from None
+
+    def decide(self, peer: Peer, request: Request, counters: Counters) -> Decision:
+        """Return what is to be done with a request. Raises Refused where nobody takes it."""
+        port = self.by_number.get(peer.local_port)
+        listener = port.listener_for(request.host) if port is not None else None
+        if listener is None:
+            raise Refused(404, "no listener", "no listener takes this host")
+        if peer.server_name and peer.listener != listener.name:
+            raise Refused(421, "misdirected", "this host is served by another connection")
+        region = self._region_of(peer, request) if self.regions.is_used else ""
+        found = self.router.find(
+            listener.name,
+            request.host,
+            request.method.decode("ascii"),
+            request.path,
+            request.query,
+            request.header,
+            region,
+        )
+        if found is None:
+            raise Refused(404, "no route", "no route matches")
+        return _decision(found, request, region, counters)
+
+    def _region_of(self, peer: Peer, request: Request) -> str:
+        """Return the client's region, and have it in the request instead of what the client says of itself."""
+        regions = self.regions
+        told = request.header(regions.header) if regions.header else None
+        region = regions.of(peer.address, told, peer.forwarding.client(request.fields))
+        name = self._region_header
+        request.fields = [field for field in request.fields if field[0] != name]
+        if region:
+            request.fields.append((name, region.encode("latin-1", "replace")))
+        return region
+
+    def stream_for(self, port: Port, server_name: str) -> tuple[StreamRoute, Weighted] | None:
+        """Return where a connection is passed on to."""
+        listener = port.listener_for(server_name)
+        if listener is None:
+            return None
+        best: tuple[int, StreamRoute] | None = None
+        for route in self.configuration.streams:
+            if listener.name not in route.listeners:
+                continue
+            rank = _rank(route.hostnames, server_name)
+            if rank >= 0 and (best is None or rank > best[0]):
+                best = (rank, route)
+        if best is None or not best[1].backends:
+            return None
+        return best[1], self._turn(best[1])
+
+    def _turn(self, route: StreamRoute) -> Weighted:
+        total = sum(each.weight for each in route.backends)
+        turn = self._turns[route.name] = (self._turns.get(route.name, -1) + 1) % max(total, 1)
+        for each in route.backends:
+            turn -= each.weight
+            if turn < 0:
+                return each
+        return route.backends[-1]
+
+
+def _decision(found: Found, request: Request, region: str, counters: Counters) -> Decision:
+    rule = found.rule
+    decision = Decision(found.route.name, rule, found.name, request)
+    decision.is_grpc = found.route.is_grpc
+    decision.prefix = found.prefix
+    decision.region = region
+    shares = found.shares(region)
+    sticky = rule.stickiness
+    share = None
+    told = _told(sticky, request) if sticky is not None else ""
+    if sticky is not None and told:
+        share = shares.of_hash(told) if sticky.type == "Header" else shares.of_token(told)
+    if share is None:
+        share = shares.next(counters)
+        if share is not None and sticky is not None and sticky.type == "Cookie":
+            age = f"; Max-Age={sticky.seconds}" if sticky.seconds else ""
+            decision.cookie = f"{sticky.name}={share.token}; Path=/{age}; HttpOnly; SameSite=Lax".encode()
+    if share is not None:
+        weighted = share.weighted
+        decision.backend, decision.version = weighted.backend, weighted.version
+        if weighted.filters:
+            decision.filters = (*rule.filters, *weighted.filters)
+    return decision
+
+
+def _told(sticky: Stickiness, request: Request) -> str:
+    """Return what a request says of where it was before, empty for nothing."""
+    if sticky.type == "Header":
+        return request.header(sticky.name.lower()) or ""
+    for name, value in request.fields:
+        if name == b"cookie":
+            for pair in value.split(b";"):
+                key, _, token = pair.strip().partition(b"=")
+                if key == sticky.name.encode():
+                    return token.decode("latin-1")
+    return ""
+
+
+def _rank(hostnames: tuple[str, ...], name: str) -> int:
+    """Return how specifically host names fit, -1 where none does."""
+    if not hostnames:
+        return 0
+    rank = -1
+    for each in hostnames:
+        if each == name:
+            return 1000
+        if each.startswith("*.") and name.endswith(each[1:]):
+            rank = max(rank, len(each))
+    return rank
+
+
+def _alpn(backend: Backend) -> tuple[str, ...]:
+    return ("h2",) if backend.protocol == "h2" else ("http/1.1",) if backend.protocol == "http/1.1" else ()
+
+
+def _trusted(configuration: Configuration) -> Trusted:
+    try:
+        return Trusted(configuration.trusted_proxies)
+    except ValueError as error:
+        raise BadConfiguration(f"trusted_proxies: {error}") from None

@@ -1,0 +1,303 @@
+"""Connections of a worker: plain or TLS, non-blocking, with what could not be written yet, and the pipes for splice."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+from pilothouse.traffic.plane.reactor import IN, OUT, Handler, Reactor
+
+__all__ = ["Buffer", "Counters", "Gone", "Pipe", "Pipes", "Wire", "ktls_reason"]
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+_SET_PIPE_SIZE: Final = 1031
+_PIPE_BYTES: Final = (1 << 20, 256 << 10)
+_PIPES_KEPT: Final = 64
+_MOVE: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+
+class Gone(Exception):
+    """The other side is not there any more, or breaks TLS."""
+
+
+class Counters:
+    """How bytes moved in this worker."""
+
+    __slots__ = (
+        "buffers_reused",
+        "bytes_copied",
+        "bytes_spliced",
+        "pipes_made",
+        "pipes_reused",
+        "vectored_writes",
+        "writes",
+    )
+
+    def __init__(self) -> None:
+        self.bytes_spliced = 0
+        self.bytes_copied = 0
+        self.vectored_writes = 0
+        self.writes = 0
+        self.buffers_reused = 0
+        self.pipes_made = 0
+        self.pipes_reused = 0
+
+
+class Pipe:
+    """Where the kernel keeps pages on their way. held: bytes in it."""
+
+    __slots__ = ("held", "reading", "size", "writing")
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.held = 0
+        self.size = 65_536
+        for size in _PIPE_BYTES:
+            try:
+                self.size = fcntl.fcntl(self.writing, _SET_PIPE_SIZE, size)
+            except OSError:
+                continue  # an ordinary user's pipes have a common limit
+            break
+
+    def close(self) -> None:
+        """Give both ends back."""
+        os.close(self.reading)
+        os.close(self.writing)
+
+
+class Pipes:
+    """Pipes that are used again."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._free: list[Pipe] = []
+
+    def take(self) -> Pipe:
+        """Return an empty pipe. Raises OSError where there are no descriptors left."""
+        if self._free:
+            self._counters.pipes_reused += 1
+            return self._free.pop()
+        self._counters.pipes_made += 1
+        return Pipe()
+
+    def give(self, pipe: Pipe) -> None:
+        """Take a pipe back; one that still holds bytes is closed."""
+        if pipe.held or len(self._free) >= _PIPES_KEPT:
+            pipe.close()
+        else:
+            self._free.append(pipe)
+
+    def close(self) -> None:
+        """Close those that are free."""
+        for pipe in self._free:
+            pipe.close()
+        self._free.clear()
+
+
+class Wire:
+    """One connection in the reactor. is_raw: whether its descriptor carries the bytes themselves (no TLS).
+
+    What `send` cannot write at once is kept, so whoever sends asks `blocked` first and stops reading elsewhere.
+    """
+
+    __slots__ = (
+        "_is_paused",
+        "_kept",
+        "counters",
+        "fd",
+        "is_closed",
+        "is_raw",
+        "mask",
+        "reactor",
+        "received",
+        "sent",
+        "sock",
+    )
+
+    def __init__(self, reactor: Reactor, sock: socket.socket, counters: Counters) -> None:
+        self.reactor = reactor
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.counters = counters
+        self.is_raw = not isinstance(sock, ssl.SSLSocket)
+        self.is_closed = False
+        self.mask = 0
+        self._is_paused = False
+        self._kept: bytes = b""
+        self.received = 0
+        self.sent = 0
+
+    def attach(self, handler: Handler, events: int = IN) -> None:
+        """Have a handler told of the connection's events."""
+        self.mask = events
+        self.reactor.register(self.fd, handler, events)
+
+    def secure(self, sock: ssl.SSLSocket) -> None:
+        """Go on by TLS over the same descriptor."""
+        self.sock = sock
+        self.is_raw = False
+
+    def want(self, events: int) -> None:
+        """Be told of these events and no others, but always of that the connection is broken."""
+        if self.is_closed:
+            return
+        if self._is_paused:
+            self._is_paused = False
+            self.reactor.resume(self.fd, events)
+        elif events != self.mask:
+            self.reactor.modify(self.fd, events)
+        self.mask = events
+
+    def pause(self) -> None:
+        """Be told of nothing to read, and not of that the connection is broken either: it would be told for ever."""
+        mask = self.mask & ~IN
+        if mask:
+            self.want(mask)
+        elif not self._is_paused and not self.is_closed:
+            self._is_paused = True
+            self.mask = 0
+            self.reactor.suspend(self.fd)
+
+    def want_read(self, is_wanted: bool) -> None:
+        """Be told, or not, when there is something to read."""
+        mask = self.mask | IN if is_wanted else self.mask & ~IN
+        if mask != self.mask or self._is_paused:
+            self.want(mask)
+
+    def want_write(self, is_wanted: bool) -> None:
+        """Be told, or not, when there is room to write."""
+        mask = self.mask | OUT if is_wanted else self.mask & ~OUT
+        if mask != self.mask:
+            self.want(mask)
+
+    def receive(self) -> memoryview | None:
+        """Return what came, in the reactor's buffer until the next read; empty at the end, None for nothing yet.
+
+        Raises Gone.
+        """
+        scratch = self.reactor.scratch
+        try:
+            count = self.sock.recv_into(scratch)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except (OSError, ValueError) as error:
+            raise Gone(str(error)) from None
+        self.received += count
+        self.counters.buffers_reused += 1
+        return scratch[:count]
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to read of which the kernel does not tell, because TLS has it."""
+        sock = self.sock
+        return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+
+    @property
+    def blocked(self) -> bool:
+        """Whether there is something that could not be written yet."""
+        return bool(self._kept)
+
+    def send(self, pieces: Sequence[Buffer]) -> None:
+        """Write by one call what the connection takes, and keep the rest. Raises Gone."""
+        if self._kept:
+            self._kept = b"".join([self._kept, *pieces])
+            return
+        try:
+            if len(pieces) == 1:
+                count = self.sock.send(pieces[0])
+            elif self.is_raw:
+                count = self.sock.sendmsg(pieces)
+                self.counters.vectored_writes += 1
+            else:
+                pieces = (b"".join(pieces),)
+                count = self.sock.send(pieces[0])
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            count = 0
+        except (OSError, ValueError) as error:
+            raise Gone(str(error)) from None
+        self.counters.writes += 1
+        self.sent += count
+        if len(pieces) == 1 and count == len(pieces[0]):
+            return
+        whole = b"".join(pieces)
+        if count < len(whole):
+            self._kept = whole[count:]
+            self.want_write(True)
+
+    def flush(self) -> bool:
+        """Write what was kept; return whether nothing is left. Raises Gone."""
+        while self._kept:
+            try:
+                count = self.sock.send(self._kept)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return False
+            except (OSError, ValueError) as error:
+                raise Gone(str(error)) from None
+            self.sent += count
+            self._kept = self._kept[count:]
+        self.want_write(False)
+        return True
+
+    def fill(self, pipe: Pipe, most: int) -> int:
+        """Move at most so many bytes into a pipe; return how many, 0 at the end, -1 for nothing yet. Raises Gone."""
+        try:
+            count = os.splice(self.fd, pipe.writing, min(most, pipe.size), flags=_MOVE)
+        except BlockingIOError:
+            return -1
+        except OSError as error:
+            raise Gone(str(error)) from None
+        pipe.held += count
+        self.received += count
+        return count
+
+    def drain(self, pipe: Pipe) -> bool:
+        """Move what a pipe holds into the connection; return whether it is empty. Raises Gone."""
+        while pipe.held:
+            try:
+                count = os.splice(pipe.reading, self.fd, pipe.held, flags=_MOVE)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                raise Gone(str(error)) from None
+            pipe.held -= count
+            self.sent += count
+            self.counters.bytes_spliced += count
+        return True
+
+    def end_writing(self) -> None:
+        """Say that nothing more comes, and go on reading."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close at the end of the round."""
+        if not self.is_closed:
+            self.is_closed = True
+            self.reactor.retire(self.fd, self.sock)
+
+    def abort(self) -> None:
+        """Close so that the other side sees that it did not end well."""
+        if not self.is_closed:
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+            self.close()
+
+
+def ktls_reason() -> str:
+    """Return why the kernel does no TLS records for us, empty where it could."""
+    try:
+        with open("/proc/sys/net/ipv4/tcp_available_ulp", encoding="ascii") as file:
+            known = file.read().split()
+    except OSError:
+        return "the kernel does not say which protocols it has above TCP"
+    if "tls" not in known:
+        return "the kernel has no tls module loaded (modprobe tls)"
+    if not hasattr(ssl, "OP_ENABLE_KTLS"):
+        return "this Python does not know OP_ENABLE_KTLS (3.12 does)"
+    return ""

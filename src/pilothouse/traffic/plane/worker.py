@@ -1,0 +1,309 @@
+"""One process of the data plane: its reactor, its configuration, and what its connections ask of it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from pilothouse.traffic.config import Configuration
+from pilothouse.traffic.plane.accepting import Acceptor
+from pilothouse.traffic.plane.balancing import TokenBuckets
+from pilothouse.traffic.plane.client1 import Client1
+from pilothouse.traffic.plane.connections import Peer
+from pilothouse.traffic.plane.counting import Tally
+from pilothouse.traffic.plane.decisions import Decision
+from pilothouse.traffic.plane.exchange import Exchange
+from pilothouse.traffic.plane.fields import traced
+from pilothouse.traffic.plane.heads import HeadReader
+from pilothouse.traffic.plane.health import Health
+from pilothouse.traffic.plane.http import FieldList, Refused, Request, Response
+from pilothouse.traffic.plane.mirrors import Mirrored
+from pilothouse.traffic.plane.plan import Plan, Port
+from pilothouse.traffic.plane.pools import Pool
+from pilothouse.traffic.plane.reactor import Reactor, Timed
+from pilothouse.traffic.plane.refusals import refusal
+from pilothouse.traffic.plane.sharing import FileCounters
+from pilothouse.traffic.plane.tunnels import Tunnel
+from pilothouse.traffic.plane.wires import Buffer, Counters, Pipes, Wire
+
+__all__ = ["Drainable", "Worker"]
+
+_MIRRORS: Final = 256
+
+
+class Drainable(Protocol):
+    """A connection of a client."""
+
+    def drain(self) -> None:
+        """End after what is going on."""
+
+
+class _Later(Timed):
+    def __init__(self, work: Callable[[], object]) -> None:
+        super().__init__()
+        self._work = work
+
+    def on_deadline(self) -> None:
+        self._work()
+
+
+class Worker:
+    """All that one process serves. workers: how many there are, among which limits are divided.
+
+    told: takes noteworthy events, at most one a second of a kind. shares: counters of all workers.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        seed: int | None = None,
+        told: Callable[[str, dict[str, str]], object] | None = None,
+        shares: FileCounters | None = None,
+    ) -> None:
+        self.workers = workers
+        self.shares = shares or FileCounters(slots=1)
+        self.clock = clock
+        self.reactor = Reactor(clock)
+        self.counters = Counters()
+        self.pipes = Pipes(self.counters)
+        self.reader = HeadReader()
+        self.tally = Tally(self.counters)
+        self.plan = Plan(Configuration())
+        self.pools: dict[str, Pool] = {}
+        self.clients: set[Drainable] = set()
+        self.tunnels: set[Tunnel] = set()
+        self.is_draining = False
+        self.lines: list[bytes] | None = None
+        self.lost_lines = 0
+        self.mirrored = 0
+        self._chance = random.Random(seed)  # noqa: S311  # balances and makes trace ids, no secrets
+        self._acceptors: dict[tuple[str, int], Acceptor] = {}
+        self._sockets: dict[tuple[str, int], socket.socket] = {}
+        self._buckets: dict[tuple[str, str], TokenBuckets] = {}
+        self._health: dict[str, Health] = {}
+        self._told = told
+        self._told_at: dict[str, float] = {}
+
+    # Configuration
+
+    def listen(self, sock: socket.socket, address: str, port: int) -> None:
+        """Have a listening socket, for the configuration that names it."""
+        sock.setblocking(False)
+        old = self._sockets.get((address, port))
+        if old is not None:
+            old.close()
+        self._sockets[address, port] = sock
+
+    def take(self, configuration: Configuration) -> None:
+        """Go on by a configuration. Raises BadConfiguration, and goes on by the old one."""
+        plan = Plan(configuration)
+        for key in plan.ports:
+            if key not in self._sockets:
+                raise ValueError(f"there is no socket for port {key[1]}")
+        self.plan = plan
+        self.reader.most = plan.limits.headers
+        self.lines = [] if configuration.access_log and self.lines is None else self.lines
+        self._take_backends(plan)
+        self._take_ports(plan)
+        rates = {(route.name, str(number)) for route in configuration.routes for number in range(len(route.rules))}
+        self._buckets = {key: each for key, each in self._buckets.items() if key in rates or key[1]}
+
+    def _take_backends(self, plan: Plan) -> None:
+        for name in [name for name in self.pools if name not in plan.configuration.backends]:
+            self.pools.pop(name).leave()
+            self._stop_health(name)
+        for name, backend in plan.configuration.backends.items():
+            pool = self.pools.get(name)
+            if pool is None:
+                pool = self.pools[name] = Pool(name, self.reactor, self.counters, self.reader, self._chance)
+            pool.take_config(backend, plan.connectors.get(name), self.workers)
+            health = self._health.get(name)
+            if backend.health is None:
+                self._stop_health(name)
+            elif health is None or health.check != backend.health:
+                self._stop_health(name)
+                self._health[name] = Health(self.reactor, self.counters, self.reader, pool, backend.health)
+                self._health[name].start()
+
+    def _stop_health(self, name: str) -> None:
+        health = self._health.pop(name, None)
+        if health is not None:
+            health.stop()
+
+    def _take_ports(self, plan: Plan) -> None:
+        for key in [key for key in self._sockets if key not in plan.ports]:
+            acceptor = self._acceptors.pop(key, None)
+            if acceptor is not None:
+                acceptor.stop()
+            self._sockets.pop(key).close()
+        for key, port in plan.ports.items():
+            acceptor = self._acceptors.get(key)
+            if acceptor is None or acceptor.sock is not self._sockets[key]:
+                if acceptor is not None:
+                    acceptor.stop()
+                acceptor = self._acceptors[key] = Acceptor(self, self._sockets[key], port)
+            acceptor.port = port
+            if not self.is_draining:
+                acceptor.start()
+
+    def drain(self, seconds: float, done: Callable[[], object]) -> None:
+        """Take no more connections, end those that are idle, and the others after their request or the time."""
+        self.is_draining = True
+        for acceptor in self._acceptors.values():
+            acceptor.stop()
+        for client in list(self.clients):
+            client.drain()
+        end = self.reactor.now + seconds
+
+        def look() -> None:
+            if self.reactor.now >= end or not (self.clients or self.tunnels):
+                done()
+            else:
+                self.later(0.02, look)
+
+        look()
+
+    def close(self) -> None:
+        """Let go of everything at once."""
+        for health in self._health.values():
+            health.stop()
+        for tunnel in list(self.tunnels):
+            tunnel.abort()
+        for pool in self.pools.values():
+            pool.leave()
+        for sock in self._sockets.values():
+            sock.close()
+        self.reactor.turn(0.0)
+        self.pipes.close()
+        self.reactor.close()
+
+    # What connections ask
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many connections are open as may be."""
+        return len(self.clients) + len(self.tunnels) >= math.ceil(self.plan.limits.connections / self.workers)
+
+    def peer(self, address: str, remote_port: int, scheme: str, port: Port) -> Peer:
+        """Return what is known of a connection."""
+        return Peer(address, remote_port, scheme, port.port, self.plan.trusted.has(address))
+
+    def speak_http2(self, wire: Wire, peer: Peer, early: bytes = b"") -> bool:
+        """Take up a connection of HTTP/2; return False where it is not spoken."""
+        del wire, peer, early
+        return False
+
+    def upgrade_to_http2(self, client: Client1, early: bytes) -> bool:
+        """Take over a connection whose client began with HTTP/2's preface."""
+        return self.speak_http2(client.wire, client.peer, early)
+
+    def traced(self, fields: FieldList) -> FieldList:
+        """Return fields with a trace."""
+        return traced(fields, self._chance)
+
+    def later(self, seconds: float, work: Callable[[], object]) -> None:
+        """Do something after a while."""
+        if seconds <= 0:
+            self.reactor.soon(work)
+        else:
+            self.reactor.arm(_Later(work), self.reactor.now + seconds)
+
+    def limit(self, decision: Decision, peer: Peer, request: Request) -> None:
+        """Count a request of a rule with a rate. Raises Refused (429)."""
+        rate = decision.rule.rate
+        if rate is None:
+            return
+        key = (decision.route, decision.rule_name)
+        buckets = self._buckets.get(key)
+        if buckets is None or (buckets.rate * self.workers, buckets.burst) != (rate.rate, max(1.0, float(rate.burst))):
+            buckets = self._buckets[key] = TokenBuckets(rate.rate / self.workers, rate.burst)
+        who = ""
+        if rate.by == "address":
+            who = peer.forwarding.client(request.fields)
+        elif rate.by:
+            who = (request.field(rate.by.lower().encode()) or b"").decode("latin-1")[:256]
+        if buckets.take(who, self.reactor.now) > 0:
+            raise Refused(429, "rate", "too many requests")
+
+    def mirror(self, decision: Decision, request: Request, peer: Peer, body: Sequence[Buffer]) -> None:
+        """Send copies where the rule has it, without waiting for their answers."""
+        for each in decision.mirrors:
+            if self._chance.random() * each.of >= each.numerator or self.mirrored >= _MIRRORS:
+                continue
+            pool = self.pools.get(each.backend)
+            if pool is not None:
+                Mirrored(self, pool, decision, request, peer).begin(body)
+
+    def tunnel(
+        self, left: Wire, right: Wire, early: bytes, rest: bytes, ended: Callable[[Tunnel], object] | None = None
+    ) -> None:
+        """Bind two connections to each other."""
+
+        def over(tunnel: Tunnel) -> None:
+            self.tunnels.discard(tunnel)
+            if ended is not None:
+                ended(tunnel)
+
+        idle = max(self.plan.limits.idle_seconds, self.plan.limits.body_idle_seconds) * 48
+        tunnel = Tunnel(self.reactor, self.pipes, left, right, (early, rest), idle, over)
+        self.tunnels.add(tunnel)
+        tunnel.begin()
+
+    def end_tls(self, wire: Wire) -> None:
+        """Say goodbye as TLS has it; the other side may read what came before."""
+        sock = wire.sock
+        if isinstance(sock, ssl.SSLSocket):
+            with contextlib.suppress(OSError, ValueError):
+                sock.unwrap()
+        wire.end_writing()
+
+    def refused(self, error: Refused, request: Request | None) -> None:
+        """Count what was not let through, and tell of it once a second."""
+        self.tally.refuse(error.kind)
+        facts = {"status": str(error.status), "reason": str(error)}
+        if request is not None:
+            facts["host"] = request.host
+        self._note(f"refused: {error.kind}", facts)
+
+    def note(self, event: str, **facts: object) -> None:
+        """Tell of something noteworthy."""
+        self._note(event, {name: str(value) for name, value in facts.items()})
+
+    def _note(self, event: str, facts: dict[str, str]) -> None:
+        if self._told is None:
+            return
+        now = self.reactor.now
+        if now - self._told_at.get(event, -math.inf) >= 1.0:
+            self._told_at[event] = now
+            self._told(event, facts)
+
+    def refusal(self, error: Refused, decision: Decision | None, request: Request | None) -> tuple[Response, bytes]:
+        """Return the answer to a request that is refused."""
+        return refusal(error, is_grpc=decision is not None and decision.is_grpc, request=request)
+
+    def count(self, exchange: Exchange, decision: Decision | None, began: float) -> None:
+        """Count a request that is over, and write its line."""
+        seconds = self.clock() - began
+        if decision is not None:
+            key = (decision.route, decision.rule_name, decision.backend, decision.version, exchange.region)
+            self.tally.add(key, exchange.status, seconds, exchange.bytes_in, exchange.bytes_out)
+        else:
+            self.tally.add(("", "", "", "", ""), exchange.status, seconds, exchange.bytes_in, exchange.bytes_out)
+        if self.lines is not None:
+            self._log(exchange, decision, seconds)
+
+    def _log(self, exchange: Exchange, decision: Decision | None, seconds: float) -> None:
+        from pilothouse.traffic.plane.accesslog import MOST, line_of  # noqa: PLC0415  # only where it is asked for
+
+        if self.lines is None or len(self.lines) >= MOST:
+            self.lost_lines += 1
+        else:
+            self.lines.append(line_of(exchange, decision, seconds))
