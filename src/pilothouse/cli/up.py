@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -13,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from pilothouse.apiserver.cli import server_options
-from pilothouse.foundation.terminal import CommandError, ExitCode, examples
+from pilothouse.foundation.terminal import CommandError, ExitCode, examples, listen_address
 from pilothouse.platform import CONTROL, NODE, PARTS, Part, become_supervisor
 from pilothouse.platform.configfile import config_option
 from pilothouse.platform.nodeplan import DEFAULT_BRIDGE, NodePlan, dns_address, write_plan
@@ -90,6 +91,8 @@ def up(ctx: click.Context, /, **settings: Any) -> None:
     _make(directory)
     if settings["role"] == "agent":
         _join(settings, directory)
+    else:
+        _settle_address(ctx, directory)
     become_supervisor(_parts(ctx, directory, left_out), str(directory))
 
 
@@ -105,6 +108,21 @@ def _join(settings: dict[str, Any], directory: Path) -> None:
         asyncio.run(join(settings["join"], settings["token"], _node_name(settings), str(directory)))
     except JoinError as error:
         raise CommandError(str(error), code=ExitCode.UNAVAILABLE if error.again else ExitCode.USAGE) from error
+
+
+def _settle_address(ctx: click.Context, directory: Path) -> None:
+    """Choose a port where 0 was given, as a server that is started again has to be found where it was.
+
+    What an earlier start wrote for the other parts is removed: they wait for what the server writes, at its address.
+    """
+    host, port = listen_address("--listen", ctx.params["listen"])
+    if port == 0:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with contextlib.suppress(OSError), socket.create_server((host, 0), family=family) as found:
+            shown = f"[{host}]" if ":" in host else host
+            ctx.params["listen"] = f"{shown}:{found.getsockname()[1]}"
+    for name in ("controllers", "agent"):
+        (directory / f"{name}.kubeconfig").unlink(missing_ok=True)
 
 
 def _make(directory: Path) -> None:
