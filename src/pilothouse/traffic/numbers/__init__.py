@@ -1,0 +1,8 @@
+"""What a gateway has counted: histograms that can be added up, windows over the last seconds, and metrics. Pure."""
+
+from __future__ import annotations
+
+from .histogram import WIDTH, Histogram, bounds_of, bucket_of
+from .windows import Figures, Key, Second, Windows
+
+__all__ = ["WIDTH", "Figures", "Histogram", "Key", "Second", "Windows", "bounds_of", "bucket_of"]

@@ -1,0 +1,111 @@
+"""Histograms that add up and are off by no more than they say; windows of whole seconds."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilothouse.traffic.numbers import WIDTH, Histogram, Key, Second, Windows, bounds_of, bucket_of
+
+_SECONDS = st.floats(0, 10_000, allow_nan=False)
+
+
+def histogram(values: list[float]) -> Histogram:
+    made = Histogram()
+    for value in values:
+        made.add({bucket_of(value): 1})
+    return made
+
+
+@given(_SECONDS)
+def test_a_bucket_has_its_durations_and_is_no_wider_than_it_says(seconds: float) -> None:
+    low, high = bounds_of(bucket_of(seconds))
+    micros = int(seconds * 1e6) / 1e6
+    assert low <= micros + 1e-12
+    assert micros < high
+    assert high - low <= max(1.0000001e-6, low * WIDTH * 1.0000001)
+
+
+def test_buckets_follow_each_other() -> None:
+    for bucket in range(2000):
+        assert bounds_of(bucket)[1] == bounds_of(bucket + 1)[0]
+    assert [bucket_of(value) for value in (-1.0, 0.0, math.nan, math.inf)] == [0, 0, 0, 0]
+
+
+@given(st.lists(_SECONDS, min_size=1, max_size=200), st.lists(_SECONDS, max_size=200), st.floats(0.01, 1))
+def test_a_quantile_of_a_sum_is_off_by_half_a_bucket_at_most(one: list[float], two: list[float], part: float) -> None:
+    made = histogram(one)
+    made.add(histogram(two).counts)
+    ordered = sorted([*one, *two])
+    exact = ordered[max(1, math.ceil(part * len(ordered))) - 1]
+    (found,) = made.quantiles([part])
+    assert abs(found - exact) <= max(1e-6, exact * WIDTH)
+
+
+@given(st.lists(_SECONDS, max_size=100), st.lists(_SECONDS, max_size=100))
+def test_what_was_added_can_be_taken_away(one: list[float], two: list[float]) -> None:
+    made = histogram(one)
+    made.add(histogram(two).counts)
+    made.remove(histogram(two).counts)
+    assert (made.counts, made.total) == (histogram(one).counts, len(one))
+
+
+def test_how_many_were_longer() -> None:
+    made = histogram([0.1, 0.2, 0.9, 1.5])
+    assert [made.over(bound) for bound in (0.05, 0.8, 1.0, 2.0)] == [4, 2, 1, 0]
+    assert Histogram().quantiles([0.5, 0.99]) == [0.0, 0.0]
+
+
+def told(code: int, count: int = 1, seconds: float = 0.01) -> Second:
+    return Second({code: count}, {bucket_of(seconds): count}, seconds * count, 10 * count, 100 * count)
+
+
+STABLE = Key("shop/web", "0", "shop/web:80", "stable", "eu")
+CANARY = Key("shop/web", "0", "shop/web-canary:80", "canary", "us")
+
+
+def test_a_window_is_of_whole_seconds_that_are_over() -> None:
+    windows = Windows()
+    for second in range(10):
+        windows.add(100.5 + second, [(STABLE, told(200, 10)), (CANARY, told(503 if second >= 5 else 200, 2, 1.0))])
+        windows.add(100.9 + second, [(STABLE, told(200, 5))])  # another worker
+    everything = windows.over(10, 110.0)
+    assert (everything.requests, everything.errors, everything.rate) == (170, 10, 17.0)
+    last = windows.over(5, 110.2, version="canary")
+    assert (last.requests, last.errors, last.error_ratio) == (10, 10, 1.0)
+    assert last.codes == {503: 10}
+    assert last.p95 == pytest.approx(1.0, rel=WIDTH)
+    assert last.mean == pytest.approx(1.0)
+    assert (last.bytes_in, last.bytes_out) == (100, 1000)
+    # The second that goes on does not count yet.
+    assert windows.over(1, 109.9, version="canary").requests == 2
+    assert windows.over(1, 109.9).seconds == 1.0
+    assert windows.over(5, 110.0, region="eu", route="shop/web").requests == 75
+    assert windows.over(5, 110.0, region="mars").requests == 0
+    assert windows.over(5, 110.0, rule="0", backend="shop/web:80").p50 == pytest.approx(0.01, rel=WIDTH)
+
+
+def test_what_is_too_old_is_forgotten() -> None:
+    windows = Windows(keep=5)
+    windows.add(100.0, [(STABLE, told(200))])
+    windows.add(105.0, [(CANARY, told(200))])
+    assert windows.keys() == [STABLE, CANARY]
+    windows.add(106.0, [])
+    assert windows.keys() == [CANARY]
+    assert windows.over(100, 107.0).requests == 1
+
+
+def test_an_empty_window_divides_by_nothing() -> None:
+    found = Windows().over(5, 100.0)
+    assert (found.requests, found.error_ratio, found.rate, found.p99, found.mean) == (0, 0.0, 0.0, 0.0, 0.0)
+
+
+def test_keys_without_end_are_counted_as_one() -> None:
+    windows = Windows()
+    windows.add(100.0, [(STABLE._replace(region=str(number)), told(200)) for number in range(10_050)])
+    assert len(windows.keys()) == 10_001
+    assert windows.over(1, 101.0).requests == 10_050
+    assert windows.over(1, 101.0, route="").requests == 50
