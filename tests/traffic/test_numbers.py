@@ -7,8 +7,10 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
 
 from pilothouse.traffic.numbers import WIDTH, Histogram, Key, Second, Windows, bounds_of, bucket_of
+from pilothouse.traffic.numbers.exposition import Totals
 
 _SECONDS = st.floats(0, 10_000, allow_nan=False)
 
@@ -109,3 +111,37 @@ def test_keys_without_end_are_counted_as_one() -> None:
     assert len(windows.keys()) == 10_001
     assert windows.over(1, 101.0).requests == 10_050
     assert windows.over(1, 101.0, route="").requests == 50
+
+
+def test_prometheus_sees_all_that_was_counted() -> None:
+    registry = CollectorRegistry()
+    totals = Totals(registry)
+    totals.add([(STABLE, told(200, 3, 0.004)), (CANARY, told(503, 1, 2.0))])
+    totals.add([(STABLE, told(200, 2, 0.02))])
+    totals.move({"bytes_spliced": 100, "vectored_writes": 2})
+    totals.move({"bytes_spliced": 1})
+    totals.refuse({"smuggling": 2})
+    totals.set_in_flight({CANARY: 4})
+    totals.connections = 7
+    labels = dict(zip(Key._fields, STABLE, strict=True))
+    canary = dict(zip(Key._fields, CANARY, strict=True))
+
+    def value(name: str, **more: str) -> float | None:
+        return registry.get_sample_value(f"pilothouse_gateway_{name}", more)
+
+    assert value("requests_total", code="200", **labels) == 5
+    assert value("requests_total", code="503", **canary) == 1
+    assert value("received_bytes_total", **labels) == 50
+    assert value("sent_bytes_total", **labels) == 500
+    assert [value("request_seconds_bucket", le=bound, **labels) for bound in ("0.0025", "0.005", "0.025", "+Inf")] == [
+        0,
+        3,
+        5,
+        5,
+    ]
+    assert value("request_seconds_sum", **canary) == pytest.approx(2.0)
+    assert value("in_flight_requests", **canary) == 4
+    assert value("client_connections") == 7
+    assert value("bytes_spliced_total") == 101
+    assert value("refused_total", kind="smuggling") == 2
+    assert generate_latest(registry)
