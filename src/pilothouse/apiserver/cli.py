@@ -14,7 +14,7 @@ from pilothouse.foundation.lifeline import Lifeline
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples, listen_address
 
 if TYPE_CHECKING:
-    from pilothouse.apiserver.program import ProgramOptions
+    from pilothouse.apiserver.program import Program, ProgramOptions
 
 __all__ = ["apiserver", "run", "server_options"]
 
@@ -136,6 +136,9 @@ def run(
     except (PkiError, EncryptionError, TlsError) as error:
         raise CommandError(str(error), code=ExitCode.USAGE) from error
     except OSError as error:
+        if error.errno in _DISK:
+            hint = "make room, or name another --data-dir; the store wants some 70 MB at once"
+            raise CommandError(f"{data_dir}: {error.strerror}", hint=hint) from error
         if error.filename is None:
             raise CommandError(
                 f"--listen {settings['listen']}: {error.strerror or error}",
@@ -146,23 +149,39 @@ def run(
 
 
 async def _serve(options: ProgramOptions) -> None:
-    from pilothouse.apiserver.program import Program
-
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     lifeline = Lifeline.from_environment()
-    program = await Program.start(options)
+    if lifeline is not None:
+        lifeline.watch(stop.set)
+    program = await _started(options, stop)
+    if program is None:
+        return
     try:
         if lifeline is None:
             click.echo(f"ready: serving Kubernetes on {program.url}, kubeconfig in {program.kubeconfig}")
         else:
-            lifeline.watch(stop.set)
             lifeline.ready(url=program.url, kubeconfig=program.kubeconfig)
         await stop.wait()
     finally:
         await program.close()
+
+
+async def _started(options: ProgramOptions, stop: asyncio.Event) -> Program | None:
+    """Start, or give that up when told to stop: a store that does not answer may be waited for long."""
+    from pilothouse.apiserver.program import Program
+
+    starting = asyncio.create_task(Program.start(options), name="start")
+    told = asyncio.create_task(stop.wait(), name="told to stop")
+    await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return None
+    return starting.result()
 
 
 def _program_options(data_dir: str, lifecycle: bool, settings: dict[str, Any]) -> ProgramOptions:
