@@ -203,4 +203,13 @@ def test_a_network_ends() -> None:
     assert networks.allocate("c") == "10.0.0.0/24"
     assert NodeNetworks("fd00::/56").allocate("a") == "fd00::/64"
     with pytest.raises(ValueError, match="want a prefix"):
-        NodeNetworks("10.0.0.0/25")
+        NodeNetworks("0.0.0.0/7")
+    with pytest.raises(ValueError, match="want a prefix"):
+        NodeNetworks("10.0.0.0/25", mask=24)
+
+
+def test_a_small_network_is_one_nodes() -> None:
+    networks = NodeNetworks("10.0.0.0/29")
+    assert networks.allocate("a") == "10.0.0.0/29"
+    with pytest.raises(AddressesExhaustedError):
+        networks.allocate("b")

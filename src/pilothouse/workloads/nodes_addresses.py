@@ -35,7 +35,7 @@ class NodeNetworks:
 
     def __post_init__(self) -> None:
         whole = ipaddress.ip_network(self.network)
-        mask = self.mask or _MASKS[whole.version]
+        mask = self.mask or max(_MASKS[whole.version], whole.prefixlen)  # a small network is one part
         if not 0 <= mask - whole.prefixlen <= _MAX_BITS:
             raise ValueError(
                 f"network {self.network}: parts of /{mask} want a prefix of /{max(mask - _MAX_BITS, 0)} to /{mask}"
