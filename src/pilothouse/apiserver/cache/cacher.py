@@ -19,6 +19,7 @@ from pilothouse.foundation.clock import Clock, Timer
 from pilothouse.foundation.retry import Backoff, retry
 from pilothouse.store import Event, KeyValue, RangeRequest, Store, StoreError, WatchRequest, prefix_end
 from pilothouse.store.errors import Compacted
+from pilothouse.store.model import SortOrder, SortTarget
 
 __all__ = ["PREFIX", "Cacher", "Decrypt", "key_of", "prefix_of"]
 
@@ -171,7 +172,7 @@ class Cacher:
             # Another server has compacted it; without a past there is nothing that watchers could start from.
             answer = await self._store.range(RangeRequest(PREFIX, prefix_end(PREFIX), revision=status.revision))
             since = status.revision
-        self._target = status.revision
+        self._target = await self._newest(status.revision) if self.shared else status.revision
         self._since = self.revision = since
         known: dict[ResourceCache, dict[str, Entry]] = {}
         for kv in answer.kvs:
@@ -183,6 +184,20 @@ class Cacher:
         for cache in self._by_prefix.values():
             cache.compact(since)
         self._listen(since + 1)
+
+    async def _newest(self, revision: int) -> int:
+        """Return when the newest object was written. Older etcd tells a watch of nothing that is not its own."""
+        newest = RangeRequest(
+            PREFIX,
+            prefix_end(PREFIX),
+            limit=1,
+            revision=revision,
+            sort_order=SortOrder.DESCEND,
+            sort_target=SortTarget.MOD,
+            keys_only=True,
+        )
+        found = (await self._store.range(newest)).kvs
+        return found[0].mod_revision if found else 0
 
     def _listen(self, start: int) -> None:
         request = WatchRequest(PREFIX, prefix_end(PREFIX), start_revision=start, progress_notify=True)
