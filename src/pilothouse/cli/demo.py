@@ -52,7 +52,7 @@ def _refuse_without_namespaces() -> None:
     if capabilities_of_this_machine().mode == "plain":
         raise CommandError(
             "this machine allows its user no namespaces, so pods cannot have volumes, which the demo shows",
-            hint="run it as root; `pilothouse doctor` says what is missing",
+            hint="run it as root with CAP_SYS_ADMIN and CAP_NET_ADMIN; `pilothouse doctor` says what is missing",
             code=ExitCode.UNAVAILABLE,
         )
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from pilothouse.foundation.rights import owns_network
 from pilothouse.foundation.terminal import CommandError, ExitCode
 from pilothouse.platform.state import read_state
 
@@ -88,7 +89,7 @@ class Platform:
         """Start it and wait until all its parts are ready. Raises CommandError."""
         command = [
             "up", "--data-dir", str(self.data), "--listen", f"127.0.0.1:{_free_port()}", "--log-level", "warning",
-            *self._share.options(is_root=os.geteuid() == 0),
+            *self._share.options(is_root=owns_network()),
         ]  # fmt: skip
         with open(self._log, "wb") as log:  # noqa: ASYNC230  # small and local
             # A session of its own: Ctrl-C is for the demo, which ends everything in good order.

@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from pilothouse.apiserver.cli import server_options
+from pilothouse.foundation.rights import owns_network
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples, listen_address
 from pilothouse.platform import CONTROL, NODE, PARTS, Part, become_supervisor
 from pilothouse.platform.configfile import config_option
@@ -85,7 +86,7 @@ def up(ctx: click.Context, /, **settings: Any) -> None:
     if settings["role"] != "agent" and (settings["join"] or settings["token"]):
         raise click.UsageError("--join, --token: they are of --role agent")
     if settings["print_unit"]:
-        click.echo(unit_text(_as_given(ctx), is_root=_is_root()), nl=False)
+        click.echo(unit_text(_as_given(ctx), is_root=os.geteuid() == 0), nl=False)
         return
     _take_defaults(ctx)
     _make(directory)
@@ -146,7 +147,7 @@ def _parts(ctx: click.Context, directory: Path, left_out: set[str]) -> list[Part
         if working := [each for each in CONTROL if each not in left_out]:
             kubeconfig = directory / "controllers.kubeconfig"
             options = [f"--kubeconfig={kubeconfig}", f"--dns-address={dns}", *(f"--part={each}" for each in working)]
-            options += [f"--cluster-cidr={settings['cluster_cidr']}"] if _is_root() else []
+            options += [f"--cluster-cidr={settings['cluster_cidr']}"] if owns_network() else []
             parts.append(Part("controllers", _module("work", settings, *options), {ExitCode.USAGE}))
     if has_agent:
         plan = _node_plan(settings, directory, left_out, dns)
@@ -166,7 +167,7 @@ def _server(ctx: click.Context, directory: Path, has_agent: bool) -> Part:
     options = ["--data-dir", str(directory), "--lifecycle", *_given(ctx)]
     if has_agent:
         options += ["--node-name", _node_name(ctx.params)]
-    if not _is_root():
+    if not owns_network():
         options.append("--allow-loopback-endpoints")
     return Part("apiserver", (sys.executable, "-m", "pilothouse", "apiserver", *options), range(1, _SIGNALS))
 
@@ -181,8 +182,8 @@ def _node_plan(settings: dict[str, Any], directory: Path, left_out: set[str], dn
         pki="" if settings["role"] == "agent" else str(directory / "pki"),
         addresses=settings["node_ip"],
         labels=_labels(settings["node_label"]),
-        cluster_cidr=settings["cluster_cidr"] if _is_root() else "",
-        pod_cidr=first if _is_root() else settings["cluster_cidr"],
+        cluster_cidr=settings["cluster_cidr"] if owns_network() else "",
+        pod_cidr=first if owns_network() else settings["cluster_cidr"],
         bridge=settings["bridge"],
         dns="" if settings["role"] == "agent" else dns,
         max_pods=settings["max_pods"],
@@ -190,13 +191,9 @@ def _node_plan(settings: dict[str, Any], directory: Path, left_out: set[str], dn
     )
 
 
-def _is_root() -> bool:
-    return os.geteuid() == 0
-
-
 def _take_defaults(ctx: click.Context) -> None:
     """Fill in what depends on who runs this: an ordinary user has neither a bridge nor addresses but loopback."""
-    for name, value in (_ROOT_DEFAULTS if _is_root() else _USER_DEFAULTS).items():
+    for name, value in (_ROOT_DEFAULTS if owns_network() else _USER_DEFAULTS).items():
         if ctx.get_parameter_source(name) is ParameterSource.DEFAULT:
             ctx.params[name] = value
             ctx.set_parameter_source(name, ParameterSource.COMMANDLINE)

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from pilothouse.foundation import processes
+from pilothouse.foundation.rights import owns_network
 
 from .process.directory import stored_options
 from .process.ending import end_pods
@@ -73,7 +74,7 @@ async def clear(
         await asyncio.to_thread(_remove_secrets, pods)
     removed: list[str] = []
     problems: list[str] = []
-    if os.geteuid() == 0:
+    if owns_network():
         await _remove_tables({*tables, table_of(options.bridge)}, removed, problems)
         _remove_marked(addresses, cluster_cidr, removed)
         await _remove_bridge(options.bridge, removed, problems)

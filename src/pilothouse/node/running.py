@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from typing import Final
 
 import msgspec
 
 from pilothouse.client import Client
+from pilothouse.foundation.rights import owns_network
 from pilothouse.operator import Manager
 
 from .agent.agent import Agent
@@ -33,7 +33,7 @@ async def run_node(client: Client, options: AgentOptions, machine: Options) -> N
     Raises `NodeError`, ApiStatus, ClientError, OSError.
     """
     async with contextlib.AsyncExitStack() as stack:
-        if os.geteuid() == 0:
+        if owns_network():
             machine = await _with_cidr(client, options.name, machine)
         runtime = ProcessRuntime(machine)
         stack.push_async_callback(runtime.close)

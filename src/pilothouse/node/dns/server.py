@@ -13,6 +13,7 @@ from pilothouse.client.listener import Listener
 from pilothouse.client.objects import DeletedFinalStateUnknown, key_of
 from pilothouse.foundation.logs import get_logger
 from pilothouse.foundation.metrics import PROGRAM, Metrics
+from pilothouse.foundation.rights import owns_network
 from pilothouse.kinds.structs import EndpointSlice, Namespace, Service
 from pilothouse.node.services.batches import Batches
 from pilothouse.node.services.tracking import service_of
@@ -261,7 +262,7 @@ class ClusterDns:
 
     def _add_address(self) -> None:
         """Have the loopback device answer at the address, where nobody does yet and we may."""
-        if os.geteuid() != 0 or ipaddress.ip_address(self.address).is_loopback:
+        if not owns_network() or ipaddress.ip_address(self.address).is_loopback:
             return
         try:
             change_loopback(self.address, add=True)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from pilothouse.foundation.rights import SYS_ADMIN, effective
 from pilothouse.node.cgroupmath import shares_to_weight
 from pilothouse.node.config import Resources
 
@@ -179,6 +180,8 @@ def detect(prefix: str = "", mountinfo: str = "/proc/self/mountinfo") -> Control
             return ControlGroups({"": point}, prefix)
         if kind == "cgroup":
             mounts.update((name, point) for name in (*CONTROLLERS, *_OPTIONAL) if name in options)
+    if not effective() >> SYS_ADMIN & 1:
+        mounts.pop("devices", None)  # whoever owns the files, the kernel takes rules about devices of nobody else
     return ControlGroups(mounts, prefix)
 
 

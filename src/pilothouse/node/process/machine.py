@@ -11,13 +11,14 @@ import sys
 
 import msgspec
 
+from pilothouse.foundation import rights
+
 from . import seccomp
 from .cgroups import ControlGroups, detect
 from .spec import Mode
 
 __all__ = ["Machine", "capabilities_of_this_machine"]
 
-_SYS_ADMIN, _NET_ADMIN, _SYS_RESOURCE = 21, 12, 24
 _CLONE_NEWUSER_NEWNS = 0x10020000
 _TRY = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare({_CLONE_NEWUSER_NEWNS}) != 0)"
 
@@ -48,8 +49,7 @@ def capabilities_of_this_machine(groups: ControlGroups | None = None) -> Machine
 def _mode() -> Mode:
     if platform.system() != "Linux" or not hasattr(os, "pidfd_open"):
         return "plain"
-    rights = _effective()
-    if os.geteuid() == 0 and rights >> _SYS_ADMIN & 1 and rights >> _NET_ADMIN & 1:
+    if rights.owns_network():
         return "root"
     done = subprocess.run(  # noqa: S603  # our own interpreter
         [sys.executable, "-I", "-S", "-c", _TRY], check=False, capture_output=True, timeout=30
@@ -92,7 +92,7 @@ def _missing(machine: Machine, groups: ControlGroups) -> list[str]:
             f"no filter of system calls for {platform.machine()}: pods run without one",
         ),
         (
-            machine.mode == "root" and not _effective() >> _SYS_RESOURCE & 1,
+            machine.mode == "root" and not rights.effective() >> rights.SYS_RESOURCE & 1,
             "no CAP_SYS_RESOURCE: pods' processes cannot be saved from the kernel when memory is short",
         ),
         (
@@ -114,14 +114,6 @@ def _has_overlay() -> bool:
     # It may be there as a module that is loaded with the first use.
     release = platform.release()
     return os.path.exists(f"/lib/modules/{release}/kernel/fs/overlayfs")
-
-
-def _effective() -> int:
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/status", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("CapEff:"):
-                return int(line.split()[1], 16)
-    return 0
 
 
 def _number(path: str, default: int) -> int:

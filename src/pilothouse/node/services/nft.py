@@ -8,6 +8,7 @@ import shutil
 from typing import Final
 
 from pilothouse.foundation import processes
+from pilothouse.foundation.rights import owns_network
 
 __all__ = ["Nft", "NftError", "families", "filter_bridges", "is_available", "set_hairpin", "set_sysctl", "why_not"]
 
@@ -48,7 +49,7 @@ def is_available() -> bool:
 
 def why_not() -> str:
     """Return why rules cannot be made here, empty where they can."""
-    if os.geteuid() != 0:
+    if not owns_network():
         return "only root may change the rules of nftables"
     if shutil.which("nft") is None:
         return "there is no program nft (package nftables)"

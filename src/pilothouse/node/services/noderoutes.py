@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -14,6 +13,7 @@ from pilothouse.client.objects import DeletedFinalStateUnknown, key_of
 from pilothouse.foundation.clock import Clock
 from pilothouse.foundation.logs import get_logger
 from pilothouse.foundation.metrics import PROGRAM, Metrics
+from pilothouse.foundation.rights import owns_network
 from pilothouse.kinds.structs import Node
 from pilothouse.node.process.marks import MachineNetwork, Route
 from pilothouse.operator import Manager
@@ -149,7 +149,7 @@ class NodeRoutes:
         network, self._network = self._network, None
         if network is not None:
             with contextlib.closing(network):
-                for route in () if keep or os.geteuid() != 0 else self._ours(network):
+                for route in () if keep or not owns_network() else self._ours(network):
                     network.delete_route(route)
 
     def problems(self) -> list[str]:
@@ -162,7 +162,7 @@ class NodeRoutes:
             return
         await self._listener.wait_synced()
         wanted, problems = plan_routes(self._node, self._places, self._cluster_cidr)
-        if os.geteuid() != 0:
+        if not owns_network():
             refused = [f"no routes to pods of {len(wanted)} nodes: only root may make them"] if wanted else []
             self._problems = [*problems, *refused]
             self._synced.set()
