@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Final
 
 from pilothouse.traffic.config import Endpoint, OutlierEjection
 
-__all__ = ["Balancer", "EndpointState", "RetryBudget", "TokenBuckets"]
+__all__ = ["Balancer", "EndpointState", "RetryBudget"]
 
 _RAMP_LEAST: Final = 0.1
 _EJECTIONS_COUNTED: Final = 10
-_KEYS: Final = 10_000
 
 
 class EndpointState:
@@ -136,7 +134,7 @@ class RetryBudget:
 
     def __init__(self, now: float) -> None:
         self._share = 0.0
-        self._spare = 0.0
+        self._spare = math.inf  # as many as a second may have
         self._then = now
 
     def earn(self, budget: int) -> None:
@@ -154,26 +152,3 @@ class RetryBudget:
         else:
             return False
         return True
-
-
-class TokenBuckets:
-    """Rate limits by key. The keys used longest ago are forgotten beyond 10,000: they begin with a full bucket."""
-
-    def __init__(self, rate: float, burst: int) -> None:
-        self.rate = rate
-        self.burst = max(1.0, float(burst))
-        self._full_at: OrderedDict[str, float] = OrderedDict()
-
-    def take(self, key: str, now: float) -> float:
-        """Take a token; return 0, or the seconds until there is one again."""
-        if self.rate <= 0:
-            return 1.0
-        full_at = max(self._full_at.pop(key, now), now)
-        wait = (full_at - now) - (self.burst - 1) / self.rate
-        if wait > 1e-9:
-            self._full_at[key] = full_at
-            return wait
-        self._full_at[key] = full_at + 1 / self.rate
-        if len(self._full_at) > _KEYS:
-            self._full_at.popitem(last=False)
-        return 0.0

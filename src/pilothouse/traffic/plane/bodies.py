@@ -254,8 +254,6 @@ class Pump:
     def _step(self) -> bool:
         """Take once from the source; return whether there was anything."""
         source = self.source
-        if self.most and self.moved > self.most:
-            raise Refused(413, "body", "the request's body is too large")
         size = source.raw()
         if size >= SPLICE_LEAST or (size and self._pipe is not None):
             size = self.sink.raw(size)
@@ -264,7 +262,7 @@ class Pump:
         pieces = source.read()
         if pieces is None:
             return False
-        self.moved += sum(map(len, pieces))
+        self._count(sum(map(len, pieces)))
         self.sink.write(pieces)
         return True
 
@@ -274,6 +272,11 @@ class Pump:
         count = self.source.wire.fill(self._pipe, size)
         if count < 0:
             return False
-        self.moved += count
+        self._count(count)
         self.source.took(count)
         return True
+
+    def _count(self, size: int) -> None:
+        self.moved += size
+        if self.most and self.moved > self.most:
+            raise Refused(413, "body", "the request's body is too large")

@@ -191,6 +191,9 @@ class Exchange:
             self.refuse(error)
             return
         self.bytes_in += sum(map(len, pieces))
+        most = self._worker.plan.limits.body_bytes
+        if most and self.bytes_in > most:
+            self.refuse(Refused(413, "body", "the request's body is too large"))
         self._replay = pieces
 
     def _try(self) -> None:
@@ -247,7 +250,8 @@ class Exchange:
             pump = self._upload = Pump(
                 self._worker.reactor, self._worker.pipes, source, upstream.sink(request), self._uploaded
             )
-            pump.most = self._worker.plan.limits.body_bytes
+            most = self._worker.plan.limits.body_bytes
+            pump.most = max(1, most - self.bytes_in) if most else 0
             self._look_later()
             pump.run()
 

@@ -13,7 +13,6 @@ from typing import Final, Protocol
 
 from pilothouse.traffic.config import Configuration
 from pilothouse.traffic.plane.accepting import Acceptor
-from pilothouse.traffic.plane.balancing import TokenBuckets
 from pilothouse.traffic.plane.client1 import Client1
 from pilothouse.traffic.plane.connections import Peer
 from pilothouse.traffic.plane.counting import Tally
@@ -87,7 +86,6 @@ class Worker:
         self._chance = random.Random(seed)  # noqa: S311  # balances and makes trace ids, no secrets
         self._acceptors: dict[tuple[str, int], Acceptor] = {}
         self._sockets: dict[tuple[str, int], socket.socket] = {}
-        self._buckets: dict[tuple[str, str], TokenBuckets] = {}
         self._health: dict[str, Health] = {}
         self._told = told
         self._told_at: dict[str, float] = {}
@@ -113,8 +111,6 @@ class Worker:
         self.lines = [] if configuration.access_log and self.lines is None else self.lines
         self._take_backends(plan)
         self._take_ports(plan)
-        rates = {(route.name, str(number)) for route in configuration.routes for number in range(len(route.rules))}
-        self._buckets = {key: each for key, each in self._buckets.items() if key in rates or key[1]}
 
     def _take_backends(self, plan: Plan) -> None:
         for name in [name for name in self.pools if name not in plan.configuration.backends]:
@@ -221,16 +217,13 @@ class Worker:
         rate = decision.rule.rate
         if rate is None:
             return
-        key = (decision.route, decision.rule_name)
-        buckets = self._buckets.get(key)
-        if buckets is None or (buckets.rate * self.workers, buckets.burst) != (rate.rate, max(1.0, float(rate.burst))):
-            buckets = self._buckets[key] = TokenBuckets(rate.rate / self.workers, rate.burst)
         who = ""
         if rate.by == "address":
             who = peer.forwarding.client(request.fields)
         elif rate.by:
             who = (request.field(rate.by.lower().encode()) or b"").decode("latin-1")[:256]
-        if buckets.take(who, self.reactor.now) > 0:
+        key = f"{decision.route}\0{decision.rule_name}\0{who}"
+        if self.shares.take_token(key, rate.rate, rate.burst, self.reactor.now) > 0:
             raise Refused(429, "rate", "too many requests")
 
     def mirror(self, decision: Decision, request: Request, peer: Peer, body: Sequence[Buffer]) -> None:
