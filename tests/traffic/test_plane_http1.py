@@ -126,20 +126,23 @@ class TestBodies:
     def test_of_a_length_both_ways(self, size: int) -> None:
         body = hashlib.sha256(b"%d" % size).digest() * (size // 32 + 1)
         body = body[:size]
-        with Origin.answering(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + body) as origin:
-            with plane(configuration(origin.port, port=free_port())) as served, Raw(served.port) as client:
-                for _ in range(2):
-                    threading.Thread(
-                        target=client.send,
-                        args=(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + body,),
-                    ).start()
-                    assert client.response()[2] == body
-                assert origin.connections == 1
-                assert [each.partition(b"\r\n\r\n")[2] for each in origin.heads] == [body, body]
-                if size > 1_000_000:
-                    assert served.worker.counters.bytes_spliced > 2 * size
-                else:
-                    assert served.worker.counters.bytes_spliced == 0
+        with (
+            Origin.answering(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + body) as origin,
+            plane(configuration(origin.port, port=free_port())) as served,
+            Raw(served.port) as client,
+        ):
+            for _ in range(2):
+                threading.Thread(
+                    target=client.send,
+                    args=(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + body,),
+                ).start()
+                assert client.response()[2] == body
+            assert origin.connections == 1
+            assert [each.partition(b"\r\n\r\n")[2] for each in origin.heads] == [body, body]
+            if size > 1_000_000:
+                assert served.worker.counters.bytes_spliced > 2 * size
+            else:
+                assert served.worker.counters.bytes_spliced == 0
 
     def test_chunked_are_passed_on_with_trailers(self) -> None:
         chunked = b"5;x=y\r\nhello\r\n" + b"%x\r\n" % 300_000 + b"z" * 300_000 + b"\r\n0\r\nX-Sum: 1\r\n\r\n"
@@ -169,9 +172,12 @@ class TestBodies:
 
     def test_chunked_answers_to_old_clients_come_without_framing(self) -> None:
         answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
-        with Origin.answering(answer) as origin, plane(configuration(origin.port, port=free_port())) as served:
-            with Raw(served.port) as client:
-                everything = client.send(b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").everything()
+        with (
+            Origin.answering(answer) as origin,
+            plane(configuration(origin.port, port=free_port())) as served,
+            Raw(served.port) as client,
+        ):
+            everything = client.send(b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").everything()
         head, _, body = everything.partition(b"\r\n\r\n")
         assert body == b"abcde"
         assert b"transfer-encoding" not in head
@@ -182,9 +188,12 @@ class TestBodies:
             head_of(sock)
             sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"y" * size)
 
-        with Origin(serve) as origin, plane(configuration(origin.port, port=free_port())) as served:
-            with Raw(served.port) as client:
-                everything = client.send(GET).everything()
+        with (
+            Origin(serve) as origin,
+            plane(configuration(origin.port, port=free_port())) as served,
+            Raw(served.port) as client,
+        ):
+            everything = client.send(GET).everything()
         assert everything.partition(b"\r\n\r\n")[2] == b"y" * size
 
     def test_cut_short_ends_the_clients_connection(self) -> None:
@@ -192,9 +201,12 @@ class TestBodies:
             head_of(sock)
             sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nonly this")
 
-        with Origin(serve) as origin, plane(configuration(origin.port, port=free_port())) as served:
-            with Raw(served.port) as client:
-                everything = client.send(GET).everything()
+        with (
+            Origin(serve) as origin,
+            plane(configuration(origin.port, port=free_port())) as served,
+            Raw(served.port) as client,
+        ):
+            everything = client.send(GET).everything()
         assert len(everything.partition(b"\r\n\r\n")[2]) < 500
 
     @pytest.mark.parametrize("status", [204, 304])
@@ -208,10 +220,13 @@ class TestBodies:
 
     def test_of_head_is_its_length_alone(self) -> None:
         answer = b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n"
-        with Origin.answering(answer, OK) as origin, plane(configuration(origin.port, port=free_port())) as served:
-            with Raw(served.port) as client:
-                assert b"content-length: 500" in client.send(GET.replace(b"GET", b"HEAD")).head()
-                assert client.send(GET).response()[2] == b"hello"
+        with (
+            Origin.answering(answer, OK) as origin,
+            plane(configuration(origin.port, port=free_port())) as served,
+            Raw(served.port) as client,
+        ):
+            assert b"content-length: 500" in client.send(GET.replace(b"GET", b"HEAD")).head()
+            assert client.send(GET).response()[2] == b"hello"
 
     def test_clients_that_expect_to_be_told_are_told(self) -> None:
         def serve(sock: socket.socket, number: int) -> None:
@@ -221,11 +236,14 @@ class TestBodies:
             assert sock.recv(100) == b"body"
             sock.sendall(OK)
 
-        with Origin(serve) as origin, plane(configuration(origin.port, port=free_port())) as served:
-            with Raw(served.port) as client:
-                client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
-                assert client.status() == 100
-                assert client.send(b"body").response()[0] == 200
+        with (
+            Origin(serve) as origin,
+            plane(configuration(origin.port, port=free_port())) as served,
+            Raw(served.port) as client,
+        ):
+            client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+            assert client.status() == 100
+            assert client.send(b"body").response()[0] == 200
 
     def test_answer_before_the_body_is_there(self) -> None:
         def serve(sock: socket.socket, number: int) -> None:
@@ -233,12 +251,15 @@ class TestBodies:
             sock.sendall(b"HTTP/1.1 403 No\r\ncontent-length: 2\r\n\r\nno")
             sock.recv(1 << 20)
 
-        with Origin(serve) as origin, plane(configuration(origin.port, port=free_port())) as served:
-            with Raw(served.port) as client:
-                client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\nabc")
-                head = client.head()
-                assert head.startswith(b"HTTP/1.1 403")
-                assert b"connection: close" in head
+        with (
+            Origin(serve) as origin,
+            plane(configuration(origin.port, port=free_port())) as served,
+            Raw(served.port) as client,
+        ):
+            client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\nabc")
+            head = client.head()
+            assert head.startswith(b"HTTP/1.1 403")
+            assert b"connection: close" in head
 
     def test_over_the_limit(self, origin: Origin) -> None:
         config = configuration(origin.port, port=free_port(), limits=Limits(body_bytes=1000))
@@ -263,19 +284,22 @@ class TestBodies:
                 sock.sendall(block)
                 sent += len(block)
 
-        with Origin(serve) as origin, plane(configuration(origin.port, port=free_port())) as served:
-            with Raw(served.port) as client:
-                client.send(GET)
-                client.head()
-                until(lambda: sent > 0)
-                before = -1
-                while before != sent:
-                    before = sent
-                    threading.Event().wait(0.1)
-                assert sent < size
-                total = len(client.rest)
-                while total < size:
-                    total += len(client.sock.recv(1 << 20))
+        with (
+            Origin(serve) as origin,
+            plane(configuration(origin.port, port=free_port())) as served,
+            Raw(served.port) as client,
+        ):
+            client.send(GET)
+            client.head()
+            until(lambda: sent > 0)
+            before = -1
+            while before != sent:
+                before = sent
+                threading.Event().wait(0.1)
+            assert sent < size
+            total = len(client.rest)
+            while total < size:
+                total += len(client.sock.recv(1 << 20))
 
 
 class TestFilters:
@@ -400,11 +424,14 @@ class TestFailures:
             sock.sendall(OK)
             head_of(sock)  # and no answer to the second
 
-        with Origin(serve) as origin, plane(configuration(origin.port, port=free_port())) as served:
-            with Raw(served.port) as client:
-                assert client.send(GET).response()[0] == 200
-                assert client.send(GET).response()[0] == 200
-                assert client.send(GET.replace(b"GET", b"POST")).response()[0] == 502
+        with (
+            Origin(serve) as origin,
+            plane(configuration(origin.port, port=free_port())) as served,
+            Raw(served.port) as client,
+        ):
+            assert client.send(GET).response()[0] == 200
+            assert client.send(GET).response()[0] == 200
+            assert client.send(GET.replace(b"GET", b"POST")).response()[0] == 502
         assert origin.connections == 2
 
     def test_idempotent_requests_are_tried_again(self) -> None:
@@ -443,14 +470,13 @@ class TestFailures:
                 go.wait(20)
                 sock.sendall(OK)
 
-        with Origin(serve) as origin:
-            with plane(configuration(origin.port, port=free_port(), backend=config_of)) as served:
-                with Raw(served.port) as first, Raw(served.port) as second, Raw(served.port) as third:
-                    asking = [each.send(GET) for each in (first, second, third)]
-                    until(lambda: served.refused("circuit"))
-                    go.set()
-                    assert sorted(each.response()[0] for each in asking) == [200, 200, 503]
-                assert origin.connections == 1
+        with Origin(serve) as origin, plane(configuration(origin.port, port=free_port(), backend=config_of)) as served:
+            with Raw(served.port) as first, Raw(served.port) as second, Raw(served.port) as third:
+                asking = [each.send(GET) for each in (first, second, third)]
+                until(lambda: served.refused("circuit"))
+                go.set()
+                assert sorted(each.response()[0] for each in asking) == [200, 200, 503]
+            assert origin.connections == 1
 
     def test_rate(self, origin: Origin) -> None:
         rule = HttpRule(backends=(Weighted(backend="b"),), rate=RateLimit(rate=0.001, burst=2))

@@ -84,11 +84,13 @@ class TestTermination:
     def test_large_bodies(self, ca: Credentials, tmp_path: Path) -> None:
         body = hashlib.sha256().digest() * 60_000
         with Origin.answering(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body) as origin:
-            with plane(secured(origin.port, ca, free_port())) as served:
-                with wrapped(served, contexts(ca, tmp_path), "a.example") as client:
-                    head = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: %d\r\n\r\n" % len(body)
-                    client.send(head + body)
-                    assert client.response()[2] == body
+            with (
+                plane(secured(origin.port, ca, free_port())) as served,
+                wrapped(served, contexts(ca, tmp_path), "a.example") as client,
+            ):
+                head = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: %d\r\n\r\n" % len(body)
+                client.send(head + body)
+                assert client.response()[2] == body
             assert origin.heads[0].endswith(body)
 
     def test_sessions_are_resumed(self, ca: Credentials, origin: Origin, tmp_path: Path) -> None:
@@ -121,9 +123,11 @@ class TestTermination:
         with plane(secured(origin.port, ca, free_port(), client_ca=ca.certificate)) as served:
             with wrapped(served, contexts(ca, tmp_path, mine), "a.example") as client:
                 assert client.send(GET).response()[0] == 200
-            with pytest.raises((ssl.SSLError, ConnectionError)):
-                with wrapped(served, contexts(ca, tmp_path), "a.example") as client:
-                    client.send(GET).response()
+            with (
+                pytest.raises((ssl.SSLError, ConnectionError)),
+                wrapped(served, contexts(ca, tmp_path), "a.example") as client,
+            ):
+                client.send(GET).response()
 
     def test_what_is_no_tls(self, ca: Credentials, origin: Origin) -> None:
         with plane(secured(origin.port, ca, free_port())) as served:
@@ -185,12 +189,14 @@ class TestBackendsByTls:
         file.write_bytes(pair.chain + pair.key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(file)
-        with Origin.answering(OK, context=context) as origin:
-            with plane(configuration(origin.port, port=free_port(), backend={"tls": tls})) as served:
-                with Raw(served.port) as client:
-                    statuses = [client.send(GET).response()[0] for _ in range(2)]
-                    assert statuses[0] == statuses[1]
-                    return statuses[0]
+        with (
+            Origin.answering(OK, context=context) as origin,
+            plane(configuration(origin.port, port=free_port(), backend={"tls": tls})) as served,
+            Raw(served.port) as client,
+        ):
+            statuses = [client.send(GET).response()[0] for _ in range(2)]
+            assert statuses[0] == statuses[1]
+            return statuses[0]
 
     def test_checked(self, ca: Credentials, tmp_path: Path) -> None:
         assert self.status(ca, tmp_path, BackendTls(hostname="back.example", ca=ca.certificate), "back.example") == 200
@@ -310,9 +316,12 @@ class TestUpgrades:
 
     def test_unasked(self) -> None:
         answer = b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
-        with Origin.answering(answer) as origin, plane(configuration(origin.port, port=free_port())) as served:
-            with Raw(served.port) as client:
-                assert client.send(GET).status() == 502
+        with (
+            Origin.answering(answer) as origin,
+            plane(configuration(origin.port, port=free_port())) as served,
+            Raw(served.port) as client,
+        ):
+            assert client.send(GET).status() == 502
 
 
 class TestProxyHeaders:
@@ -354,12 +363,14 @@ class TestHealth:
                 sock.sendall(b"HTTP/1.1 " + status + b"\r\ncontent-length: 5\r\n\r\nhello")
 
         check = HealthCheck(path="/health", every=0.02, healthy=2, unhealthy=2)
-        with Origin(serve) as origin:
-            with plane(configuration(origin.port, port=free_port(), backend={"health": check})) as served:
-                states = served.worker.pools["b"].balancer.states
-                until(lambda: not states[0].is_healthy)
-                with Raw(served.port) as client:
-                    assert client.send(GET).response()[0] == 503
-                    well.set()
-                    until(lambda: states[0].is_healthy)
-                    assert client.send(GET).response()[0] == 200
+        with (
+            Origin(serve) as origin,
+            plane(configuration(origin.port, port=free_port(), backend={"health": check})) as served,
+        ):
+            states = served.worker.pools["b"].balancer.states
+            until(lambda: not states[0].is_healthy)
+            with Raw(served.port) as client:
+                assert client.send(GET).response()[0] == 503
+                well.set()
+                until(lambda: states[0].is_healthy)
+                assert client.send(GET).response()[0] == 200
