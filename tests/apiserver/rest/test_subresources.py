@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from pilothouse.apiserver.allocation import AllocationOptions
+from pilothouse.apiserver.cache.entries import encodings
 from pilothouse.foundation.clock import FakeClock
 from support.apiserverkit import Api, api_server
 
@@ -122,6 +124,34 @@ class TestBinding:
         again = await api.post(path, bound_to("n2", "p"))
         assert again.status == 409
         assert 'pod p is already assigned to node "n1"' in again.message
+
+    async def test_a_binding_of_our_scheduler_does_the_same_and_encodes_no_pod(self, api: Api) -> None:
+        zone = {"topology.kubernetes.io/zone": "z1"}
+        await api.made("/api/v1/nodes", {"kind": "Node", "metadata": {"name": "n1", "labels": zone}})
+        pods = [pod(name, automountServiceAccountToken=False) for name in ("one", "two")]
+        uids = {made["metadata"]["name"]: (await api.made(PODS, made))["metadata"]["uid"] for made in pods}
+        slow = bound_to("n1", "two", uid=uids["two"])
+        assert (await api.post(f"{PODS}/two/binding", slow)).status == 201
+        before = encodings.count
+        body: Object = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": "one", "namespace": "default", "uid": uids["one"]},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": "n1"},
+        }
+        fast = msgspec.json.encode(body)
+        assert (await api.post(f"{PODS}/one/binding", fast)).status == 201
+        assert encodings.count == before
+        one, two = [(await api.get(f"{PODS}/{name}")).body for name in ("one", "two")]
+        assert one["metadata"]["labels"] == {"app": "web", **zone}
+        for found in (one, two):
+            for own in ("name", "uid", "resourceVersion"):
+                del found["metadata"][own]
+        assert one == two
+        other = msgspec.json.encode({**body, "metadata": {**body["metadata"], "uid": uids["two"]}})
+        assert (await api.post(f"{PODS}/one/binding", other)).status == 409
+        assert (await api.post(f"{PODS}/one/binding", fast)).status == 409
+        assert (await api.post(f"{PODS}/two/binding", fast)).status == 400
 
     async def test_of_two_schedulers_one_wins(self, api: Api) -> None:
         await api.made(PODS, pod("p"))
