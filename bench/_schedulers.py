@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from _apiserver import SCHEDULER_TOKEN, TOKEN, Server, unverified
+from _apiserver import PODS, SCHEDULER_TOKEN, TOKEN, Server, unverified
 from _kit import note
 from _kube import scheduler
 from _peers import free_port, running
@@ -102,8 +102,7 @@ def _kubeconfig(server: Server, directory: Path) -> Path:
 def follow(server: Server, start: Scheduling, directory: Path, pods: int) -> Bound:
     """Start a scheduler and watch until so many pods have a node, and their events are written.
 
-    The watch has only bound pods, each once as it becomes one; its bytes are counted, not read, so that the watcher
-    takes next to nothing of the machine.
+    The bytes of the watch are counted, not read, so that the watcher takes next to nothing of the machine.
     """
     watch = _Watch(server)
     with contextlib.closing(watch), start(server, directory) as pid:
@@ -143,18 +142,24 @@ def _count(server: Server) -> int:
 
 
 class _Watch:
-    """Counts bound pods. A server may end a watch that is slow for it; the next one begins with all that there are."""
+    """Counts bound pods: what happens to pods that are there already is that they are bound, once each.
+
+    A server may end a watch that is slow for it; the next one then begins with all pods that have a node.
+    """
 
     def __init__(self, server: Server) -> None:
         parts = urlsplit(server.url)
         self._connection = http.client.HTTPSConnection(
             parts.hostname or "", parts.port, context=unverified(), timeout=_SECONDS
         )
-        self._answer = self._begin()
+        code, body = server.call("GET", f"{PODS}?limit=1")
+        if code != 200:
+            raise SystemExit(f"pods: {code} {body[:200]!r}")
+        self._answer = self._begin(f"resourceVersion={json.loads(body)['metadata']['resourceVersion']}")
         self._seen = 0
 
-    def _begin(self) -> http.client.HTTPResponse:
-        path = "/api/v1/namespaces/default/pods?watch=true&fieldSelector=spec.nodeName%21%3D"
+    def _begin(self, which: str) -> http.client.HTTPResponse:
+        path = f"{PODS}?watch=true&{which}"
         self._connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
         answer = self._connection.getresponse()
         if answer.status != 200:
@@ -167,7 +172,7 @@ class _Watch:
         if not came:
             note(f"the watch was ended after {self._seen} pods; a new one begins")
             self._connection.close()
-            self._answer, self._seen = self._begin(), 0
+            self._answer, self._seen = self._begin("fieldSelector=spec.nodeName%21%3D"), 0
         self._seen += came.count(b"\n")
         return self._seen
 
