@@ -19,7 +19,7 @@ from .state import PartState, PlatformState, holder, is_process, read_state
 
 __all__ = ["ApiRow", "PartRow", "PlatformRow", "Survey", "survey"]
 
-_SECONDS: Final = 3.0
+_SECONDS: Final = 5.0
 _PAGE: Final = 2_000
 _LOW_DISK: Final = 0.05
 _LOW_BYTES: Final = 1 << 30
