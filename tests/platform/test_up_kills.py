@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import random
 import signal
 import time
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.platformkit import USERS, Platform, Refused, eventually, platform_of
+from support.platformkit import USERS, Platform, eventually, platform_of
 from support.platformload import PORT, Load, configured, deployment, pod, service, shell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -44,13 +43,6 @@ def runs(platform: Platform, selector: str) -> dict[str, tuple[str, int]]:
     }
 
 
-def settled(platform: Platform) -> bool:
-    try:
-        return platform.is_node_ready()
-    except (OSError, http.client.HTTPException, Refused):
-        return False
-
-
 def one_more(platform: Platform, chance: random.Random) -> str:
     """Kill any of the processes that run now; return which."""
     name = ""
@@ -81,7 +73,7 @@ def test_thirty_kills_at_any_moment(platform: Platform) -> None:
         for _ in range(KILLS):
             killed.append(one_more(platform, chance))
             time.sleep(chance.uniform(0.0, 0.5))  # any moment: while it starts as well as when it is ready
-        eventually(lambda: settled(platform), platform.logged)
+        eventually(platform.is_well, platform.logged)
         load.forget()
         eventually(lambda: load.count >= 100 and len(load.pods) == 2, lambda: load.failures)
     assert set(killed) == {"apiserver", "controllers", "agent", "zygote", "supervisor"}

@@ -136,6 +136,8 @@ class Platform:
         self.home = directory / "home"
         self.data = self.home / "data"
         self.python = python
+        self.before: tuple[str, ...] = ()
+        """A command that runs the platform's own, as `unshare` does."""
         self.slot = slot
         self.as_root = as_root
         self.node = "node-a"
@@ -181,7 +183,7 @@ class Platform:
             "--token-auth-file": str(self.home / "tokens.csv"),
         }
         words = [word for pair in given.items() for word in pair]
-        return [*self.python, "-m", "pilothouse", "up", *words, *options]
+        return [*self.before, *self.python, "-m", "pilothouse", "up", *words, *options]
 
     def start(self, *options: str) -> None:
         """Start it and wait until it is ready."""
@@ -197,12 +199,15 @@ class Platform:
         assert self.process.poll() is None, self.logged()
         if "ready: serving" not in self.log.read_text(errors="replace")[self._said :]:
             return False
+        return self.is_well()
+
+    def is_well(self) -> bool:
+        """Whether all its processes run and its node is said to be ready."""
         with contextlib.suppress(OSError, http.client.HTTPException, Refused):
-            return self.is_node_ready()
+            return self._is_node_ready()
         return False
 
-    def is_node_ready(self) -> bool:
-        """Whether its node says so, by the agent that runs now."""
+    def _is_node_ready(self) -> bool:
         parts = self.parts()
         if any(name not in parts for name in ("apiserver", "controllers", "agent")):
             return False
@@ -256,14 +261,18 @@ class Platform:
         self.process.wait()
         self.process = None
 
-    def end(self) -> list[str]:
-        """End it with its pods, and return what is left of it on the machine."""
+    def clear(self) -> None:
+        """End it with its pods, and all that it made of the machine."""
         for connection in self._made:
             connection.close()
         if self.process is not None:
             self.stop()
         if (self.data / "node" / "plan.json").exists():
             self.run("-c", _CLEAR, str(self.data / "node" / "plan.json"))
+
+    def end(self) -> list[str]:
+        """End it with its pods, and return what is left of it on the machine."""
+        self.clear()
         with contextlib.suppress(AssertionError):
             eventually(lambda: not self.leftovers(), seconds=20)
         return self.leftovers()
@@ -541,6 +550,12 @@ def _parent(pid: int) -> int:
     return 0
 
 
+def _has_mounted(pid: int, mark: str) -> bool:
+    """Whether a process has something of a directory mounted; that others see a mount that is in it does not count."""
+    lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    return any(mark in line.split()[3] for line in lines)
+
+
 def _processes(mark: str) -> list[tuple[int, str]]:
     """Return processes that were started with a directory, or have something of it mounted."""
     found = []
@@ -549,6 +564,6 @@ def _processes(mark: str) -> list[tuple[int, str]]:
             state = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
             words = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             own = int(name) == os.getpid() or state in "ZX"
-            if not own and (mark in words or mark in Path(f"/proc/{name}/mountinfo").read_text()):
+            if not own and (mark in words or _has_mounted(int(name), mark)):
                 found.append((int(name), words))
     return found
