@@ -68,7 +68,7 @@ def test_a_terminal_shows_who_is_waited_for_until_all_are_ready() -> None:
     shown.clock.advance(1)
     shown.tell(Tick())
     assert shown.errors.getvalue().endswith("\r\x1b[Kwaiting for apiserver, agent (1.0 s)")
-    assert shown.interval == 0.1
+    assert (shown.interval or 0.0) == 0.1
     shown.tell(Ready("agent"))
     assert "\r\x1b[Kagent: ready after 1.0 s\n" in shown.errors.getvalue()
     assert shown.errors.getvalue().endswith("waiting for apiserver (1.0 s)")
