@@ -1,0 +1,134 @@
+"""Ingress: the older way to say where requests go, at listeners of its own on ports 80 and 443."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, Final
+
+from pilothouse.kinds.structs import Ingress, IngressBackend, IngressClass, Secret, Service
+from pilothouse.traffic import config
+
+from .addresses import Assigned
+from .backends import Backends
+from .certificates import Problem, is_pair
+from .conditions import StatusOf
+from .snapshot import Snapshot, key_of, seconds_of
+
+__all__ = ["INGRESS_CONTROLLER", "ingresses_of", "translate_ingresses"]
+
+INGRESS_CONTROLLER: Final = "pilothouse.dev/ingress"
+_DEFAULT: Final = "ingressclass.kubernetes.io/is-default-class"
+_OLD: Final = "kubernetes.io/ingress.class"
+_SOURCE: Final = ("networking.k8s.io", "Ingress")
+_TYPES: Final[Mapping[str, Any]] = {"Exact": "Exact", "Prefix": "PathPrefix", "ImplementationSpecific": "PathPrefix"}
+
+
+def ingresses_of(snapshot: Snapshot) -> list[Ingress]:
+    """Return the ingresses that are ours: of our class, or of none where ours is the default."""
+    classes = {each.metadata.name: each for each in snapshot.all(IngressClass)}
+    ours = {name for name, each in classes.items() if each.spec.controller == INGRESS_CONTROLLER}
+    defaults = {name for name in ours if classes[name].metadata.annotations.get(_DEFAULT) == "true"}
+    found: list[Ingress] = []
+    for each in snapshot.all(Ingress):
+        name = each.spec.ingress_class_name or each.metadata.annotations.get(_OLD)
+        if name in ours or (name is None and defaults):
+            found.append(each)
+    return found
+
+
+def translate_ingresses(
+    snapshot: Snapshot,
+    ingresses: list[Ingress],
+    backends: Backends,
+    assigned: Assigned,
+    certificates: dict[str, config.Certificate],
+) -> tuple[list[config.Listener], list[config.HttpRoute], list[StatusOf]]:
+    """Return listeners, routes and statuses of ingresses; the certificates that they name are added."""
+    used = _certificates(snapshot, ingresses, certificates)
+    listeners = [
+        config.Listener(name=f"ingress/{protocol}@{address}", port=port, protocol=protocol, address=address, tls=tls)
+        for address in assigned.bound
+        for protocol, port, tls in _ports(used)
+    ]
+    names = tuple(each.name for each in listeners)
+    routes = [route for each in ingresses for route in _routes(snapshot, each, backends, names)]
+    shown = [{"ip": address} for address in assigned.shown]
+    statuses = [StatusOf(Ingress, *key_of(each), fields={"loadBalancer": {"ingress": shown}}) for each in ingresses]
+    return listeners, routes, statuses
+
+
+def _ports(used: tuple[str, ...]) -> list[tuple[Any, int, config.ListenerTls | None]]:
+    made: list[tuple[Any, int, config.ListenerTls | None]] = [("HTTP", 80, None)]
+    if used:
+        made.append(("HTTPS", 443, config.ListenerTls(certificates=used)))
+    return made
+
+
+def _certificates(
+    snapshot: Snapshot, ingresses: list[Ingress], certificates: dict[str, config.Certificate]
+) -> tuple[str, ...]:
+    used: list[str] = []
+    for each in ingresses:
+        for tls in each.spec.tls:
+            secret = snapshot.get(Secret, (each.metadata.namespace, tls.secret_name))
+            if secret is None:
+                continue
+            chain, key = secret.data.get("tls.crt", b""), secret.data.get("tls.key", b"")
+            if is_pair(chain, key):
+                name = "/".join(key_of(secret))
+                certificates[name] = config.Certificate(chain=chain, key=key)
+                used.append(name)
+    return tuple(dict.fromkeys(used))
+
+
+def _routes(snapshot: Snapshot, ingress: Ingress, backends: Backends, names: tuple[str, ...]) -> list[config.HttpRoute]:
+    by_host: dict[str, list[config.HttpRule]] = {}
+    for rule in ingress.spec.rules:
+        for path in rule.http.paths:
+            match = config.Match(path=config.PathMatch(type=_TYPES[path.path_type or "Prefix"], value=path.path or "/"))
+            share = _share(snapshot, ingress, path.backend, backends)
+            by_host.setdefault(rule.host, []).append(config.HttpRule(matches=(match,), backends=(share,)))
+    base = "/".join(key_of(ingress))
+    made = [
+        config.HttpRoute(
+            name=f"{base}:{host or '*'}",
+            listeners=names,
+            hostnames=(host.lower(),) if host else (),
+            rules=tuple(rules),
+            created=seconds_of(ingress),
+        )
+        for host, rules in by_host.items()
+    ]
+    if ingress.spec.default_backend is not None:
+        # Last of all: what any ingress says of a path comes before it.
+        share = _share(snapshot, ingress, ingress.spec.default_backend, backends)
+        fallback = config.HttpRule(backends=(share,))
+        hosts = tuple(host.lower() for host in by_host if host)
+        for name, hostnames in (("default", ()), ("default-hosts", hosts)):
+            if name == "default" or hosts:
+                made.append(
+                    config.HttpRoute(
+                        name=f"{base}:{name}", listeners=names, hostnames=hostnames, rules=(fallback,), created=math.inf
+                    )
+                )
+    return made
+
+
+def _share(snapshot: Snapshot, ingress: Ingress, backend: IngressBackend, backends: Backends) -> config.Weighted:
+    namespace = ingress.metadata.namespace
+    name, version = config.INVALID, ""
+    if backend.service is not None:
+        version = backend.service.name
+        number = backend.service.port.number
+        service = snapshot.get(Service, (namespace, version))
+        if service is not None and backend.service.port.name:
+            found = next((each for each in service.spec.ports if each.name == backend.service.port.name), None)
+            number = found.port if found is not None else 0
+        ref = SimpleNamespace(group="", kind="Service", name=version, namespace=None, port=number)
+        try:
+            name = backends.resolve(ref, (*_SOURCE, namespace), ())
+        except Problem:
+            name = config.INVALID
+    return config.Weighted(backend=name, version=version)

@@ -1,0 +1,378 @@
+"""The pure core: from the objects of a moment to a configuration of the data plane, and what statuses should say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from pilothouse.kinds.structs import to_dict
+from pilothouse.traffic import config
+
+from .addresses import Addresses, Assigned, Pool
+from .backends import Backends
+from .certificates import Problem, certificate_of
+from .conditions import CONTROLLER, Conditions, StatusOf
+from .features import FEATURES
+from .ingresses import ingresses_of, translate_ingresses
+from .kinds import (
+    BackendTLSPolicy,
+    Gateway,
+    GatewayClass,
+    GRPCRoute,
+    HTTPRoute,
+    ListenerSet,
+    TCPRoute,
+    TLSRoute,
+    TrafficPolicy,
+)
+from .kinds.common import GROUP
+from .listeners import Bound, allows_namespace, bind, finish, judge, resolve_conflicts
+from .routes import AnyRoute, Attached, Parents, attach, compiled
+from .snapshot import Key, Snapshot, key_of
+
+__all__ = ["Options", "Translation", "translate"]
+
+_ROUTES: Final[tuple[type[AnyRoute], ...]] = (HTTPRoute, GRPCRoute, TLSRoute, TCPRoute)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a translation depends on beside the objects.
+
+    addresses: of gateways. refused: why the data plane could not take up a listener, by its name in the
+    configuration. may_leave: whether Services of type ExternalName are backends, as in files.
+    """
+
+    addresses: Addresses = Addresses()  # noqa: RUF009  frozen
+    refused: Mapping[str, str] = field(default_factory=dict)
+    may_leave: bool = False
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What came of a snapshot. backends: for changes of endpoints alone, by `with_endpoints`."""
+
+    configuration: config.Configuration
+    statuses: Sequence[StatusOf]
+    backends: Backends
+
+    def with_endpoints(self, snapshot: Snapshot, services: set[Key]) -> Translation:
+        """Return the same with the endpoints that some Services have by now."""
+        names = [name for key in services for name in self.backends.of_service(key)]
+        backends = {**self.configuration.backends, **self.backends.filled(snapshot, names)}
+        made = msgspec.structs.replace(self.configuration, backends=backends)
+        return Translation(made, self.statuses, self.backends)
+
+
+@dataclass
+class _Door:
+    """A gateway of ours, with all that is known of it."""
+
+    gateway: Gateway
+    assigned: Assigned
+    conditions: Conditions
+    own: list[Bound] = field(default_factory=list)
+    sets: list[tuple[ListenerSet, Conditions, list[Bound]]] = field(default_factory=list)
+
+    @property
+    def listeners(self) -> list[Bound]:
+        """All listeners, in the order in which they have precedence."""
+        return [*self.own, *(bound for _, _, found in self.sets for bound in found)]
+
+
+def translate(snapshot: Snapshot, options: Options | None = None) -> Translation:
+    """Return the configuration that a snapshot asks for, and what the statuses of its objects should say."""
+    return _Translator(snapshot, options or Options()).run()
+
+
+class _Translator:
+    def __init__(self, snapshot: Snapshot, options: Options) -> None:
+        self._snapshot = snapshot
+        self._options = options
+        self._pool = Pool(options.addresses)
+        self._backends = Backends(snapshot, may_leave=options.may_leave)
+        self._statuses: list[StatusOf] = []
+        self._parents = Parents()
+        self._certificates: dict[str, config.Certificate] = {}
+
+    def run(self) -> Translation:
+        ingresses = ingresses_of(self._snapshot)
+        doors = self._doors()
+        for door in doors:
+            self._open(door)
+        self._share_ports(doors)
+        for door in doors:
+            for bound in door.listeners:
+                finish(bound)
+            self._register(door)
+        attached = [
+            attach(self._snapshot, route, self._parents) for kind in _ROUTES for route in self._snapshot.all(kind)
+        ]
+        http, streams = self._routes([each for each in attached if each.parents])
+        listeners = [
+            made
+            for door in doors
+            for bound in door.listeners
+            if bound.is_programmed
+            for made in bound.configured(door.assigned.bound)
+        ]
+        if ingresses:
+            assigned = self._pool.fresh()
+            used = {(each.address, each.port) for each in listeners}
+            more, routes, statuses = translate_ingresses(
+                self._snapshot, ingresses, self._backends, assigned, self._certificates
+            )
+            listeners += [each for each in more if (each.address, each.port) not in used]
+            http += routes
+            self._statuses += statuses
+        self._say(doors)
+        return Translation(self._configured(listeners, http, streams, doors), self._statuses, self._backends)
+
+    # Gateways
+
+    def _doors(self) -> list[_Door]:
+        ours: set[str] = set()
+        for each in self._snapshot.all(GatewayClass):
+            if each.spec.controller_name == CONTROLLER and self._accept_class(each):
+                ours.add(each.metadata.name)
+        gateways = [each for each in self._snapshot.all(Gateway) if each.spec.gateway_class_name in ours]
+        doors: dict[Key, _Door] = {}
+        for step in (self._asked, self._kept, lambda _: self._pool.fresh()):
+            for gateway in gateways:
+                if key_of(gateway) not in doors and (assigned := step(gateway)) is not None:
+                    doors[key_of(gateway)] = _Door(gateway, assigned, Conditions(gateway.metadata.generation))
+        return [doors[key_of(each)] for each in gateways]
+
+    def _asked(self, gateway: Gateway) -> Assigned | None:
+        return self._pool.asked([(each.type, each.value) for each in gateway.spec.addresses])
+
+    def _kept(self, gateway: Gateway) -> Assigned | None:
+        return self._pool.kept([each.value for each in gateway.status.addresses])
+
+    def _accept_class(self, found: GatewayClass) -> bool:
+        said = Conditions(found.metadata.generation)
+        if found.spec.parameters_ref is not None:
+            said.fail("Accepted", "InvalidParameters", "spec.parametersRef is not supported; leave it out")
+        said.default("Accepted", True, "Accepted")
+        said.default("SupportedVersion", True, "SupportedVersion")
+        fields = {"conditions": said.listed(), "supportedFeatures": [{"name": name} for name in FEATURES]}
+        self._statuses.append(StatusOf(GatewayClass, "", found.metadata.name, fields))
+        return said.is_true("Accepted")
+
+    def _open(self, door: _Door) -> None:
+        gateway, key, said = door.gateway, key_of(door.gateway), door.conditions
+        if gateway.spec.infrastructure is not None and gateway.spec.infrastructure.parameters_ref is not None:
+            message = "spec.infrastructure.parametersRef is not supported; leave it out"
+            said.fail("Accepted", "InvalidParameters", message)
+        if door.assigned.unsupported:
+            said.fail("Accepted", "UnsupportedAddress", door.assigned.unsupported)
+        elif door.assigned.unusable:
+            message = f"address {door.assigned.unusable} is none of this gateway's"
+            said.fail("Programmed", "AddressNotUsable", message)
+        elif not door.assigned.bound:
+            said.fail("Programmed", "AddressNotAssigned", "there is no address left; give the gateway more")
+        door.own = bind(gateway, key, door.assigned.bound)
+        self._add_sets(door)
+        for bound in door.listeners:
+            judge(self._snapshot, bound, gateway)
+        resolve_conflicts(door.listeners)
+        for bound in door.listeners:
+            refused = next((self._options.refused[name] for name in bound.names if name in self._options.refused), "")
+            if refused:
+                bound.conditions.fail("Accepted", "PortUnavailable", refused)
+            if said.is_false("Accepted"):
+                bound.conditions.fail("Programmed", "Invalid", "the gateway is not accepted")
+        self._show_certificate(door)
+
+    def _add_sets(self, door: _Door) -> None:
+        gateway = door.gateway
+        allowed = gateway.spec.allowed_listeners
+        which = allowed.namespaces.from_ if allowed is not None else "None"
+        selector = allowed.namespaces.selector if allowed is not None else None
+        for each in self._snapshot.all(ListenerSet):
+            ref = each.spec.parent_ref
+            target = (ref.namespace or each.metadata.namespace, ref.name)
+            if (ref.group, ref.kind) != (GROUP, "Gateway") or target != key_of(gateway):
+                continue
+            said = Conditions(each.metadata.generation)
+            own, namespace = gateway.metadata.namespace, each.metadata.namespace
+            if allows_namespace(self._snapshot, which, selector, own, namespace):
+                door.sets.append((each, said, bind(each, key_of(gateway), door.assigned.bound)))
+                continue
+            message = f"Gateway '{'/'.join(target)}' allows no ListenerSets of namespace '{namespace}'"
+            said.fail("Accepted", "NotAllowed", message)
+            said.fail("Programmed", "NotAllowed", message)
+            fields = {"conditions": said.listed(), "listeners": []}
+            self._statuses.append(StatusOf(ListenerSet, *key_of(each), fields))
+
+    def _show_certificate(self, door: _Door) -> None:
+        tls = door.gateway.spec.tls
+        if tls is None or tls.backend is None or tls.backend.client_certificate_ref is None:
+            return
+        source = (GROUP, "Gateway", door.gateway.metadata.namespace)
+        try:
+            name, certificate = certificate_of(
+                self._snapshot, tls.backend.client_certificate_ref, source, "InvalidClientCertificateRef"
+            )
+        except Problem as problem:
+            door.conditions.fail("ResolvedRefs", problem.reason, problem.message)
+            return
+        self._certificates[name] = certificate
+        self._parents.certificates[key_of(door.gateway)] = name
+
+    def _share_ports(self, doors: Sequence[_Door]) -> None:
+        """Refuse listeners whose port another gateway has at the same address; the older gateway keeps it."""
+        owners: dict[tuple[str, int], Key] = {}
+        for door in doors:
+            key = key_of(door.gateway)
+            for bound in door.listeners:
+                if not bound.is_programmed:
+                    continue
+                places = [(address, bound.spec.port) for address in door.assigned.bound]
+                other = next((owners[place] for place in places if owners.get(place, key) != key), None)
+                if other is None:
+                    owners.update(dict.fromkeys(places, key))
+                    continue
+                message = f"port {bound.spec.port} is Gateway '{'/'.join(other)}''s; use another port or more addresses"
+                bound.conditions.fail("Accepted", "PortUnavailable", message)
+
+    def _register(self, door: _Door) -> None:
+        namespace, name = key_of(door.gateway)
+        self._parents.listeners["Gateway", namespace, name] = door.own
+        for each, _, found in door.sets:
+            self._parents.listeners["ListenerSet", *key_of(each)] = found
+        for bound in door.listeners:
+            if bound.is_programmed:
+                self._certificates.update(bound.certificates)
+
+    # Routes
+
+    def _routes(self, attached: Sequence[Attached]) -> tuple[list[config.HttpRoute], list[config.StreamRoute]]:
+        http: list[config.HttpRoute] = []
+        streams: list[config.StreamRoute] = []
+        for each in attached:
+            made = compiled(self._snapshot, self._backends, each, self._parents)
+            http += made[0]
+            streams += made[1]
+            self._statuses.append(each.status())
+            for _, conditions, found in each.parents:
+                for bound in found if conditions.is_true("Accepted") else ():
+                    bound.attached += 1
+        return http, streams
+
+    # What is said
+
+    def _say(self, doors: Sequence[_Door]) -> None:
+        for door in doors:
+            for each, said, found in door.sets:
+                self._say_of_set(each, said, found)
+            self._say_of_gateway(door)
+        for tls in self._backends.policies:
+            winner = self._backends.rivals.get(id(tls), tls)
+            if not winner.ancestors:
+                continue
+            tls.conditions.default("Accepted", True, "Accepted")
+            tls.conditions.default("ResolvedRefs", True, "ResolvedRefs")
+            entries = [_ancestor(key, tls.conditions) for key in winner.ancestors]
+            self._statuses.append(StatusOf(BackendTLSPolicy, *key_of(tls.policy), shared=("ancestors", entries)))
+
+    def _say_of_set(self, each: ListenerSet, said: Conditions, found: Sequence[Bound]) -> None:
+        if not any(bound.is_programmed for bound in found):
+            said.fail("Accepted", "ListenersNotValid", "none of the listeners can be used")
+            said.fail("Programmed", "ListenersNotValid", "none of the listeners can be used")
+        some = "Accepted" if all(bound.is_programmed for bound in found) else "ListenersNotValid"
+        said.default("Accepted", True, some)
+        said.default("Programmed", True, "Programmed")
+        fields = {"conditions": said.listed(), "listeners": [bound.status() for bound in found]}
+        self._statuses.append(StatusOf(ListenerSet, *key_of(each), fields))
+
+    def _say_of_gateway(self, door: _Door) -> None:
+        said, listeners = door.conditions, door.own
+        if not any(bound.is_accepted for bound in listeners):
+            said.fail("Accepted", "ListenersNotValid", "none of the listeners can be used")
+        bad = next((bound.spec.name for bound in listeners if not bound.is_accepted), "")
+        said.default(
+            "Accepted", True, "ListenersNotValid" if bad else "Accepted", f"see listener '{bad}'" if bad else ""
+        )
+        if said.is_false("Accepted"):
+            said.fail("Programmed", "Invalid", "the gateway is not accepted")
+        elif not any(bound.is_programmed for bound in door.listeners):
+            said.fail("Programmed", "Invalid", "none of the listeners can be used")
+        said.default("Programmed", True, "Programmed")
+        said.default("ResolvedRefs", True, "ResolvedRefs")
+        if any(bound.is_insecure for bound in door.listeners):
+            said.set(
+                "InsecureFrontendValidationMode", True, "ConfigurationChanged", "clients need no valid certificate"
+            )
+        taken = sum(1 for _, conditions, _ in door.sets if conditions.is_true("Accepted"))
+        fields = {
+            "addresses": [{"type": "IPAddress", "value": address} for address in door.assigned.shown],
+            "conditions": said.listed(),
+            "listeners": [bound.status() for bound in listeners],
+            "attachedListenerSets": taken,
+        }
+        self._statuses.append(StatusOf(Gateway, *key_of(door.gateway), fields))
+
+    # The whole
+
+    def _configured(
+        self,
+        listeners: Sequence[config.Listener],
+        http: Sequence[config.HttpRoute],
+        streams: Sequence[config.StreamRoute],
+        doors: Sequence[_Door],
+    ) -> config.Configuration:
+        regions, limits, trusted, proxied = self._policies(doors)
+        return config.Configuration(
+            listeners=tuple(
+                msgspec.structs.replace(each, has_proxy_protocol=True)
+                if each.name.startswith(proxied) and proxied
+                else each
+                for each in listeners
+            ),
+            routes=tuple(http),
+            streams=tuple(streams),
+            backends=self._backends.filled(self._snapshot),
+            certificates=dict(self._certificates),
+            regions=regions,
+            limits=limits,
+            trusted_proxies=trusted,
+        )
+
+    def _policies(
+        self, doors: Sequence[_Door]
+    ) -> tuple[config.RegionTable, config.Limits, tuple[str, ...], tuple[str, ...]]:
+        """Return what policies of gateways say; regions and limits are of the whole process, so the oldest counts."""
+        regions, limits = config.RegionTable(), config.Limits()
+        trusted: tuple[str, ...] = ()
+        proxied: list[str] = []
+        keys = {key_of(door.gateway) for door in doors}
+        for policy in reversed(self._snapshot.all(TrafficPolicy)):
+            spec, namespace = policy.spec, policy.metadata.namespace
+            mine = [each.name for each in spec.target_refs if (each.group, each.kind) == (GROUP, "Gateway")]
+            if not any((namespace, name) in keys for name in mine):
+                continue
+            if spec.regions is not None:
+                regions = config.RegionTable(
+                    header=spec.regions.header,
+                    trusted=tuple(spec.regions.trusted),
+                    ranges=tuple((each.cidr, each.region) for each in spec.regions.ranges),
+                    default=spec.regions.default,
+                )
+            if spec.limits is not None:
+                told: dict[str, Any] = {name: getattr(spec.limits, name) for name in spec.limits.__struct_fields__[1:]}
+                limits = msgspec.structs.replace(limits, **told)
+            trusted = tuple(spec.trusted_proxies) or trusted
+            if spec.proxy_protocol:
+                proxied += [f"{namespace}/{name}/" for name in mine]
+        return regions, limits, trusted, tuple(proxied)
+
+
+def _ancestor(key: Key, conditions: Conditions) -> dict[str, Any]:
+    from .kinds.common import ParentReference  # noqa: PLC0415  beside its only use
+
+    ref = ParentReference(group=GROUP, kind="Gateway", namespace=key[0], name=key[1])
+    return {"ancestorRef": to_dict(ref), "controllerName": CONTROLLER, "conditions": conditions.listed()}
