@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["apiserver", "run", "server_options"]
 
+_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--listen", default="127.0.0.1:6443", show_default=True, help="Address for clients (TLS); port 0 chooses one."
