@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
@@ -34,6 +34,7 @@ from pilothouse.traffic.plane.messages import (
     encode,
 )
 from pilothouse.traffic.plane.sharing import FileCounters
+from pilothouse.traffic.plane.wires import SPLICE_LEAST
 from pilothouse.traffic.routing.counters import Slots
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class GatewayOptions:
 
     workers: processes, 0 for one a core. take_up_seconds: how long `push` waits for the workers. drain_seconds: how
     long open requests have at the end. on_lines: takes lines of the access log.
+    splice_least: bytes of a body from which on it is spliced.
     """
 
     workers: int = 0
@@ -65,7 +67,7 @@ class GatewayOptions:
     drain_seconds: float = 10.0
     on_numbers: Callable[[int, Numbers], object] | None = None
     on_lines: Callable[[Sequence[bytes], int], object] | None = None
-    environment: dict[str, str] = field(default_factory=dict)
+    splice_least: int = SPLICE_LEAST
 
 
 class _Child:
@@ -297,8 +299,15 @@ class Gateway:
             sock.setblocking(False)
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BYTES)
-        command = (sys.executable, "-m", "pilothouse.traffic.plane.process", str(theirs.fileno()), str(self._shares.fd))
-        environment = inherit("PYTHONPATH", "VIRTUAL_ENV", **self.options.environment)
+        command = (
+            sys.executable,
+            "-m",
+            "pilothouse.traffic.plane.process",
+            str(theirs.fileno()),
+            str(self._shares.fd),
+            str(self.options.splice_least),
+        )
+        environment = inherit("PYTHONPATH", "VIRTUAL_ENV")
         child.listening.clear()
         child.sock = ours
         loop = asyncio.get_running_loop()

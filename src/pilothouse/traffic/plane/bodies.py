@@ -14,10 +14,7 @@ from pilothouse.traffic.plane.http import UNKNOWN, Body, FieldList, Refused
 from pilothouse.traffic.plane.reactor import Reactor
 from pilothouse.traffic.plane.wires import Buffer, Gone, Pipe, Pipes, Wire
 
-__all__ = ["SPLICE_LEAST", "Http1Sink", "Http1Source", "Pump", "Sink", "Source", "Truncated"]
-
-SPLICE_LEAST: Final = 64 << 10
-"""Bytes of a body that still come, from which on it is spliced: see the figures in docs/traffic-plane.md."""
+__all__ = ["Http1Sink", "Http1Source", "Pump", "Sink", "Source", "Truncated"]
 
 _TURNS: Final = 16
 """Of one body in a round, then others have theirs."""
@@ -255,7 +252,7 @@ class Pump:
         """Take once from the source; return whether there was anything."""
         source = self.source
         size = source.raw()
-        if size >= SPLICE_LEAST or (size and self._pipe is not None):
+        if size >= self._pipes.least or (size and self._pipe is not None):
             size = self.sink.raw(size)
             if size:
                 return self._splice(size)

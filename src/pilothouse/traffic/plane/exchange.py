@@ -7,118 +7,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from pilothouse.traffic.plane.balancing import EndpointState
-from pilothouse.traffic.plane.bodies import Http1Source, Pump, Sink, Source
-from pilothouse.traffic.plane.decisions import Decision, altered_response, prepared
-from pilothouse.traffic.plane.http import Body, Refused, Request, Response
+from pilothouse.traffic.plane.attempts import IDEMPOTENT, Attempts
+from pilothouse.traffic.plane.bodies import Http1Source, Pump
+from pilothouse.traffic.plane.decisions import altered_response, prepared
+from pilothouse.traffic.plane.http import Body, Refused, Response
 from pilothouse.traffic.plane.server1 import Server1, request_head
-from pilothouse.traffic.plane.wires import Buffer, Gone, Wire
+from pilothouse.traffic.plane.wires import Buffer, Gone
 
 if TYPE_CHECKING:
-    from pilothouse.traffic.plane.connections import Peer
     from pilothouse.traffic.plane.pools import Pool
-    from pilothouse.traffic.plane.worker import Worker
 
-__all__ = ["Downstream", "Exchange"]
+__all__ = ["Exchange"]
 
-_IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
-_STALE_TRIES: Final = 3
 _PROGRESS_BYTES: Final = 1024
 """Of a body with a length, that have to move between two looks at it."""
 
 
-class Downstream(Protocol):
-    """The side of the client, of one request."""
+class Exchange(Attempts):
+    """Carries one request from its decision to its numbers."""
 
-    peer: Peer
-    wire: Wire
-
-    def body(self) -> Source:
-        """Return where the request's body comes from."""
-
-    def send_head(self, response: Response, pieces: Sequence[Buffer], is_whole: bool) -> None:
-        """Write a response's head, with the first or all of its body. Raises Gone."""
-
-    def send_interim(self, response: Response) -> None:
-        """Write an interim response. Raises Gone."""
-
-    def sink(self, response: Response) -> Sink:
-        """Return where the rest of the body goes."""
-
-    def is_encoded_for(self, response: Response) -> bool:
-        """Return whether this side frames the body on its own, so that it wants the bytes without framing."""
-
-    def watch(self, when: float) -> None:
-        """Look at the request's deadlines then."""
-
-    def finish(self, is_clean: bool) -> None:
-        """Go on after the request; not clean: it ended in the middle of its response."""
-
-    def upgraded(self, upstream: Wire, rest: bytes) -> None:
-        """From now on bytes are passed both ways. rest: what the backend has sent already."""
-
-
-class Exchange:
-    """Carries one request. deadline: on the reactor's clock; whoever owns the client's side looks at it."""
-
-    __slots__ = (
-        "_attempt",
-        "_began",
-        "_client",
-        "_decision",
-        "_download",
-        "_head",
-        "_is_answered",
-        "_is_over",
-        "_looked_at",
-        "_pool",
-        "_replay",
-        "_response",
-        "_seen",
-        "_stale",
-        "_state",
-        "_tried",
-        "_try_deadline",
-        "_upload",
-        "_upstream",
-        "_worker",
-        "bytes_in",
-        "bytes_out",
-        "deadline",
-        "region",
-        "request",
-        "status",
-    )
-
-    def __init__(self, worker: Worker, client: Downstream, request: Request) -> None:
-        self._worker = worker
-        self._client = client
-        self.request = request
-        self.status = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.region = ""
-        self.deadline = math.inf
-        self._began = worker.clock()
-        self._decision: Decision | None = None
-        self._pool: Pool | None = None
-        self._state: EndpointState | None = None
-        self._upstream: Server1 | None = None
-        self._upload: Pump | None = None
-        self._download: Pump | None = None
-        self._response: Response | None = None
-        self._replay: Sequence[Buffer] | None = None
-        self._head = b""
-        self._is_answered = False
-        self._is_over = False
-        self._tried: list[EndpointState] = []
-        self._attempt = 0
-        self._stale = 0
-        self._try_deadline = math.inf
-        self._looked_at = math.inf
-        self._seen = 0
+    __slots__ = ()
 
     # Where it goes
 
@@ -195,114 +105,6 @@ class Exchange:
         if most and self.bytes_in > most:
             self.refuse(Refused(413, "body", "the request's body is too large"))
         self._replay = pieces
-
-    def _try(self) -> None:
-        pool, worker = self._pool, self._worker
-        assert pool is not None  # noqa: S101
-        state = pool.balancer.pick(worker.reactor.now, self._tried)
-        if state is None:
-            self.refuse(Refused(503, "no endpoints", "the backend has no healthy endpoints"))
-            return
-        self._state = state
-        kept = pool.idle(state) if self._stale < _STALE_TRIES else None
-        decision = self._decision
-        if decision is not None and decision.rule.timeouts.backend:
-            self._try_deadline = worker.reactor.now + decision.rule.timeouts.backend
-        if self._try_deadline < self.deadline or self.deadline != math.inf or self.request.body is not Body.NONE:
-            self._client.watch(self.next_deadline())
-        if kept is not None:
-            self.on_connected(kept)
-            return
-        try:
-            upstream = pool.open(state, self)
-        except OverflowError:
-            self.refuse(Refused(503, "circuit", "too many requests wait for the backend"))
-        except OSError:
-            self.refuse(Refused(503, "descriptors", "no more connections can be opened"))
-        else:
-            self._upstream = upstream
-            if upstream is not None:
-                upstream.open(self)
-
-    def on_room(self) -> None:
-        """There is room for a connection to the backend."""
-        if not self._is_over and self._upstream is None:
-            self._try()
-
-    def on_connected(self, upstream: Server1) -> None:
-        """Send the request over a connection."""
-        self._upstream = upstream
-        state = upstream.endpoint
-        state.active += 1
-        state.total += 1
-        self._attempt += 1
-        request = self.request
-        try:
-            upstream.begin(self, self._head, request.method, self._replay or ())
-        except Gone as error:
-            upstream.abort()
-            self.on_lost(upstream, str(error), True)
-            return
-        if request.body is Body.NONE:
-            return
-        source = self._client.body()
-        if not source.done and self._upload is None:
-            pump = self._upload = Pump(
-                self._worker.reactor, self._worker.pipes, source, upstream.sink(request), self._uploaded
-            )
-            most = self._worker.plan.limits.body_bytes
-            pump.most = max(1, most - self.bytes_in) if most else 0
-            self._look_later()
-            pump.run()
-
-    def on_unreachable(self, upstream: Server1, reason: str) -> None:
-        """Try another endpoint: nothing was sent."""
-        del upstream
-        self._upstream = None
-        self._failed(None)
-        if not self._again():
-            timed_out = reason == "timed out"
-            self.refuse(Refused(504 if timed_out else 503, "connect", f"the backend cannot be reached: {reason}"))
-
-    def on_lost(self, upstream: Server1, reason: str, is_untouched: bool) -> None:
-        """Act on that a connection ended before its answer."""
-        self._upstream = None
-        upstream.endpoint.active -= 1
-        is_safe = self.request.method in _IDEMPOTENT
-        if is_untouched and upstream.served > 1 and is_safe and self._may_repeat() and self._stale < _STALE_TRIES:
-            self._stale += 1  # closed while it was kept, which says nothing of the endpoint
-            self._try()
-            return
-        self._failed(None)
-        if not (is_safe and self._may_repeat() and self._again()):
-            self.refuse(Refused(502, "reset", f"the backend closed the connection: {reason}"))
-
-    def _may_repeat(self) -> bool:
-        if self._is_answered or self._upload is not None or self._replay is None:
-            return False
-        return self.request.body is Body.NONE or self._client.body().done
-
-    def _again(self) -> bool:
-        """Try once more where the rule and the budget allow it; return whether it is tried."""
-        decision, pool, state = self._decision, self._pool, self._state
-        if decision is None or pool is None or state is None or self._upload is not None:
-            return False
-        retry = decision.rule.retry
-        others = len(pool.balancer.states) > len(self._tried) + 1
-        if retry is None:
-            # nothing was asked for: one other endpoint, where the connection itself failed
-            if self._attempt or self._tried or not others:
-                return False
-        elif len(self._tried) >= retry.attempts or not pool.budget.spend(retry.least, self._worker.reactor.now):
-            return False
-        self._tried.append(state)
-        self._worker.later(retry.backoff if retry is not None else 0.0, self.on_room)
-        return True
-
-    def _failed(self, status: int | None) -> None:
-        pool, state = self._pool, self._state
-        if pool is not None and state is not None and pool.balancer.erred(state, self._worker.reactor.now):
-            self._worker.note("ejected", backend=pool.name, endpoint=state.address, status=status)
 
     # The answer
 
@@ -387,7 +189,7 @@ class Exchange:
             self._downloaded(error, False)
 
     def _retried(self, upstream: Server1) -> bool:
-        if self.request.method not in _IDEMPOTENT or not self._may_repeat() or not self._again():
+        if self.request.method not in IDEMPOTENT or not self._may_repeat() or not self._again():
             return False
         upstream.endpoint.active -= 1
         self._upstream = None
@@ -523,10 +325,6 @@ class Exchange:
         """The endpoint that was tried last, empty for none."""
         return self._state.address if self._state is not None else ""
 
-    def next_deadline(self) -> float:
-        """Return when to look at this request next."""
-        return min(self.deadline, self._try_deadline, self._looked_at)
-
     def on_deadline(self, now: float) -> None:
         """Look at the deadlines that are past."""
         if self.deadline <= now or self._try_deadline <= now:
@@ -538,7 +336,7 @@ class Exchange:
                 upstream.abort()
             self._failed(None)
             self._try_deadline = math.inf
-            if not is_whole and self.request.method in _IDEMPOTENT and self._may_repeat() and self._again():
+            if not is_whole and self.request.method in IDEMPOTENT and self._may_repeat() and self._again():
                 return
             self.refuse(Refused(504, "timeout", "the backend did not answer in time"))
         elif self._looked_at <= now:

@@ -1,4 +1,7 @@
-"""The program of a worker: `python -m pilothouse.traffic.plane.process CONTROL SHARES`, two descriptors."""
+"""The program of a worker: `python -m pilothouse.traffic.plane.process CONTROL SHARES LEAST`.
+
+The first two are descriptors, LEAST is the size from which on bodies are spliced.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ from pilothouse.traffic.plane.messages import (
 )
 from pilothouse.traffic.plane.reactor import IN, Timed
 from pilothouse.traffic.plane.sharing import FileCounters
+from pilothouse.traffic.plane.wires import SPLICE_LEAST
 from pilothouse.traffic.plane.worker import Worker
 
 __all__ = ["Control", "main"]
@@ -40,11 +44,11 @@ _LINE_BYTES: Final = 96 << 10
 class Control(Timed):
     """The worker's end of its control socket; the worker ends with it."""
 
-    def __init__(self, sock: socket.socket, shares: FileCounters | None = None) -> None:
+    def __init__(self, sock: socket.socket, shares: FileCounters | None = None, least: int = SPLICE_LEAST) -> None:
         super().__init__()
         sock.setblocking(False)
         self._sock = sock
-        self.worker = Worker(told=self._noted, shares=shares)
+        self.worker = Worker(told=self._noted, shares=shares, splice_least=least)
         self._unsent: list[bytes] = []
 
     def start(self) -> None:
@@ -169,7 +173,7 @@ def main(arguments: list[str]) -> int:
         from setproctitle import setproctitle  # noqa: PLC0415  # an extra
 
         setproctitle("pilothouse gateway worker")
-    control = Control(sock, FileCounters(int(arguments[1])))
+    control = Control(sock, FileCounters(int(arguments[1])), int(arguments[2]))
     control.start()
     control.worker.reactor.run()
     control.worker.close()

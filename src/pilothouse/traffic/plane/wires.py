@@ -12,9 +12,12 @@ from typing import Final, TypeAlias
 
 from pilothouse.traffic.plane.reactor import IN, OUT, Handler, Reactor
 
-__all__ = ["Buffer", "Counters", "Gone", "Pipe", "Pipes", "Wire", "ktls_reason"]
+__all__ = ["SPLICE_LEAST", "Buffer", "Counters", "Gone", "Pipe", "Pipes", "Wire", "ktls_reason"]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+SPLICE_LEAST: Final = 64 << 10
+"""Bytes of a body that still come, from which on it is spliced: see the figures in docs/traffic-plane.md."""
 
 _SET_PIPE_SIZE: Final = 1031
 _PIPE_BYTES: Final = (1 << 20, 256 << 10)
@@ -72,9 +75,10 @@ class Pipe:
 
 
 class Pipes:
-    """Pipes that are used again."""
+    """Pipes that are used again. least: bytes of a body from which on one is taken."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, least: int = SPLICE_LEAST) -> None:
+        self.least = least
         self._counters = counters
         self._free: list[Pipe] = []
 

@@ -29,7 +29,7 @@ from pilothouse.traffic.plane.reactor import Reactor, Timed
 from pilothouse.traffic.plane.refusals import refusal
 from pilothouse.traffic.plane.sharing import FileCounters
 from pilothouse.traffic.plane.tunnels import Tunnel
-from pilothouse.traffic.plane.wires import Buffer, Counters, Pipes, Wire
+from pilothouse.traffic.plane.wires import SPLICE_LEAST, Buffer, Counters, Pipes, Wire
 
 __all__ = ["Drainable", "Worker"]
 
@@ -56,6 +56,7 @@ class Worker:
     """All that one process serves. workers: how many there are, among which limits are divided.
 
     told: takes noteworthy events, at most one a second of a kind. shares: counters of all workers.
+    splice_least: bytes from which on bodies are spliced.
     """
 
     def __init__(
@@ -66,13 +67,14 @@ class Worker:
         seed: int | None = None,
         told: Callable[[str, dict[str, str]], object] | None = None,
         shares: FileCounters | None = None,
+        splice_least: int = SPLICE_LEAST,
     ) -> None:
         self.workers = workers
         self.shares = shares or FileCounters(slots=1)
         self.clock = clock
         self.reactor = Reactor(clock)
         self.counters = Counters()
-        self.pipes = Pipes(self.counters)
+        self.pipes = Pipes(self.counters, splice_least)
         self.reader = HeadReader()
         self.tally = Tally(self.counters)
         self.plan = Plan(Configuration())
