@@ -30,7 +30,7 @@ from pilothouse.node.process.machine import capabilities_of_this_machine
 from pilothouse.platform.state import is_process, read_state
 from support.nodekit import user_python
 
-__all__ = ["PATIENCE", "USERS", "Platform", "Refused", "eventually", "platform_of"]
+__all__ = ["CLEAR", "PATIENCE", "USERS", "Platform", "Refused", "eventually", "is_ready", "platform_of"]
 
 Object = dict[str, Any]
 T = TypeVar("T")
@@ -268,7 +268,7 @@ class Platform:
         if self.process is not None:
             self.stop()
         if (self.data / "node" / "plan.json").exists():
-            self.run("-c", _CLEAR, str(self.data / "node" / "plan.json"))
+            self.run("-c", CLEAR, str(self.data / "node" / "plan.json"))
 
     def end(self) -> list[str]:
         """End it with its pods, and return what is left of it on the machine."""
@@ -477,7 +477,7 @@ def is_ready(pod: Object) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
-_CLEAR = """
+CLEAR = """
 import asyncio, sys
 from pilothouse.node.clearing import clear
 from pilothouse.platform.agent import runtime_options
