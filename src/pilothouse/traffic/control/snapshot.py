@@ -85,6 +85,8 @@ class Snapshot:
     """The objects by kind; nobody changes them. What is looked up is indexed once, when it is first asked for."""
 
     objects: Mapping[type[Resource], Mapping[Key, Resource]] = field(default_factory=dict)
+    indexed: Mapping[Key, Sequence[EndpointSlice]] | None = None
+    """The endpoint slices of each Service, where somebody keeps them so."""
 
     @classmethod
     def of(cls, *objects: Resource) -> Snapshot:
@@ -110,6 +112,8 @@ class Snapshot:
     @cached_property
     def slices(self) -> Mapping[Key, Sequence[EndpointSlice]]:
         """The endpoint slices of each Service."""
+        if self.indexed is not None:
+            return self.indexed
         found: dict[Key, list[EndpointSlice]] = {}
         for each in self.all(EndpointSlice):
             service = each.metadata.labels.get(SERVICE_LABEL, "")

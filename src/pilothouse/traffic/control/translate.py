@@ -43,11 +43,13 @@ class Options:
     """What a translation depends on beside the objects.
 
     addresses: of gateways. refused: why the data plane could not take up a listener, by its name in the
-    configuration. may_leave: whether Services of type ExternalName are backends, as in files.
+    configuration. failure: why the whole could not be taken up. may_leave: whether Services of type ExternalName are
+    backends, as in files.
     """
 
     addresses: Addresses = Addresses()  # noqa: RUF009  frozen
     refused: Mapping[str, str] = field(default_factory=dict)
+    failure: str = ""
     may_leave: bool = False
 
 
@@ -301,6 +303,8 @@ class _Translator:
             said.fail("Programmed", "Invalid", "the gateway is not accepted")
         elif not any(bound.is_programmed for bound in door.listeners):
             said.fail("Programmed", "Invalid", "none of the listeners can be used")
+        if self._options.failure:
+            said.fail("Programmed", "Invalid", self._options.failure)
         said.default("Programmed", True, "Programmed")
         said.default("ResolvedRefs", True, "ResolvedRefs")
         if any(bound.is_insecure for bound in door.listeners):

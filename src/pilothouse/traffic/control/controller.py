@@ -1,0 +1,253 @@
+"""The controller: follows all objects, tells the data plane what they ask for, and writes what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Final, Protocol, cast
+
+import msgspec
+
+from pilothouse.client.errors import ClientError
+from pilothouse.client.objects import DeletedFinalStateUnknown
+from pilothouse.foundation.logs import get_logger
+from pilothouse.kinds.status import ApiStatus, NotFound
+from pilothouse.kinds.structs import Resource, to_dict
+from pilothouse.operator import Manager
+from pilothouse.operator.controllers import Controller
+from pilothouse.traffic.config import Configuration
+
+from .addresses import Addresses
+from .conditions import StatusOf, merged
+from .kinds import KINDS
+from .snapshot import SEEN
+from .store import Store
+from .translate import Options, Translation, translate
+
+__all__ = ["Plane", "TrafficController", "add_gateway"]
+
+_log = get_logger(__name__)
+
+_GATHER_SECONDS: Final = 0.005
+_AGAIN_SECONDS: Final = (0.2, 30.0)
+_WRITERS: Final = 16
+_LISTENER: Final = re.compile("listener '([^']*)'")
+_ATTEMPTS: Final = 64
+
+
+class Plane(Protocol):
+    """What is told configurations: `pilothouse.traffic.gateway.Gateway`. Raises ValueError for one it cannot take."""
+
+    async def push(self, configuration: Configuration) -> None: ...
+
+
+class TrafficController:
+    """Runs within a manager, beside its other controllers.
+
+    One snapshot of the caches is translated at most each 5 ms, endpoints alone by a shorter way. What cannot be taken
+    up by the plane is said in the status of the listener it is about; everything else goes on.
+    """
+
+    name: Final = "gateway"
+
+    def __init__(self, manager: Manager, plane: Plane, addresses: Addresses | None = None) -> None:
+        self._manager = manager
+        self._plane = plane
+        self._options = Options(addresses=addresses or Addresses())
+        self._store = Store()
+        self._wake = asyncio.Event()
+        self._done: Translation | None = None
+        self._pushed = Configuration()
+        self._wanted: dict[tuple[type[Resource], str, str], StatusOf] = {}
+        self._unwritten: set[tuple[type[Resource], str, str]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._handlers = [self._follow(kind) for kind in SEEN]
+
+    # What the manager calls
+
+    def start(self) -> None:
+        """Begin to work; the caches are filled by then."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="gateway controller")
+
+    async def stop(self, seconds: float) -> None:
+        """End; a write that goes on is cut."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task], timeout=max(seconds, 1.0))
+
+    def unconverged(self) -> list[Any]:
+        """Return what does not converge; failures here are logged and told by statuses."""
+        return []
+
+    def samples(self) -> Iterable[Any]:
+        """Return no figures of its own."""
+        return ()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that is known is told and written."""
+        return not self._wake.is_set() and not self._unwritten
+
+    @property
+    def has_synced(self) -> bool:
+        """Whether it was told of everything that there was at first."""
+        return all(each.has_synced for each in self._handlers)
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration that the plane took up last."""
+        return self._pushed
+
+    # Following
+
+    def _follow(self, kind: type[Resource]) -> Any:
+        def gone(obj: Resource | DeletedFinalStateUnknown[Resource]) -> None:
+            self._store.remove(kind, obj)
+            self._wake.set()
+
+        def put(obj: Resource) -> None:
+            self._store.put(obj)
+            self._wake.set()
+
+        return self._manager.informer(kind).add_handler(
+            on_add=lambda obj, _: put(obj),
+            on_update=lambda _, new: put(new),
+            on_delete=gone,
+            name=f"gateway {kind.__name__}",
+        )
+
+    async def _run(self) -> None:
+        for each in self._handlers:
+            await each.wait_synced()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            # Many objects of one change come one by one; what comes within this moment is one configuration.
+            await self._manager.clock.sleep(_GATHER_SECONDS)
+            try:
+                await self._work()
+                self._failures = 0
+            except (ClientError, ApiStatus, OSError) as error:
+                self._again(error)
+            except Exception as error:  # noqa: BLE001  one object that nobody thought of must not stop all others
+                _log.exception("the gateway's objects could not be translated")
+                self._again(error)
+
+    def _again(self, error: Exception) -> None:
+        least, most = _AGAIN_SECONDS
+        pause = min(most, least * 2**self._failures)
+        self._failures = min(self._failures + 1, 10)
+        _log.warning("the gateway is worked on again", error=str(error), seconds=pause)
+        asyncio.get_running_loop().call_later(pause, self._wake.set)
+
+    async def _work(self) -> None:
+        store = self._store
+        services, store.services = store.services, set()
+        touched, store.touched = store.touched, set()
+        if store.is_dirty or self._done is None:
+            store.is_dirty = False
+            try:
+                await self._translate_all()
+            except BaseException:
+                store.is_dirty = True
+                raise
+        elif services:
+            self._done = self._done.with_endpoints(store.of_services(services), services)
+            await self._push(self._done.configuration)
+        self._unwritten.update((kind, *key) for kind, key in touched)
+        await self._write()
+
+    async def _translate_all(self) -> None:
+        refused: dict[str, str] = {}
+        options = self._options
+        for _ in range(_ATTEMPTS):
+            made = translate(self._store.snapshot(), options)
+            try:
+                await self._push(made.configuration)
+            except ValueError as error:
+                found = _LISTENER.search(str(error))
+                if found is None or found[1] in refused:
+                    _log.error("the data plane did not take up the configuration", error=str(error))
+                    options = replace(options, failure=str(error))
+                    made = translate(self._store.snapshot(), options)
+                    break
+                refused[found[1]] = str(error)
+                options = replace(self._options, refused=dict(refused))
+            else:
+                break
+        self._done = made
+        wanted = {(each.kind, each.namespace, each.name): each for each in self._with_former(made)}
+        self._unwritten.update(key for key, each in wanted.items() if self._wanted.get(key) != each)
+        self._wanted = wanted
+
+    def _with_former(self, made: Translation) -> list[StatusOf]:
+        """Return the statuses, and for routes that are no more ours that nothing is said of them."""
+        found = list(made.statuses)
+        known = {(each.kind, each.namespace, each.name) for each in found}
+        for key, each in self._wanted.items():
+            kind, namespace, name = key
+            if each.shared is not None and key not in known and (namespace, name) in self._store.objects[kind]:
+                found.append(StatusOf(kind, namespace, name, shared=(each.shared[0], [])))
+        return found
+
+    async def _push(self, configuration: Configuration) -> None:
+        same = msgspec.structs.replace(configuration, generation=self._pushed.generation)
+        if same == self._pushed and self._pushed.generation:
+            return
+        configuration = msgspec.structs.replace(configuration, generation=self._pushed.generation + 1)
+        await self._plane.push(configuration)
+        self._pushed = configuration
+
+    # Writing
+
+    async def _write(self) -> None:
+        keys, self._unwritten = self._unwritten, set()
+        limit = asyncio.Semaphore(_WRITERS)
+
+        async def one(key: tuple[type[Resource], str, str]) -> None:
+            async with limit:
+                try:
+                    await self._write_one(key)
+                except (ClientError, ApiStatus, OSError):
+                    self._unwritten.add(key)
+                    raise
+
+        results = await asyncio.gather(*(one(key) for key in keys), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _write_one(self, key: tuple[type[Resource], str, str]) -> None:
+        kind, namespace, name = key
+        wanted, obj = self._wanted.get(key), self._store.objects[kind].get((namespace, name))
+        if wanted is None or obj is None:
+            return
+        status = getattr(obj, "status", None)
+        present = to_dict(status) if status is not None else {}
+        fields = merged(wanted, present, self._manager.clock.now())
+        if fields is None:
+            return
+        with contextlib.suppress(NotFound):
+            written = await self._manager.client.patch(
+                kind, name, {"status": fields}, namespace or None, subresource="status"
+            )
+            # Until the cache has it: what is compared next is what was written.
+            if (now := self._store.objects[kind].get((namespace, name))) is not None and _is_same(now, written):
+                self._store.put(written)
+
+
+def _is_same(now: Resource, written: Resource) -> bool:
+    return now.metadata.uid == written.metadata.uid and now.metadata.generation == written.metadata.generation
+
+
+def add_gateway(manager: Manager, plane: Plane, addresses: Addresses | None = None) -> TrafficController:
+    """Add the controller of gateways to a manager; the definitions of its kinds have to be installed."""
+    manager.scheme.register(*KINDS)
+    made = TrafficController(manager, plane, addresses)
+    manager.add(cast("Controller[Any]", made))
+    return made
