@@ -132,6 +132,21 @@ def test_down_ends_a_platform_that_does_not_listen(tmp_path: Path) -> None:
         assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has directories of others")
+def test_what_is_another_users_is_left_to_that_user(tmp_path: Path) -> None:
+    os.close(take_lock(str(tmp_path / "home")))
+    for place in ("pki", "store"):
+        (tmp_path / "home" / place).mkdir()
+        os.chown(tmp_path / "home" / place, 65534, 65534)
+    os.chown(tmp_path / "home", 65534, 65534)
+    for command in (["down"], ["backup", str(tmp_path / "b.tar")]):
+        done = pilothouse(*command, "--data-dir", str(tmp_path / "home"), check=False)
+        assert done.returncode in {1, 5}
+        assert f"{tmp_path / 'home'}: is of user 65534" in done.stderr
+        assert "sudo -u '#65534'" in done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["home"]
+
+
 def test_systemd_is_not_worked_against(tmp_path: Path) -> None:
     home = str(tmp_path)
     lock = take_lock(home)

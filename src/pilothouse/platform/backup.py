@@ -129,6 +129,9 @@ async def _copy_offline(directory: str, copy: str) -> str:
     place = os.path.join(directory, "store")
     if not os.path.isdir(place):  # noqa: ASYNC240
         return "external"
+    if (owner := os.stat(place).st_uid) != os.geteuid():
+        # What is written while it is open would be ours, and its owner's platform could not start any more.
+        raise BackupError(f"{directory}: is of user {owner}", f"call this as that user: `sudo -u '#{owner}' ...`")
     store = await EmbeddedStore.open(StoreOptions(data_dir=place))
     try:
         await save(framed(store), copy)

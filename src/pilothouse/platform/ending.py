@@ -50,6 +50,7 @@ def end_supervisor(directory: str, seconds: float) -> Ended:
 
     It is told with SIGTERM and has `seconds`; then it is killed, and its parts with it. Raises EndError.
     """
+    _check_owner(directory)
     pid = holder(directory)
     if pid is None:
         return Ended()
@@ -65,6 +66,13 @@ def end_supervisor(directory: str, seconds: float) -> Ended:
     if state is not None and state.pid == pid:
         end_parts(state.parts.values(), _KILL_SECONDS)
     return Ended(pid=pid, how=how, seconds=round(time.monotonic() - began, 2))
+
+
+def _check_owner(directory: str) -> None:
+    """Refuse the platform of another user: names of bridges and tables that it has may be those of one of ours."""
+    with contextlib.suppress(FileNotFoundError):
+        if (owner := os.stat(directory).st_uid) != os.geteuid():
+            raise EndError(f"{directory}: is of user {owner}", f"call this as that user: `sudo -u '#{owner}' ...`")
 
 
 @contextlib.contextmanager
@@ -103,6 +111,7 @@ async def end_pods(directory: str, seconds: float) -> Ended:
     Each container has its own grace, `seconds` at most. What was done before is fine. Raises EndError, and InUse where
     a platform runs.
     """
+    _check_owner(directory)
     path = os.path.join(directory, "node", "plan.json")
     try:
         plan = read_plan(path)
