@@ -71,7 +71,7 @@ def boat(name: str, length: int = 3) -> dict[str, Any]:
 
 
 def established(found: Any) -> bool:
-    conditions = found.get("status", {}).get("conditions", ()) if found else ()
+    conditions = found.get("status", {}).get("conditions") or () if found else ()
     return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
 
