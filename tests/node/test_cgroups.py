@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pilothouse.foundation.rights import SYS_ADMIN
 from pilothouse.node.cgroupmath import (
     Need,
     container_resources,
@@ -21,6 +22,7 @@ from pilothouse.node.cgroupmath import (
     shares_to_weight_before,
 )
 from pilothouse.node.config import Resources
+from pilothouse.node.process import cgroups
 from pilothouse.node.process.cgroups import ControlGroups, detect
 
 
@@ -140,3 +142,14 @@ def test_what_is_mounted_is_found(tmp_path: Path) -> None:
     assert detect(mountinfo=str(info)).mounts == {"": str(unified)}
     info.write_text("")
     assert detect(mountinfo=str(info)).version == 0
+
+
+@pytest.mark.parametrize(("rights", "found"), [(1 << SYS_ADMIN, {"memory", "devices"}), (0, {"memory"})])
+def test_devices_are_guarded_only_with_the_right_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rights: int, found: set[str]
+) -> None:
+    fake(tmp_path / "both")
+    info = tmp_path / "mountinfo"
+    info.write_text(f"1 2 0:1 / {tmp_path / 'both'} rw - cgroup cgroup rw,memory,devices\n")
+    monkeypatch.setattr(cgroups, "effective", lambda: rights)
+    assert detect(mountinfo=str(info)).mounts.keys() == found

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -535,3 +537,15 @@ async def test_a_mounted_token_is_a_real_one(volumes: Volumes, plane: ControlPla
     found = await plane.call("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review)
     assert found["status"]["user"]["username"] == "system:serviceaccount:default:default"
     assert found["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"] == ["web"]
+
+
+@pytest.mark.parametrize(("number", "raised"), [(errno.EPERM, False), (errno.EINVAL, False), (errno.EIO, True)])
+def test_owners_stay_where_they_cannot_be_changed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, raised: bool
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "chown", refused)
+    with pytest.raises(OSError, match=os.strerror(number)) if raised else contextlib.nullcontext():
+        set_group(str(tmp_path), 10001)

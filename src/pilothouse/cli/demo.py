@@ -14,7 +14,7 @@ import click
 from pilothouse.client import Client, ClientError
 from pilothouse.foundation.clock import SystemClock
 from pilothouse.foundation.retry import Backoff, retry
-from pilothouse.foundation.terminal import CommandError, ExitCode, emit, examples, output_option
+from pilothouse.foundation.terminal import CommandError, emit, examples, output_option
 from pilothouse.kinds.status import ApiStatus
 
 from .demo_guestbook import Guestbook, Object, manifests, of_version, processes_of, restarts, with_greeting
@@ -35,7 +35,6 @@ def demo(output: Literal["table", "json", "yaml"]) -> None:
     It has processes, ports, addresses and a directory of its own, and leaves nothing behind; other platforms of this
     machine are not touched. Exit code 1 says that a request failed in the roll-out or an entry was lost.
     """
-    _refuse_without_namespaces()
     report = Report()
     try:
         asyncio.run(_run(report))
@@ -44,17 +43,6 @@ def demo(output: Literal["table", "json", "yaml"]) -> None:
     except (ClientError, ApiStatus, OSError) as error:
         raise CommandError(str(error)) from error
     _show(report, output)
-
-
-def _refuse_without_namespaces() -> None:
-    from pilothouse.node.process.machine import capabilities_of_this_machine
-
-    if capabilities_of_this_machine().mode == "plain":
-        raise CommandError(
-            "this machine allows its user no namespaces, so pods cannot have volumes, which the demo shows",
-            hint="run it as root with CAP_SYS_ADMIN and CAP_NET_ADMIN; `pilothouse doctor` says what is missing",
-            code=ExitCode.UNAVAILABLE,
-        )
 
 
 def _show(report: Report, output: str) -> None:

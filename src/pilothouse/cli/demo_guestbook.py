@@ -80,7 +80,8 @@ def processes_of(pod: str, program: str) -> list[int]:
                 environment = file.read().split(b"\0")
         except OSError:
             continue  # it is somebody else's, or has ended
-        if f"/app/{program}".encode() in arguments and f"POD_NAME={pod}".encode() in environment:
+        runs = any(each.endswith(f"/{program}".encode()) for each in arguments)
+        if runs and f"POD_NAME={pod}".encode() in environment:
             found.append(int(name))
     return found
 
@@ -185,4 +186,6 @@ class Guestbook:
     async def _warnings(self) -> list[str]:
         events = await self._client.dynamic("v1", "Event").list_all(_NAMESPACE)
         warnings = [each for each in events if each.get("type") == "Warning"]
-        return [f"{each['involvedObject']['name']}: {each['message']}" for each in warnings[-_MAX_WARNINGS:]]
+        # Those of pods say most, and of them the newest.
+        warnings.sort(key=lambda each: (each["involvedObject"]["kind"] == "Pod", each.get("lastTimestamp") or ""))
+        return [f"{each['involvedObject']['name']}: {each['message']}" for each in warnings[: -_MAX_WARNINGS - 1 : -1]]

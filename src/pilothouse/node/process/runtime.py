@@ -42,6 +42,7 @@ from .sessions import Connection
 from .spec import ContainerRecord, ExecSpec, write_file
 from .specs import Around, container_spec, stop_signal
 from .streaming import open_attach, open_exec, open_port
+from .unmounted import machine_paths
 from .usage import directory_usage, process_usage
 
 __all__ = ["ProcessRuntime"]
@@ -287,10 +288,12 @@ class ProcessRuntime(Runtime):
     async def exec(
         self, container_id: str, command: Sequence[str], *, stdin: bool = False, tty: bool = False
     ) -> Session:
-        link, _ = self._running(container_id)
+        link, container = self._running(container_id)
         if not command:
             raise ExecError("exec: no command is given")
-        return await open_exec(link, container_id, ExecSpec(argv=tuple(command), tty=tty, stdin=stdin))
+        unmounted = container.stored.config.mounts if self.machine.mode == "plain" else ()
+        argv = machine_paths(command, unmounted)
+        return await open_exec(link, container_id, ExecSpec(argv=argv, tty=tty, stdin=stdin))
 
     async def attach(self, container_id: str, *, stdin: bool = False) -> Session:
         link, container = self._running(container_id)

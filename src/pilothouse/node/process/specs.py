@@ -12,6 +12,7 @@ from pilothouse.node.images.model import HOST, Bundle
 
 from . import caps, seccomp
 from .spec import MARK, ContainerSpec, Mode, RootSpec, UserSpec
+from .unmounted import machine_path, machine_paths
 
 __all__ = ["MASKED", "READ_ONLY", "Around", "container_spec", "stop_signal", "sysctls_of"]
 
@@ -60,13 +61,17 @@ def container_spec(
     files = tuple(mount for mount in around.files if mount.container_path not in own)
     hidden = () if security.privileged else MASKED
     protected = () if security.privileged else READ_ONLY
+    unmounted = config.mounts if around.mode == "plain" else ()
     return ContainerSpec(
         id=container_id,
         directory=around.directory,
-        argv=_arguments(config, image),
+        argv=machine_paths(_arguments(config, image), unmounted),
         root=_root(image, around),
-        env=_environment(container_id, config, sandbox, image, around),
-        cwd=config.working_dir or image.config.working_dir or "/",
+        env=tuple(
+            (name, machine_path(value, unmounted))
+            for name, value in _environment(container_id, config, sandbox, image, around)
+        ),
+        cwd=machine_path(config.working_dir or image.config.working_dir or "/", unmounted),
         user=_user(security, image),
         read_only_root=security.read_only_root,
         privileged=security.privileged,

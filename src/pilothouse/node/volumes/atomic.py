@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from .payload import File, Files, PayloadError
+from .places import owners_left
 
 __all__ = ["checked_path", "read_back", "write_files"]
 
@@ -98,7 +99,7 @@ def _write(target: str, path: str, file: File, group: int | None) -> None:
         while rest:
             rest = rest[os.write(fd, rest) :]
         if file.uid is not None or group is not None:
-            with contextlib.suppress(PermissionError):
+            with owners_left():
                 os.fchown(fd, -1 if file.uid is None else file.uid, -1 if group is None else group)
         os.fchmod(fd, _mode(file, group))
     finally:

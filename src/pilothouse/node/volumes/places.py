@@ -11,7 +11,7 @@ from typing import Final
 
 from pilothouse.node.process.syscalls import open_in_root
 
-__all__ = ["HostPathError", "check_host_path", "disk_usage", "make_within", "set_group"]
+__all__ = ["HostPathError", "check_host_path", "disk_usage", "make_within", "owners_left", "set_group"]
 
 _KINDS: Final = {
     "Directory": (stat.S_ISDIR, "a directory"),
@@ -94,6 +94,16 @@ def _step(root: int, parts: list[str], mode: int) -> None:
             os.close(parent)
 
 
+@contextlib.contextmanager
+def owners_left() -> Iterator[None]:
+    """Leave owners as they are where this user may not change them, or its namespace does not have the new one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EACCES, errno.EINVAL}:
+            raise
+
+
 def _entries(path: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield a directory and all below it with what they are; nothing is followed, nothing of other mounts entered."""
     device = os.lstat(path).st_dev
@@ -119,7 +129,7 @@ def set_group(path: str, group: int, *, read_only: bool = False, on_mismatch_onl
     wanted = access | _ENTER | stat.S_ISGID
     if on_mismatch_only and top.st_gid == group and top.st_mode & wanted == wanted:
         return
-    with contextlib.suppress(PermissionError):
+    with owners_left():
         for place, found in _entries(path):
             if stat.S_ISLNK(found.st_mode):
                 os.chown(place, -1, group, follow_symlinks=False)
