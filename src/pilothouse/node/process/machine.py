@@ -20,7 +20,12 @@ from .spec import Mode
 __all__ = ["Machine", "capabilities_of_this_machine"]
 
 _CLONE_NEWUSER_NEWNS = 0x10020000
-_TRY = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare({_CLONE_NEWUSER_NEWNS}) != 0)"
+_MS_REC_PRIVATE = 0x44000
+# Some kernels, such as Ubuntu's, give a namespace but no rights in it.
+_TRY = (
+    "import ctypes, sys; c = ctypes.CDLL(None); "
+    f"sys.exit(c.unshare({_CLONE_NEWUSER_NEWNS}) != 0 or c.mount(None, b'/', None, {_MS_REC_PRIVATE}, None) != 0)"
+)
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
