@@ -25,9 +25,11 @@ from _kit import Spread, arguments, note, report, run
 from _peers import free_port
 from pilothouse.traffic.config import Backend, Configuration, Endpoint, HttpRoute, HttpRule, Listener, Weighted
 from pilothouse.traffic.gateway import Gateway, GatewayOptions
+from pilothouse.traffic.plane.wires import SPLICE_LEAST
 
 _SMALL = "hello, world"
-_MIB, _GIB = 1 << 20, 1 << 30
+_KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
+_NEVER = 1 << 50
 _ASYNCIO = """
 import asyncio, sys
 import uvloop
@@ -46,6 +48,9 @@ async def main():
         await server.serve_forever()
 uvloop.run(main())
 """
+
+
+_SIZES = (16 * _KIB, 32 * _KIB, 64 * _KIB, 128 * _KIB, 256 * _KIB, _MIB, 16 * _MIB)
 
 
 class Proxy(NamedTuple):
@@ -150,11 +155,10 @@ def large(proxy: Proxy, size: int, times: int) -> Load:
 
 
 @contextlib.asynccontextmanager
-async def own(origin: int, splice: bool = True) -> AsyncIterator[Proxy]:
+async def own(origin: int, splice_least: int = SPLICE_LEAST) -> AsyncIterator[Proxy]:
     """Run a gateway of one worker."""
     port = free_port()
-    options = GatewayOptions(workers=1) if splice else GatewayOptions(workers=1, splice_least=1 << 50)
-    gateway = Gateway(options)
+    gateway = Gateway(GatewayOptions(workers=1, splice_least=splice_least))
     await gateway.start()
     await gateway.push(
         Configuration(
@@ -167,7 +171,8 @@ async def own(origin: int, splice: bool = True) -> AsyncIterator[Proxy]:
         )
     )
     try:
-        yield Proxy("pilothouse" if splice else "pilothouse, copied", port, gateway.pids[0])
+        names = {SPLICE_LEAST: "pilothouse", _NEVER: "pilothouse, copied"}
+        yield Proxy(names.get(splice_least, "pilothouse, spliced"), port, gateway.pids[0])
     finally:
         await gateway.stop(drain=False)
 
@@ -180,13 +185,13 @@ async def measure(quick: bool) -> None:
     rounds, seconds = (1, 1.0) if quick else (5, 2.0)
     async with contextlib.AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for size in (_MIB, _GIB):
+        for size in (*_SIZES, _GIB):
             _empty(directory / str(size), size)
         origin = free_port()
         answer = f'location /small {{ return 200 "{_SMALL}"; }}'
         server = f"server {{ listen 127.0.0.1:PORT; {answer} root {directory}; }}"
         stack.enter_context(running(nginx(directory, origin, server), origin))
-        proxies = [await stack.enter_async_context(own(origin)), await stack.enter_async_context(own(origin, False))]
+        proxies = [await stack.enter_async_context(own(origin)), await stack.enter_async_context(own(origin, _NEVER))]
         proxies += _peers(stack, directory, origin)
         figures: dict[tuple[str, str], list[Load]] = {}
         for _ in range(rounds):
@@ -197,6 +202,7 @@ async def measure(quick: bool) -> None:
                 for what, size, times in (("1 MiB", _MIB, 256), ("1 GiB", _GIB, 1)):
                     load = await asyncio.to_thread(large, proxy, size, times)
                     figures.setdefault((proxy.name, what), []).append(load)
+        await _sizes(origin, rounds)
     for what, unit in (("small", "requests"), ("1 MiB", "GiB"), ("1 GiB", "GiB")):
         ours = figures["pilothouse", what]
         for name in [name for name, each in figures if each == what and name != "pilothouse"]:
@@ -205,6 +211,21 @@ async def measure(quick: bool) -> None:
                 one, other = (Spread.of([getattr(each, by) for each in loads]) for loads in (ours, theirs))
                 suffix = "/s of a core" if by == "by_core" else "/s"
                 report(f"traffic http1 {what}", one, unit + suffix, peer=name, peer_spread=other, digits=2)
+
+
+async def _sizes(origin: int, rounds: int) -> None:
+    """Say from which size on splice is worth it."""
+    async with own(origin, 1) as spliced, own(origin, _NEVER) as copied:
+        for size in _SIZES:
+            times = max(8, 64 * _MIB // size)
+            found: dict[str, list[float]] = {}
+            for _ in range(rounds):
+                for proxy in (spliced, copied):
+                    load = await asyncio.to_thread(large, proxy, size, times)
+                    found.setdefault(proxy.name, []).append(load.by_core)
+            one, other = (Spread.of(found[proxy.name]) for proxy in (spliced, copied))
+            name = f"traffic http1 bodies of {size // _KIB} KiB"
+            report(name, one, "GiB/s of a core", peer=copied.name, peer_spread=other, digits=2)
 
 
 def _empty(path: Path, size: int) -> None:

@@ -12,7 +12,17 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pilothouse.traffic import gateway as gateway_module
-from pilothouse.traffic.config import Certificate, Configuration, HttpRule, Listener, ListenerTls, RateLimit, Weighted
+from pilothouse.traffic.config import (
+    Certificate,
+    Configuration,
+    HeaderChange,
+    HttpRule,
+    Listener,
+    ListenerTls,
+    RateLimit,
+    RequestHeaders,
+    Weighted,
+)
 from pilothouse.traffic.gateway import Gateway, GatewayOptions, InvalidConfiguration
 from pilothouse.traffic.plane.messages import Numbers
 from support.loglines import logged
@@ -150,6 +160,9 @@ async def test_bad_configurations_leave_the_old_one(gateway: Gateway) -> None:
         with pytest.raises(InvalidConfiguration, match="listener 'web': certificate 'c'") as error:
             await gateway.push(bad)
         assert "secret" not in str(error.value)
+        change = RequestHeaders(change=HeaderChange(set=(("x-a", "b\r\nx-c: d"),)))
+        with pytest.raises(InvalidConfiguration, match=r"route 'default/r': rules\[0\]\.filters"):
+            await gateway.push(configuration(origin.port, port=port, generation=3, rule=HttpRule(filters=(change,))))
         with pytest.raises(InvalidConfiguration, match=f"listener 'web': port {origin.port} cannot be had"):
             await gateway.push(configuration(origin.port, port=origin.port, generation=3))
         assert gateway.configuration is good

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -140,6 +141,34 @@ def test_as_many_connections_as_may_be(origin: Origin) -> None:
             assert more.send(GET).response()[0] == 200
         for each in open_:
             each.close()
+
+
+def test_who_takes_no_answers_gets_to_ask_nothing_more() -> None:
+    big = b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n" + b"x" * 60_000
+    with (
+        Origin.answering(big) as origin,
+        plane(configuration(origin.port, port=free_port())) as served,
+        Raw(served.port) as client,
+    ):
+        client.sock.settimeout(0.5)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while True:
+                sent += client.sock.send(GET * 100) // len(GET)
+        asked = len(origin.heads)
+        assert asked < sent
+        client.sock.settimeout(20)
+        for _ in range(asked + 100):
+            assert client.response()[0] == 200
+
+
+def test_greetings_cut_short_cost_nothing(origin: Origin) -> None:
+    config = configuration(origin.port, port=free_port(), listener={"has_proxy_protocol": True})
+    with plane(config) as served, Raw(served.port) as client:
+        client.send(b"PROXY TCP4 1.2")
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.everything() == b""
+        assert served.refused("begin") == 1
 
 
 def test_clients_that_reset(served: Plane, origin: Origin) -> None:

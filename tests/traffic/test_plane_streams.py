@@ -305,6 +305,19 @@ class TestUpgrades:
             until(lambda: served.do(lambda: len(served.worker.tunnels)) == 0)
             assert served.do(lambda: served.worker.pools["b"].active) == 0
 
+    def test_websocket_by_tls(self, ca: Credentials, tmp_path: Path) -> None:
+        with Origin(self.serve) as origin, plane(secured(origin.port, ca, free_port())) as served:
+            sock = wrapped(served, contexts(ca, tmp_path), "a.example").sock
+            client = websocket.create_connection("wss://a.example/chat", socket=sock, timeout=20)
+            for size in (5, 100_000):
+                client.send("x" * size)
+                received = ""
+                while len(received) < size:
+                    received += str(client.recv())
+                assert received == "x" * size
+            client.close()
+            until(lambda: served.do(lambda: len(served.worker.tunnels)) == 0)
+
     def test_refused_by_the_backend(self) -> None:
         no = b"HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n"
         with Origin.answering(no) as origin, plane(configuration(origin.port, port=free_port())) as served:

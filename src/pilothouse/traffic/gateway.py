@@ -142,6 +142,8 @@ class Gateway:
                 self._send_all()
                 for key in opened:
                     self._sockets.pop(key).close()
+                    for child in self._children:
+                        child.listening.discard(key)
                 raise
             os.close(memory)
             wanted = {(each.address, each.port) for each in configuration.listeners}

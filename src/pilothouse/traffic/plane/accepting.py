@@ -103,13 +103,14 @@ class Acceptor(Timed):
 class _Beginning(Timed):
     """A connection of which it is not known yet what it is."""
 
-    __slots__ = ("_address", "_listener", "_name", "_port", "_remote_port", "_stage", "_wire", "_worker")
+    __slots__ = ("_address", "_listener", "_name", "_port", "_remote_port", "_seen", "_stage", "_wire", "_worker")
 
     def __init__(self, worker: Worker, wire: Wire, port: Port, address: str, remote_port: int) -> None:
         super().__init__()
         self._worker, self._wire, self._port = worker, wire, port
         self._address, self._remote_port = address, remote_port
         self._stage = _PROXY if port.has_proxy_protocol else _GREETING
+        self._seen = 0
         self._listener = ""
         self._name = ""
 
@@ -166,8 +167,9 @@ class _Beginning(Timed):
 
     def _peek(self, most: int) -> bytes:
         data = self._wire.sock.recv(most, socket.MSG_PEEK)
-        if not data:
-            raise Refused(400, "begin", "closed before it began")
+        if len(data) == self._seen:
+            raise Refused(400, "begin", "closed before it began")  # told that there is more, and there is not
+        self._seen = len(data)
         return data
 
     def _wait_for(self, count: int) -> None:
@@ -183,6 +185,7 @@ class _Beginning(Timed):
         source, length = found
         self._wire.sock.recv(length)
         self._wait_for(1)
+        self._seen = 0
         if source.address:
             self._address, self._remote_port = source
         self._stage = _GREETING

@@ -109,9 +109,12 @@ class Client1(Timed):
             if self._is_closing:
                 self._linger(events)
                 return
-            if events & OUT and not self._flushed():
-                return
-            if events & (IN | HANGUP):
+            if events & OUT:
+                if not self._flushed():
+                    return
+                self.wire.want_read(True)
+                self._resume()
+            elif events & (IN | HANGUP):
                 self._read()
             return
         if events & OUT:
@@ -131,8 +134,11 @@ class Client1(Timed):
             return False
 
     def _read(self) -> None:
+        if self.wire.blocked:
+            self.wire.pause()  # who takes no answers gets to ask nothing more
+            return
         try:
-            came = self.wire.receive()
+            came = self.wire.receive(self._worker.reactor.head_scratch)
         except Gone:
             self._close()
             return
@@ -264,8 +270,7 @@ class Client1(Timed):
         if self._exchange is not None or self._is_closing or self.wire.is_closed:
             return
         if self.wire.blocked:
-            self._worker.reactor.soon(self._resume) if self._flushed() else None
-            return
+            return  # until there is room
         if self._inbox:
             self._search(b"")
         elif self.wire.pending:
@@ -320,21 +325,15 @@ class Client1(Timed):
         self._inbox.clear()
         self._worker.reactor.arm(self, self._worker.reactor.now + _LINGER_SECONDS)
         if not self.wire.blocked:
-            self._say_goodbye()
-        self.wire.want_read(True)
-
-    def _say_goodbye(self) -> None:
-        if self.wire.is_raw:
             self.wire.end_writing()
-        else:
-            self._worker.end_tls(self.wire)
+        self.wire.want_read(True)
 
     def _linger(self, events: int) -> None:
         try:
             if events & OUT:
                 if not self.wire.flush():
                     return
-                self._say_goodbye()
+                self.wire.end_writing()
             came = self.wire.receive()
             while came:
                 self._lingered += len(came)

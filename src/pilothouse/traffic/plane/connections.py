@@ -10,7 +10,8 @@ __all__ = ["Peer"]
 class Peer:
     """One client connection, for all of its requests.
 
-    address, port: of the client, by the PROXY header where there is one. local_port: the listeners'. listener: chosen
+    address, port: of the client, by the PROXY header where there is one. socket: the listeners' address and port.
+    local_port: the port alone. listener: chosen
     by the name in the TLS greeting, empty before a request says its host. subject: of a verified client certificate.
     """
 
@@ -23,16 +24,18 @@ class Peer:
         "region",
         "scheme",
         "server_name",
+        "socket",
         "subject",
     )
 
-    def __init__(self, address: str, port: int, scheme: str, local_port: int, is_trusted: bool) -> None:
+    def __init__(self, address: str, port: int, scheme: str, socket: tuple[str, int], is_trusted: bool) -> None:
         self.address = address
         self.port = port
         self.scheme = scheme
-        self.local_port = local_port
+        self.socket = socket
+        self.local_port = socket[1]
         self.listener = ""
         self.server_name = ""
         self.subject = ""
         self.region: str | None = None
-        self.forwarding = Forwarding(address, scheme, local_port, is_trusted)
+        self.forwarding = Forwarding(address, scheme, socket[1], is_trusted)

@@ -163,12 +163,11 @@ class _Facts:
         self.persistent = minor == 1
         self.upgrade = b""
         self.trailers = False
-        self.fields = fields
-        if not _SPECIAL.isdisjoint([name for name, _ in fields]):
-            self._special(fields, minor)
+        self.fields: FieldList = []
+        self._special(fields, minor)
 
     def _special(self, fields: FieldList, minor: int) -> None:
-        kept = self.fields = []
+        kept = self.fields
         tokens: list[bytes] = []
         upgrade = b""
         for field in fields:

@@ -5,9 +5,25 @@ The parent compiles it first, to refuse what cannot be used.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Final
 
-from pilothouse.traffic.config import Backend, Configuration, Listener, Stickiness, StreamRoute, Weighted
+from pilothouse.traffic.config import (
+    Backend,
+    Configuration,
+    Cors,
+    HeaderChange,
+    HttpRoute,
+    Listener,
+    Redirect,
+    RequestHeaders,
+    ResponseHeaders,
+    Rewrite,
+    Stickiness,
+    StreamRoute,
+    Weighted,
+)
 from pilothouse.traffic.plane.connections import Peer
 from pilothouse.traffic.plane.decisions import Decision
 from pilothouse.traffic.plane.fields import Trusted
@@ -19,6 +35,9 @@ from pilothouse.traffic.routing import BadRoute, Counters, Found, Regions, Route
 __all__ = ["BadConfiguration", "Plan", "Port"]
 
 _HOSTS_KEPT: Final = 4096
+_TOKEN: Final = re.compile("[!#$%&'*+\\-.^_`|~0-9A-Za-z]+")
+_VALUE: Final = re.compile("[\t\x20-\x7e\x80-\U0010ffff]*")
+_FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection", "upgrade", "keep-alive", "te"})
 
 
 class BadConfiguration(ValueError):
@@ -70,11 +89,9 @@ class Port:
         return found
 
     def _look(self, host: str) -> Listener | None:
-        found = self._exact.get(host)
-        rest = host
-        while found is None and "." in rest:
-            rest = rest[rest.index(".", 1 if rest.startswith(".") else 0) :] if "." in rest[1:] else ""
-            found = self._wild.get(rest)
+        found, dot = self._exact.get(host), host.find(".")
+        while found is None and dot >= 0:
+            found, dot = self._wild.get(host[dot:]), host.find(".", dot + 1)
         return found or self._any
 
 
@@ -87,13 +104,14 @@ class Plan:
         self.limits = configuration.limits
         self.trusted = _trusted(configuration)
         self.ports: dict[tuple[str, int], Port] = {}
-        self.by_number: dict[int, Port] = {}
         self.terminators: dict[str, Terminator] = {}
         self.connectors: dict[str, BackendConnector] = {}
         for listener in configuration.listeners:
             self._listen(listener, protocols)
         for name, backend in configuration.backends.items():
             self._connect(name, backend)
+        for route in configuration.routes:
+            _check_filters(route)
         try:
             self.router = Router(configuration)
         except BadRoute as error:
@@ -111,7 +129,6 @@ class Plan:
         key = (listener.address, listener.port)
         port = self.ports.setdefault(key, Port(*key))
         port.add(listener)
-        self.by_number.setdefault(listener.port, port)
         if listener.protocol == "HTTPS" and listener.tls is None:
             raise BadConfiguration(f"listener '{listener.name}': tls is not given; HTTPS needs a certificate")
         if listener.tls is None:
@@ -144,7 +161,7 @@ class Plan:
 
     def decide(self, peer: Peer, request: Request, counters: Counters) -> Decision:
         """Return what is to be done with a request. Raises Refused where nobody takes it."""
-        port = self.by_number.get(peer.local_port)
+        port = self.ports.get(peer.socket)
         listener = port.listener_for(request.host) if port is not None else None
         if listener is None:
             raise Refused(404, "no listener", "no listener takes this host")
@@ -237,6 +254,32 @@ def _told(sticky: Stickiness, request: Request) -> str:
                 if key == sticky.name.encode():
                     return token.decode("latin-1")
     return ""
+
+
+def _check_filters(route: HttpRoute) -> None:
+    """See that nothing that filters put into heads could end a line of them. Raises BadConfiguration."""
+    for number, rule in enumerate(route.rules):
+        where = f"route '{route.name}': rules[{number}].filters"
+        for each in (*rule.filters, *(one for backend in rule.backends for one in backend.filters)):
+            if isinstance(each, RequestHeaders | ResponseHeaders):
+                _check_change(each.change, where)
+            elif isinstance(each, Rewrite | Redirect):
+                _check_values((each.hostname, each.path or "", each.prefix or ""), where)
+            elif isinstance(each, Cors):
+                _check_values((*each.origins, *each.methods, *each.headers, *each.expose), where)
+
+
+def _check_change(change: HeaderChange, where: str) -> None:
+    for name in (*(name for name, _ in (*change.set, *change.add)), *change.remove):
+        if not _TOKEN.fullmatch(name) or name.lower() in _FRAMING:
+            raise BadConfiguration(f"{where}: {name!r} is no header that can be changed")
+    _check_values([value for _, value in (*change.set, *change.add)], where)
+
+
+def _check_values(values: Iterable[str], where: str) -> None:
+    for value in values:
+        if not _VALUE.fullmatch(value):
+            raise BadConfiguration(f"{where}: {value!r} holds what no header may hold")
 
 
 def _rank(hostnames: tuple[str, ...], name: str) -> int:

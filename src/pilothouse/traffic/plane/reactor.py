@@ -23,6 +23,9 @@ OUT: Final = select.EPOLLOUT
 HANGUP: Final = select.EPOLLHUP | select.EPOLLERR
 
 SCRATCH_BYTES: Final = 256 << 10
+HEAD_READ_BYTES: Final = 16 << 10
+"""Read at a time where a head comes: what of a large body came with it is not copied then."""
+
 _EVENTS: Final = 256
 """Taken of the kernel at a time: what came later waits no longer than these."""
 
@@ -59,12 +62,13 @@ class Timed:
 
 
 class Reactor:
-    """Runs handlers until it is stopped. now: monotonic seconds, read once a round. scratch: where reads go first."""
+    """Runs handlers until it is stopped. now: monotonic seconds, read once a round. scratch: where reads go first; head_scratch: its part for heads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.now = clock()
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self.head_scratch = self.scratch[:HEAD_READ_BYTES]
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._suspended: set[int] = set()

@@ -280,7 +280,7 @@ class Server1(Timed):
 
     def _read_head(self, exchange: Answered) -> None:
         try:
-            came = self.wire.receive()
+            came = self.wire.receive(self.wire.reactor.head_scratch)
             if came is None:
                 return
         except Gone as error:

@@ -180,12 +180,12 @@ class Wire:
         if mask != self.mask:
             self.want(mask)
 
-    def receive(self) -> memoryview | None:
+    def receive(self, scratch: memoryview | None = None) -> memoryview | None:
         """Return what came, in the reactor's buffer until the next read; empty at the end, None for nothing yet.
 
-        Raises Gone.
+        scratch: the part of the buffer to fill, where not all of it. Raises Gone.
         """
-        scratch = self.reactor.scratch
+        scratch = scratch or self.reactor.scratch
         try:
             count = self.sock.recv_into(scratch)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -276,21 +276,32 @@ class Wire:
 
     def end_writing(self) -> None:
         """Say that nothing more comes, and go on reading."""
+        self._end_tls()
         with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(self.sock, socket.SHUT_WR)  # TLS's own would go on reading without TLS
+
+    def _end_tls(self) -> None:
+        sock = self.sock
+        if isinstance(sock, ssl.SSLSocket):
+            with contextlib.suppress(OSError, ValueError):
+                sock.unwrap()
 
     def close(self) -> None:
         """Close at the end of the round."""
         if not self.is_closed:
-            self.is_closed = True
-            self.reactor.retire(self.fd, self.sock)
+            self._end_tls()
+            self._retire()
+
+    def _retire(self) -> None:
+        self.is_closed = True
+        self.reactor.retire(self.fd, self.sock)
 
     def abort(self) -> None:
         """Close so that the other side sees that it did not end well."""
         if not self.is_closed:
             with contextlib.suppress(OSError):
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
-            self.close()
+            self._retire()
 
 
 def ktls_reason() -> str:

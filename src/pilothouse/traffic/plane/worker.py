@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import random
 import socket
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -41,6 +39,9 @@ class Drainable(Protocol):
 
     def drain(self) -> None:
         """End after what is going on."""
+
+    def on_crash(self) -> None:
+        """End at once."""
 
 
 class _Later(Timed):
@@ -173,6 +174,8 @@ class Worker:
         """Let go of everything at once."""
         for health in self._health.values():
             health.stop()
+        for client in list(self.clients):
+            client.on_crash()
         for tunnel in list(self.tunnels):
             tunnel.abort()
         for pool in self.pools.values():
@@ -192,7 +195,7 @@ class Worker:
 
     def peer(self, address: str, remote_port: int, scheme: str, port: Port) -> Peer:
         """Return what is known of a connection."""
-        return Peer(address, remote_port, scheme, port.port, self.plan.trusted.has(address))
+        return Peer(address, remote_port, scheme, (port.address, port.port), self.plan.trusted.has(address))
 
     def speak_http2(self, wire: Wire, peer: Peer, early: bytes = b"") -> bool:
         """Take up a connection of HTTP/2; return False where it is not spoken."""
@@ -251,14 +254,6 @@ class Worker:
         tunnel = Tunnel(self.reactor, self.pipes, left, right, (early, rest), idle, over)
         self.tunnels.add(tunnel)
         tunnel.begin()
-
-    def end_tls(self, wire: Wire) -> None:
-        """Say goodbye as TLS has it; the other side may read what came before."""
-        sock = wire.sock
-        if isinstance(sock, ssl.SSLSocket):
-            with contextlib.suppress(OSError, ValueError):
-                sock.unwrap()
-        wire.end_writing()
 
     def refused(self, error: Refused, request: Request | None) -> None:
         """Count what was not let through, and tell of it once a second."""
