@@ -116,3 +116,15 @@ async def test_the_environment_is_only_what_is_given(monkeypatch: pytest.MonkeyP
     done = await run(python("import os; print(sorted(os.environ))"), env=environment)
     assert b"PILOTHOUSE_SECRET" not in done.stdout
     assert b"EXTRA" in done.stdout
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 100_000])
+def test_programs_that_end_before_they_are_fed_are_no_failure_on_any_loop(data: bytes) -> None:
+    """Under uvloop what is written to a pipe that is closed already raises RuntimeError."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def many() -> list[int]:
+        ended = await asyncio.gather(*(run(["true"], env=inherit(), stdin=data) for _ in range(40)))
+        return [each.status for each in ended]
+
+    assert uvloop.run(many()) == [0] * 40

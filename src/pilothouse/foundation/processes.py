@@ -177,8 +177,9 @@ async def _feed(stream: asyncio.StreamWriter | None, data: bytes) -> None:
     if stream is None:
         return
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        stream.write(data)
-        await stream.drain()
+        if data and not stream.is_closing():  # a process that has ended already reads nothing; uvloop would raise
+            stream.write(data)
+            await stream.drain()
         stream.close()
         await stream.wait_closed()
 
