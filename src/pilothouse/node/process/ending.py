@@ -17,7 +17,7 @@ from .events import Events
 from .ipam import AddressPool
 from .links import Refused
 from .options import Options
-from .pods import Container, Pod, kill_zygotes
+from .pods import Container, Pod, kill_marked, kill_zygotes
 from .sandboxes import Sandboxes
 
 __all__ = ["GRACE", "end_container", "end_pods"]
@@ -66,10 +66,12 @@ async def end_pods(options: Options, *, grace: float | None, at_most: float) -> 
         sandboxes = Sandboxes(options, "plain", detect(options.cgroup_prefix), pool, SystemIds(), Events())
         await sandboxes.adopt()
         pods = list(sandboxes.pods.values())
+        ids = {container_id for pod in pods for container_id in pod.containers}
         limit = asyncio.Semaphore(_AT_ONCE)
         await asyncio.gather(*(_stop(pod, grace, at_most) for pod in pods))
         await asyncio.gather(*(_remove(sandboxes, pod, limit) for pod in pods))
         await sandboxes.close()
+        await asyncio.to_thread(_sweep, options.root, ids)
         await asyncio.to_thread(sandboxes.remove_empty_groups)
         return len(pods)
     finally:
@@ -89,6 +91,12 @@ async def _stop(pod: Pod, grace: float | None, at_most: float) -> None:
         with contextlib.suppress(ProcessLookupError):
             if pod.pid:
                 os.kill(pod.pid, signal.SIGKILL)
+
+
+def _sweep(root: str, ids: set[str]) -> None:
+    """End what was on its way while its pod was ended: first what runs no program yet, then what does by now."""
+    kill_zygotes(root, keepers=True)
+    kill_marked(ids)
 
 
 async def _remove(sandboxes: Sandboxes, pod: Pod, limit: asyncio.Semaphore) -> None:

@@ -205,10 +205,13 @@ def descends_from(pid: int, known: set[int]) -> bool:
     return False
 
 
-def kill_zygotes(root: str) -> None:
-    """Kill the zygotes of a runtime's directory, until there is none: what they fork last would be nobody's."""
+def kill_zygotes(root: str, *, keepers: bool = False) -> None:
+    """Kill the zygotes of a runtime's directory, until there is none: what they fork last would be nobody's.
+
+    keepers: kill those too, and what they have forked that runs no program yet.
+    """
     for _ in range(_KILL_ROUNDS):
-        found = [pid for pid in processes_of(root) if not _is_keeper(pid)]
+        found = [pid for pid in processes_of(root) if keepers or not _is_keeper(pid)]
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
