@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
+import threading
 import urllib.request
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
 import pytest
 
 from support.platformkit import USERS, Platform, eventually, platform_of
 from support.platformload import PORT, Load, configured, deployment, pod, service, shell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+OUTSIDE = "outside.example."
 
 # Asks the server of /etc/resolv.conf and prints the answers, one a line.
 ASK = """
@@ -28,9 +37,51 @@ except dns.resolver.NXDOMAIN:
 """
 
 
+class Upstream:
+    """A name server outside of the cluster, which knows one name."""
+
+    def __init__(self) -> None:
+        self.address = f"127.53.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 1}"
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._thread = threading.Thread(target=self._serve, name="upstream")
+
+    def __enter__(self) -> Self:
+        self._socket.bind((self.address, 53))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", (self.address, 53))
+        self._thread.join()
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            data, client = self._socket.recvfrom(4096)
+            if not data:
+                return
+            query = dns.message.from_wire(data)
+            answer = dns.message.make_response(query)
+            asked = query.question[0]
+            if asked.name.to_text() != OUTSIDE:
+                answer.set_rcode(dns.rcode.NXDOMAIN)
+            elif asked.rdtype == dns.rdatatype.A:
+                answer.answer.append(dns.rrset.from_text(asked.name, 60, "IN", "A", "192.0.2.77"))
+            self._socket.sendto(answer.to_wire(), client)
+
+
 @pytest.fixture(scope="module", params=USERS)
-def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
-    with platform_of(request.param) as made:
+def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with contextlib.ExitStack() as stack:
+        made = stack.enter_context(platform_of(request.param, starts=False))
+        if made.as_root:  # with an /etc/resolv.conf of its own
+            upstream = stack.enter_context(Upstream())
+            own = tmp_path_factory.mktemp("upstream") / "resolv.conf"
+            own.write_text(f"nameserver {upstream.address}\nsearch corp.example\n")
+            mount = f'mount --bind {own} /etc/resolv.conf && exec "$@"'
+            made.before = ("unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh")
+        made.start()
         made.create(deployment("web", 2, configured()), service("web"))
         made.create(service("web-set", clusterIP="None", selector={"app": "web"}))
         made.create(pod("client", shell("exec sleep 1000"), labels={"role": "client"}))
@@ -171,7 +222,13 @@ def test_pods_search_where_their_namespace_is(platform: Platform) -> None:
     lines = run(platform, "cat", "/etc/resolv.conf").splitlines()
     assert f"nameserver {platform.dns}" in lines
     assert "options ndots:5" in lines
-    assert any(line.startswith("search default.svc.cluster.local svc.cluster.local cluster.local") for line in lines)
+    assert "search default.svc.cluster.local svc.cluster.local cluster.local corp.example" in lines
+
+
+def test_other_names_are_asked_of_the_machines_own_server(platform: Platform) -> None:
+    needs_dns(platform)
+    assert asked(platform, OUTSIDE) == ["192.0.2.77"]
+    assert asked(platform, "nosuch.example.") == ["NXDOMAIN"]
 
 
 # Policies
