@@ -106,6 +106,10 @@ async def test_shares_are_exact_over_all_workers(gateway: Gateway, told: Numbere
         assert answers == {b"s": 937, b"c": 63}
         await until(lambda: sum(told.total().values()) == 1000, "all numbers")
         assert told.total() == {("stable", 200): 937, ("canary", 200): 63}
+        later = time.monotonic() + 1
+        assert gateway.windows.over(60, later, version="canary").requests == 63
+        assert gateway.windows.over(60, later, route="default/r").p99 > 0
+        assert sum(counted.in_flight for _, numbers in told.numbers[-2:] for counted in numbers.counted) == 0
         for _, writer in connections:
             writer.close()
 
@@ -229,6 +233,23 @@ async def test_access_log(gateway: Gateway, told: Numbered) -> None:
     assert b'"status":200' in told.lines[0]
     assert b'"route":"default/r"' in told.lines[0]
     assert f'"endpoint":"127.0.0.1:{origin.port}"'.encode() in told.lines[0]
+
+
+async def test_shows_how_backends_are(gateway: Gateway) -> None:
+    port, nobody = free_port(), free_port()
+    with Origin.answering(OK % b"s") as origin:
+        await gateway.push(configuration(origin.port, port=port))
+        pair = await asyncio.open_connection("127.0.0.1", port)
+        await ask(*pair)
+        shown = [each for worker in await gateway.show() for each in worker]
+        rows = [row for each in shown for row in each.endpoints]
+        assert {row.address for row in rows} == {f"127.0.0.1:{origin.port}"}
+        assert sorted((row.state, row.total, row.idle) for row in rows) == [("up", 0, 0), ("up", 1, 1)]
+        assert sum(each.clients for each in shown) == 1
+        pair[1].close()
+        await gateway.push(configuration(nobody, port=port, generation=2))
+        shown = [each for worker in await gateway.show() for each in worker]
+        assert {row.address for each in shown for row in each.endpoints} == {f"127.0.0.1:{nobody}"}
 
 
 async def test_rates_hold_over_all_workers(gateway: Gateway) -> None:

@@ -8,15 +8,20 @@ import errno
 import os
 import socket
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
+from prometheus_client import CollectorRegistry
 
 from pilothouse.foundation.logs import get_logger
 from pilothouse.foundation.processes import inherit
 from pilothouse.traffic.config import Configuration
+from pilothouse.traffic.numbers import Key, Windows
+from pilothouse.traffic.numbers.exposition import Totals
 from pilothouse.traffic.plane.messages import (
     MOST_BYTES,
     Configure,
@@ -28,6 +33,8 @@ from pilothouse.traffic.plane.messages import (
     NotTaken,
     Numbers,
     Ready,
+    Show,
+    Shown,
     Taken,
     ToWorker,
     decode_from_worker,
@@ -45,6 +52,7 @@ __all__ = ["Gateway", "GatewayOptions", "InvalidConfiguration"]
 _log = get_logger(__name__)
 
 _BACKLOG: Final = 4096
+_SHOW_SECONDS: Final = 5.0
 _RESTART_SECONDS: Final = (0.05, 5.0)
 _SOCKET_BYTES: Final = 4 << 20
 
@@ -59,7 +67,7 @@ class GatewayOptions:
 
     workers: processes, 0 for one a core. take_up_seconds: how long `push` waits for the workers. drain_seconds: how
     long open requests have at the end. on_lines: takes lines of the access log.
-    splice_least: bytes of a body from which on it is spliced.
+    splice_least: bytes of a body from which on it is spliced. registry: where the totals are registered.
     """
 
     workers: int = 0
@@ -68,6 +76,7 @@ class GatewayOptions:
     on_numbers: Callable[[int, Numbers], object] | None = None
     on_lines: Callable[[Sequence[bytes], int], object] | None = None
     splice_least: int = SPLICE_LEAST
+    registry: CollectorRegistry | None = None
 
 
 class _Child:
@@ -82,11 +91,18 @@ class _Child:
         self.changed = asyncio.Event()
         self.refused = ""
         self.failures = 0
+        self.clients = 0
+        self.in_flight: dict[Key, int] = {}
+        self.shown: list[Shown] = []
+        self.answered = asyncio.Event()
         self.unsent: list[tuple[bytes, tuple[int, ...]]] = []
 
 
 class Gateway:
-    """Workers on shared sockets: `start`, `push` configurations, `stop`. All from one event loop."""
+    """Workers on shared sockets: `start`, `push` configurations, `stop`. All from one event loop.
+
+    windows: figures of the last minutes, by monotonic time; totals: all since the start, for Prometheus.
+    """
 
     def __init__(self, options: GatewayOptions | None = None) -> None:
         self.options = options or GatewayOptions()
@@ -100,6 +116,10 @@ class Gateway:
         self._slots = Slots(cast("SharedCounters", self._shares))
         self._pushing = asyncio.Lock()
         self._is_stopping = False
+        self._asked = 0
+        self.windows = Windows()
+        self.totals = Totals(self.options.registry)
+        self._asking = asyncio.Lock()
 
     @property
     def workers(self) -> int:
@@ -172,6 +192,19 @@ class Gateway:
             os.close(self._memory)
             self._memory = -1
             self._shares.close()
+
+    async def show(self) -> list[list[Shown]]:
+        """Return how each worker's backends and connections are now; a worker that does not answer is left out."""
+        async with self._asking:
+            self._asked += 1
+            for child in self._children:
+                child.shown = []
+                child.answered.clear()
+                self._send(child, Show(self._asked))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SHOW_SECONDS):
+                    await asyncio.gather(*(child.answered.wait() for child in self._children))
+            return [child.shown for child in self._children if child.answered.is_set()]
 
     # Sockets
 
@@ -248,10 +281,9 @@ class Gateway:
                 return
             self._act(child, decode_from_worker(packet))
 
-    def _act(self, child: _Child, message: FromWorker) -> None:
+    def _act(self, child: _Child, message: FromWorker) -> None:  # one branch a kind of message
         if isinstance(message, Numbers):
-            if self.options.on_numbers is not None:
-                self.options.on_numbers(child.number, message)
+            self._numbers(child, message)
         elif isinstance(message, Lines):
             if self.options.on_lines is not None:
                 self.options.on_lines(message.lines, message.lost)
@@ -265,6 +297,25 @@ class Gateway:
             _log.warning(message.event, worker=child.number, **message.facts)
         elif isinstance(message, Ready):
             self._configure(child)
+        elif message.number == self._asked:
+            child.shown.append(message)
+            if message.is_last:
+                child.answered.set()
+
+    def _numbers(self, child: _Child, numbers: Numbers) -> None:
+        counted = [(each.key, each.second) for each in numbers.counted]
+        self.windows.add(time.monotonic(), counted)
+        totals = self.totals
+        totals.add(counted)
+        totals.move(msgspec.structs.asdict(numbers.moved))
+        totals.refuse(numbers.refused)
+        child.clients = numbers.connections
+        for each in numbers.counted:
+            child.in_flight[each.key] = each.in_flight
+        totals.connections = sum(each.clients for each in self._children)
+        totals.set_in_flight(sum((Counter(each.in_flight) for each in self._children), Counter()))
+        if self.options.on_numbers is not None:
+            self.options.on_numbers(child.number, numbers)
 
     async def _taken(self, generation: int) -> None:
         """Wait until all workers go by a generation. Raises InvalidConfiguration."""
@@ -330,6 +381,7 @@ class Gateway:
             child.unsent.clear()
             child.sock = None
             child.generation = -1
+            child.clients, child.in_flight = 0, {}
             ours.close()
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from pilothouse.traffic.numbers import Key
 from pilothouse.traffic.plane.balancing import EndpointState
 from pilothouse.traffic.plane.bodies import Pump
 from pilothouse.traffic.plane.decisions import Decision
@@ -55,6 +56,7 @@ class Attempts:
         "bytes_in",
         "bytes_out",
         "deadline",
+        "key",
         "region",
         "request",
         "status",
@@ -68,6 +70,7 @@ class Attempts:
         self.bytes_in = 0
         self.bytes_out = 0
         self.region = ""
+        self.key: Key | None = None
         self.deadline = math.inf
         self._began = worker.clock()
         self._decision: Decision | None = None

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
+from pilothouse.traffic.numbers import Key, Second, bucket_of
 from pilothouse.traffic.plane.messages import Counted, Moved, Numbers
 from pilothouse.traffic.plane.wires import Counters
 
-__all__ = ["Key", "Tally", "bucket_of"]
-
-Key = tuple[str, str, str, str, str]
-"""Route, rule, backend, version, region."""
+__all__ = ["Tally"]
 
 _KEYS = 10_000
 _PER_MESSAGE = 200
-
-
-def bucket_of(seconds: float) -> int:
-    """Return the bucket of a latency: microseconds, 32 to each power of two, so none is more than 3.2 % wide."""
-    micros = int(seconds * 1e6)
-    if micros < 32:
-        return max(micros, 0)
-    shift = micros.bit_length() - 6
-    return (shift << 5) + (micros >> shift)
-
-
-class _Line:
-    __slots__ = ("bytes_in", "bytes_out", "codes", "in_flight", "latency", "latency_sum")
-
-    def __init__(self) -> None:
-        self.codes: dict[int, int] = {}
-        self.latency: dict[int, int] = {}
-        self.latency_sum = 0.0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.in_flight = 0
 
 
 class Tally:
@@ -40,17 +17,30 @@ class Tally:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._lines: dict[Key, _Line] = {}
+        self._lines: dict[Key, Second] = {}
+        self._in_flight: dict[Key, int] = {}
         self._refused: dict[str, int] = {}
         self._moved = Moved()
+
+    def begin(self, key: Key) -> None:
+        """Count one request that begins; `add` and `end` come for it."""
+        self._in_flight[key] = self._in_flight.get(key, 0) + 1
+
+    def end(self, key: Key) -> None:
+        """Count one request that began as over."""
+        left = self._in_flight.get(key, 0) - 1
+        if left > 0:
+            self._in_flight[key] = left
+        else:
+            self._in_flight.pop(key, None)
 
     def add(self, key: Key, status: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
         """Count one request that is over."""
         line = self._lines.get(key)
         if line is None:
             if len(self._lines) >= _KEYS:
-                key = ("", "", "", "", "")
-            line = self._lines.setdefault(key, _Line())
+                key = Key("", "", "", "", "")
+            line = self._lines.setdefault(key, Second())
         codes, latency = line.codes, line.latency
         codes[status] = codes.get(status, 0) + 1
         bucket = bucket_of(seconds)
@@ -67,8 +57,12 @@ class Tally:
         """Return what came since the last time."""
         lines, self._lines = self._lines, {}
         refused, self._refused = self._refused, {}
+        flying = self._in_flight
+        for key in flying:
+            if key not in lines:
+                lines[key] = Second()
         counted = [
-            Counted(*key, line.codes, line.latency, line.latency_sum, line.bytes_in, line.bytes_out)
+            Counted(*key, line.codes, line.latency, line.latency_sum, line.bytes_in, line.bytes_out, flying.get(key, 0))
             for key, line in lines.items()
         ]
         names = Moved.__struct_fields__

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from pilothouse.traffic.numbers import Key
 from pilothouse.traffic.plane.attempts import IDEMPOTENT, Attempts
 from pilothouse.traffic.plane.bodies import Http1Source, Pump
 from pilothouse.traffic.plane.decisions import altered_response, prepared
@@ -69,6 +70,8 @@ class Exchange(Attempts):
         worker, request, peer = self._worker, self.request, self._client.peer
         decision = self._decision = worker.plan.decide(peer, request, worker.shares)
         self.region = decision.region
+        self.key = Key(decision.route, decision.rule_name, decision.backend, decision.version, decision.region)
+        worker.tally.begin(self.key)
         if decision.rule.rate is not None:
             worker.limit(decision, peer, request)
         most = worker.plan.limits.body_bytes

@@ -6,11 +6,14 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from pilothouse.traffic.numbers import Key, Second
+
 __all__ = [
     "MOST_BYTES",
     "Configure",
     "Counted",
     "Drain",
+    "EndpointNow",
     "FromWorker",
     "Lines",
     "Listen",
@@ -19,6 +22,8 @@ __all__ = [
     "Noted",
     "Numbers",
     "Ready",
+    "Show",
+    "Shown",
     "Taken",
     "ToWorker",
     "decode_from_worker",
@@ -48,6 +53,36 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Take no more connections; end once the last is over, at the latest after so many seconds."""
 
     seconds: float
+
+
+class Show(msgspec.Struct, frozen=True, tag="show"):
+    """Say how backends are now; answered by `Shown` with the same number."""
+
+    number: int
+
+
+class EndpointNow(msgspec.Struct, frozen=True, array_like=True):
+    """An endpoint in one worker. state: up, draining, unhealthy or ejected; active: requests on their way."""
+
+    backend: str
+    address: str
+    state: str
+    active: int
+    idle: int
+    connections: int
+    total: int
+    failed: int
+
+
+class Shown(msgspec.Struct, frozen=True, tag="shown"):
+    """Endpoints of all backends; the last packet of an answer says so. waiting: requests without a connection."""
+
+    number: int
+    endpoints: list[EndpointNow]
+    is_last: bool
+    clients: int = 0
+    tunnels: int = 0
+    waiting: dict[str, int] = {}
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -83,6 +118,16 @@ class Counted(msgspec.Struct, frozen=True, array_like=True):
     bytes_in: int
     bytes_out: int
     in_flight: int = 0
+
+    @property
+    def key(self) -> Key:
+        """What it is counted for."""
+        return Key(self.route, self.rule, self.backend, self.version, self.region)
+
+    @property
+    def second(self) -> Second:
+        """The counts, for `Windows`."""
+        return Second(self.codes, self.latency, self.latency_sum, self.bytes_in, self.bytes_out)
 
 
 class Moved(msgspec.Struct, frozen=True, array_like=True):
@@ -120,8 +165,8 @@ class Lines(msgspec.Struct, frozen=True, tag="lines"):
     lost: int = 0
 
 
-ToWorker: TypeAlias = Listen | Configure | Drain
-FromWorker: TypeAlias = Ready | Taken | NotTaken | Numbers | Noted | Lines
+ToWorker: TypeAlias = Listen | Configure | Drain | Show
+FromWorker: TypeAlias = Ready | Taken | NotTaken | Numbers | Noted | Lines | Shown
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from pilothouse.traffic.config import StreamRoute, Weighted
+from pilothouse.traffic.numbers import Key
 from pilothouse.traffic.plane.balancing import EndpointState
 from pilothouse.traffic.plane.connections import Peer
 from pilothouse.traffic.plane.http import Refused, Response
@@ -108,7 +109,7 @@ class StreamConnection(Timed):
             self._pool = None
         if self._found is not None:
             route, weighted = self._found
-            key = (route.name, "", weighted.backend, weighted.version, self._peer.region or "")
+            key = Key(route.name, "", weighted.backend, weighted.version, self._peer.region or "")
             self._worker.tally.add(key, status, self._worker.clock() - self._began, bytes_in, bytes_out)
 
     def on_event(self, events: int) -> None:

@@ -8,16 +8,18 @@ import random
 import socket
 import ssl
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, Protocol, cast
 
 from pilothouse.traffic.config import Backend
 from pilothouse.traffic.plane.balancing import Balancer, EndpointState, RetryBudget
 from pilothouse.traffic.plane.heads import HeadReader
+from pilothouse.traffic.plane.messages import EndpointNow
 from pilothouse.traffic.plane.reactor import Reactor
 from pilothouse.traffic.plane.server1 import Answered, Server1
 from pilothouse.traffic.plane.wires import Counters
 
-__all__ = ["BackendConnector", "Pool", "Waiting"]
+__all__ = ["BackendConnector", "Pool", "Waiting", "endpoints_now"]
 
 _IDLE_KEPT: Final = 256
 """Connections to one endpoint that wait for work in one worker, at most."""
@@ -178,3 +180,19 @@ class Pool:
     def _close_idle_of(self, state: EndpointState) -> None:
         while state.idle:
             cast("Server1", state.idle.pop()).abort()
+
+
+def endpoints_now(pools: Iterable[Pool], now: float) -> list[EndpointNow]:
+    """Return how endpoints are, in the order of backends and endpoints."""
+    rows = []
+    for pool in pools:
+        for state in pool.balancer.states:
+            if state.endpoint.is_draining:
+                word = "draining"
+            elif not state.is_healthy:
+                word = "unhealthy"
+            else:
+                word = "ejected" if state.ejected_until > now else "up"
+            counts = (state.active, len(state.idle), state.connections, state.total, state.failed)
+            rows.append(EndpointNow(pool.name, state.address, word, *counts))
+    return rows

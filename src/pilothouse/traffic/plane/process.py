@@ -26,10 +26,12 @@ from pilothouse.traffic.plane.messages import (
     Noted,
     NotTaken,
     Ready,
+    Shown,
     Taken,
     decode_to_worker,
     encode,
 )
+from pilothouse.traffic.plane.pools import endpoints_now
 from pilothouse.traffic.plane.reactor import IN, Timed
 from pilothouse.traffic.plane.sharing import FileCounters
 from pilothouse.traffic.plane.wires import SPLICE_LEAST
@@ -38,6 +40,7 @@ from pilothouse.traffic.plane.worker import Worker
 __all__ = ["Control", "main"]
 
 _SECOND: Final = 1.0
+_ROWS: Final = 500
 _LINE_BYTES: Final = 96 << 10
 
 
@@ -85,6 +88,17 @@ class Control(Timed):
             self._configure(message, descriptors[0])
         elif isinstance(message, Drain):
             self.worker.drain(message.seconds, self._ended)
+        else:
+            self._show(message.number)
+
+    def _show(self, number: int) -> None:
+        worker = self.worker
+        rows = endpoints_now(worker.pools.values(), worker.reactor.now)
+        while len(rows) > _ROWS:
+            self._send(Shown(number, rows[:_ROWS], False))
+            del rows[:_ROWS]
+        waiting = {name: pool.waiting for name, pool in worker.pools.items() if pool.waiting}
+        self._send(Shown(number, rows, True, len(worker.clients), len(worker.tunnels), waiting))
 
     def _configure(self, message: Configure, fd: int) -> None:
         try:

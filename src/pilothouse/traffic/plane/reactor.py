@@ -62,7 +62,10 @@ class Timed:
 
 
 class Reactor:
-    """Runs handlers until it is stopped. now: monotonic seconds, read once a round. scratch: where reads go first; head_scratch: its part for heads."""
+    """Runs handlers until it is stopped. now: monotonic seconds, read once a round.
+
+    scratch: where reads go first; head_scratch: its part for heads.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from pilothouse.traffic.config import Configuration
+from pilothouse.traffic.numbers import Key
 from pilothouse.traffic.plane.accepting import Acceptor
 from pilothouse.traffic.plane.client1 import Client1
 from pilothouse.traffic.plane.connections import Peer
@@ -32,6 +33,7 @@ from pilothouse.traffic.plane.wires import SPLICE_LEAST, Buffer, Counters, Pipes
 __all__ = ["Drainable", "Worker"]
 
 _MIRRORS: Final = 256
+_NOWHERE: Final = Key("", "", "", "", "")
 
 
 class Drainable(Protocol):
@@ -282,11 +284,10 @@ class Worker:
     def count(self, exchange: Exchange, decision: Decision | None, began: float) -> None:
         """Count a request that is over, and write its line."""
         seconds = self.clock() - began
-        if decision is not None:
-            key = (decision.route, decision.rule_name, decision.backend, decision.version, exchange.region)
-            self.tally.add(key, exchange.status, seconds, exchange.bytes_in, exchange.bytes_out)
-        else:
-            self.tally.add(("", "", "", "", ""), exchange.status, seconds, exchange.bytes_in, exchange.bytes_out)
+        key = exchange.key
+        if key is not None:
+            self.tally.end(key)
+        self.tally.add(key or _NOWHERE, exchange.status, seconds, exchange.bytes_in, exchange.bytes_out)
         if self.lines is not None:
             self._log(exchange, decision, seconds)
 
