@@ -10,14 +10,20 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// echoed stands before the suite's manifests: containers of its echo images, which are not pulled, run a command of
-// this machine instead. Everything else is passed on as it is.
+// echoed stands before the suite's manifests: containers of its images, which are not pulled, run a command of this
+// machine instead: those of the echo backend ours, the name server, which only UDP is tried with, nothing at all.
+// Everything else is passed on as it is.
 type echoed struct {
 	fs.FS
 	command []string
 }
 
-const echoImage = "/gateway-api/echo-basic:"
+const (
+	registry  = "registry.k8s.io/"
+	echoImage = registry + "gateway-api/echo-basic:"
+)
+
+var idle = []string{"sleep", "infinity"}
 
 func (e echoed) Open(name string) (fs.File, error) {
 	file, err := e.FS.Open(name)
@@ -29,7 +35,7 @@ func (e echoed) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if bytes.Contains(data, []byte(echoImage)) {
+	if bytes.Contains(data, []byte(registry)) {
 		if data, err = e.rewrite(data); err != nil {
 			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 		}
@@ -40,7 +46,7 @@ func (e echoed) Open(name string) (fs.File, error) {
 func (e echoed) rewrite(data []byte) ([]byte, error) {
 	var out bytes.Buffer
 	for _, document := range strings.Split(string(data), "\n---\n") {
-		if strings.Contains(document, echoImage) {
+		if strings.Contains(document, registry) {
 			var object map[string]any
 			if err := yaml.Unmarshal([]byte(document), &object); err != nil {
 				return nil, err
@@ -60,10 +66,14 @@ func (e echoed) rewrite(data []byte) ([]byte, error) {
 func (e echoed) walk(value any) {
 	switch found := value.(type) {
 	case map[string]any:
-		if image, ok := found["image"].(string); ok && strings.Contains(image, echoImage) {
-			found["image"] = "host"
-			found["command"] = e.command
-			delete(found, "args")
+		if image, ok := found["image"].(string); ok && strings.HasPrefix(image, registry) {
+			found["image"], found["command"] = "host", idle
+			if strings.HasPrefix(image, echoImage) {
+				found["command"] = e.command
+			}
+			for _, name := range []string{"args", "livenessProbe", "readinessProbe", "securityContext"} {
+				delete(found, name)
+			}
 		}
 		for _, below := range found {
 			e.walk(below)
