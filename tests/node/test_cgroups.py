@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -153,3 +154,24 @@ def test_devices_are_guarded_only_with_the_right_to(
     info.write_text(f"1 2 0:1 / {tmp_path / 'both'} rw - cgroup cgroup rw,memory,devices\n")
     monkeypatch.setattr(cgroups, "effective", lambda: rights)
     assert detect(mountinfo=str(info)).mounts.keys() == found
+
+
+def test_a_group_is_made_although_its_parent_is_found_empty_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = ControlGroups({"cpu": str(tmp_path)})
+    make = os.mkdir
+    removed: list[str] = []
+
+    def mkdir(path: str, mode: int = 0o777) -> None:
+        if path.endswith("/pod") and not removed:
+            removed.append(path)
+            groups.remove_empty("kubepods")
+        make(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    groups.create("kubepods/pod")
+    assert removed
+    assert (tmp_path / "kubepods" / "pod").is_dir()
+    groups.remove_empty("kubepods")
+    assert (tmp_path / "kubepods" / "pod").is_dir()

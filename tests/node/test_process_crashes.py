@@ -116,7 +116,10 @@ async def test_what_a_runtime_dismantles_is_its_own_alone() -> None:
         one = await stays.create_container(pod, container("sleep 1000"))
         await stays.start_container(one)
         await goes.run_sandbox(sandbox(other, other.name))
+        waits = await stays.create_container(pod, container("exit 4", name="waits"))
         await goes.dismantle()
+        await stays.start_container(waits)  # whose groups were empty meanwhile
+        assert (await until_exited(stays, waits)).exit_code == 4
         assert (await stays.exec_sync(one, ["/bin/true"])).exit_code == 0
         assert (await stays.sandbox_status(pod)).state == "Ready"
         await stays.remove_sandbox(pod)

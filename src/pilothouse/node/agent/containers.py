@@ -86,8 +86,8 @@ class Containers:
         slot.pulled = True
 
     def _failed(self, slot: Slot, event: Failed, now: float) -> None:
-        # A failed start is over when the runtime has said how it ended, which may have been before.
-        slot.busy = "start" if event.what == "start" and not slot.has_ended(slot.starting) else ""
+        if event.what != "start":  # which is over when the runtime says how it ended; that may have been before
+            slot.busy = ""
         slot.pulled = False
         slot.waiting = (event.reason, event.message)
         if event.what == "pull":
@@ -207,7 +207,7 @@ class Containers:
 
     def _start(self, slot: Slot) -> None:
         container_id = slot.made or (slot.current.id if slot.current is not None else "")
-        slot.made, slot.busy, slot.starting = "", "start", container_id
+        slot.made, slot.busy = "", "start"
         self._out(StartContainer(slot.name, container_id))
 
     def _may_restart(self, slot: Slot, pod: Pod, now: float) -> bool:

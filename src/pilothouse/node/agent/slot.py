@@ -43,8 +43,6 @@ class Slot:
         """Whether the image is here for a run that is to be made."""
         self.made = ""
         """The container that was made and is to be started."""
-        self.starting = ""
-        """The container that was started last."""
         self.waiting: tuple[str, str] = ("", "")
         self.crash = Backoff()
         self.image_backoff = Backoff()
@@ -64,10 +62,6 @@ class Slot:
     def is_running(self) -> bool:
         """Whether the container runs."""
         return self.current is not None and self.current.state == "Running"
-
-    def has_ended(self, container_id: str) -> bool:
-        """Whether the newest run is this container and is over."""
-        return self.current is not None and self.current.id == container_id and self.current.state == "Exited"
 
     @property
     def is_started(self) -> bool:

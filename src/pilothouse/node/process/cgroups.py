@@ -20,6 +20,7 @@ CONTROLLERS = ("cpu", "cpuacct", "memory", "pids", "devices")
 _OPTIONAL = ("cpuset",)
 _V2_WANTED = ("cpu", "memory", "pids", "cpuset")
 _REMOVE_ATTEMPTS, _REMOVE_PAUSE = 50, 0.02
+_MAKE_ATTEMPTS = 5
 # What a container may do with devices: make any node, use the harmless ones and terminals.
 _DEVICES = (
     "c *:* m",
@@ -138,12 +139,11 @@ class ControlGroups:
                 time.sleep(_REMOVE_PAUSE)
         return False
 
-    def prune(self, path: str) -> None:
-        """Remove a group with those below it as far as no process is in them."""
+    def remove_empty(self, path: str) -> None:
+        """Remove a group that has neither processes nor groups below it; any other one stays."""
         for directory in self.directories(path).values():
-            for parent, _, _ in os.walk(directory.rstrip("/"), topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(parent)
+            with contextlib.suppress(OSError):
+                os.rmdir(directory.rstrip("/"))
 
     def children(self, path: str) -> set[str]:
         """Return the names of the groups directly below one."""
@@ -159,6 +159,17 @@ class ControlGroups:
         return _v2_usage(directories[""]) if self.version == 2 else _v1_usage(directories) if directories else Usage()
 
     def _make(self, controller: str, directory: str) -> None:
+        for attempt in range(_MAKE_ATTEMPTS):
+            try:
+                self._make_once(controller, directory)
+            except FileNotFoundError:
+                # Somebody who shares the parent has just found it empty and removed it.
+                if attempt == _MAKE_ATTEMPTS - 1:
+                    raise
+            else:
+                return
+
+    def _make_once(self, controller: str, directory: str) -> None:
         mount = self.mounts[controller]
         current = mount
         for part in directory.removeprefix(mount).strip("/").split("/"):

@@ -48,6 +48,7 @@ _READY_SECONDS = 60.0
 _GONE_SECONDS = 10.0
 _UNKNOWN = "ContainerStatusUnknown"
 _REMOVING = ".removing-"
+_PARENTS = ("kubepods/burstable", "kubepods/besteffort", "kubepods", "pilothouse")
 _log = get_logger(__name__)
 
 
@@ -357,9 +358,12 @@ class Sandboxes:
         )
 
     def remove_empty_groups(self) -> None:
-        """Remove the groups that pods were in, unless there is something else in them."""
-        for path in ("kubepods", "pilothouse", self._keepers_group, *([""] if self.groups.prefix else [])):
-            self.groups.prune(path)
+        """Remove the groups that pods' groups were in; without a prefix others may have pods there, which stay."""
+        if self.groups.prefix:
+            self.groups.remove("")
+            return
+        for path in (*_PARENTS, self._keepers_group):
+            self.groups.remove_empty(path)
 
     def limit_pod(self, pod: Pod, resources: Resources) -> None:
         """Change the limits of a pod's group."""
