@@ -345,7 +345,9 @@ def test_a_start_that_failed_is_over_whichever_is_told_first_its_end_or_its_fail
         Failed(what="start", name="main", reason="RunContainerError", message="no such file"),
         Observed("main", record),
     ]
-    for event in events if told_first else events[1:]:
-        life.handle(event, 1)
+    done = [action for event in (events if told_first else events[1:]) for action in life.handle(event, 1)]
+    assert [type(each).__name__ for each in done].count("PullImage") == 1  # for the next run, once
+    life.handle(Pulled(name="main", image_id="i", text=""), 1)
     world.change(deletionTimestamp=DELETED, deletionGracePeriodSeconds=30)
-    assert StopSandbox("s") in life.handle(PodSeen(world.pod), 2)
+    assert StopSandbox("s") not in life.handle(PodSeen(world.pod), 2)  # while the next run is being made
+    assert StopSandbox("s") in life.handle(Created("main", "d"), 3)
