@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from pilothouse.node.config import (
 from pilothouse.node.errors import (
     AddressesExhausted,
     CreateContainerError,
+    NodeError,
     NotFound,
     RuntimeUnavailable,
     StartError,
@@ -433,3 +435,19 @@ async def test_the_machines_network_and_processes_where_asked() -> None:
         assert made.name in logged_lines(made)
         await runtime.stop_container(found, 0)
         await asyncio.sleep(0)
+
+
+async def test_containers_that_are_made_while_their_sandbox_is_stopped_do_not_keep_it() -> None:
+    async with place() as made:
+        runtime = await made.runtime()
+        pod = await runtime.run_sandbox(sandbox(made))
+        for number in range(3):
+            running = await runtime.create_container(pod, container("exec sleep 100", name=f"running-{number}"))
+            await runtime.start_container(running)
+
+        async def create(number: int) -> None:
+            with contextlib.suppress(NodeError):
+                await runtime.create_container(pod, container("true", name=f"new-{number}"))
+
+        await asyncio.gather(runtime.stop_sandbox(pod), *(create(number) for number in range(10)))
+        assert (await runtime.sandbox_status(pod)).state == "NotReady"

@@ -256,13 +256,13 @@ class Sandboxes:
     async def _end_keeper(self, pod: Pod) -> None:
         link = pod.link
         if link is not None:
-            for container in pod.containers.values():
+            for container in [*pod.containers.values()]:  # one may be made meanwhile
                 if container.record.state == "Running":
                     with contextlib.suppress(Refused, NodeError):
                         await link.ask("kill", container=container.stored.id, signal=signal.SIGKILL)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_GONE_SECONDS):
-                    for container in pod.containers.values():
+                    for container in [*pod.containers.values()]:
                         if container.record.state == "Running":
                             await container.exited.wait()
             with contextlib.suppress(Refused, NodeError):
@@ -285,7 +285,7 @@ class Sandboxes:
         for name in _names(f"{pod.directory}/containers"):
             kill_recorded(f"{pod.directory}/containers/{name}", lambda: same_boot)
         if pod.stored.cgroup:
-            for container in pod.containers.values():
+            for container in [*pod.containers.values()]:
                 if container.stored.cgroup and container.record.state != "Created":
                     await asyncio.to_thread(self.groups.kill, container.stored.cgroup)
         if not pod.stored.cgroup and self._mode != "root":
