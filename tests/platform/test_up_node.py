@@ -112,7 +112,6 @@ def test_pods_whose_containers_share_processes_outlive_the_agent(platform: Platf
         agent = platform.parts()["agent"]
         platform.kill("agent")
         eventually(functools.partial(_is_another, platform, agent))
-        eventually(platform.is_node_ready)
         platform.create(pod("follows", shell("exit 0"), restartPolicy="Never"))
         platform.until("Pod", "follows", lambda found: found["status"]["phase"] == "Succeeded")
         platform.delete("Pod", "follows")
