@@ -30,6 +30,7 @@ from pilothouse.workloads.volumes import (
     default_class,
     mismatch,
     unbound_volume,
+    undeletable,
 )
 from pilothouse.workloads.volumes_local import (
     FINALIZER,
@@ -242,3 +243,14 @@ def test_only_a_volumes_own_directory_is_its_own() -> None:
         assert folder_on(replace(made, spec__host_path__path=path), node) == ""
     assert folder_on(made, from_dict({"metadata": {"name": "m", "annotations": {ROOT_OF_NODE: "/srv"}}}, Node)) == ""
     assert folder_on(made, from_dict({"metadata": {"name": "n"}}, Node)) == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/x", "host_path deleter only supports /tmp/.+ but received provided /x"),
+        ("/tmp/x", 'error getting deleter volume plugin for volume "v": no volume plugin matched'),
+    ],
+)
+def test_why_a_volume_made_by_hand_is_not_deleted(path: str, why: str) -> None:
+    assert undeletable(volume("v", hostPath={"path": path})) == why

@@ -26,6 +26,7 @@ __all__ = [
     "is_delayed",
     "mismatch",
     "unbound_volume",
+    "undeletable",
 ]
 
 BIND_COMPLETED: Final = "pv.kubernetes.io/bind-completed"
@@ -191,3 +192,11 @@ def unbound_volume(volume: PersistentVolume) -> PersistentVolume:
         notes = {key: value for key, value in volume.metadata.annotations.items() if key != BOUND_BY_CONTROLLER}
         return replace(volume, spec__claim_ref=None, metadata__annotations=notes)
     return replace(volume, spec__claim_ref__uid="", spec__claim_ref__resource_version="")
+
+
+def undeletable(volume: PersistentVolume) -> str:
+    """Return why a volume that nobody provisioned is not deleted with its claim."""
+    path = volume.spec.host_path.path
+    if path and "/tmp/" not in path:  # noqa: S108  # those Kubernetes deletes, ours does not
+        return f"host_path deleter only supports /tmp/.+ but received provided {path}"
+    return f'error getting deleter volume plugin for volume "{volume.metadata.name}": no volume plugin matched'

@@ -27,6 +27,7 @@ from pilothouse.workloads.volumes import (
     is_delayed,
     mismatch,
     unbound_volume,
+    undeletable,
 )
 
 __all__ = ["ClaimReconciler", "VolumeReconciler", "add_claim_protection", "add_volume_protection", "add_volumes"]
@@ -236,10 +237,7 @@ class VolumeReconciler(Reconciler[PersistentVolume]):
         if PROVISIONED_BY in obj.metadata.annotations or obj.metadata.deletion_timestamp is not None:
             return  # whoever made it deletes it
         if policy == "Delete" and obj.status.phase != "Failed":
-            told = (
-                "error getting deleter volume plugin for volume " + f'"{obj.metadata.name}": no volume plugin matched'
-            )
-            await self._fail(obj, "VolumeFailedDelete", told, context)
+            await self._fail(obj, "VolumeFailedDelete", undeletable(obj), context)
         elif policy == "Recycle" and obj.status.phase != "Failed":
             await self._fail(obj, "VolumeFailedRecycle", "no volume plugin matched", context)
 
