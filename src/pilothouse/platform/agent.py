@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final, Literal, Protocol
 from urllib.parse import urlsplit
@@ -47,6 +46,7 @@ from pilothouse.node.services import (
 from pilothouse.node.services.nft import why_not
 from pilothouse.node.services.proxying import Backend
 from pilothouse.node.serving.equipment import Equipment
+from pilothouse.node.told import until_told
 from pilothouse.node.volumes.localdirs import ROOT, LocalDirectories
 from pilothouse.operator import Manager
 from pilothouse.operator.running import until_changed, until_served, until_there
@@ -122,7 +122,7 @@ def main(plan_path: str, log_level: Literal["debug", "info", "warning", "error"]
 
     logs.configure(log_level, "console")
     try:
-        uvloop.run(_until_told(read_plan(plan_path)))
+        uvloop.run(_supervised(read_plan(plan_path)))
     except CacheSyncError as error:
         raise CommandError(str(error), code=ExitCode.UNAVAILABLE) from error
     except (ConfigError, PlanError, tls.TlsError) as error:
@@ -131,22 +131,12 @@ def main(plan_path: str, log_level: Literal["debug", "info", "warning", "error"]
         raise CommandError(str(error)) from error
 
 
-async def _until_told(plan: NodePlan) -> None:
+async def _supervised(plan: NodePlan) -> None:
     told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
     lifeline = Lifeline.from_environment()
     if lifeline is not None:
         lifeline.watch(told.set)
-    working = asyncio.create_task(_work(plan, lifeline), name="node")
-    stopping = asyncio.create_task(told.wait(), name="told to stop")
-    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not working.done():
-        working.cancel()  # pods and rules stay; the agent lets go of them
-    with contextlib.suppress(asyncio.CancelledError):
-        await working
+    await until_told(_work(plan, lifeline), told)  # pods and rules stay; the agent lets go of them
 
 
 async def _work(plan: NodePlan, lifeline: Lifeline | None) -> None:
