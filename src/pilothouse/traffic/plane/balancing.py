@@ -13,7 +13,7 @@ from typing import Final
 
 from pilothouse.traffic.config import Endpoint, OutlierEjection
 
-__all__ = ["Balancer", "EndpointState", "RetryBudget"]
+__all__ = ["Allowance", "Balancer", "EndpointState", "RetryBudget"]
 
 _RAMP_LEAST: Final = 0.1
 _EJECTIONS_COUNTED: Final = 10
@@ -151,4 +151,23 @@ class RetryBudget:
             self._share -= 1
         else:
             return False
+        return True
+
+
+class Allowance:
+    """How often a peer may do something: a burst, and so many a second."""
+
+    __slots__ = ("_burst", "_rate", "_then", "_tokens")
+
+    def __init__(self, burst: int, rate: float, now: float) -> None:
+        self._burst, self._rate = burst, rate
+        self._tokens, self._then = float(burst), now
+
+    def spend(self, now: float) -> bool:
+        """Take one; return False where there is none."""
+        self._tokens = min(self._burst, self._tokens + (now - self._then) * self._rate)
+        self._then = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
         return True

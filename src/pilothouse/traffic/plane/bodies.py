@@ -41,8 +41,18 @@ class Source(Protocol):
     def took(self, count: int) -> None:
         """Take note of bytes that left the descriptor another way; 0 stands for its end. Raises Truncated."""
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something can be read without asking the connection."""
+
     def trailers(self) -> FieldList:
         """Return what came behind the body."""
+
+    def pause(self) -> None:
+        """Have the connection not say that there is something."""
+
+    def resume(self) -> None:
+        """Have the connection say when there is something."""
 
 
 class Sink(Protocol):
@@ -56,7 +66,13 @@ class Sink(Protocol):
     def raw(self, count: int) -> int:
         """Return how many of `count` bytes may go into the descriptor itself now; they are the next to go there."""
 
-    def finish(self, trailers: FieldList) -> None:
+    def flush(self) -> bool:
+        """Write what was kept; return whether there is room. Raises Gone."""
+
+    def wait(self) -> None:
+        """Have the connection say when there is room."""
+
+    def finish_body(self, trailers: FieldList) -> None:
         """End the body. Raises Gone."""
 
 
@@ -147,6 +163,12 @@ class Http1Source:
     def trailers(self) -> FieldList:
         return self.scanner.trailers if self.scanner is not None else []
 
+    def pause(self) -> None:
+        self.wire.pause()
+
+    def resume(self) -> None:
+        self.wire.want_read(True)
+
 
 class Http1Sink:
     """A body on an HTTP/1.1 connection. is_encoded: whether the chunked coding is put on."""
@@ -167,7 +189,13 @@ class Http1Sink:
     def raw(self, count: int) -> int:
         return count if self.wire.is_raw and not self.is_encoded else 0
 
-    def finish(self, trailers: FieldList) -> None:
+    def flush(self) -> bool:
+        return not self.wire.blocked or self.wire.flush()
+
+    def wait(self) -> None:
+        self.wire.want_write(True)
+
+    def finish_body(self, trailers: FieldList) -> None:
         if self.is_encoded:
             self.wire.send([b"0\r\n", *[b"%b: %b\r\n" % field for field in trailers], b"\r\n"])
 
@@ -209,17 +237,17 @@ class Pump:
                 is_sources = False
                 if not self._flushed():
                     self.is_stuck = True
-                    self.source.wire.pause()
-                    self.sink.wire.want_write(True)
+                    self.source.pause()
+                    self.sink.wait()
                     return
                 is_sources, self.is_stuck = True, False
                 if self.source.done:
                     is_sources = False
-                    self.sink.finish(self.source.trailers())
+                    self.sink.finish_body(self.source.trailers())
                     self._end(None, False)
                     return
                 if not self._step():
-                    self.source.wire.want_read(True)
+                    self.source.resume()
                     return
         except (Gone, Truncated, Refused) as error:
             self._end(error, is_sources)
@@ -238,11 +266,11 @@ class Pump:
         self._on_done(error, is_sources)
 
     def _flushed(self) -> bool:
-        wire = self.sink.wire
-        if wire.blocked and not wire.flush():
+        if not self.sink.flush():
             return False
         pipe = self._pipe
         if pipe is not None and pipe.held:
+            wire = self.sink.wire
             if not wire.drain(pipe):
                 return False
             wire.want_write(False)

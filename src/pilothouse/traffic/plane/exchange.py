@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pilothouse.traffic.numbers import Key
 from pilothouse.traffic.plane.attempts import IDEMPOTENT, Attempts
-from pilothouse.traffic.plane.bodies import Http1Source, Pump
+from pilothouse.traffic.plane.bodies import Http1Source, Pump, Source
 from pilothouse.traffic.plane.decisions import altered_response, prepared
 from pilothouse.traffic.plane.http import Body, Refused, Response
 from pilothouse.traffic.plane.server1 import Server1, request_head
@@ -51,14 +51,14 @@ class Exchange(Attempts):
         pool.active += 1
         if rule.timeouts.request:
             self.deadline = self._began + rule.timeouts.request
-        fields = self._client.peer.forwarding.fields(decision.fields, request.authority)
-        self._head = request_head(request, decision.target, decision.authority, worker.traced(fields))
         if request.body is Body.NONE:
             self._replay = ()
         else:
             self._take_body()
             if self._is_over:
                 return
+        fields = self._client.peer.forwarding.fields(decision.fields, request.authority)
+        self._head = request_head(request, decision.target, decision.authority, worker.traced(fields))
         if decision.mirrors and self._replay is not None and (request.body is Body.NONE or self._client.body().done):
             worker.mirror(decision, request, self._client.peer, self._replay)
         if rule.retry is not None:
@@ -96,7 +96,7 @@ class Exchange(Attempts):
     def _take_body(self) -> None:
         """Take a body that came with its head, so that it may be sent again."""
         source = self._client.body()
-        if not isinstance(source, Http1Source) or not source.has_more:
+        if not source.has_more and not source.done:
             return
         try:
             pieces = [bytes(piece) for piece in source.read() or ()]
@@ -107,7 +107,18 @@ class Exchange(Attempts):
         most = self._worker.plan.limits.body_bytes
         if most and self.bytes_in > most:
             self.refuse(Refused(413, "body", "the request's body is too large"))
-        self._replay = pieces
+        self._replay = pieces if self.request.body is not Body.FRAMES else self._framed(pieces, source)
+
+    def _framed(self, pieces: list[bytes], source: Source) -> Sequence[Buffer]:
+        """Frame what came of a body of HTTP/2: by its length where that is known now, else chunked."""
+        request = self.request
+        if source.done and not source.trailers():
+            request.body, request.length = Body.LENGTH, self.bytes_in
+            return pieces
+        framed = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece]
+        if source.done:
+            framed += [b"0\r\n", *[b"%b: %b\r\n" % field for field in source.trailers()], b"\r\n"]
+        return framed
 
     # The answer
 
@@ -355,7 +366,7 @@ class Exchange(Attempts):
         upload, download = self._upload, self._download
         moved = (upload.moved if upload else 0) + (download.moved if download else 0)
         progress, self._seen = moved - self._seen, moved
-        is_sending = upload is not None and not upload.is_over and not upload.sink.wire.blocked
+        is_sending = upload is not None and not upload.is_over and not upload.is_stuck
         is_stuck = download is not None and not download.is_over and download.is_stuck
         least = _PROGRESS_BYTES if self.request.body is Body.LENGTH and is_sending else 1
         if progress >= least or not (is_sending or is_stuck):

@@ -98,7 +98,7 @@ class Port:
 class Plan:
     """All that is decided by configuration. Raises BadConfiguration."""
 
-    def __init__(self, configuration: Configuration, protocols: tuple[str, ...] = ("http/1.1",)) -> None:
+    def __init__(self, configuration: Configuration, protocols: tuple[str, ...] = ("h2", "http/1.1")) -> None:
         self.configuration = configuration
         self.generation = configuration.generation
         self.limits = configuration.limits

@@ -43,8 +43,18 @@ class _Stream:
     def took(self, count: int) -> None:
         self.done = count == 0
 
+    @property
+    def has_more(self) -> bool:
+        return bool(self._inbox)
+
     def trailers(self) -> FieldList:
         return []
+
+    def pause(self) -> None:
+        self.wire.pause()
+
+    def resume(self) -> None:
+        self.wire.want_read(True)
 
 
 class _Drain:
@@ -62,7 +72,13 @@ class _Drain:
     def raw(self, count: int) -> int:
         return count if self.wire.is_raw else 0
 
-    def finish(self, trailers: FieldList) -> None:
+    def flush(self) -> bool:
+        return not self.wire.blocked or self.wire.flush()
+
+    def wait(self) -> None:
+        self.wire.want_write(True)
+
+    def finish_body(self, trailers: FieldList) -> None:
         del trailers
         self.wire.end_writing()
 

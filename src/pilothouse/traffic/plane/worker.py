@@ -201,11 +201,17 @@ class Worker:
 
     def speak_http2(self, wire: Wire, peer: Peer, early: bytes = b"") -> bool:
         """Take up a connection of HTTP/2; return False where it is not spoken."""
-        del wire, peer, early
-        return False
+        from pilothouse.traffic.plane.client2 import Client2  # noqa: PLC0415  # nghttp2 only where a client speaks it
+
+        client = Client2(self, wire, peer)
+        self.reactor.replace(wire.fd, client)
+        client.begin(early)
+        return True
 
     def upgrade_to_http2(self, client: Client1, early: bytes) -> bool:
         """Take over a connection whose client began with HTTP/2's preface."""
+        self.clients.discard(client)
+        client.deadline = math.inf
         return self.speak_http2(client.wire, client.peer, early)
 
     def traced(self, fields: FieldList) -> FieldList:

@@ -1,0 +1,250 @@
+"""One stream of a client's HTTP/2 connection: a request's body out of frames, an answer into frames."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from ngh2 import ErrorCode, NGH2Error
+
+from pilothouse.traffic.plane.connections import Peer
+from pilothouse.traffic.plane.exchange import Exchange
+from pilothouse.traffic.plane.http import Body, FieldList, Refused, Request, Response
+from pilothouse.traffic.plane.wires import Buffer, Gone, Wire
+
+if TYPE_CHECKING:
+    from pilothouse.traffic.plane.client2 import Client2
+    from pilothouse.traffic.plane.worker import Worker
+
+__all__ = ["Stream2"]
+
+_QUEUED_BYTES: Final = 128 << 10
+"""Of an answer that waits for its windows, beyond which nothing more is read of it."""
+_DISCARDED_BYTES: Final = 1 << 20
+"""Of a body that nobody wants, before its stream is reset."""
+
+
+class Stream2:
+    """A request and its answer: the client's side of an exchange, the source of its body, the sink of its answer."""
+
+    __slots__ = (
+        "_client",
+        "_discarded",
+        "_pieces",
+        "_trailers",
+        "_worker",
+        "deadline",
+        "done",
+        "exchange",
+        "has_ended",
+        "id",
+        "is_open",
+        "peer",
+        "refused",
+        "request",
+        "wire",
+    )
+
+    def __init__(self, client: Client2, worker: Worker, stream_id: int, request: Request, is_whole: bool) -> None:
+        self._client, self._worker = client, worker
+        self.id = stream_id
+        self.request = request
+        self.peer: Peer = client.peer
+        self.wire: Wire = client.wire
+        self.exchange: Exchange | None = None
+        self.refused: Refused | None = None
+        self.is_open = True
+        self.has_ended = is_whole
+        self.done = is_whole
+        self.deadline = math.inf
+        self._pieces: deque[bytes] = deque()
+        self._trailers: FieldList = []
+        self._discarded = 0
+
+    def begin(self) -> None:
+        """Carry the request, or say why not."""
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if self.refused is not None:
+            exchange.refuse(self.refused)
+        else:
+            exchange.begin()
+
+    # The request's body, as a source
+
+    def came(self, data: bytes) -> None:
+        """Take a piece of the body."""
+        if self.exchange is None:
+            self._discarded += len(data)
+            self._client.consumed(self.id, len(data))
+            if self._discarded > _DISCARDED_BYTES:
+                self._client.reset(self.id, ErrorCode.NO_ERROR)
+            return
+        if data:
+            self._pieces.append(data)
+            self.exchange.on_client_readable()
+
+    def ended(self, trailers: FieldList) -> None:
+        """Take note of the body's end."""
+        self.has_ended = True
+        self._trailers = trailers
+        if not self._pieces:
+            self.done = True
+        if self.exchange is not None:
+            self.exchange.on_client_readable()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a piece of the body is there."""
+        return bool(self._pieces)
+
+    def read(self) -> Sequence[Buffer] | None:
+        if not self._pieces:
+            return None
+        pieces = list(self._pieces)
+        self._pieces.clear()
+        self.done = self.has_ended
+        self._client.consumed(self.id, sum(map(len, pieces)))
+        return pieces
+
+    def raw(self, count: int = 0) -> int:
+        """Return 0: frames' payloads are the engine's."""
+        del count
+        return 0
+
+    def took(self, count: int) -> None:
+        """Do nothing: bytes come by `read` only."""
+
+    def trailers(self) -> FieldList:
+        return self._trailers
+
+    def pause(self) -> None:
+        """Do nothing: what is not read opens no window."""
+
+    def resume(self) -> None:
+        """Do nothing: what comes is told by `came`."""
+
+    # The client's side of the exchange
+
+    def body(self) -> Stream2:
+        """Return where the request's body comes from: here."""
+        return self
+
+    def sink(self, response: Response) -> Stream2:
+        """Return where the answer's body goes: here."""
+        del response
+        return self
+
+    def is_encoded_for(self, response: Response) -> bool:
+        """Return whether the chunked coding has to be off: always."""
+        return response.body is Body.CHUNKED
+
+    def send_head(self, response: Response, pieces: Sequence[Buffer], is_whole: bool) -> None:
+        """Queue a head, with the first or all of its body. Raises Gone."""
+        fields = [(b":status", b"%d" % response.status), *response.fields]
+        if response.body is Body.LENGTH:
+            fields.append((b"content-length", b"%d" % response.length))
+        engine = self._client.engine
+        try:
+            engine.send_response(self.id, fields, end_stream=is_whole and not pieces)
+            if pieces:
+                self._worker.counters.bytes_copied += sum(map(len, pieces))
+                engine.send_data(self.id, b"".join(pieces), end_stream=is_whole)
+        except NGH2Error as error:
+            raise Gone(str(error)) from None
+        self._client.flush_soon()
+
+    def send_interim(self, response: Response) -> None:
+        """Queue an interim head. Raises Gone."""
+        try:
+            fields = [(b":status", b"%d" % response.status), *response.fields]
+            self._client.engine.send_informational_response(self.id, fields)
+        except NGH2Error as error:
+            raise Gone(str(error)) from None
+        self._client.flush_soon()
+
+    def watch(self, when: float) -> None:
+        """Look at the exchange's deadlines then."""
+        self.deadline = when
+        self._client.watch(when)
+
+    def look(self, now: float) -> None:
+        """Look at the exchange's deadlines if one is past."""
+        exchange = self.exchange
+        if self.deadline <= now and exchange is not None:
+            exchange.on_deadline(now)
+            self.deadline = exchange.next_deadline() if self.exchange is exchange else math.inf
+
+    def upgraded(self, upstream: Wire, rest: bytes) -> None:
+        """Close what HTTP/2 cannot have: no request of it asks for an upgrade."""
+        del rest
+        upstream.abort()
+
+    def finish(self, is_clean: bool) -> None:
+        """Let the stream end, or reset it."""
+        self.exchange = None
+        self.deadline = math.inf
+        size = sum(map(len, self._pieces))
+        self._pieces.clear()
+        self._client.consumed(self.id, size)
+        if not is_clean and self.is_open:
+            self._client.reset(self.id, ErrorCode.INTERNAL_ERROR)
+        elif not self.has_ended and self.is_open:
+            self._client.reset_when_sent(self.id)
+
+    def closed(self) -> None:
+        """Give up: the stream is over, or its connection."""
+        self.is_open = False
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    # The answer's body, as a sink
+
+    def write(self, pieces: Sequence[Buffer]) -> None:
+        size = sum(map(len, pieces))
+        if not size:
+            return
+        self._worker.counters.bytes_copied += size
+        try:
+            self._client.engine.send_data(self.id, b"".join(pieces))
+        except NGH2Error as error:
+            raise Gone(str(error)) from None
+        self._client.flush_soon()
+
+    def has_room(self) -> bool:
+        """Return whether more of the answer may be queued."""
+        if not self.is_open:
+            return True  # it finds out with the next piece
+        with contextlib.suppress(NGH2Error):
+            return self._client.engine.queued_body_size(self.id) < _QUEUED_BYTES and not self.wire.blocked
+        return True
+
+    def flush(self) -> bool:
+        """Return whether there is room."""
+        return self.has_room()
+
+    def wait(self) -> None:
+        """Be told once there is room."""
+        self._client.wait(self)
+
+    def writable(self) -> None:
+        """Go on with the answer."""
+        if self.exchange is not None:
+            self.exchange.on_client_writable()
+
+    def finish_body(self, trailers: FieldList) -> None:
+        """End the answer. Raises Gone."""
+        engine = self._client.engine
+        try:
+            if trailers:
+                engine.send_trailers(self.id, trailers)
+            else:
+                engine.end_stream(self.id)
+        except NGH2Error as error:
+            raise Gone(str(error)) from None
+        self._client.flush_soon()
