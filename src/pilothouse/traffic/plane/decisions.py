@@ -150,6 +150,8 @@ def _origin_fields(cors: Cors, origin: bytes) -> FieldList:
         fields.append((b"access-control-allow-credentials", b"true"))
     if not is_any:
         fields.append((b"vary", b"Origin"))
+    if cors.expose:
+        fields.append((b"access-control-expose-headers", b", ".join(name.encode() for name in cors.expose)))
     return fields
 
 
@@ -186,8 +188,5 @@ def altered_response(decision: Decision, peer: Peer, request: Request, response:
             if origin is not None and _allowed(each, origin.decode("latin-1")):
                 kept = [field for field in response.fields if not field[0].startswith(b"access-control-")]
                 response.fields = kept + _origin_fields(each, origin)
-                if each.expose:
-                    value = b", ".join(name.encode() for name in each.expose)
-                    response.fields.append((b"access-control-expose-headers", value))
     if decision.cookie:
         response.fields.append((b"set-cookie", decision.cookie))
