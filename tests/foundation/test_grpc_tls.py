@@ -123,5 +123,5 @@ async def test_a_server_of_another_name_is_unavailable(files: Files) -> None:
         await channel.unary("/t/who", b"", timeout=20)
     await channel.close()
     await server.close(0)
-    while len(os.listdir("/proc/self/fd")) > before:  # the server's half of a failed handshake ends by itself, unheard
+    while len(os.listdir("/proc/self/fd")) > before:  # noqa: ASYNC110  the server's half ends by itself, unheard
         await asyncio.sleep(0.01)

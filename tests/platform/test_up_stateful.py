@@ -1,4 +1,4 @@
-"""`pilothouse up`: stateful sets start in order, are found by name, and keep their data whatever goes away and returns."""
+"""`pilothouse up`: stateful sets start in order, are found by name, and keep their data whatever goes and returns."""
 
 from __future__ import annotations
 
