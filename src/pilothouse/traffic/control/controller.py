@@ -7,7 +7,7 @@ import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 import msgspec
 
@@ -18,10 +18,12 @@ from pilothouse.kinds.status import ApiStatus, NotFound
 from pilothouse.kinds.structs import Resource, to_dict
 from pilothouse.operator import Manager
 from pilothouse.operator.controllers import Controller
+from pilothouse.operator.errors import OperatorError
 from pilothouse.traffic.config import Configuration
 
 from .addresses import Addresses
 from .conditions import StatusOf, merged
+from .install import install
 from .kinds import KINDS
 from .snapshot import SEEN
 from .store import Store
@@ -44,11 +46,19 @@ class Plane(Protocol):
     async def push(self, configuration: Configuration) -> None: ...
 
 
+@runtime_checkable
+class _Startable(Protocol):
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
 class TrafficController:
     """Runs within a manager, beside its other controllers.
 
     One snapshot of the caches is translated at most each 5 ms, endpoints alone by a shorter way. What cannot be taken
-    up by the plane is said in the status of the listener it is about; everything else goes on.
+    up by the plane is said in the status of the listener it is about; everything else goes on. A plane that can be
+    started is, before the first configuration, and stopped at the end.
     """
 
     name: Final = "gateway"
@@ -65,6 +75,8 @@ class TrafficController:
         self._unwritten: set[tuple[type[Resource], str, str]] = set()
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
+        self._is_started = False
+        self.installing: asyncio.Task[None] | None = None
         self._handlers = [self._follow(kind) for kind in SEEN]
 
     # What the manager calls
@@ -75,10 +87,15 @@ class TrafficController:
 
     async def stop(self, seconds: float) -> None:
         """End; a write that goes on is cut."""
+        if self.installing is not None:
+            self.installing.cancel()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task], timeout=max(seconds, 1.0))
+            if isinstance(self._plane, _Startable) and self._is_started:
+                self._is_started = False
+                await self._plane.stop()
 
     def unconverged(self) -> list[Any]:
         """Return what does not converge; failures here are logged and told by statuses."""
@@ -124,6 +141,9 @@ class TrafficController:
     async def _run(self) -> None:
         for each in self._handlers:
             await each.wait_synced()
+        if isinstance(self._plane, _Startable):
+            self._is_started = True
+            await self._plane.start()
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -245,9 +265,30 @@ def _is_same(now: Resource, written: Resource) -> bool:
     return now.metadata.uid == written.metadata.uid and now.metadata.generation == written.metadata.generation
 
 
-def add_gateway(manager: Manager, plane: Plane, addresses: Addresses | None = None) -> TrafficController:
-    """Add the controller of gateways to a manager; the definitions of its kinds have to be installed."""
+def add_gateway(
+    manager: Manager, plane: Plane, addresses: Addresses | None = None, *, with_definitions: bool = False
+) -> TrafficController:
+    """Add the controller of gateways to a manager, before it runs.
+
+    plane: started and stopped with the manager, where it can be. addresses: of gateways. with_definitions: whether the
+    definitions of the kinds, and our classes, are put into the cluster at once, which needs the right to do so and a
+    running loop; else they have to be there.
+    """
     manager.scheme.register(*KINDS)
     made = TrafficController(manager, plane, addresses)
     manager.add(cast("Controller[Any]", made))
+    if with_definitions:
+        made.installing = asyncio.get_running_loop().create_task(_install(manager), name="gateway definitions")
     return made
+
+
+async def _install(manager: Manager) -> None:
+    least, most = _AGAIN_SECONDS
+    for attempt in range(_ATTEMPTS):
+        try:
+            await install(manager.client)
+        except (ClientError, ApiStatus, OperatorError, OSError) as error:
+            _log.warning("the definitions of gateways are not installed yet", error=str(error))
+            await manager.clock.sleep(min(most, least * 2**attempt))
+        else:
+            return
