@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
+import msgspec
 import pytest
+from click.testing import CliRunner
 
 from pilothouse.traffic import config
+from pilothouse.traffic.cli import gateway
 from pilothouse.traffic.control.addresses import Addresses
 from pilothouse.traffic.control.files import FileError, problems, read_files
 from pilothouse.traffic.control.serving import FileSource
@@ -51,6 +55,7 @@ def test_a_directory_of_files(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not read")
     found = translate(read_files([tmp_path]), Options(Addresses(published=("127.0.0.1",)), may_leave=True))
     assert problems(found) == []
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(found.configuration), type=config.Configuration)
     assert [(each.address, each.port) for each in found.configuration.listeners] == [("", 8080)]
     endpoints = found.configuration.backends["default/web:80"].endpoints
     assert [(each.address, each.port) for each in endpoints] == [
@@ -150,3 +155,20 @@ async def test_a_poke_counts_as_a_change(tmp_path: Path) -> None:
     finally:
         following.cancel()
         await asyncio.wait([following])
+
+
+def test_check_says_what_is_wrong_and_runs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(DOOR + "---" + ROUTE)
+    done = CliRunner().invoke(gateway, ["check", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "1 listeners, 1 routes, 0 backends" in done.output
+    assert "Service 'default/web' is not there" in done.output
+    (tmp_path / "b.yaml").write_text(BACKEND)
+    assert CliRunner().invoke(gateway, ["check", str(tmp_path)]).exit_code == 0
+
+
+def test_install_prints_definitions_for_kubectl() -> None:
+    done = CliRunner().invoke(gateway, ["install", "--print"])
+    names = [each["metadata"]["name"] for each in json.loads(done.output)["items"]]
+    assert "httproutes.gateway.networking.k8s.io" in names
+    assert "regionweights.pilothouse.dev" in names

@@ -36,6 +36,7 @@ COMMANDS: tuple[LazyCommand, ...] = (
     LazyCommand("demo", "pilothouse.cli.demo", "demo", "See the main job at work in half a minute."),
     LazyCommand("doctor", "pilothouse.cli.doctor", "doctor", "Show what this machine allows and what is missing."),
     LazyCommand("down", "pilothouse.cli.down", "down", "End the platform on this machine, and its pods."),
+    LazyCommand("gateway", "pilothouse.traffic.cli", "gateway", "Run the gateway, by a cluster's objects or files."),
     LazyCommand("keys", "pilothouse.apiserver.cli_keys", "keys", "Show and exchange the keys of an API server."),
     LazyCommand("node", "pilothouse.node.cli", "node", "Run pods on this machine, or simulate nodes."),
     LazyCommand("operator", "pilothouse.operator.cli", "operator", "Begin, run and install operators in Python."),

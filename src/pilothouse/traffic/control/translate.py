@@ -131,7 +131,8 @@ class _Translator:
             http += routes
             self._statuses += statuses
         self._say(doors)
-        return Translation(self._configured(listeners, http, streams, doors), self._statuses, self._backends)
+        configuration = _plain(self._configured(listeners, http, streams, doors))
+        return Translation(configuration, self._statuses, self._backends)
 
     # Gateways
 
@@ -373,6 +374,27 @@ class _Translator:
             if spec.proxy_protocol:
                 proxied += [f"{namespace}/{name}/" for name in mine]
         return regions, limits, trusted, tuple(proxied)
+
+
+def _plain(configuration: config.Configuration) -> config.Configuration:
+    """Return the same of plain values alone: defaults of structs are no exact texts and numbers, which cannot be sent.
+
+    A server fills defaults in, so that there are none; files leave them out.
+    """
+    try:
+        msgspec.msgpack.encode(configuration)
+    except TypeError:
+        data = msgspec.msgpack.encode(configuration, enc_hook=_exact)
+        return msgspec.msgpack.decode(data, type=config.Configuration)
+    return configuration
+
+
+def _exact(value: Any) -> Any:
+    kinds: tuple[type[Any], ...] = (str, bytes, int, float)
+    for kind in kinds:
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(f"{type(value).__name__} is no part of a configuration")
 
 
 def _ancestor(key: Key, conditions: Conditions) -> dict[str, Any]:
