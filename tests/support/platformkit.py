@@ -123,7 +123,7 @@ def _is_free(port: int) -> bool:
     with socket.socket() as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):
-            tried.bind(("127.0.0.1", port))
+            tried.bind(("0.0.0.0", port))
             return True
     return False
 
