@@ -1,7 +1,8 @@
-"""The echo backend of Gateway API's conformance suite, for where its images cannot be pulled: it serves the same contract.
+"""The echo backend of Gateway API's conformance suite, for where its images cannot be pulled.
 
-HTTP/1.1 on port 3000, HTTP/2 without TLS on 3001, HTTPS on 8443 where TLS_SERVER_CERT and TLS_SERVER_PRIVKEY are given;
-with GRPC_ECHO_SERVER gRPC on 3000, with TCP_ECHO_SERVER lines of text on 3000 and 8443. Answers tell what came in.
+It serves the same contract: HTTP/1.1 on port 3000, HTTP/2 without TLS on 3001, HTTPS on 8443 where TLS_SERVER_CERT and
+TLS_SERVER_PRIVKEY are given; with GRPC_ECHO_SERVER gRPC on 3000, with TCP_ECHO_SERVER lines of text on 3000 and 8443.
+Answers tell what came in.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def _wanted(headers: Headers) -> Headers:
         if name.lower() == "x-echo-set-header":
             for each in value.split(","):
                 key, _, text = each.strip().partition(":")
-                found[key] = f"{found[key]},{text.strip()}" if key in found else text
+                if key:
+                    found[key] = f"{found[key]},{text.strip()}" if key in found else text
     return [*((name, value.strip()) for name, value in found.items()), ("Content-Type", "application/json")]
 
 
@@ -278,9 +280,7 @@ async def serve_grpc() -> None:
     def method(path: str) -> None:
         def echo(message: bytes, call: Any) -> bytes:
             headers = {**call.metadata, ":authority": call.authority}
-            told = b"".join(
-                _field(2, _field(1, name) + _field(2, value)) for name, value in headers.items()
-            )
+            told = b"".join(_field(2, _field(1, name) + _field(2, value)) for name, value in headers.items())
             asserted = _field(1, path) + told + _field(3, call.authority) + _field(4, context)
             return _field(1, asserted) + bytes([2 << 3 | 2, 0])
 

@@ -30,6 +30,7 @@ from .kinds import (
 )
 from .kinds.common import GROUP
 from .listeners import Bound, allows_namespace, bind, finish, judge, resolve_conflicts
+from .ownpolicies import policy_statuses
 from .routes import AnyRoute, Attached, Parents, attach, compiled
 from .snapshot import Key, Snapshot, key_of
 
@@ -273,6 +274,7 @@ class _Translator:
             for each, said, found in door.sets:
                 self._say_of_set(each, said, found)
             self._say_of_gateway(door)
+        self._statuses += policy_statuses(self._snapshot)
         for tls in self._backends.policies:
             winner = self._backends.rivals.get(id(tls), tls)
             if not winner.ancestors:

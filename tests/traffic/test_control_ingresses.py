@@ -1,0 +1,197 @@
+"""Ingress, and our own policies: what the data plane is told, and what statuses say."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from tests.support.gatewayobjects import (
+    gateway,
+    meta,
+    route,
+    secret,
+    service,
+    slices,
+    status_of,
+    told,
+    translated,
+)
+
+from pilothouse.foundation.tls import issue, make_ca
+from pilothouse.kinds.structs import Ingress, IngressClass, from_dict
+from pilothouse.traffic import config
+from pilothouse.traffic.control.ingresses import INGRESS_CONTROLLER
+from pilothouse.traffic.control.kinds import TrafficPolicy
+from pilothouse.traffic.routing import Router
+
+CLASS = from_dict({"metadata": {"name": "pilothouse"}, "spec": {"controller": INGRESS_CONTROLLER}}, IngressClass)
+DEFAULT = from_dict(
+    {
+        "metadata": {"name": "pilothouse", "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}},
+        "spec": {"controller": INGRESS_CONTROLLER},
+    },
+    IngressClass,
+)
+
+
+def to(name: str = "web", port: str = "") -> dict[str, Any]:
+    return {"service": {"name": name, "port": {"name": port} if port else {"number": 80}}}
+
+
+def ingress(*rules: dict[str, Any], name: str = "site", **spec: Any) -> Ingress:
+    whole = {"ingressClassName": "pilothouse", "rules": list(rules), **spec}
+    return from_dict({"metadata": meta(name), "spec": {k: v for k, v in whole.items() if v is not None}}, Ingress)
+
+
+def rule(host: str, *paths: tuple[str, str, dict[str, Any]]) -> dict[str, Any]:
+    listed = [{"path": path, "pathType": kind, "backend": backend} for path, kind, backend in paths]
+    return {"host": host, "http": {"paths": listed}}
+
+
+SITE = rule("a.example", ("/x", "Exact", to()), ("/p", "Prefix", to("other")), ("/i", "ImplementationSpecific", to()))
+
+
+def found_at(configuration: config.Configuration, host: str, path: str) -> str | None:
+    """Return the Service that a request gets to, "" for none, None without a route."""
+    router = Router(configuration)
+    name = configuration.listeners[0].name
+    found = router.find(name, host, "GET", path, "", lambda _: None)
+    return None if found is None else found.rule.backends[0].backend.partition(":")[0]
+
+
+def test_paths_and_hosts() -> None:
+    made = translated(CLASS, ingress(SITE), service(), service("other")).configuration
+    assert [(each.protocol, each.port) for each in made.listeners] == [("HTTP", 80)]
+    assert found_at(made, "a.example", "/x") == "shop/web"
+    assert found_at(made, "a.example", "/x/y") is None
+    assert found_at(made, "a.example", "/p/y") == "shop/other"
+    assert found_at(made, "a.example", "/px") is None
+    assert found_at(made, "a.example", "/i/j") == "shop/web"
+    assert found_at(made, "b.example", "/x") is None
+
+
+def test_a_default_backend_comes_last_also_after_other_ingresses() -> None:
+    one = ingress(SITE, name="a", defaultBackend=to("other"))
+    two = ingress(rule("", ("/z", "Prefix", to())), name="b")
+    made = translated(CLASS, one, two, service(), service("other")).configuration
+    assert found_at(made, "b.example", "/z") == "shop/web"
+    assert found_at(made, "b.example", "/else") == "shop/other"
+    assert found_at(made, "a.example", "/else") == "shop/other"
+    assert math.inf in {each.created for each in made.routes}
+
+
+def test_a_port_by_name_and_a_service_that_is_not_there() -> None:
+    named = from_dict(
+        {"metadata": meta("web"), "spec": {"ports": [{"port": 81}, {"port": 80, "name": "main"}]}}, type(service())
+    )
+    mine = ingress(rule("", ("/b", "Exact", to("web", "main")), ("/c", "Exact", to("no"))))
+    made = translated(CLASS, mine, named, slices("10.0.0.1")).configuration
+    assert found_at(made, "x", "/b") == "shop/web"
+    assert found_at(made, "x", "/c") == ""
+    assert set(made.backends) == {"shop/web:80"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "taken"),
+    [(CLASS, "pilothouse", True), (CLASS, None, False), (DEFAULT, None, True), (CLASS, "nginx", False)],
+)
+def test_which_ingresses_are_ours(kind: IngressClass, name: str | None, taken: bool) -> None:
+    mine = ingress(SITE, ingressClassName=name)
+    made = translated(kind, mine, service(), service("other"))
+    assert bool(made.configuration.routes) is taken
+    if taken:
+        fields = status_of(made, mine).fields
+        assert fields == {"loadBalancer": {"ingress": [{"ip": "127.5.0.1"}]}}
+
+
+def test_certificates_open_port_443() -> None:
+    pair = issue(make_ca("t"), "a.example", hosts=["a.example"], server=True)
+    good = secret("cert", **{"tls.crt": pair.certificate, "tls.key": pair.key})
+    mine = ingress(SITE, tls=[{"hosts": ["a.example"], "secretName": "cert"}, {"secretName": "absent"}])
+    made = translated(CLASS, mine, good, service()).configuration
+    assert [(each.protocol, each.port) for each in made.listeners] == [("HTTP", 80), ("HTTPS", 443)]
+    assert made.listeners[1].tls is not None
+    assert made.listeners[1].tls.certificates == ("shop/cert",)
+
+
+def test_ingresses_and_gateways_side_by_side() -> None:
+    made = translated(CLASS, ingress(SITE), gateway(), route(), service(), service("other")).configuration
+    assert {each.address for each in made.listeners} == {"127.5.0.1", "127.5.0.2"}
+
+
+# Policies of ours
+
+
+def policy(kind: str, name: str, group: str = "gateway.networking.k8s.io", **spec: Any) -> TrafficPolicy:
+    whole = {"targetRefs": [{"group": group, "kind": kind, "name": name}], **spec}
+    return from_dict({"metadata": meta("policy"), "spec": whole}, TrafficPolicy)
+
+
+def test_limits_and_stickiness_of_a_route() -> None:
+    mine = policy(
+        "HTTPRoute",
+        "web",
+        rateLimit={"requestsPerSecond": 10, "burst": 5, "by": "address"},
+        stickiness={"type": "Header", "name": "x-user", "lifetime": "1h"},
+    )
+    made = translated(gateway(), route(), service(), mine)
+    got = made.configuration.routes[0].rules[0]
+    assert got.rate == config.RateLimit(rate=10, burst=5, by="address")
+    assert got.stickiness == config.Stickiness(type="Header", name="x-user", seconds=3600)
+    shared = status_of(made, mine).shared
+    assert shared is not None
+    assert told(shared[1][0]["conditions"]) == {"Accepted": ("True", "Accepted")}
+
+
+def test_health_and_limits_of_a_service() -> None:
+    mine = policy(
+        "Service",
+        "web",
+        group="",
+        healthCheck={"path": "/ok", "interval": "2s"},
+        outlierEjection={"failures": 2, "duration": "1m"},
+        circuitBreaker={"connections": 3},
+        slowStart="10s",
+    )
+    made = translated(gateway(), route(), service(), mine).configuration.backends["shop/web:80"]
+    assert made.health == config.HealthCheck(path="/ok", every=2.0)
+    assert made.outliers == config.OutlierEjection(failures=2, seconds=60.0)
+    assert made.circuit == config.CircuitBreaker(connections=3)
+    assert made.slow_start == 10.0
+
+
+def test_regions_and_limits_of_a_gateway() -> None:
+    mine = policy(
+        "Gateway",
+        "front",
+        regions={
+            "header": "x-region",
+            "trusted": ["10.0.0.0/8"],
+            "ranges": [{"cidr": "1.0.0.0/8", "region": "cn-east"}],
+        },
+        limits={"bodyBytes": 1000},
+        trustedProxies=["10.0.0.0/8"],
+        proxyProtocol=True,
+    )
+    made = translated(gateway(), mine).configuration
+    assert made.regions == config.RegionTable(
+        header="x-region", trusted=("10.0.0.0/8",), ranges=(("1.0.0.0/8", "cn-east"),)
+    )
+    assert made.limits.body_bytes == 1000
+    assert made.trusted_proxies == ("10.0.0.0/8",)
+    assert made.listeners[0].has_proxy_protocol
+
+
+@pytest.mark.parametrize(
+    ("mine", "reason"),
+    [
+        (policy("HTTPRoute", "absent", rateLimit={"requestsPerSecond": 1}), "TargetNotFound"),
+        (policy("TCPRoute", "web", rateLimit={"requestsPerSecond": 1}), "Invalid"),
+        (policy("HTTPRoute", "web", slowStart="1s"), "Invalid"),
+    ],
+)
+def test_policies_that_cannot_be_carried_out_say_so(mine: TrafficPolicy, reason: str) -> None:
+    shared = status_of(translated(gateway(), route(), service(), mine), mine).shared
+    assert shared is not None
+    assert told(shared[1][0]["conditions"]) == {"Accepted": ("False", reason)}
