@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -63,8 +63,8 @@ def one_more(platform: Platform, chance: random.Random) -> str:
     return name
 
 
-def test_thirty_kills_at_any_moment(platform: Platform) -> None:
-    """A user's services are carried by the agent, so that new connections wait for it to come back."""
+def test_thirty_kills_at_any_moment(platform: Platform, record_property: Callable[[str, object], None]) -> None:
+    """A user's services are carried by the agent itself: its connections end with it, and new ones are refused."""
     address = serving(platform, "web")
     before = runs(platform, "app=web")
     chance = random.Random(SEED)
@@ -76,6 +76,7 @@ def test_thirty_kills_at_any_moment(platform: Platform) -> None:
         eventually(platform.is_well, platform.logged)
         load.forget()
         eventually(lambda: load.count >= 100 and len(load.pods) == 2, lambda: load.failures)
+    record_property("requests", [load.answered, len(load.failures)])
     assert set(killed) == {"apiserver", "controllers", "agent", "zygote", "supervisor"}
     if platform.as_root:
         assert load.failures == []  # the kernel carries services

@@ -113,6 +113,7 @@ class Load:
         self.failures: list[str] = []
         self.answers: Counter[str] = Counter()
         self.pods: Counter[str] = Counter()
+        self.answered = 0
         self.longest = 0.0
         self._address = host, port
         self._workers = [True] * kept + [False] * new
@@ -154,7 +155,7 @@ class Load:
         return sum(self.answers.values())
 
     def forget(self) -> None:
-        """Count from now on."""
+        """Count from now on; `answered` still counts all."""
         self.answers, self.pods = Counter(), Counter()
 
     async def _run(self) -> None:
@@ -198,6 +199,7 @@ class Load:
                 raise ValueError(head.partition("\r\n")[0])
             length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
             words = (await reader.readexactly(length)).decode().split()
+        self.answered += 1
         self.answers[words[0]] += 1
         self.pods[words[1]] += 1
         return kept and "connection: close" not in head
