@@ -157,7 +157,7 @@ def test_bodies_both_ways(size: int) -> None:
                 data += sock.recv(1 << 18)
             whole = data
         received.append(whole)
-        sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + body)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % size + body)
 
     with (
         Origin(serve) as origin,

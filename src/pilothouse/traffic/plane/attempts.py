@@ -15,8 +15,8 @@ from pilothouse.traffic.plane.balancing import EndpointState
 from pilothouse.traffic.plane.bodies import Pump
 from pilothouse.traffic.plane.decisions import Decision
 from pilothouse.traffic.plane.downstream import Downstream
-from pilothouse.traffic.plane.http import Body, Refused, Request, Response
-from pilothouse.traffic.plane.server1 import Server1
+from pilothouse.traffic.plane.http import Body, FieldList, Refused, Request, Response
+from pilothouse.traffic.plane.upstream import Outgoing, Upstream
 from pilothouse.traffic.plane.wires import Buffer, Gone
 
 if TYPE_CHECKING:
@@ -38,16 +38,18 @@ class Attempts:
         "_client",
         "_decision",
         "_download",
-        "_head",
         "_is_answered",
+        "_is_half_closed",
         "_is_over",
         "_looked_at",
+        "_outgoing",
         "_pool",
         "_replay",
         "_response",
         "_seen",
         "_stale",
         "_state",
+        "_trailers",
         "_tried",
         "_try_deadline",
         "_upload",
@@ -76,14 +78,16 @@ class Attempts:
         self._decision: Decision | None = None
         self._pool: Pool | None = None
         self._state: EndpointState | None = None
-        self._upstream: Server1 | None = None
+        self._upstream: Upstream | None = None
         self._upload: Pump | None = None
         self._download: Pump | None = None
         self._response: Response | None = None
         self._replay: Sequence[Buffer] | None = None
-        self._head = b""
+        self._outgoing: Outgoing | None = None
+        self._trailers: FieldList | None = None
         self._is_answered = False
         self._is_over = False
+        self._is_half_closed = False
         self._tried: list[EndpointState] = []
         self._attempt = 0
         self._stale = 0
@@ -158,16 +162,17 @@ class Attempts:
         if not self._is_over and self._upstream is None:
             self._try()
 
-    def on_connected(self, upstream: Server1) -> None:
+    def on_connected(self, upstream: Upstream) -> None:
         """Send the request over a connection."""
         self._upstream = upstream
         state = upstream.endpoint
         state.active += 1
         state.total += 1
         self._attempt += 1
-        request = self.request
+        request, outgoing = self.request, self._outgoing
+        assert outgoing is not None  # noqa: S101
         try:
-            upstream.begin(self, self._head, request.method, self._replay or ())
+            upstream.begin(self, outgoing, self._replay or (), self._trailers)
         except Gone as error:
             upstream.abort()
             self.on_lost(upstream, str(error), True)
@@ -184,7 +189,7 @@ class Attempts:
             self._look_later()
             pump.run()
 
-    def on_unreachable(self, upstream: Server1, reason: str) -> None:
+    def on_unreachable(self, upstream: Upstream, reason: str) -> None:
         """Try another endpoint: nothing was sent."""
         del upstream
         self._upstream = None
@@ -193,7 +198,7 @@ class Attempts:
             timed_out = reason == "timed out"
             self.refuse(Refused(504 if timed_out else 503, "connect", f"the backend cannot be reached: {reason}"))
 
-    def on_lost(self, upstream: Server1, reason: str, is_untouched: bool) -> None:
+    def on_lost(self, upstream: Upstream, reason: str, is_untouched: bool) -> None:
         """Act on that a connection ended before its answer."""
         self._upstream = None
         upstream.endpoint.active -= 1

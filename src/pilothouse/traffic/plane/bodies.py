@@ -29,8 +29,10 @@ class Truncated(Exception):
 class Source(Protocol):
     """Where a body comes from. done: whether all of it was taken. trailers: known at the end."""
 
-    wire: Wire
     done: bool
+
+    @property
+    def wire(self) -> Wire: ...
 
     def read(self) -> Sequence[Buffer] | None:
         """Return pieces of the body, None for nothing yet. Raises Truncated, Gone, Refused."""
@@ -58,7 +60,8 @@ class Source(Protocol):
 class Sink(Protocol):
     """Where a body goes."""
 
-    wire: Wire
+    @property
+    def wire(self) -> Wire: ...
 
     def write(self, pieces: Sequence[Buffer]) -> None:
         """Write pieces, or keep them. Raises Gone."""
@@ -138,6 +141,11 @@ class Http1Source:
     def has_more(self) -> bool:
         """Whether something of the body can be read without the connection."""
         return bool(self._inbox) and not self._is_partial
+
+    @property
+    def is_all(self) -> bool:
+        """Whether the last byte has come, as far as that is known without reading."""
+        return self.done
 
     def _ended(self) -> Sequence[Buffer]:
         if self.kind is not Body.CLOSE:

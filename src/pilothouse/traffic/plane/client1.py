@@ -117,12 +117,17 @@ class Client1(Timed):
             elif events & (IN | HANGUP):
                 self._read()
             return
+        self._during(exchange, events)
+
+    def _during(self, exchange: Exchange, events: int) -> None:
         if events & OUT:
             exchange.on_client_writable()
             if self._exchange is not exchange:
                 return
         if events & IN and not exchange.on_client_readable() and self._exchange is exchange:
             self.wire.want_read(False)  # the next request waits, or the client says nothing more
+            if self.wire.has_ended():
+                exchange.half_closed()
         if events & HANGUP and self._exchange is exchange:
             self._gone()
 
@@ -221,7 +226,7 @@ class Client1(Timed):
         request = self._request
         if response.body is Body.CLOSE or (self._body is not None and not self._body.done and is_whole):
             self._is_persistent = False
-        if response.body is Body.CHUNKED and request is not None and not request.minor:
+        if response.body in {Body.CHUNKED, Body.FRAMES} and request is not None and not request.minor:
             self._is_persistent = False
         head = response_head(response, request, self._is_persistent)
         self.wire.send([head, *pieces] if pieces else [head])
@@ -237,7 +242,8 @@ class Client1(Timed):
 
     def sink(self, response: Response) -> Sink:
         """Return where the rest of the response goes."""
-        return Http1Sink(self.wire, is_encoded=response.body is Body.FRAMES)
+        minor = self._request.minor if self._request is not None else 1
+        return Http1Sink(self.wire, is_encoded=response.body is Body.FRAMES and minor > 0)
 
     def watch(self, when: float) -> None:
         """Look at the exchange's deadlines then."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from pilothouse.traffic.numbers import Key
 from pilothouse.traffic.plane.attempts import IDEMPOTENT, Attempts
-from pilothouse.traffic.plane.bodies import Http1Source, Pump, Source
+from pilothouse.traffic.plane.bodies import Http1Source, Pump
 from pilothouse.traffic.plane.decisions import altered_response, prepared
-from pilothouse.traffic.plane.http import Body, Refused, Response
-from pilothouse.traffic.plane.server1 import Server1, request_head
+from pilothouse.traffic.plane.http import UNKNOWN, Body, Refused, Response
+from pilothouse.traffic.plane.upstream import Outgoing, Upstream
 from pilothouse.traffic.plane.wires import Buffer, Gone
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Exchange(Attempts):
             if self._is_over:
                 return
         fields = self._client.peer.forwarding.fields(decision.fields, request.authority)
-        self._head = request_head(request, decision.target, decision.authority, worker.traced(fields))
+        self._outgoing = Outgoing(request, decision.target, decision.authority, worker.traced(fields))
         if decision.mirrors and self._replay is not None and (request.body is Body.NONE or self._client.body().done):
             worker.mirror(decision, request, self._client.peer, self._replay)
         if rule.retry is not None:
@@ -95,7 +95,9 @@ class Exchange(Attempts):
 
     def _take_body(self) -> None:
         """Take a body that came with its head, so that it may be sent again."""
-        source = self._client.body()
+        source, request, pool = self._client.body(), self.request, self._pool
+        if isinstance(source, Http1Source) and request.body is Body.CHUNKED and pool is not None and pool.is_framed:
+            source.is_decoded, request.body = True, Body.FRAMES
         if not source.has_more and not source.done:
             return
         try:
@@ -107,18 +109,11 @@ class Exchange(Attempts):
         most = self._worker.plan.limits.body_bytes
         if most and self.bytes_in > most:
             self.refuse(Refused(413, "body", "the request's body is too large"))
-        self._replay = pieces if self.request.body is not Body.FRAMES else self._framed(pieces, source)
-
-    def _framed(self, pieces: list[bytes], source: Source) -> Sequence[Buffer]:
-        """Frame what came of a body of HTTP/2: by its length where that is known now, else chunked."""
-        request = self.request
-        if source.done and not source.trailers():
-            request.body, request.length = Body.LENGTH, self.bytes_in
-            return pieces
-        framed = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece]
+        self._replay = pieces
         if source.done:
-            framed += [b"0\r\n", *[b"%b: %b\r\n" % field for field in source.trailers()], b"\r\n"]
-        return framed
+            self._trailers = source.trailers()
+            if request.body is Body.FRAMES and not self._trailers:
+                request.body, request.length = Body.LENGTH, self.bytes_in
 
     # The answer
 
@@ -158,14 +153,20 @@ class Exchange(Attempts):
         client, upstream = self._client, self._upstream
         assert upstream is not None  # noqa: S101
         source = upstream.source(response, rest)
-        source.is_decoded = client.is_encoded_for(response)
+        if isinstance(source, Http1Source):
+            source.is_decoded = client.is_encoded_for(response)
         pieces: Sequence[Buffer] = ()
-        if rest and not source.is_decoded:
+        is_readable = bool(rest) and not source.is_decoded
+        if response.body is Body.FRAMES and source.is_all and not source.trailers():
+            response.body, is_readable = Body.LENGTH, True
+        if is_readable or (response.body is Body.LENGTH and source.has_more):
             try:
                 pieces = source.read() or ()
             except Refused as error:
                 self.on_bad_response(error)
                 return
+        if response.length == UNKNOWN and response.body is Body.LENGTH:
+            response.length = sum(map(len, pieces))
         if source.beyond:
             response.persistent = True  # what follows its end is nobody's
         self.bytes_out = sum(map(len, pieces))
@@ -202,7 +203,7 @@ class Exchange(Attempts):
         except Gone as error:
             self._downloaded(error, False)
 
-    def _retried(self, upstream: Server1) -> bool:
+    def _retried(self, upstream: Upstream) -> bool:
         if self.request.method not in IDEMPOTENT or not self._may_repeat() or not self._again():
             return False
         upstream.endpoint.active -= 1
@@ -263,7 +264,7 @@ class Exchange(Attempts):
             # the backend takes no more; what it has to say may still come, else it is `on_lost`
             if self._upload is not None:
                 self._upload.stop()
-            if self._is_answered or upstream is None or upstream.has_more():
+            if self._is_answered or upstream is None or upstream.has_spoken():
                 return
         self._upstream = None
         if upstream is not None:
@@ -366,6 +367,9 @@ class Exchange(Attempts):
         upload, download = self._upload, self._download
         moved = (upload.moved if upload else 0) + (download.moved if download else 0)
         progress, self._seen = moved - self._seen, moved
+        if self._is_half_closed and progress == 0:
+            self.client_gone()  # who closes in both directions looks the same until something is written
+            return
         is_sending = upload is not None and not upload.is_over and not upload.is_stuck
         is_stuck = download is not None and not download.is_over and download.is_stuck
         least = _PROGRESS_BYTES if self.request.body is Body.LENGTH and is_sending else 1
@@ -376,6 +380,12 @@ class Exchange(Attempts):
             upstream.endpoint.active -= 1
             upstream.abort()
         self.refuse(Refused(408, "slow client", "the request's body came too slowly"))
+
+    def half_closed(self) -> None:
+        """Take note that the client says nothing more: it may wait for its answer, or be gone."""
+        if not self._is_half_closed:
+            self._is_half_closed = True
+            self._look_later()
 
     def client_gone(self) -> None:
         """Give up: the client is not there any more."""

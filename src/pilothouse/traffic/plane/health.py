@@ -7,10 +7,11 @@ import math
 from pilothouse.traffic.config import Endpoint, HealthCheck
 from pilothouse.traffic.plane.balancing import EndpointState
 from pilothouse.traffic.plane.heads import HeadReader
-from pilothouse.traffic.plane.http import Refused, Response
+from pilothouse.traffic.plane.http import Refused, Request, Response
 from pilothouse.traffic.plane.pools import Pool
 from pilothouse.traffic.plane.reactor import Reactor, Timed
 from pilothouse.traffic.plane.server1 import Server1
+from pilothouse.traffic.plane.upstream import Outgoing, Upstream
 from pilothouse.traffic.plane.wires import Counters, Gone
 
 __all__ = ["Health", "judged"]
@@ -42,6 +43,11 @@ class Health(Timed):
         self._reactor, self._counters, self._reader, self._pool = reactor, counters, reader, pool
         self._probes: set[_Probe] = set()
         self._is_stopped = False
+
+    @property
+    def is_framed(self) -> bool:
+        """Whether the endpoints speak HTTP/2."""
+        return self._pool.is_framed
 
     def start(self) -> None:
         """Ask now, and from now on."""
@@ -116,14 +122,16 @@ class _Probe(Timed):
             upstream.abort()
         self._health.ended(self, is_well)
 
-    def on_connected(self, upstream: Server1) -> None:
+    def on_connected(self, upstream: Upstream) -> None:
         check, endpoint = self._health.check, self.state.endpoint
-        if not check.path:
-            self.over(True)
+        if not check.path or self._health.is_framed:
+            self.over(True)  # a question in HTTP/2 would want a connection that is shared
             return
-        lines = f"GET {check.path} HTTP/1.1\r\nhost: {_host(endpoint)}\r\nuser-agent: pilothouse-health\r\n"
+        host = _host(endpoint).encode()
+        request = Request(b"GET", check.path.encode(), host, "", [])
+        fields = [(b"user-agent", b"pilothouse-health"), (b"connection", b"close")]
         try:
-            upstream.begin(self, lines.encode() + b"connection: close\r\n\r\n", b"GET", ())
+            upstream.begin(self, Outgoing(request, request.target, host, fields), (), [])
         except Gone:
             self.over(False)
 
@@ -133,12 +141,12 @@ class _Probe(Timed):
         if response.status >= 200:
             self.over(low <= response.status <= high)
 
-    def on_unreachable(self, upstream: Server1, reason: str) -> None:
+    def on_unreachable(self, upstream: Upstream, reason: str) -> None:
         del upstream, reason
         self._upstream = None
         self.over(False)
 
-    def on_lost(self, upstream: Server1, reason: str, is_untouched: bool) -> None:
+    def on_lost(self, upstream: Upstream, reason: str, is_untouched: bool) -> None:
         del upstream, reason, is_untouched
         self._upstream = None
         self.over(False)

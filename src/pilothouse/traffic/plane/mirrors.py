@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from pilothouse.traffic.plane.balancing import EndpointState
-from pilothouse.traffic.plane.bodies import Http1Source, Truncated
+from pilothouse.traffic.plane.bodies import Truncated
 from pilothouse.traffic.plane.connections import Peer
 from pilothouse.traffic.plane.decisions import Decision
 from pilothouse.traffic.plane.http import Body, FieldList, Refused, Request, Response
 from pilothouse.traffic.plane.reactor import Timed
-from pilothouse.traffic.plane.server1 import Server1, request_head
+from pilothouse.traffic.plane.upstream import Outgoing, Upstream, UpstreamBody
 from pilothouse.traffic.plane.wires import Buffer, Gone
 
 if TYPE_CHECKING:
@@ -26,19 +26,18 @@ _SECONDS: Final = 30.0
 class Mirrored(Timed):
     """One copy, of the head and a body that came whole with it; larger bodies are not copied."""
 
-    __slots__ = ("_head", "_is_over", "_method", "_pieces", "_pool", "_source", "_state", "_upstream", "_worker")
+    __slots__ = ("_is_over", "_outgoing", "_pieces", "_pool", "_source", "_state", "_upstream", "_worker")
 
     def __init__(self, worker: Worker, pool: Pool, decision: Decision, request: Request, peer: Peer) -> None:
         super().__init__()
         self._worker, self._pool = worker, pool
         fields: FieldList = peer.forwarding.fields(decision.fields, request.authority)
-        self._head = request_head(request, decision.target, decision.authority, fields)
-        self._method = request.method
+        self._outgoing = Outgoing(request, decision.target, decision.authority, fields)
         self._is_over = False
         self._pieces: Sequence[Buffer] = ()
         self._state: EndpointState | None = None
-        self._upstream: Server1 | None = None
-        self._source: Http1Source | None = None
+        self._upstream: Upstream | None = None
+        self._source: UpstreamBody | None = None
 
     def begin(self, pieces: Sequence[Buffer]) -> None:
         """Send it if there is room."""
@@ -66,10 +65,10 @@ class Mirrored(Timed):
         else:
             upstream.open(self)
 
-    def on_connected(self, upstream: Server1) -> None:
+    def on_connected(self, upstream: Upstream) -> None:
         self._upstream = upstream
         try:
-            upstream.begin(self, self._head, self._method, self._pieces)
+            upstream.begin(self, self._outgoing, self._pieces, [])
         except Gone:
             self._over(is_clean=False)
 
@@ -116,12 +115,12 @@ class Mirrored(Timed):
     def on_deadline(self) -> None:
         self._over(is_clean=False)
 
-    def on_unreachable(self, upstream: Server1, reason: str) -> None:
+    def on_unreachable(self, upstream: Upstream, reason: str) -> None:
         del upstream, reason
         self._upstream = None
         self._over(is_clean=False)
 
-    def on_lost(self, upstream: Server1, reason: str, is_untouched: bool) -> None:
+    def on_lost(self, upstream: Upstream, reason: str, is_untouched: bool) -> None:
         del upstream, reason, is_untouched
         self._upstream = None
         self._over(is_clean=False)

@@ -11,8 +11,8 @@ from pilothouse.traffic.plane.balancing import EndpointState
 from pilothouse.traffic.plane.connections import Peer
 from pilothouse.traffic.plane.http import Refused, Response
 from pilothouse.traffic.plane.reactor import HANGUP, Timed
-from pilothouse.traffic.plane.server1 import Server1
 from pilothouse.traffic.plane.tunnels import Tunnel
+from pilothouse.traffic.plane.upstream import Upstream
 from pilothouse.traffic.plane.wires import Wire
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class StreamConnection(Timed):
         self._worker, self._wire, self._peer, self._found = worker, wire, peer, found
         self._pool: Pool | None = None
         self._state: EndpointState | None = None
-        self._upstream: Server1 | None = None
+        self._upstream: Upstream | None = None
         self._tried: list[EndpointState] = []
         self._began = worker.clock()
 
@@ -72,14 +72,14 @@ class StreamConnection(Timed):
         if self._upstream is None and self._pool is not None:
             self._try()
 
-    def on_connected(self, upstream: Server1) -> None:
+    def on_connected(self, upstream: Upstream) -> None:
         state = self._state
         assert state is not None  # noqa: S101
         state.active += 1
         self._worker.clients.discard(self)
         self._worker.tunnel(self._wire, upstream.detach(), b"", b"", self._ended)
 
-    def on_unreachable(self, upstream: Server1, reason: str) -> None:
+    def on_unreachable(self, upstream: Upstream, reason: str) -> None:
         del upstream
         self._upstream = None
         pool, state = self._pool, self._state
@@ -134,7 +134,7 @@ class StreamConnection(Timed):
     def on_response(self, response: Response, rest: bytes) -> None:
         raise NotImplementedError
 
-    def on_lost(self, upstream: Server1, reason: str, is_untouched: bool) -> None:
+    def on_lost(self, upstream: Upstream, reason: str, is_untouched: bool) -> None:
         raise NotImplementedError
 
     def on_bad_response(self, error: Refused) -> None:

@@ -9,27 +9,24 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Iterable
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from pilothouse.traffic.config import Backend
 from pilothouse.traffic.plane.balancing import Balancer, EndpointState, RetryBudget
 from pilothouse.traffic.plane.heads import HeadReader
 from pilothouse.traffic.plane.messages import EndpointNow
 from pilothouse.traffic.plane.reactor import Reactor
-from pilothouse.traffic.plane.server1 import Answered, Server1
+from pilothouse.traffic.plane.server1 import Server1
+from pilothouse.traffic.plane.upstream import Upstream, Waiting
 from pilothouse.traffic.plane.wires import Counters
 
-__all__ = ["BackendConnector", "Pool", "Waiting", "endpoints_now"]
+if TYPE_CHECKING:
+    from pilothouse.traffic.plane.server2 import Server2
+
+__all__ = ["BackendConnector", "Pool", "endpoints_now"]
 
 _IDLE_KEPT: Final = 256
 """Connections to one endpoint that wait for work in one worker, at most."""
-
-
-class Waiting(Answered, Protocol):
-    """A request that has no connection yet."""
-
-    def on_room(self) -> None:
-        """Try again: there is room for a connection."""
 
 
 class BackendConnector:
@@ -108,20 +105,35 @@ class Pool:
         return self.active >= self._limits[1]
 
     @property
+    def is_framed(self) -> bool:
+        """Whether bodies go in frames, without the chunked coding."""
+        return self.config.protocol == "h2"
+
+    @property
     def waiting(self) -> int:
         """How many requests wait for a connection."""
         return len(self._waiting)
 
-    def idle(self, state: EndpointState) -> Server1 | None:
-        """Return a kept connection."""
+    def idle(self, state: EndpointState) -> Upstream | None:
+        """Return a kept connection, or a stream of one."""
+        if self.config.protocol == "h2":
+            return next((each.stream() for each in self._shared(state) if each.has_room), None)
         kept = cast("list[Server1]", state.idle)
         return kept.pop() if kept else None
 
-    def open(self, state: EndpointState, exchange: Waiting) -> Server1 | None:
+    def _shared(self, state: EndpointState) -> list[Server2]:
+        return cast("list[Server2]", state.idle)
+
+    def open(self, state: EndpointState, exchange: Waiting) -> Upstream | None:
         """Return a connection that is being opened, None where the request has to wait, or may not even do that.
 
         Raises OverflowError where too many wait, OSError where there are no descriptors left.
         """
+        is_shared = self.config.protocol == "h2"
+        if is_shared:
+            opening = next((each for each in self._shared(state) if each.is_opening), None)
+            if opening is not None:
+                return opening.stream()
         if self.connections >= self._limits[0] and not self._evict(state):
             if len(self._waiting) >= self._limits[2]:
                 raise OverflowError
@@ -130,7 +142,13 @@ class Pool:
         upstream = Server1(self._reactor, self._counters, self._reader, self, state)
         self.connections += 1
         state.connections += 1
-        return upstream
+        if not is_shared:
+            return upstream
+        from pilothouse.traffic.plane.server2 import Server2  # noqa: PLC0415  # nghttp2 only where a backend speaks it
+
+        shared = Server2(self._reactor, self, state, upstream)
+        state.idle.append(shared)
+        return shared.stream()
 
     def _evict(self, state: EndpointState) -> bool:
         """Close an idle connection to another endpoint, to make room."""
@@ -158,18 +176,19 @@ class Pool:
         else:
             upstream.wire.reactor.arm(upstream, self._reactor.now + self.config.idle_timeout)
             state.idle.append(upstream)
-            self._wake()
+            self.wake()
 
-    def forget(self, upstream: Server1) -> None:
+    def forget(self, upstream: Server1 | Server2) -> None:
         """Count a connection no more."""
         self.connections -= 1
         state = upstream.endpoint
         state.connections -= 1
         if upstream in state.idle:
             state.idle.remove(upstream)
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let a request that waits try again."""
         if self._waiting:
             self._reactor.soon(self._waiting.popleft().on_room)
 
@@ -178,8 +197,10 @@ class Pool:
             self._close_idle_of(state)
 
     def _close_idle_of(self, state: EndpointState) -> None:
-        while state.idle:
-            cast("Server1", state.idle.pop()).abort()
+        for kept in list(state.idle):
+            if kept in state.idle:
+                state.idle.remove(kept)
+            cast("Server1", kept).abort()
 
 
 def endpoints_now(pools: Iterable[Pool], now: float) -> list[EndpointNow]:

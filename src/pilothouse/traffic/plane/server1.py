@@ -8,46 +8,30 @@ import os
 import socket
 import ssl
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from pilothouse.traffic.plane.balancing import EndpointState
 from pilothouse.traffic.plane.bodies import Http1Sink, Http1Source, Sink
 from pilothouse.traffic.plane.heads import HEAD_END, HeadReader
 from pilothouse.traffic.plane.http import UNKNOWN, Body, FieldList, Refused, Request, Response
 from pilothouse.traffic.plane.reactor import HANGUP, IN, OUT, Reactor, Timed
+from pilothouse.traffic.plane.upstream import Answered, Outgoing
 from pilothouse.traffic.plane.wires import Buffer, Counters, Gone, Wire
 
 if TYPE_CHECKING:
     from pilothouse.traffic.plane.pools import Pool
 
-__all__ = ["Answered", "Server1", "request_head"]
+__all__ = ["Server1", "request_head"]
 
 _HEAD_BYTES: Final = 65_536
 _CONNECTING, _HANDSHAKE, _IDLE, _BUSY, _GONE = range(5)
 
 
-class Answered(Protocol):
-    """Who is told of what happens with a request (`exchange`)."""
-
-    def on_connected(self, upstream: Server1) -> None: ...
-
-    def on_unreachable(self, upstream: Server1, reason: str) -> None: ...
-
-    def on_response(self, response: Response, rest: bytes) -> None: ...
-
-    def on_lost(self, upstream: Server1, reason: str, is_untouched: bool) -> None: ...
-
-    def on_bad_response(self, error: Refused) -> None: ...
-
-    def on_readable(self) -> None: ...
-
-    def on_writable(self) -> None: ...
-
-
-def request_head(request: Request, target: bytes, authority: bytes, fields: FieldList) -> bytes:
+def request_head(outgoing: Outgoing) -> bytes:
     """Return a request's head for HTTP/1.1."""
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (request.method, target, authority)]
-    lines += [b"%b: %b\r\n" % field for field in fields]
+    request = outgoing.request
+    lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (request.method, outgoing.target, outgoing.authority)]
+    lines += [b"%b: %b\r\n" % field for field in outgoing.fields]
     if request.body is Body.LENGTH or (request.body is Body.NONE and request.method in {b"POST", b"PUT", b"PATCH"}):
         lines.append(b"content-length: %d\r\n" % max(request.length, 0))
     elif request.body is not Body.NONE:
@@ -58,6 +42,14 @@ def request_head(request: Request, target: bytes, authority: bytes, fields: Fiel
         lines.append(b"connection: upgrade\r\nupgrade: %b\r\n" % request.upgrade)
     lines.append(b"\r\n")
     return b"".join(lines)
+
+
+def _framed(pieces: Sequence[Buffer], trailers: FieldList | None) -> Sequence[Buffer]:
+    """Put the chunked coding on the first of a body, and end it where that is all."""
+    framed: list[Buffer] = [b"%x\r\n%b\r\n" % (len(piece), bytes(piece)) for piece in pieces if piece]
+    if trailers is not None:
+        framed += [b"0\r\n", *[b"%b: %b\r\n" % field for field in trailers], b"\r\n"]
+    return framed
 
 
 class Server1(Timed):
@@ -165,7 +157,7 @@ class Server1(Timed):
         """Whether a request is on its way."""
         return self._state == _BUSY
 
-    def has_more(self) -> bool:
+    def has_spoken(self) -> bool:
         """Whether the server has said something that was not read, such as why it takes no more."""
         try:
             return bool(self.wire.sock.recv(1, socket.MSG_PEEK)) if self.wire.is_raw else self.wire.pending
@@ -174,13 +166,18 @@ class Server1(Timed):
 
     # One request
 
-    def begin(self, exchange: Answered, head: bytes, method: bytes, pieces: Sequence[Buffer]) -> None:
+    def begin(
+        self, exchange: Answered, outgoing: Outgoing, pieces: Sequence[Buffer], trailers: FieldList | None
+    ) -> None:
         """Send a request's head with what there is of its body. Raises Gone."""
         self._exchange = exchange
         self._state = _BUSY
-        self._method = method
+        self._method = outgoing.request.method
         self.deadline = math.inf
         self.served += 1
+        head = request_head(outgoing)
+        if outgoing.request.body is Body.FRAMES:
+            pieces = _framed(pieces, trailers)
         self.wire.send([head, *pieces] if pieces else [head])
 
     def sink(self, request: Request) -> Sink:

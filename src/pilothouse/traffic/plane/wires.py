@@ -202,6 +202,13 @@ class Wire:
         sock = self.sock
         return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
+    def has_ended(self) -> bool:
+        """Return whether the other side says nothing more, as far as that can be seen past TLS."""
+        try:
+            return self.is_raw and not self.sock.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return False
+
     @property
     def blocked(self) -> bool:
         """Whether there is something that could not be written yet."""

@@ -1,0 +1,335 @@
+"""One stream of a backend's HTTP/2 connection: a request into frames, an answer out of frames."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from ngh2 import ErrorCode, NGH2Error
+
+from pilothouse.traffic.plane.balancing import EndpointState
+from pilothouse.traffic.plane.bodies import Truncated
+from pilothouse.traffic.plane.http import UNKNOWN, Body, FieldList, Refused, Request, Response
+from pilothouse.traffic.plane.upstream import Answered, Outgoing
+from pilothouse.traffic.plane.wires import Buffer, Gone, Wire
+
+if TYPE_CHECKING:
+    from pilothouse.traffic.plane.server2 import Server2
+
+__all__ = ["ServerStream2", "read_response"]
+
+_QUEUED_BYTES: Final = 128 << 10
+_REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
+_NEVER: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+
+
+def read_response(headers: Iterable[Any], method: bytes, *, is_whole: bool) -> Response:
+    """Return a response. is_whole: whether no body comes. Raises Refused (502)."""
+    status, fields, length = 0, [], UNKNOWN
+    for name, value in headers:
+        if name == b":status":
+            status = int(value)
+        elif name == b"content-length" and method != b"HEAD":
+            length = int(value) if value.isdigit() and len(value) <= 18 else UNKNOWN
+        elif name[:1] != b":" and name not in _NEVER:
+            fields.append((bytes(name), bytes(value)))
+    if not 100 <= status <= 599 or status == 101:
+        raise Refused(502, "backend head", "the backend's answer has no usable status")
+    response = Response(status, _REASONS.get(status, b""), fields)
+    response.minor = 2
+    if not is_whole and method != b"HEAD" and status not in {204, 304}:
+        response.body = Body.LENGTH if length > 0 else Body.FRAMES if length < 0 else Body.NONE
+        response.length = length
+    return response
+
+
+class ServerStream2:
+    """A request and its answer: the backend's side of an exchange, the sink of its body, the source of the answer's."""
+
+    __slots__ = (
+        "_connection",
+        "_exchange",
+        "_is_answered",
+        "_is_broken",
+        "_is_secure",
+        "_method",
+        "_pieces",
+        "_trailers",
+        "beyond",
+        "done",
+        "endpoint",
+        "has_ended",
+        "id",
+        "is_decoded",
+    )
+
+    def __init__(self, connection: Server2, is_secure: bool) -> None:
+        self._connection = connection
+        self._is_secure = is_secure
+        self._exchange: Answered | None = None
+        self.endpoint: EndpointState = connection.endpoint
+        self.id = 0
+        self.beyond = b""
+        self.is_decoded = True
+        self.done = self.has_ended = False
+        self._is_answered = self._is_broken = False
+        self._method = b""
+        self._pieces: deque[bytes] = deque()
+        self._trailers: FieldList = []
+
+    @property
+    def served(self) -> int:
+        """Requests of the connection so far."""
+        return self._connection.served
+
+    @property
+    def wire(self) -> Wire:
+        """The connection that carries the stream."""
+        return self._connection.wire
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the request is on its way."""
+        return self.id > 0
+
+    # Opening
+
+    def open(self, exchange: Answered) -> None:
+        """Tell the exchange once the connection is open."""
+        self._exchange = exchange
+        self._connection.open(self)
+
+    def opened(self) -> None:
+        """Tell the exchange that the connection is open."""
+        if self._exchange is not None:
+            self._exchange.on_connected(self)
+
+    def unreachable(self, reason: str) -> None:
+        """Tell the exchange that there is no connection."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.on_unreachable(self, reason)
+
+    def forsake(self) -> None:
+        """Wait no more."""
+        self._exchange = None
+        self._connection.forsake(self)
+
+    # The request
+
+    def begin(
+        self, exchange: Answered, outgoing: Outgoing, pieces: Sequence[Buffer], trailers: FieldList | None
+    ) -> None:
+        """Queue a head with what there is of its body. Raises Gone."""
+        self._exchange = exchange
+        request = outgoing.request
+        self._method = request.method
+        fields = [
+            (b":method", request.method),
+            (b":scheme", b"https" if self._is_secure else b"http"),
+            (b":authority", outgoing.authority),
+            (b":path", outgoing.target),
+            *outgoing.fields,
+        ]
+        if request.trailers:
+            fields.append((b"te", b"trailers"))
+        if request.body is Body.LENGTH:
+            fields.append((b"content-length", b"%d" % request.length))
+        engine, is_bodiless = self._connection.engine, request.body is Body.NONE
+        try:
+            self.id = engine.send_request(fields, end_stream=is_bodiless)
+            self._connection.began(self.id, self)
+            if pieces:
+                engine.send_data(self.id, b"".join(pieces))
+            if trailers is not None and not is_bodiless:
+                self.finish_body(trailers)
+        except NGH2Error as error:
+            raise Gone(str(error) or type(error).__name__) from None
+
+    def sink(self, request: Request) -> ServerStream2:
+        """Return where the rest of the request's body goes: here."""
+        del request
+        return self
+
+    def write(self, pieces: Sequence[Buffer]) -> None:
+        size = sum(map(len, pieces))
+        if not size:
+            return
+        self.wire.counters.bytes_copied += size
+        try:
+            self._connection.engine.send_data(self.id, b"".join(pieces))
+        except NGH2Error as error:
+            raise Gone(str(error)) from None
+        self._connection.flush_soon()
+
+    def has_room(self) -> bool:
+        """Return whether more of the body may be queued."""
+        with contextlib.suppress(NGH2Error):
+            return self._connection.engine.queued_body_size(self.id) < _QUEUED_BYTES and not self.wire.blocked
+        return True
+
+    def flush(self) -> bool:
+        """Return whether there is room."""
+        return self.has_room()
+
+    def wait(self) -> None:
+        """Be told once there is room."""
+        self._connection.wait(self)
+
+    def writable(self) -> None:
+        """Go on with the body."""
+        if self._exchange is not None:
+            self._exchange.on_writable()
+
+    def finish_body(self, trailers: FieldList) -> None:
+        """End the body. Raises Gone."""
+        engine = self._connection.engine
+        try:
+            if trailers:
+                engine.send_trailers(self.id, trailers)
+            else:
+                engine.end_stream(self.id)
+        except NGH2Error as error:
+            raise Gone(str(error)) from None
+        self._connection.flush_soon()
+
+    # The answer
+
+    def answered(self, headers: Iterable[Any], is_whole: bool) -> None:
+        """Take the answer's head."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        self._is_answered = True
+        self.has_ended = self.done = is_whole
+        try:
+            response = read_response(headers, self._method, is_whole=is_whole)
+        except Refused as error:
+            exchange.on_bad_response(error)
+            return
+        exchange.on_response(response, b"")
+
+    def informed(self, headers: Iterable[Any]) -> None:
+        """Take an interim head."""
+        if self._exchange is not None:
+            with contextlib.suppress(Refused):
+                response = read_response(headers, self._method, is_whole=True)
+                if response.status < 200:
+                    self._exchange.on_response(response, b"")
+
+    def has_spoken(self) -> bool:
+        """Return whether an answer has begun."""
+        return self._is_answered
+
+    def source(self, response: Response, rest: bytes) -> ServerStream2:
+        """Return where the answer's body comes from: here."""
+        del response, rest
+        return self
+
+    def came(self, data: bytes, is_last: bool) -> None:
+        """Take a piece of the answer's body."""
+        if self._exchange is None:
+            self._connection.consumed(self.id, len(data))
+            return
+        if data:
+            self._pieces.append(data)
+        if is_last:
+            self.ended([])
+        else:
+            self._exchange.on_readable()
+
+    def ended(self, trailers: FieldList) -> None:
+        """Take note of the answer's end."""
+        self.has_ended = True
+        self._trailers = trailers
+        self.done = not self._pieces
+        if self._exchange is not None:
+            self._exchange.on_readable()
+
+    @property
+    def is_all(self) -> bool:
+        """Whether the answer's last byte has come."""
+        return self.has_ended
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a piece of the answer is there."""
+        return bool(self._pieces)
+
+    def read(self) -> Sequence[Buffer] | None:
+        if not self._pieces:
+            if self._is_broken:
+                raise Truncated
+            return None
+        pieces = list(self._pieces)
+        self._pieces.clear()
+        self.done = self.has_ended
+        self._connection.consumed(self.id, sum(map(len, pieces)))
+        return pieces
+
+    def raw(self, count: int = 0) -> int:
+        """Return 0: frames' payloads are the engine's."""
+        del count
+        return 0
+
+    def took(self, count: int) -> None:
+        """Do nothing: bytes come by `read` only."""
+
+    def trailers(self) -> FieldList:
+        return self._trailers
+
+    def pause(self) -> None:
+        """Do nothing: what is not read opens no window."""
+
+    def resume(self) -> None:
+        """Do nothing: what comes is told by `came`."""
+
+    # Ends
+
+    def closed(self, code: int) -> None:
+        """Act on that the stream is over."""
+        if code == ErrorCode.NO_ERROR and self.has_ended:
+            return
+        self._lost(f"the backend reset the stream ({code})", is_untouched=code == ErrorCode.REFUSED_STREAM)
+
+    def lost(self, reason: str) -> None:
+        """Act on that the connection is over."""
+        self._lost(reason, is_untouched=True)
+
+    def _lost(self, reason: str, *, is_untouched: bool) -> None:
+        exchange = self._exchange
+        if exchange is None or self.has_ended:
+            return
+        if self._is_answered:
+            self._is_broken = True
+            exchange.on_readable()
+            return
+        self._exchange = None
+        exchange.on_lost(self, reason, is_untouched)
+
+    def finish(self, is_reusable: bool) -> None:
+        """Let go after the answer."""
+        del is_reusable
+        self._exchange = None
+        self._drop()
+
+    def abort(self) -> None:
+        """Take the request back."""
+        self._exchange = None
+        if self.id:
+            self._drop()
+            self._connection.reset(self.id)
+        else:
+            self._connection.forsake(self)
+
+    def _drop(self) -> None:
+        size = sum(map(len, self._pieces))
+        self._pieces.clear()
+        self._connection.consumed(self.id, size)
+
+    def detach(self) -> Wire:
+        """Refuse: others have streams on the connection."""
+        raise NotImplementedError
