@@ -1,6 +1,7 @@
 """The gateway over HTTP/1.1: small requests a second of one core, and large bodies, beside HAProxy, nginx and asyncio.
 
-Each proxy is one process on one core that forwards to the same nginx; wrk asks for 12 bytes over 32 connections, and a
+Each proxy is one process on one core that forwards to the same nginx; wrk asks for 12 bytes over 32 connections, with heads that are
+all the same and with heads that all differ, and a
 client that throws away what it gets for bodies of 1 MiB and 1 GiB over one connection each. A rate by the second
 depends on what else a machine does, so a core's is given as requests by second of the proxy's own processor time; so
 is the work of a GiB. Runs alternate between proxies; what is not installed is left out with the reason.
@@ -30,6 +31,12 @@ from pilothouse.traffic.plane.wires import SPLICE_LEAST
 _SMALL = "hello, world"
 _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 _NEVER = 1 << 50
+_VARIED = """local n = 0
+request = function()
+  n = n + 1
+  return wrk.format("GET", "/small?" .. n, {["X-Request-Id"] = "r" .. n, ["Cookie"] = "a=b; s=" .. n, ["Accept"] = "*/*"})
+end
+"""
 _ASYNCIO = """
 import asyncio, sys
 import uvloop
@@ -119,10 +126,11 @@ class Load(NamedTuple):
     by_core: float
 
 
-def small(proxy: Proxy, seconds: float) -> Load:
-    """Ask for a few bytes, with wrk."""
+def small(proxy: Proxy, seconds: float, script: Path | None = None) -> Load:
+    """Ask for a few bytes, with wrk; script: makes each request another."""
     before = processor_seconds(proxy.pid)
     command = ["wrk", "-t1", "-c32", f"-d{seconds:g}s", f"http://127.0.0.1:{proxy.port}/small"]
+    command += ["-s", str(script)] if script is not None else []
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     used = processor_seconds(proxy.pid) - before
     count = int(re.search(r"(\d+) requests in", done.stdout)[1])  # type: ignore[index]
@@ -185,6 +193,7 @@ async def measure(quick: bool) -> None:
     rounds, seconds = (1, 1.0) if quick else (5, 2.0)
     async with contextlib.AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (directory / "varied.lua").write_text(_VARIED)
         for size in (*_SIZES, _GIB):
             _empty(directory / str(size), size)
         origin = free_port()
@@ -197,13 +206,14 @@ async def measure(quick: bool) -> None:
         for _ in range(rounds):
             for proxy in proxies:
                 if proxy.name != "pilothouse, copied":
-                    load = await asyncio.to_thread(small, proxy, seconds)
-                    figures.setdefault((proxy.name, "small"), []).append(load)
+                    for what, script in (("small", None), ("small, varied", directory / "varied.lua")):
+                        load = await asyncio.to_thread(small, proxy, seconds, script)
+                        figures.setdefault((proxy.name, what), []).append(load)
                 for what, size, times in (("1 MiB", _MIB, 256), ("1 GiB", _GIB, 1)):
                     load = await asyncio.to_thread(large, proxy, size, times)
                     figures.setdefault((proxy.name, what), []).append(load)
         await _sizes(origin, rounds)
-    for what, unit in (("small", "requests"), ("1 MiB", "GiB"), ("1 GiB", "GiB")):
+    for what, unit in (("small", "requests"), ("small, varied", "requests"), ("1 MiB", "GiB"), ("1 GiB", "GiB")):
         ours = figures["pilothouse", what]
         for name in [name for name, each in figures if each == what and name != "pilothouse"]:
             theirs = figures[name, what]

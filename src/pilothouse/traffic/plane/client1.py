@@ -36,8 +36,8 @@ def response_head(response: Response, request: Request | None, is_persistent: bo
         line = b"HTTP/1.1 %d %b\r\n" % key
         if len(_STATUS_LINES) < 256:
             _STATUS_LINES[key] = line
-    lines = [line]
-    lines += [b"%b: %b\r\n" % field for field in response.fields]
+    known = response.lines
+    lines = [line, known] if known is not None else [line, *[b"%b: %b\r\n" % field for field in response.fields]]
     minor = request.minor if request is not None else 1
     body = response.body
     if response.status == 101:

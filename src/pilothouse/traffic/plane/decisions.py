@@ -180,6 +180,7 @@ def _preflight(request: Request, cors: Cors) -> Response | None:
 def altered_response(decision: Decision, peer: Peer, request: Request, response: Response) -> None:
     """Change a backend's answer as the filters have it."""
     del peer
+    response.lines = None
     for each in decision.filters:
         if isinstance(each, ResponseHeaders):
             response.fields = changed(response.fields, each.change)

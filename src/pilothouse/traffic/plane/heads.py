@@ -7,7 +7,7 @@ line feeds, folded lines, control characters, a target that contradicts `Host`. 
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import httptools
 
@@ -27,6 +27,8 @@ _AUTHORITY: Final = re.compile(rb"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z_.~-]{1,253
 _ABSOLUTE: Final = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _TARGET: Final = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 _HOSTS_KEPT: Final = 4096
+_HEADS_KEPT: Final = 1024
+_KEPT_BYTES: Final = 1024
 
 
 class _Seen:
@@ -71,16 +73,44 @@ def host_of(authority: bytes) -> str:
     return host
 
 
+_Head = TypeVar("_Head", Request, Response)
+
+
+def _keep(kept: dict[bytes, _Head], head: bytes, message: _Head) -> None:
+    if len(kept) >= _HEADS_KEPT:
+        kept.clear()
+    kept[head] = message
+
+
 class HeadReader:
-    """Reads heads one after the other; one serves all connections of a process. most: how many fields a head has."""
+    """Reads heads one after the other; one serves all connections of a process. most: how many fields a head has.
+
+    Heads that come again, to the byte, are not read again: clients and backends repeat them on their connections.
+    """
 
     def __init__(self, most: int = 128) -> None:
         self.most = most
         self._seen = _Seen()
         self._kept: Any = None
+        self._requests: dict[bytes, Request] = {}
+        self._responses: dict[bytes, Response] = {}
+
+    def take_most(self, most: int) -> None:
+        """Go on with another number of fields that a head may have."""
+        self.most = most
+        self._requests.clear()
 
     def request(self, head: bytes) -> Request:
         """Read a request's head, from its first byte to its empty line. Raises Refused."""
+        known = self._requests.get(head)
+        if known is not None:
+            return known.copy()
+        request = self._read_request(head)
+        if request.body is Body.NONE and len(head) <= _KEPT_BYTES:
+            _keep(self._requests, head, request.copy())
+        return request
+
+    def _read_request(self, head: bytes) -> Request:
         seen = self._seen
         seen.fields, seen.target, seen.finished = [], b"", False
         parser, self._kept = self._kept or httptools.HttpRequestParser(seen), None
@@ -127,6 +157,17 @@ class HeadReader:
 
     def response(self, head: bytes, method: bytes) -> Response:
         """Read the head of a response to a request of `method`. Raises Refused (502)."""
+        is_plain = method != b"HEAD"
+        known = self._responses.get(head) if is_plain else None
+        if known is not None:
+            return known.copy()
+        response = self._read_response(head, method)
+        if is_plain and len(head) <= _KEPT_BYTES:
+            response.lines = b"".join([b"%b: %b\r\n" % field for field in response.fields])
+            _keep(self._responses, head, response.copy())
+        return response
+
+    def _read_response(self, head: bytes, method: bytes) -> Response:
         seen = self._seen
         seen.fields, seen.status, seen.finished = [], b"", False
         parser = httptools.HttpResponseParser(seen)

@@ -74,6 +74,16 @@ class Request:
         self.upgrade = b""
         self.trailers = False
 
+    def copy(self) -> Request:
+        """Return another of the same, with a list of fields of its own."""
+        other = Request.__new__(Request)
+        other.method, other.target, other.authority, other.host = self.method, self.target, self.authority, self.host
+        other.path, other.query, other.fields = self.path, self.query, self.fields.copy()
+        other.body, other.length, other.minor = self.body, self.length, self.minor
+        other.persistent, other.expects = self.persistent, self.expects
+        other.upgrade, other.trailers = self.upgrade, self.trailers
+        return other
+
     def field(self, name: bytes) -> bytes | None:
         """Return the first value of a field, None where there is none."""
         for each, value in self.fields:
@@ -91,16 +101,28 @@ class Request:
 
 
 class Response:
-    """What a backend answers. length: of the body where its kind is LENGTH."""
+    """What a backend answers. length: of the body where its kind is LENGTH.
 
-    __slots__ = ("body", "fields", "length", "minor", "persistent", "reason", "status", "upgrade")
+    lines: the fields as they are written in HTTP/1.1, None where they have changed since they were read.
+    """
+
+    __slots__ = ("body", "fields", "length", "lines", "minor", "persistent", "reason", "status", "upgrade")
 
     def __init__(self, status: int, reason: bytes, fields: FieldList) -> None:
         self.status = status
         self.reason = reason
         self.fields = fields
+        self.lines: bytes | None = None
         self.body = Body.NONE
         self.length = 0
         self.minor = 1
         self.persistent = True
         self.upgrade = b""
+
+    def copy(self) -> Response:
+        """Return another of the same, with a list of fields of its own."""
+        other = Response.__new__(Response)
+        other.status, other.reason, other.fields, other.lines = self.status, self.reason, self.fields.copy(), self.lines
+        other.body, other.length, other.minor = self.body, self.length, self.minor
+        other.persistent, other.upgrade = self.persistent, self.upgrade
+        return other

@@ -112,7 +112,7 @@ class Worker:
             if key not in self._sockets:
                 raise ValueError(f"there is no socket for port {key[1]}")
         self.plan = plan
-        self.reader.most = plan.limits.headers
+        self.reader.take_most(plan.limits.headers)
         self.lines = [] if configuration.access_log and self.lines is None else self.lines
         self._take_backends(plan)
         self._take_ports(plan)
