@@ -1,10 +1,10 @@
 """The gateway over HTTP/1.1: small requests a second of one core, and large bodies, beside HAProxy, nginx and asyncio.
 
-Each proxy is one process on one core that forwards to the same nginx; wrk asks for 12 bytes over 32 connections, with heads that are
-all the same and with heads that all differ, and a
-client that throws away what it gets for bodies of 1 MiB and 1 GiB over one connection each. A rate by the second
-depends on what else a machine does, so a core's is given as requests by second of the proxy's own processor time; so
-is the work of a GiB. Runs alternate between proxies; what is not installed is left out with the reason.
+Each proxy is one process on one core that forwards to the same nginx; wrk asks for 12 bytes over 32 connections, with
+heads that are all the same and with heads that all differ, and a client that throws away what it gets asks for bodies
+of 1 MiB and 1 GiB over one connection. A rate by the second depends on what else a machine does, so a core's is given
+as requests by second of the proxy's own processor time; so is the work of a GiB. Runs alternate between proxies; what
+is not installed is left out with the reason.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NEVER = 1 << 50
 _VARIED = """local n = 0
 request = function()
   n = n + 1
-  return wrk.format("GET", "/small?" .. n, {["X-Request-Id"] = "r" .. n, ["Cookie"] = "a=b; s=" .. n, ["Accept"] = "*/*"})
+  return wrk.format("GET", "/small?" .. n, {["X-Request-Id"] = "r" .. n, ["Cookie"] = "s=" .. n, ["Accept"] = "*/*"})
 end
 """
 _ASYNCIO = """
@@ -185,6 +185,13 @@ async def own(origin: int, splice_least: int = SPLICE_LEAST) -> AsyncIterator[Pr
         await gateway.stop(drain=False)
 
 
+def _round(proxy: Proxy, seconds: float, varied: Path) -> list[tuple[str, Load]]:
+    loads = [("1 MiB", large(proxy, _MIB, 256)), ("1 GiB", large(proxy, _GIB, 1))]
+    if proxy.name != "pilothouse, copied":
+        loads += [("small", small(proxy, seconds)), ("small, varied", small(proxy, seconds, varied))]
+    return loads
+
+
 async def measure(quick: bool) -> None:
     """Run all proxies in turns."""
     if shutil.which("nginx") is None or shutil.which("wrk") is None:
@@ -205,12 +212,7 @@ async def measure(quick: bool) -> None:
         figures: dict[tuple[str, str], list[Load]] = {}
         for _ in range(rounds):
             for proxy in proxies:
-                if proxy.name != "pilothouse, copied":
-                    for what, script in (("small", None), ("small, varied", directory / "varied.lua")):
-                        load = await asyncio.to_thread(small, proxy, seconds, script)
-                        figures.setdefault((proxy.name, what), []).append(load)
-                for what, size, times in (("1 MiB", _MIB, 256), ("1 GiB", _GIB, 1)):
-                    load = await asyncio.to_thread(large, proxy, size, times)
+                for what, load in await asyncio.to_thread(_round, proxy, seconds, directory / "varied.lua"):
                     figures.setdefault((proxy.name, what), []).append(load)
         await _sizes(origin, rounds)
     for what, unit in (("small", "requests"), ("small, varied", "requests"), ("1 MiB", "GiB"), ("1 GiB", "GiB")):

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -263,3 +264,44 @@ async def test_rates_hold_over_all_workers(gateway: Gateway) -> None:
             statuses[(await ask(*pair))[0]] += 1
             pair[1].close()
     assert statuses == {200: 5, 429: 15}
+
+
+@pytest.mark.long
+async def test_soak(gateway: Gateway, told: Numbered) -> None:
+    """Two minutes (or PILOTHOUSE_SOAK_SECONDS) of changes each second under load: no failure, flat memory and files."""
+    port, statuses, over = free_port(), Counter[int](), asyncio.Event()
+    seconds = float(os.environ.get("PILOTHOUSE_SOAK_SECONDS", "120"))
+
+    def held() -> list[tuple[int, int]]:
+        return [
+            (len(os.listdir(f"/proc/{pid}/fd")), int(Path(f"/proc/{pid}/statm").read_text().split()[1]))
+            for pid in gateway.pids
+        ]
+
+    async def load(is_short: bool) -> None:
+        while not over.is_set():
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for _ in range(5 if is_short else 1000):
+                statuses[(await ask(reader, writer))[0]] += 1
+                if over.is_set():
+                    break
+            writer.close()
+
+    with Origin.answering(OK % b"s") as one, Origin.answering(OK % b"c") as other:
+        await gateway.push(two(one.port, other.port, port, (1, 1), 1))
+        async with asyncio.TaskGroup() as group:
+            for number in range(6):
+                group.create_task(load(number < 2))
+            before, end, generation = held(), time.monotonic() + seconds, 1
+            while time.monotonic() < end:
+                generation += 1
+                await gateway.push(two(one.port, other.port, port, (generation % 5, 1), generation))
+                await asyncio.sleep(1)
+                if time.monotonic() < end - seconds * 0.7:
+                    before = held()
+            after = held()
+            over.set()
+    assert set(statuses) == {200}
+    for (files, pages), (files_after, pages_after) in zip(before, after, strict=True):
+        assert files_after <= files + 10
+        assert pages_after <= pages + 1024
