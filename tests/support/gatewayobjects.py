@@ -101,8 +101,11 @@ def namespace(name: str, **labels: str) -> Namespace:
     return from_dict({"metadata": {"name": name, "labels": labels}}, Namespace)
 
 
-def secret(name: str = "cert", namespace: str = "shop", **data: bytes) -> Secret:
-    return Secret(metadata=from_dict({"metadata": meta(name, namespace)}, Secret).metadata, data=data)
+def secret(name: str, namespace: str, chain: bytes, key: bytes) -> Secret:
+    return Secret(
+        metadata=from_dict({"metadata": meta(name, namespace)}, Secret).metadata,
+        data={"tls.crt": chain, "tls.key": key},
+    )
 
 
 def authority(name: str = "ca", text: str = "", namespace: str = "shop") -> ConfigMap:

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from tests.support.gatewayobjects import gateway, listener, route, service, slices, weights
 
 from pilothouse.client import Client
 from pilothouse.kinds.status import Invalid
@@ -20,6 +19,7 @@ from pilothouse.traffic.control.addresses import Addresses
 from pilothouse.traffic.control.controller import TrafficController, add_gateway
 from pilothouse.traffic.control.install import CLASS, install
 from pilothouse.traffic.control.kinds import Gateway, GatewayClass, HTTPRoute, RegionWeights
+from support.gatewayobjects import gateway, listener, route, service, slices, weights
 
 SECONDS = 20.0
 

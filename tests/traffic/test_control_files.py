@@ -55,7 +55,8 @@ def test_a_directory_of_files(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not read")
     found = translate(read_files([tmp_path]), Options(Addresses(published=("127.0.0.1",)), may_leave=True))
     assert problems(found) == []
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(found.configuration), type=config.Configuration)
+    sent = msgspec.msgpack.encode(found.configuration)
+    assert msgspec.msgpack.decode(sent, type=config.Configuration) == found.configuration
     assert [(each.address, each.port) for each in found.configuration.listeners] == [("", 8080)]
     endpoints = found.configuration.backends["default/web:80"].endpoints
     assert [(each.address, each.port) for each in endpoints] == [

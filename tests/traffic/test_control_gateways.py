@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.gatewayobjects import (
+
+from pilothouse.foundation.tls import issue, make_ca
+from pilothouse.kinds.structs import replace
+from pilothouse.traffic.control.addresses import Addresses
+from pilothouse.traffic.control.kinds import Gateway, GatewayClass, TCPRoute
+from pilothouse.traffic.control.kinds.gateways import Address
+from pilothouse.traffic.control.translate import Options
+from support.gatewayobjects import (
     OURS,
     authority,
     gateway,
@@ -26,16 +33,9 @@ from tests.support.gatewayobjects import (
     translated,
 )
 
-from pilothouse.foundation.tls import issue, make_ca
-from pilothouse.kinds.structs import replace
-from pilothouse.traffic.control.addresses import Addresses
-from pilothouse.traffic.control.kinds import Gateway, GatewayClass, TCPRoute
-from pilothouse.traffic.control.kinds.gateways import Address
-from pilothouse.traffic.control.translate import Options
-
 CA = make_ca("test")
 PAIR = issue(CA, "web.example", hosts=["web.example"], server=True)
-CERT = secret("cert", **{"tls.crt": PAIR.certificate, "tls.key": PAIR.key})
+CERT = secret("cert", "shop", PAIR.certificate, PAIR.key)
 HTTPS = listener("https", 443, "HTTPS", tls={"certificateRefs": [{"name": "cert"}]})
 
 
@@ -111,7 +111,7 @@ def test_a_plain_listener() -> None:
 )
 def test_what_is_wrong_with_a_listener(spec: dict[str, Any], condition: str, reason: str) -> None:
     door = gateway(spec)
-    found = translated(door, CERT, secret("broken", **{"tls.crt": b"no", "tls.key": b"no"}))
+    found = translated(door, CERT, secret("broken", "shop", b"no", b"no"))
     assert listener_told(found, door)[condition] == ("False", reason)
 
 
@@ -128,7 +128,7 @@ def test_a_grant_lets_a_listener_use_a_secret_of_another_namespace(name: str | N
     door = gateway(
         listener(port=443, protocol="HTTPS", tls={"certificateRefs": [{"name": "cert", "namespace": "other"}]})
     )
-    theirs = secret("cert", "other", **{"tls.crt": PAIR.certificate, "tls.key": PAIR.key})
+    theirs = secret("cert", "other", PAIR.certificate, PAIR.key)
     found = translated(door, theirs, grant("Gateway", "shop", "Secret", name))
     assert listener_told(found, door)["ResolvedRefs"][0] == str(allowed)
     assert ("other/cert" in found.configuration.certificates) is allowed
@@ -139,7 +139,7 @@ def test_a_grant_for_others_does_not_help() -> None:
     door = gateway(
         listener(port=443, protocol="HTTPS", tls={"certificateRefs": [{"name": "cert", "namespace": "other"}]})
     )
-    theirs = secret("cert", "other", **{"tls.crt": PAIR.certificate, "tls.key": PAIR.key})
+    theirs = secret("cert", "other", PAIR.certificate, PAIR.key)
     for wrong in (
         grant("HTTPRoute", "shop", "Secret"),
         grant("Gateway", "else", "Secret"),
@@ -289,7 +289,7 @@ def test_a_port_that_the_plane_cannot_have_is_said_of_its_listener() -> None:
 
 # Sets of listeners
 
-ALL = {"allowedListeners": {"namespaces": {"from": "All"}}}
+ALL: dict[str, Any] = {"allowedListeners": {"namespaces": {"from": "All"}}}
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,8 @@ ALL = {"allowedListeners": {"namespaces": {"from": "All"}}}
     ],
 )
 def test_which_sets_may_add_listeners(allowed: dict[str, Any] | None, where: str, taken: bool) -> None:
-    door = gateway(**({"allowedListeners": {"namespaces": allowed}} if allowed else {}))
+    spec: dict[str, Any] = {"allowedListeners": {"namespaces": allowed}} if allowed else {}
+    door = gateway(**spec)
     more = listener_set(listener("extra", 81), namespace=where)
     found = translated(door, more, namespace("other", team="a"))
     said = told(status_of(found, more).fields["conditions"])

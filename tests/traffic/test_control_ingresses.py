@@ -6,7 +6,14 @@ import math
 from typing import Any
 
 import pytest
-from tests.support.gatewayobjects import (
+
+from pilothouse.foundation.tls import issue, make_ca
+from pilothouse.kinds.structs import Ingress, IngressClass, from_dict
+from pilothouse.traffic import config
+from pilothouse.traffic.control.ingresses import INGRESS_CONTROLLER
+from pilothouse.traffic.control.kinds import TrafficPolicy
+from pilothouse.traffic.routing import Router
+from support.gatewayobjects import (
     gateway,
     meta,
     route,
@@ -17,13 +24,6 @@ from tests.support.gatewayobjects import (
     told,
     translated,
 )
-
-from pilothouse.foundation.tls import issue, make_ca
-from pilothouse.kinds.structs import Ingress, IngressClass, from_dict
-from pilothouse.traffic import config
-from pilothouse.traffic.control.ingresses import INGRESS_CONTROLLER
-from pilothouse.traffic.control.kinds import TrafficPolicy
-from pilothouse.traffic.routing import Router
 
 CLASS = from_dict({"metadata": {"name": "pilothouse"}, "spec": {"controller": INGRESS_CONTROLLER}}, IngressClass)
 DEFAULT = from_dict(
@@ -107,7 +107,7 @@ def test_which_ingresses_are_ours(kind: IngressClass, name: str | None, taken: b
 
 def test_certificates_open_port_443() -> None:
     pair = issue(make_ca("t"), "a.example", hosts=["a.example"], server=True)
-    good = secret("cert", **{"tls.crt": pair.certificate, "tls.key": pair.key})
+    good = secret("cert", "shop", pair.certificate, pair.key)
     mine = ingress(SITE, tls=[{"hosts": ["a.example"], "secretName": "cert"}, {"secretName": "absent"}])
     made = translated(CLASS, mine, good, service()).configuration
     assert [(each.protocol, each.port) for each in made.listeners] == [("HTTP", 80), ("HTTPS", 443)]

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.gatewayobjects import (
+
+from pilothouse.foundation.tls import make_ca
+from pilothouse.traffic import config
+from pilothouse.traffic.control.conditions import CONTROLLER, merged
+from pilothouse.traffic.control.filters import seconds
+from pilothouse.traffic.control.kinds import TCPRoute, TLSRoute
+from pilothouse.traffic.control.routes import hosts_meet
+from pilothouse.traffic.routing.router import _intersection
+from support.gatewayobjects import (
     authority,
     backend,
     gateway,
@@ -26,14 +34,6 @@ from tests.support.gatewayobjects import (
     translated,
     weights,
 )
-
-from pilothouse.foundation.tls import make_ca
-from pilothouse.traffic import config
-from pilothouse.traffic.control.conditions import CONTROLLER, merged
-from pilothouse.traffic.control.filters import seconds
-from pilothouse.traffic.control.kinds import TCPRoute, TLSRoute
-from pilothouse.traffic.control.routes import hosts_meet
-from pilothouse.traffic.routing.router import _intersection
 
 CA = make_ca("test").certificate.decode()
 
