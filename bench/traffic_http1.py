@@ -37,6 +37,25 @@ request = function()
   return wrk.format("GET", "/small?" .. n, {["X-Request-Id"] = "r" .. n, ["Cookie"] = "s=" .. n, ["Accept"] = "*/*"})
 end
 """
+_CLIENT = """
+import socket, sys, time
+port, size, times = map(int, sys.argv[1:])
+nowhere = bytearray(1 << 20)
+with socket.create_connection(("127.0.0.1", port)) as sock:
+    begun = time.perf_counter()
+    for _ in range(times):
+        sock.sendall(f"GET /{size} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n".encode())
+        head = b""
+        while b"\\r\\n\\r\\n" not in head:
+            head += sock.recv(4096)
+        left = size - len(head.partition(b"\\r\\n\\r\\n")[2])
+        while left:
+            came = sock.recv_into(nowhere, min(left, len(nowhere)), socket.MSG_TRUNC)
+            if not came:
+                raise ConnectionError(f"{left} bytes are missing")
+            left -= came
+    print(time.perf_counter() - begun)
+"""
 _ASYNCIO = """
 import asyncio, sys
 import uvloop
@@ -140,24 +159,11 @@ def small(proxy: Proxy, seconds: float, script: Path | None = None) -> Load:
 
 
 def large(proxy: Proxy, size: int, times: int) -> Load:
-    """Ask for a large body a few times over one connection, and throw it away in the kernel."""
-    request = f"GET /{size} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
-    nowhere = bytearray(_MIB)
-    with socket.create_connection(("127.0.0.1", proxy.port)) as sock:
-        before, begun = processor_seconds(proxy.pid), time.perf_counter()
-        for _ in range(times):
-            sock.sendall(request)
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += sock.recv(4096)
-            left = size - len(head.partition(b"\r\n\r\n")[2])
-            while left:
-                came = sock.recv_into(nowhere, min(left, _MIB), socket.MSG_TRUNC)
-                if not came:
-                    raise ConnectionError(f"{proxy.name}: {left} bytes are missing")
-                left -= came
-        seconds = time.perf_counter() - begun
-        used = processor_seconds(proxy.pid) - before
+    """Ask for a large body a few times over one connection, in a process that throws it away in the kernel."""
+    before = processor_seconds(proxy.pid)
+    command = [sys.executable, "-c", _CLIENT, str(proxy.port), str(size), str(times)]
+    seconds = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    used = processor_seconds(proxy.pid) - before
     gib = size * times / _GIB
     return Load(gib / seconds, gib / used)
 

@@ -2,8 +2,8 @@
 
 Pure parts know no sockets: `heads` and `chunks` (HTTP/1.1), `fields` (what a proxy changes), `proxyprotocol`,
 `greeting` (the name in a TLS greeting), `balancing`. Around them: `reactor`, `wires` (connections), `bodies` (how
-bytes move, by splice where they can), `client1` and `server1` (both sides of HTTP/1.1), `exchange` (one request from
-its head to its numbers), `tunnels` (connections passed on as they are), `worker`.
+bytes move, by splice where they can), `client1` and `server1` (both sides of HTTP/1.1), `client2` and `server2` (of
+HTTP/2), `exchange` (one request from its head to its numbers), `tunnels` (connections passed on as they are), `worker`.
 """
 
 from __future__ import annotations
