@@ -57,6 +57,13 @@ def test_controllers_are_part_of_it_and_come_again_after_a_kill(tmp_path: Path) 
     assert told == "controllers ended with -9 and is started again\n"
 
 
+def test_a_range_of_pods_too_large_for_nodes_is_refused(tmp_path: Path) -> None:
+    done = pilothouse("up", "--data-dir", str(tmp_path / "home"), "--cluster-cidr", "10.0.0.0/7", check=False)
+    assert done.returncode == 2
+    done = pilothouse("up", "--data-dir", str(tmp_path / "home"), "--cluster-cidr", "16.0.0.0/7", check=False)
+    assert (done.returncode, "--cluster-cidr: 16.0.0.0/7: want /8 or a smaller range" in done.stderr) == (2, True)
+
+
 def test_parts_can_be_left_out_by_their_names(tmp_path: Path) -> None:
     done = pilothouse("up", "--data-dir", str(tmp_path), "--without", "sails", check=False)
     assert (done.returncode, "--without sails: there is no such part" in done.stderr) == (2, True)

@@ -29,6 +29,8 @@ __all__ = ["up"]
 _GIVEN: Final = frozenset({ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP})
 """Where options come from that somebody chose: the command line, or the file of --config."""
 _SAID: Final = frozenset({ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT})
+_MOST_BITS: Final = 16
+"""By which a node's range may be smaller than the cluster's, as Kubernetes has it."""
 _SIGNALS: Final = 128
 """Codes from here on are of signals; those below are a program's own."""
 _USER_DEFAULTS: Final = {"service_cluster_ip_range": "127.96.0.0/16", "cluster_cidr": "127.64.0.0/16"}
@@ -212,6 +214,11 @@ def _first_of(cidr: str) -> str:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--cluster-cidr") from None
     size = max(24 if network.version == 4 else 64, network.prefixlen)
+    if size - network.prefixlen > _MOST_BITS:
+        raise click.BadParameter(
+            f"{cidr}: want /{size - _MOST_BITS} or a smaller range, of which nodes get a /{size} each",
+            param_hint="--cluster-cidr",
+        )
     return str(next(network.subnets(new_prefix=size)))
 
 
