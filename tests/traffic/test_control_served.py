@@ -26,6 +26,10 @@ def redirects(status: int) -> list[dict[str, Any]]:
     return [{"filters": [{"type": "RequestRedirect", "requestRedirect": redirect}]}]
 
 
+def running(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
 async def answer(address: str, port: int) -> int:
     reader, writer = await asyncio.open_connection(address, port)
     try:
@@ -66,4 +70,4 @@ async def test_a_route_is_served_changed_and_gone() -> None:
             await until(address, port, 404)
             pids = workers.pids
         assert pids
-        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        assert running(pids) == []

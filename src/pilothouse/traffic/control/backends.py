@@ -85,6 +85,10 @@ class Backends:
         self._may_leave = may_leave
         self.plans: dict[str, Plan] = {}
         self.policies = [TlsOf(each, Conditions(each.metadata.generation)) for each in snapshot.all(BackendTLSPolicy)]
+        self.used: list[str] = []
+        """The plans that were resolved to, since somebody emptied the list."""
+        self.secured: list[tuple[Key, Key]] = []
+        """The policies by which, and the gateways for which, since then."""
         self._tls = self._by_target()
         self._limits = _limits_of(snapshot)
 
@@ -131,6 +135,7 @@ class Backends:
         tls: config.BackendTls | None = None
         if found is not None:
             found.ancestors.update({gateway: gateway for gateway in gateways})
+            self.secured += [(key_of(found.policy), gateway) for gateway in gateways]
             tls = found.tls
             if tls is None:
                 return config.INVALID  # not by plain text where TLS was asked for
@@ -144,7 +149,19 @@ class Backends:
         if name not in self.plans:
             bare = config.Backend(protocol=protocol, tls=tls, **self._limits.get(key, {}))
             self.plans[name] = Plan(key, port, bare, external)
+        self.used.append(name)
         return name
+
+    def begin(self) -> None:
+        """Empty the lists of what was used."""
+        self.used, self.secured = [], []
+
+    def take(self, plans: Mapping[str, Plan], secured: Iterable[tuple[Key, Key]]) -> None:
+        """Take over what was found out for a route that has not changed."""
+        self.plans.update(plans)
+        by_key = {key_of(each.policy): each for each in self.policies} if secured else {}
+        for policy, gateway in secured:
+            by_key[policy].ancestors[gateway] = gateway
 
     def _by_target(self) -> dict[tuple[str, str, str], TlsOf]:
         """Return the policy of each Service, or of a named port of one: the oldest where there are several."""

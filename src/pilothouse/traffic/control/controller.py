@@ -75,6 +75,7 @@ class TrafficController:
         self._unwritten: set[tuple[type[Resource], str, str]] = set()
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
+        self._is_limited = False
         self._is_started = False
         self.installing: asyncio.Task[None] | None = None
         self._handlers = [self._follow(kind) for kind in SEEN]
@@ -169,10 +170,11 @@ class TrafficController:
         store = self._store
         services, store.services = store.services, set()
         touched, store.touched = store.touched, set()
-        if store.is_dirty or self._done is None:
-            store.is_dirty = False
+        if store.is_dirty or store.has_routes or self._done is None:
+            previous = None if store.is_dirty or self._is_limited else self._done
+            store.is_dirty = store.has_routes = False
             try:
-                await self._translate_all()
+                await self._translate_all(previous)
             except BaseException:
                 store.is_dirty = True
                 raise
@@ -182,11 +184,11 @@ class TrafficController:
         self._unwritten.update((kind, *key) for kind, key in touched)
         await self._write()
 
-    async def _translate_all(self) -> None:
+    async def _translate_all(self, previous: Translation | None) -> None:
         refused: dict[str, str] = {}
         options = self._options
         for _ in range(_ATTEMPTS):
-            made = translate(self._store.snapshot(), options)
+            made = translate(self._store.snapshot(), options, previous if options is self._options else None)
             try:
                 await self._push(made.configuration)
             except ValueError as error:
@@ -201,6 +203,7 @@ class TrafficController:
             else:
                 break
         self._done = made
+        self._is_limited = options is not self._options
         wanted = {(each.kind, each.namespace, each.name): each for each in self._with_former(made)}
         self._unwritten.update(key for key, each in wanted.items() if self._wanted.get(key) != each)
         self._wanted = wanted

@@ -13,7 +13,6 @@ FEATURES: Final[tuple[str, ...]] = tuple(
             "GatewayAddressEmpty",
             "GatewayBackendClientCertificate",
             "GatewayFrontendClientCertificateValidation",
-            "GatewayFrontendClientCertificateValidationInsecureFallback",
             "GatewayHTTPListenerIsolation",
             "GatewayHTTPSListenerDetectMisdirectedRequests",
             "GatewayPort8080",

@@ -87,6 +87,7 @@ class Snapshot:
     objects: Mapping[type[Resource], Mapping[Key, Resource]] = field(default_factory=dict)
     indexed: Mapping[Key, Sequence[EndpointSlice]] | None = None
     """The endpoint slices of each Service, where somebody keeps them so."""
+    _sorted: dict[type[Resource], Sequence[Resource]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, *objects: Resource) -> Snapshot:
@@ -98,7 +99,10 @@ class Snapshot:
 
     def all(self, kind: type[R]) -> Sequence[R]:
         """Return all objects of a kind, the oldest first."""
-        return by_age(self.objects.get(kind, {}).values())  # type: ignore[arg-type]
+        found = self._sorted.get(kind)
+        if found is None:
+            found = self._sorted[kind] = by_age(self.objects.get(kind, {}).values())
+        return found  # type: ignore[return-value]
 
     def get(self, kind: type[R], key: Key) -> R | None:
         """Return an object, None where it is not there."""

@@ -8,14 +8,18 @@ from typing import Final
 from pilothouse.client.objects import DeletedFinalStateUnknown
 from pilothouse.kinds.structs import ConfigMap, EndpointSlice, Namespace, Resource, Secret, Service
 
+from .kinds import GRPCRoute, HTTPRoute, TCPRoute, TLSRoute
 from .snapshot import SEEN, SERVICE_LABEL, Key, Snapshot, key_of
 
 __all__ = ["Store"]
 
+_ROUTES: Final = frozenset({HTTPRoute, GRPCRoute, TLSRoute, TCPRoute})
+
 
 class Store:
-    """The objects by kind. is_dirty: whether more than endpoints changed; services: those whose endpoints did.
+    """The objects by kind. is_dirty: whether more than routes and endpoints changed; has_routes: whether routes did.
 
+    services: those whose endpoints changed.
     touched: objects whose status alone changed, so that somebody may have undone what we wrote.
     """
 
@@ -23,6 +27,7 @@ class Store:
         self._objects: Final[dict[type[Resource], dict[Key, Resource]]] = {kind: {} for kind in SEEN}
         self._slices: Final[dict[Key, dict[Key, EndpointSlice]]] = {}
         self.is_dirty = True
+        self.has_routes = False
         self.services: set[Key] = set()
         self.touched: set[tuple[type[Resource], Key]] = set()
 
@@ -47,7 +52,7 @@ class Store:
         if isinstance(obj, EndpointSlice):
             self._put_slice(obj, before)
         elif before is None or _matters(before, obj):
-            self.is_dirty = True
+            self._mark(kind)
         else:
             self.touched.add((kind, key))
 
@@ -62,6 +67,12 @@ class Store:
         if isinstance(before, EndpointSlice):
             self._drop_slice(before)
         elif before is not None and (not isinstance(before, Secret | ConfigMap) or _material(before)):
+            self._mark(kind)
+
+    def _mark(self, kind: type[Resource]) -> None:
+        if kind in _ROUTES:
+            self.has_routes = True
+        else:
             self.is_dirty = True
 
     def _put_slice(self, obj: EndpointSlice, before: Resource | None) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -12,7 +12,7 @@ from pilothouse.kinds.structs import to_dict
 from pilothouse.traffic import config
 
 from .addresses import Addresses, Assigned, Pool
-from .backends import Backends
+from .backends import Backends, Plan
 from .certificates import Problem, certificate_of
 from .conditions import CONTROLLER, Conditions, StatusOf
 from .features import FEATURES
@@ -31,11 +31,12 @@ from .kinds import (
 from .kinds.common import GROUP
 from .listeners import Bound, allows_namespace, bind, finish, judge, resolve_conflicts
 from .ownpolicies import policy_statuses
-from .routes import AnyRoute, Attached, Parents, attach, compiled
+from .routes import AnyRoute, Parents, attach, compiled
 from .snapshot import Key, Snapshot, key_of
 
 __all__ = ["Options", "Translation", "translate"]
 
+_P = TypeVar("_P", bound=msgspec.Struct)
 _ROUTES: Final[tuple[type[AnyRoute], ...]] = (HTTPRoute, GRPCRoute, TLSRoute, TCPRoute)
 
 
@@ -54,6 +55,23 @@ class Options:
     may_leave: bool = False
 
 
+Place: TypeAlias = tuple[str, Key, str]
+"""A listener: the kind of its owner, its owner, and its name."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What came of a route, good as long as nothing changes that it may depend on. places: of attached listeners."""
+
+    route: AnyRoute
+    http: Sequence[config.HttpRoute]
+    streams: Sequence[config.StreamRoute]
+    status: StatusOf | None
+    places: Sequence[Place]
+    plans: Mapping[str, Plan]
+    secured: Sequence[tuple[Key, Key]]
+
+
 @dataclass(frozen=True)
 class Translation:
     """What came of a snapshot. backends: for changes of endpoints alone, by `with_endpoints`."""
@@ -61,13 +79,14 @@ class Translation:
     configuration: config.Configuration
     statuses: Sequence[StatusOf]
     backends: Backends
+    routes: Mapping[tuple[str, Key], _Made]
 
     def with_endpoints(self, snapshot: Snapshot, services: set[Key]) -> Translation:
         """Return the same with the endpoints that some Services have by now."""
         names = [name for key in services for name in self.backends.of_service(key)]
         backends = {**self.configuration.backends, **self.backends.filled(snapshot, names)}
         made = msgspec.structs.replace(self.configuration, backends=backends)
-        return Translation(made, self.statuses, self.backends)
+        return replace(self, configuration=made)
 
 
 @dataclass
@@ -86,13 +105,19 @@ class _Door:
         return [*self.own, *(bound for _, _, found in self.sets for bound in found)]
 
 
-def translate(snapshot: Snapshot, options: Options | None = None) -> Translation:
-    """Return the configuration that a snapshot asks for, and what the statuses of its objects should say."""
-    return _Translator(snapshot, options or Options()).run()
+def translate(snapshot: Snapshot, options: Options | None = None, previous: Translation | None = None) -> Translation:
+    """Return the configuration that a snapshot asks for, and what the statuses of its objects should say.
+
+    previous: a translation by the same options, of a snapshot that differed in nothing but routes and endpoints; what
+    it found out of routes that are the same is taken over.
+    """
+    return _Translator(snapshot, options or Options(), previous).run()
 
 
 class _Translator:
-    def __init__(self, snapshot: Snapshot, options: Options) -> None:
+    def __init__(self, snapshot: Snapshot, options: Options, previous: Translation | None) -> None:
+        self._before: Mapping[tuple[str, Key], _Made] = previous.routes if previous is not None else {}
+        self._made: dict[tuple[str, Key], _Made] = {}
         self._snapshot = snapshot
         self._options = options
         self._pool = Pool(options.addresses)
@@ -111,10 +136,7 @@ class _Translator:
             for bound in door.listeners:
                 finish(bound)
             self._register(door)
-        attached = [
-            attach(self._snapshot, route, self._parents) for kind in _ROUTES for route in self._snapshot.all(kind)
-        ]
-        http, streams = self._routes([each for each in attached if each.parents])
+        http, streams = self._routes(doors)
         listeners = [
             made
             for door in doors
@@ -133,7 +155,7 @@ class _Translator:
             self._statuses += statuses
         self._say(doors)
         configuration = _plain(self._configured(listeners, http, streams, doors))
-        return Translation(configuration, self._statuses, self._backends)
+        return Translation(configuration, self._statuses, self._backends, self._made)
 
     # Gateways
 
@@ -254,18 +276,48 @@ class _Translator:
 
     # Routes
 
-    def _routes(self, attached: Sequence[Attached]) -> tuple[list[config.HttpRoute], list[config.StreamRoute]]:
+    def _routes(self, doors: Sequence[_Door]) -> tuple[list[config.HttpRoute], list[config.StreamRoute]]:
         http: list[config.HttpRoute] = []
         streams: list[config.StreamRoute] = []
-        for each in attached:
-            made = compiled(self._snapshot, self._backends, each, self._parents)
-            http += made[0]
-            streams += made[1]
-            self._statuses.append(each.status())
-            for _, conditions, found in each.parents:
-                for bound in found if conditions.is_true("Accepted") else ():
-                    bound.attached += 1
+        places = {_place(bound): bound for door in doors for bound in door.listeners}
+        for kind in _ROUTES:
+            for route in self._snapshot.all(kind):
+                made = self._route(route)
+                http += made.http
+                streams += made.streams
+                if made.status is not None:
+                    self._statuses.append(made.status)
+                for place in made.places:
+                    places[place].attached += 1
         return http, streams
+
+    def _route(self, route: AnyRoute) -> _Made:
+        key = (route.gvk[2], key_of(route))
+        made = self._before.get(key)
+        if made is not None and made.route is route:
+            self._backends.take(made.plans, made.secured)
+        else:
+            made = self._compiled(route)
+        self._made[key] = made
+        return made
+
+    def _compiled(self, route: AnyRoute) -> _Made:
+        attached = attach(self._snapshot, route, self._parents)
+        if not attached.parents:
+            return _Made(route, (), (), None, (), {}, ())
+        backends = self._backends
+        backends.begin()
+        http, streams = compiled(self._snapshot, backends, attached, self._parents)
+        status = attached.status()
+        places = [
+            _place(bound)
+            for _, conditions, found in attached.parents
+            for bound in found
+            if conditions.is_true("Accepted")
+        ]
+        plans = {name: backends.plans[name] for name in backends.used}
+        exact = [_plain(each) for each in http], [_plain(each) for each in streams]
+        return _Made(route, *exact, status, places, plans, backends.secured)
 
     # What is said
 
@@ -378,17 +430,20 @@ class _Translator:
         return regions, limits, trusted, tuple(proxied)
 
 
-def _plain(configuration: config.Configuration) -> config.Configuration:
+def _place(bound: Bound) -> Place:
+    return bound.owner.gvk[2], key_of(bound.owner), bound.spec.name
+
+
+def _plain(part: _P) -> _P:
     """Return the same of plain values alone: defaults of structs are no exact texts and numbers, which cannot be sent.
 
     A server fills defaults in, so that there are none; files leave them out.
     """
     try:
-        msgspec.msgpack.encode(configuration)
+        msgspec.msgpack.encode(part)
     except TypeError:
-        data = msgspec.msgpack.encode(configuration, enc_hook=_exact)
-        return msgspec.msgpack.decode(data, type=config.Configuration)
-    return configuration
+        return msgspec.msgpack.decode(msgspec.msgpack.encode(part, enc_hook=_exact), type=type(part))
+    return part
 
 
 def _exact(value: Any) -> Any:
