@@ -22,9 +22,9 @@ from pilothouse.operator.errors import OperatorError
 from pilothouse.traffic.config import Configuration
 
 from .addresses import Addresses
-from .conditions import StatusOf, merged
+from .conditions import CONTROLLER, StatusOf, merged
 from .install import install
-from .kinds import KINDS
+from .kinds import KINDS, BackendTLSPolicy, GRPCRoute, HTTPRoute, TCPRoute, TLSRoute, TrafficPolicy
 from .snapshot import SEEN
 from .store import Store
 from .translate import Options, Translation, translate
@@ -38,6 +38,15 @@ _AGAIN_SECONDS: Final = (0.2, 30.0)
 _WRITERS: Final = 16
 _LISTENER: Final = re.compile("listener '([^']*)'")
 _ATTEMPTS: Final = 64
+_SHARED: Final[dict[type[Resource], str]] = {
+    HTTPRoute: "parents",
+    GRPCRoute: "parents",
+    TLSRoute: "parents",
+    TCPRoute: "parents",
+    BackendTLSPolicy: "ancestors",
+    TrafficPolicy: "ancestors",
+}
+"""Kinds in whose status several controllers have entries, and in which list."""
 
 
 class Plane(Protocol):
@@ -209,13 +218,15 @@ class TrafficController:
         self._wanted = wanted
 
     def _with_former(self, made: Translation) -> list[StatusOf]:
-        """Return the statuses, and for routes that are no more ours that nothing is said of them."""
+        """Return the statuses, and for what is no more ours that we say nothing of it, as after a restart."""
         found = list(made.statuses)
         known = {(each.kind, each.namespace, each.name) for each in found}
-        for key, each in self._wanted.items():
-            kind, namespace, name = key
-            if each.shared is not None and key not in known and (namespace, name) in self._store.objects[kind]:
-                found.append(StatusOf(kind, namespace, name, shared=(each.shared[0], [])))
+        for kind, shared in _SHARED.items():
+            for (namespace, name), obj in self._store.objects[kind].items():
+                entries = getattr(getattr(obj, "status", None), shared)
+                is_ours = any(each.controller_name == CONTROLLER for each in entries)
+                if is_ours and (kind, namespace, name) not in known:
+                    found.append(StatusOf(kind, namespace, name, shared=(shared, [])))
         return found
 
     async def _push(self, configuration: Configuration) -> None:
