@@ -13,20 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .kinds.common import BackendReference, HeaderFilter
-    from .kinds.routes import (
-        Cors,
-        GrpcFilter,
-        GrpcMatch,
-        HttpMatch,
-        Mirror,
-        PathModifier,
-        Redirect,
-        Retry,
-        RouteFilter,
-        SessionPersistence,
-        Timeouts,
-        UrlRewrite,
-    )
+    from .kinds.filters import Cors, GrpcFilter, Mirror, PathModifier, Redirect, RouteFilter, UrlRewrite
+    from .kinds.routes import GrpcMatch, HttpMatch, Retry, SessionPersistence, Timeouts
 
 __all__ = [
     "Unsupported",

@@ -1,19 +1,22 @@
-"""What the status of our own policies says: whether what they are about is there, and can have what they give it."""
+"""Our own policies: what those of gateways say, and what the status of all of them does."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from pilothouse.kinds.structs import Resource, Service
+from pilothouse.traffic import config
 
 from .conditions import CONTROLLER, Conditions, StatusOf
 from .kinds import Gateway, GRPCRoute, HTTPRoute, TrafficPolicy
 from .kinds.common import GROUP
 from .kinds.policies import TargetRef
-from .snapshot import Snapshot, key_of
+from .snapshot import Key, Snapshot, key_of
 
-__all__ = ["policy_statuses"]
+__all__ = ["of_gateways", "policy_statuses"]
 
 _ROUTE: Final = ("rate_limit", "stickiness")
 _SERVICE: Final = ("health_check", "outlier_ejection", "circuit_breaker", "slow_start")
@@ -67,3 +70,38 @@ def _judge(snapshot: Snapshot, policy: TrafficPolicy, target: TargetRef, said: C
         said.fail(
             "Accepted", "Invalid", f"a {target.kind} can have none of {', '.join(odd)}; it can have {', '.join(able)}"
         )
+
+
+def of_gateways(
+    snapshot: Snapshot, gateways: set[Key]
+) -> tuple[config.RegionTable, config.Limits, tuple[str, ...], tuple[str, ...]]:
+    """Return what policies of gateways say: regions, limits, trusted proxies, listeners that a PROXY header precedes.
+
+    The last are told by the beginning of their names; the others are of the whole process, so the oldest counts.
+    """
+    regions, limits = config.RegionTable(), config.Limits()
+    trusted: tuple[str, ...] = ()
+    proxied: list[str] = []
+    for policy in reversed(snapshot.all(TrafficPolicy)):
+        spec, namespace = policy.spec, policy.metadata.namespace
+        mine = [each.name for each in spec.target_refs if (each.group, each.kind) == (GROUP, "Gateway")]
+        if not any((namespace, name) in gateways for name in mine):
+            continue
+        if spec.regions is not None:
+            regions = config.RegionTable(
+                header=spec.regions.header,
+                trusted=tuple(spec.regions.trusted),
+                ranges=tuple((each.cidr, each.region) for each in spec.regions.ranges),
+                default=spec.regions.default,
+            )
+        if spec.limits is not None:
+            limits = msgspec.structs.replace(
+                limits,
+                body_bytes=spec.limits.body_bytes,
+                head_bytes=spec.limits.head_bytes,
+                connections=spec.limits.connections,
+            )
+        trusted = tuple(spec.trusted_proxies) or trusted
+        if spec.proxy_protocol:
+            proxied += [f"{namespace}/{name}/" for name in mine]
+    return regions, limits, trusted, tuple(proxied)

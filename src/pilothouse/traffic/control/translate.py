@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -26,17 +26,16 @@ from .kinds import (
     ListenerSet,
     TCPRoute,
     TLSRoute,
-    TrafficPolicy,
 )
 from .kinds.common import GROUP
 from .listeners import Bound, allows_namespace, bind, finish, judge, resolve_conflicts
-from .ownpolicies import policy_statuses
+from .ownpolicies import of_gateways, policy_statuses
+from .plain import plain
 from .routes import AnyRoute, Parents, attach, compiled
 from .snapshot import Key, Snapshot, key_of
 
 __all__ = ["Options", "Translation", "translate"]
 
-_P = TypeVar("_P", bound=msgspec.Struct)
 _ROUTES: Final[tuple[type[AnyRoute], ...]] = (HTTPRoute, GRPCRoute, TLSRoute, TCPRoute)
 
 
@@ -154,7 +153,7 @@ class _Translator:
             http += routes
             self._statuses += statuses
         self._say(doors)
-        configuration = _plain(self._configured(listeners, http, streams, doors))
+        configuration = plain(self._configured(listeners, http, streams, doors))
         return Translation(configuration, self._statuses, self._backends, self._made)
 
     # Gateways
@@ -316,7 +315,7 @@ class _Translator:
             if conditions.is_true("Accepted")
         ]
         plans = {name: backends.plans[name] for name in backends.used}
-        exact = [_plain(each) for each in http], [_plain(each) for each in streams]
+        exact = [plain(each) for each in http], [plain(each) for each in streams]
         return _Made(route, *exact, status, places, plans, backends.secured)
 
     # What is said
@@ -384,7 +383,7 @@ class _Translator:
         streams: Sequence[config.StreamRoute],
         doors: Sequence[_Door],
     ) -> config.Configuration:
-        regions, limits, trusted, proxied = self._policies(doors)
+        regions, limits, trusted, proxied = of_gateways(self._snapshot, {key_of(door.gateway) for door in doors})
         return config.Configuration(
             listeners=tuple(
                 msgspec.structs.replace(each, has_proxy_protocol=True)
@@ -401,57 +400,9 @@ class _Translator:
             trusted_proxies=trusted,
         )
 
-    def _policies(
-        self, doors: Sequence[_Door]
-    ) -> tuple[config.RegionTable, config.Limits, tuple[str, ...], tuple[str, ...]]:
-        """Return what policies of gateways say; regions and limits are of the whole process, so the oldest counts."""
-        regions, limits = config.RegionTable(), config.Limits()
-        trusted: tuple[str, ...] = ()
-        proxied: list[str] = []
-        keys = {key_of(door.gateway) for door in doors}
-        for policy in reversed(self._snapshot.all(TrafficPolicy)):
-            spec, namespace = policy.spec, policy.metadata.namespace
-            mine = [each.name for each in spec.target_refs if (each.group, each.kind) == (GROUP, "Gateway")]
-            if not any((namespace, name) in keys for name in mine):
-                continue
-            if spec.regions is not None:
-                regions = config.RegionTable(
-                    header=spec.regions.header,
-                    trusted=tuple(spec.regions.trusted),
-                    ranges=tuple((each.cidr, each.region) for each in spec.regions.ranges),
-                    default=spec.regions.default,
-                )
-            if spec.limits is not None:
-                told: dict[str, Any] = {name: getattr(spec.limits, name) for name in spec.limits.__struct_fields__[1:]}
-                limits = msgspec.structs.replace(limits, **told)
-            trusted = tuple(spec.trusted_proxies) or trusted
-            if spec.proxy_protocol:
-                proxied += [f"{namespace}/{name}/" for name in mine]
-        return regions, limits, trusted, tuple(proxied)
-
 
 def _place(bound: Bound) -> Place:
     return bound.owner.gvk[2], key_of(bound.owner), bound.spec.name
-
-
-def _plain(part: _P) -> _P:
-    """Return the same of plain values alone: defaults of structs are no exact texts and numbers, which cannot be sent.
-
-    A server fills defaults in, so that there are none; files leave them out.
-    """
-    try:
-        msgspec.msgpack.encode(part)
-    except TypeError:
-        return msgspec.msgpack.decode(msgspec.msgpack.encode(part, enc_hook=_exact), type=type(part))
-    return part
-
-
-def _exact(value: Any) -> Any:
-    kinds: tuple[type[Any], ...] = (str, bytes, int, float)
-    for kind in kinds:
-        if isinstance(value, kind):
-            return kind(value)
-    raise TypeError(f"{type(value).__name__} is no part of a configuration")
 
 
 def _ancestor(key: Key, conditions: Conditions) -> dict[str, Any]:
