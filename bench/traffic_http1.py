@@ -198,12 +198,12 @@ def _round(proxy: Proxy, seconds: float, varied: Path) -> list[tuple[str, Load]]
     return loads
 
 
-async def measure(quick: bool) -> None:
+async def measure(quick: bool, rounds: int) -> None:
     """Run all proxies in turns."""
     if shutil.which("nginx") is None or shutil.which("wrk") is None:
         note("nginx or wrk is not installed: apt-get install nginx wrk")
         return
-    rounds, seconds = (1, 1.0) if quick else (5, 2.0)
+    rounds, seconds = (1, 1.0) if quick else (rounds, 2.0)
     async with contextlib.AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (directory / "varied.lua").write_text(_VARIED)
@@ -276,5 +276,5 @@ def _peers(stack: contextlib.AsyncExitStack, directory: Path, origin: int) -> li
 
 
 if __name__ == "__main__":
-    options = arguments(__doc__)
-    run(measure(options.quick))
+    options = arguments(__doc__, rounds=5)
+    run(measure(options.quick, options.rounds))
