@@ -412,6 +412,7 @@ class Exchange(Attempts):
         for pump in (self._upload, self._download):
             if pump is not None and not pump.is_over:
                 pump.stop()
+        self._upload = self._download = None  # they know us: without this only the collector would end it
         pool = self._pool
         if pool is not None:
             pool.active -= 1

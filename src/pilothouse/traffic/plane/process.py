@@ -110,8 +110,9 @@ class Control(Timed):
             self._send(NotTaken(message.generation, str(error)))
         else:
             self._send(Taken(message.generation))
-            gc.collect()
-            gc.freeze()
+            if not gc.get_freeze_count():
+                gc.collect()
+                gc.freeze()  # once: what is frozen in the middle of requests would never be collected
 
     def _ended(self) -> None:
         self._tell()
