@@ -85,6 +85,36 @@ def test_its_end_is_told_as_of_any_process(module: str, tmp_path: Path, then: st
     assert ended(begin(module, tmp_path / "out", then)) == code
 
 
+def test_a_signal_at_once_is_not_lost_in_handlers_of_the_supervisor(module: str, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        for _ in range(20):
+            process = begin(module, tmp_path / "out", "import time; time.sleep(60)")
+            process.terminate()
+            assert ended(process) == -signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_part_ends_with_a_supervisor_that_is_killed(module: str, tmp_path: Path) -> None:
+    told = tmp_path / "out"
+    reading, writing = os.pipe()
+    supervisor = os.fork()
+    if supervisor == 0:
+        begin(module, told, "import time; time.sleep(60)", (writing,))
+        os.close(writing)
+        signal.pause()
+    os.close(writing)
+    deadline = time.monotonic() + 30
+    while not told.exists() or not told.read_text().endswith("}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(supervisor, signal.SIGKILL)
+    os.waitpid(supervisor, 0)
+    assert os.read(reading, 1) == b""  # the part has had the other end
+    os.close(reading)
+
+
 def test_it_can_be_asked_to_end_and_killed(module: str, tmp_path: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         process = begin(module, tmp_path / "out", "import time; time.sleep(60)")

@@ -17,6 +17,8 @@ import traceback
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NoReturn
 
+from pilothouse.node.process.syscalls import parent_death_signal
+
 __all__ = ["Forked", "is_module", "preload"]
 
 _SHARED: Final = (
@@ -35,6 +37,7 @@ _SHARED: Final = (
 )
 """What at least two parts import."""
 _FAILED: Final = 1
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _STANDARD: Final = 3
 
 
@@ -64,9 +67,15 @@ class Forked:
         self._code: int | None = None
         sys.stdout.flush()
         sys.stderr.flush()
-        self.pid: Final = os.fork()
-        if self.pid == 0:
-            _become(command, environment, keep)
+        parent = os.getpid()
+        # A signal that comes before the child has given up the supervisor's handlers would be lost in them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            self.pid: Final = os.fork()
+            if self.pid == 0:
+                _become(command, environment, keep, parent)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def poll(self) -> int | None:
         """Return the code with which it ended, or minus the number of the signal; None while it runs."""
@@ -89,10 +98,11 @@ class Forked:
             os.kill(self.pid, number)
 
 
-def _become(command: Sequence[str], environment: Mapping[str, str], keep: Collection[int]) -> NoReturn:
+def _become(command: Sequence[str], environment: Mapping[str, str], keep: Collection[int], parent: int) -> NoReturn:
     """Be the part, and never come back to what the supervisor does."""
     code = _FAILED
     try:
+        _end_with(parent)
         _let_go(keep)
         _set_title(command)
         os.environ.update(environment)
@@ -112,13 +122,20 @@ def _become(command: Sequence[str], environment: Mapping[str, str], keep: Collec
             os._exit(code)
 
 
+def _end_with(parent: int) -> None:
+    """Have the kernel tell this process to end when the supervisor is gone, also before it reads its lifeline."""
+    parent_death_signal(signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(_FAILED)
+
+
 def _let_go(keep: Collection[int]) -> None:
     """Give up what belongs to the supervisor: its session, signals and descriptors."""
     os.setsid()
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in _SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     last = _STANDARD
