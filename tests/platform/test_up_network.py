@@ -8,6 +8,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self
 
 import dns.message
@@ -22,6 +23,8 @@ from support.platformload import PORT, Load, configured, deployment, pod, servic
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 OUTSIDE = "outside.example."
+PACKAGES = "/mnt"
+"""Where the client finds this environment's packages."""
 
 # Asks the server of /etc/resolv.conf and prints the answers, one a line.
 ASK = """
@@ -79,12 +82,17 @@ def platform(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             upstream = stack.enter_context(Upstream())
             own = tmp_path_factory.mktemp("upstream") / "resolv.conf"
             own.write_text(f"nameserver {upstream.address}\nsearch corp.example\n")
-            mount = f'mount --bind {own} /etc/resolv.conf && exec "$@"'
-            made.before = ("unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh")
+            over = f'mount --bind {own} /etc/resolv.conf && exec "$@"'
+            made.before = ("unshare", "--mount", "--propagation", "private", "sh", "-c", over, "sh")
         made.start()
         made.create(deployment("web", 2, configured()), service("web"))
         made.create(service("web-set", clusterIP="None", selector={"app": "web"}))
-        made.create(pod("client", shell("exec sleep 1000"), labels={"role": "client"}))
+        packages = str(Path(dns.message.__file__).parents[1])  # wherever the checkout is, also where pods see nothing
+        volume = {"name": "packages", "hostPath": {"path": packages, "type": "Directory"}}
+        mount = {"name": "packages", "mountPath": PACKAGES, "readOnly": True}
+        more = {"volumes": [volume]} if made.as_root else {}
+        client = shell("exec sleep 1000", volumeMounts=[mount] if made.as_root else [])
+        made.create(pod("client", client, labels={"role": "client"}, **more))
         made.until("Deployment", "web", lambda it: it["status"].get("readyReplicas") == 2)
         made.until_running("client")
         yield made
@@ -102,7 +110,7 @@ def run(platform: Platform, *command: str, pod: str = "client") -> str:
 
 def asked(platform: Platform, name: str, kind: str = "A") -> list[str]:
     """Ask for a name as a pod does."""
-    return platform.answer_in("client", ASK, name, kind).splitlines()
+    return run(platform, "env", f"PYTHONPATH={PACKAGES}", "python3", "-c", ASK, name, kind).splitlines()
 
 
 def fetched(url: str, seconds: float = 5) -> str:

@@ -447,11 +447,6 @@ class Platform:
         own = {"HOME": str(self.directory), "KUBECONFIG": str(self.kubeconfig), "TZ": "UTC"}
         return {"PATH": os.environ["PATH"], **own, **more}
 
-    def answer_in(self, pod: str, program: str, *arguments: str) -> str:
-        """Run a Python program with this environment's packages in a pod's network; return what it prints."""
-        paths = ":".join(each for each in sys.path if "site-packages" in each)
-        return self.kubectl("exec", pod, "--", "env", f"PYTHONPATH={paths}", "python3", "-c", program, *arguments)
-
     def whole(self, program: str, *arguments: str, data: str = "") -> subprocess.CompletedProcess[str]:
         """Run a client to its end."""
         return subprocess.run(
