@@ -478,7 +478,7 @@ def test_what_is_taken_over_of_routes_that_did_not_change_is_what_is_found_anew(
     def objects(specs: list[tuple[str, str, str]]) -> Snapshot:
         by_name = {spec[0]: spec for spec in specs}
         for name, to, host in by_name.values():
-            more = {"hostnames": [host]} if host else {}
+            more: dict[str, Any] = {"hostnames": [host]} if host else {}
             made.setdefault((name, to, host), route({"backendRefs": [backend(to)]}, name=name, **more))
         return Snapshot.of(*rest, *(made[spec] for spec in by_name.values()))
 
