@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -43,9 +43,6 @@ from pilothouse.traffic.plane.messages import (
 from pilothouse.traffic.plane.sharing import FileCounters
 from pilothouse.traffic.plane.wires import SPLICE_LEAST
 from pilothouse.traffic.routing.counters import Slots
-
-if TYPE_CHECKING:
-    from pilothouse.traffic.routing import SharedCounters
 
 __all__ = ["Gateway", "GatewayOptions", "InvalidConfiguration"]
 
@@ -113,7 +110,7 @@ class Gateway:
         self._configuration = Configuration()
         self._memory = -1
         self._shares = FileCounters()
-        self._slots = Slots(cast("SharedCounters", self._shares))
+        self._slots = Slots(self._shares)
         self._pushing = asyncio.Lock()
         self._is_stopping = False
         self._asked = 0

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from .counters import Counters, SharedCounters
+from .counters import Counters, LocalCounters, Slots
 from .regions import Regions
 from .router import BadRoute, Found, Router
 from .shares import Share, Shares, schedule
 
-__all__ = ["BadRoute", "Counters", "Found", "Regions", "Router", "Share", "SharedCounters", "Shares", "schedule"]
+__all__ = [
+    "BadRoute",
+    "Counters",
+    "Found",
+    "LocalCounters",
+    "Regions",
+    "Router",
+    "Share",
+    "Shares",
+    "Slots",
+    "schedule",
+]
