@@ -29,10 +29,15 @@ _SHARED: Final = (
     "msgspec",
     "prometheus_client",
     "uvloop",
+    "yaml",
     "pilothouse.foundation._structured",
     "pilothouse.foundation.tls",
-    "pilothouse.kinds.structs",
+    "pilothouse.kinds.structs.core_pods",
+    "pilothouse.kinds.structs.core_services",
+    "pilothouse.kinds.structs.discovery",
+    "pilothouse.apiserver.access.pki",
     "pilothouse.client.client",
+    "pilothouse.operator.controllers",
     "pilothouse.operator.running",
 )
 """What at least two parts import."""

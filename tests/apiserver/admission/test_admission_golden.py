@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pilothouse.apiserver.admission import assemble
+from pilothouse.apiserver.admission.assembly import assemble
 from pilothouse.apiserver.model import User
 from pilothouse.apiserver.ports import AdmissionRequest, Object
 from pilothouse.foundation.clock import FakeClock

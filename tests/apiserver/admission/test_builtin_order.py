@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pilothouse.apiserver.admission import assemble
+from pilothouse.apiserver.admission.assembly import assemble
 from pilothouse.apiserver.admission.builtins import DEFAULT_OFF, ORDER, UnknownPlugin, standard
 from pilothouse.apiserver.admission.chain import Admission
 from pilothouse.apiserver.admission.deferred import Deferred

@@ -1,6 +1,6 @@
-"""Admission: what changes and refuses writes between authorization and validation."""
+"""Admission: what changes and refuses writes between authorization and validation; `assembly` puts it together.
 
-from pilothouse.apiserver.admission.assembly import Assembled, assemble, dynamic_steps
-from pilothouse.apiserver.admission.chain import Admission
+Controllers take single modules of it, such as what counts for quotas; so nothing is imported here.
+"""
 
-__all__ = ["Admission", "Assembled", "assemble", "dynamic_steps"]
+__all__: list[str] = []
