@@ -123,7 +123,7 @@ async def test_what_stays_unwell_is_not_told_at_every_look_and_its_end_is() -> N
     server.refuse = [status.Forbidden("no rights")] * 200
     with logged(factories) as lines:
         async with shared:
-            await clock.run(900)  # the alarm is after 120 s, and a look every 10 s
+            await clock.run(800)  # the alarm is after 120 s, and a look every 10 s; the next would be told at 970 s
             told = [line["problem"] for line in lines if line["event"] == "informer unwell"]
             assert len(told) == 3
             assert "its cache is not filled: no rights for" in told[0]
