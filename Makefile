@@ -43,7 +43,7 @@ real-clients: $(READY)
 	@scripts/real-clients
 
 test: $(READY) debian-packages real-clients ## run the tests with coverage (ARGS='-k name' for some of them)
-	@$(VENV)/python -m pytest -m "not long" -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term $(ARGS)
+	@scripts/tests $(ARGS)
 
 test-long: $(READY) debian-packages real-clients ## run the long harnesses: hundreds of crashes, thousands of random operations
 	@$(VENV)/python -m pytest -m long --timeout=3600 $(ARGS)

@@ -17,6 +17,8 @@ __all__ = ["logged"]
 def logged(module: ModuleType) -> Iterator[list[MutableMapping[str, Any]]]:
     """Give what a module logs within the block: `event`, `log_level` and its values."""
     capture = structlog.testing.LogCapture()
+    every_level = structlog.make_filtering_bound_logger(0)
+    logger = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture], wrapper_class=every_level)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_log", structlog.wrap_logger(structlog.PrintLogger(), processors=[capture]))
+        patch.setattr(module, "_log", logger)
         yield capture.entries
