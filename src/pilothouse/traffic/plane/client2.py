@@ -31,6 +31,7 @@ from ngh2 import (
 from pilothouse.traffic.plane.balancing import Allowance
 from pilothouse.traffic.plane.connections import Peer
 from pilothouse.traffic.plane.exchange import Exchange
+from pilothouse.traffic.plane.frames2 import FrameRules
 from pilothouse.traffic.plane.http import Refused, Request
 from pilothouse.traffic.plane.reactor import HANGUP, IN, OUT, Timed
 from pilothouse.traffic.plane.requests2 import read_request
@@ -61,6 +62,7 @@ class Client2(Timed):
         "_is_leaving",
         "_pings",
         "_resets",
+        "_rules",
         "_settings",
         "_streams",
         "_unwanted",
@@ -96,6 +98,7 @@ class Client2(Timed):
         self._resets = Allowance(*_RESETS, now)
         self._pings = Allowance(*_PINGS, now)
         self._settings = Allowance(*_SETTINGS, now)
+        self._rules = FrameRules(limits.streams)
         self._is_flushing = False
         self._is_leaving = False
         self._is_condemned = False
@@ -143,16 +146,21 @@ class Client2(Timed):
 
     def _feed(self, data: bytes | memoryview) -> None:
         failure: NGH2Error | None = None
+        broken = self._rules.follow(data) if not self._is_condemned else None
         try:
-            self.engine.receive_data(data)
+            self.engine.receive_data(data if broken is None else data[: broken[0]])
         except NGH2Error as error:
             failure = error
         self._handle()
+        if broken is not None and failure is None and not self.wire.is_closed:
+            self._condemn(Refused(400, "http2", "frames of a stream that may have none"), broken[1])
         if failure is not None and not self.wire.is_closed:
             if not self._is_condemned:
                 self._is_condemned = True
                 self._worker.refused(Refused(400, "http2", str(failure) or type(failure).__name__), None)
             self._leave()
+        if self._rules.is_full:
+            self._rules.forget(self._streams)
         self.flush()
 
     def _handle(self) -> None:
@@ -188,12 +196,17 @@ class Client2(Timed):
             self._worker.refused(Refused(400, "http2", "frames that HTTP/2 does not allow"), None)
 
     def _tolerate(self, allowance: Allowance, what: str) -> None:
-        if self._is_condemned or allowance.spend(self._worker.reactor.now):
+        if not allowance.spend(self._worker.reactor.now):
+            self._condemn(Refused(429, "http2 flood", f"too many {what}"), ErrorCode.ENHANCE_YOUR_CALM)
+
+    def _condemn(self, error: Refused, code: int) -> None:
+        """End the connection with an error, streams and all."""
+        if self._is_condemned:
             return
         self._is_condemned = True
-        self._worker.refused(Refused(429, "http2 flood", f"too many {what}"), None)
+        self._worker.refused(error, None)
         with contextlib.suppress(NGH2Error):
-            self.engine.terminate_connection(ErrorCode.ENHANCE_YOUR_CALM)
+            self.engine.terminate_connection(code)
         self._leave()
 
     def _request(self, event: RequestReceived) -> Stream2:
