@@ -1,0 +1,1 @@
+"""The kinds of delivery, as Argo has them: classes from which definitions are made."""
