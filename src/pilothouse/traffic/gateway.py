@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import socket
 import sys
@@ -20,8 +19,9 @@ from prometheus_client import CollectorRegistry
 from pilothouse.foundation.logs import get_logger
 from pilothouse.foundation.processes import inherit
 from pilothouse.traffic.config import Configuration
-from pilothouse.traffic.numbers import Key, Windows
+from pilothouse.traffic.numbers import Key, Rates, Windows
 from pilothouse.traffic.numbers.exposition import Totals
+from pilothouse.traffic.opening import in_memory, listening
 from pilothouse.traffic.plane.messages import (
     MOST_BYTES,
     Configure,
@@ -48,7 +48,6 @@ __all__ = ["Gateway", "GatewayOptions", "InvalidConfiguration"]
 
 _log = get_logger(__name__)
 
-_BACKLOG: Final = 4096
 _SHOW_SECONDS: Final = 5.0
 _RESTART_SECONDS: Final = (0.05, 5.0)
 _SOCKET_BYTES: Final = 4 << 20
@@ -98,7 +97,8 @@ class _Child:
 class Gateway:
     """Workers on shared sockets: `start`, `push` configurations, `stop`. All from one event loop.
 
-    windows: figures of the last minutes, by monotonic time; totals: all since the start, for Prometheus.
+    windows: figures of the last minutes, by monotonic time, endpoints: requests and failures of endpoints in it;
+    totals: all since the start, for Prometheus.
     """
 
     def __init__(self, options: GatewayOptions | None = None) -> None:
@@ -115,6 +115,7 @@ class Gateway:
         self._is_stopping = False
         self._asked = 0
         self.windows = Windows()
+        self.endpoints = Rates()
         self.totals = Totals(self.options.registry)
         self._asking = asyncio.Lock()
 
@@ -135,7 +136,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Start the workers; they serve once a configuration is pushed."""
-        self._memory = _in_memory(self._configuration, {})
+        self._memory = in_memory(self._configuration, {})
         self._tasks = [asyncio.create_task(self._keep(child)) for child in self._children]
         await self._taken(self._configuration.generation)
 
@@ -148,7 +149,7 @@ class Gateway:
             keys = await asyncio.to_thread(_checked, configuration)
             opened = self._open(configuration)
             before, memory = self._configuration, self._memory
-            self._configuration, self._memory = configuration, _in_memory(configuration, self._slots.take(keys))
+            self._configuration, self._memory = configuration, in_memory(configuration, self._slots.take(keys))
             try:
                 self._send_all()
                 await self._taken(configuration.generation)
@@ -212,7 +213,7 @@ class Gateway:
             if key in self._sockets:
                 continue
             try:
-                self._sockets[key] = _listening(*key)
+                self._sockets[key] = listening(*key)
             except OSError as error:
                 for each in opened:
                     self._sockets.pop(each).close()
@@ -301,14 +302,21 @@ class Gateway:
 
     def _numbers(self, child: _Child, numbers: Numbers) -> None:
         counted = [(each.key, each.second) for each in numbers.counted]
-        self.windows.add(time.monotonic(), counted)
+        second = numbers.at or int(time.monotonic())
+        self.windows.add(second, counted)
+        if numbers.endpoints:
+            came = [((each.backend, each.address), each.requests, each.failures) for each in numbers.endpoints]
+            self.endpoints.add(second, came)
         totals = self.totals
         totals.add(counted)
         totals.move(msgspec.structs.asdict(numbers.moved))
         totals.refuse(numbers.refused)
         child.clients = numbers.connections
         for each in numbers.counted:
-            child.in_flight[each.key] = each.in_flight
+            if each.in_flight:
+                child.in_flight[each.key] = each.in_flight
+            else:
+                child.in_flight.pop(each.key, None)
         totals.connections = sum(each.clients for each in self._children)
         totals.set_in_flight(sum((Counter(each.in_flight) for each in self._children), Counter()))
         if self.options.on_numbers is not None:
@@ -395,33 +403,3 @@ def _checked(configuration: Configuration) -> list[str]:
         return Plan(configuration).router.keys
     except ValueError as error:
         raise InvalidConfiguration(str(error)) from error
-
-
-def _in_memory(configuration: Configuration, slots: dict[str, int]) -> int:
-    data = msgspec.msgpack.encode((configuration, slots))
-    fd = os.memfd_create("pilothouse-gateway", os.MFD_CLOEXEC)
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-    return fd
-
-
-def _listening(address: str, port: int) -> socket.socket:
-    is_any = address in {"", "::"}
-    family = socket.AF_INET6 if is_any or ":" in address else socket.AF_INET
-    try:
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    except OSError as error:
-        if not is_any or error.errno != errno.EAFNOSUPPORT:
-            raise
-        return _listening("0.0.0.0", port)  # noqa: S104  # all addresses were asked for
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if is_any else 1)
-        sock.bind((address, port))
-        sock.listen(_BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock

@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from .histogram import WIDTH, Histogram, bounds_of, bucket_of
-from .windows import Figures, Key, Second, Windows
+from .rates import Rates
+from .windows import LATENESS, Figures, Key, Second, Windows
 
-__all__ = ["WIDTH", "Figures", "Histogram", "Key", "Second", "Windows", "bounds_of", "bucket_of"]
+__all__ = [
+    "LATENESS",
+    "WIDTH",
+    "Figures",
+    "Histogram",
+    "Key",
+    "Rates",
+    "Second",
+    "Windows",
+    "bounds_of",
+    "bucket_of",
+]

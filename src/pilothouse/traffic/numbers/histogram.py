@@ -55,17 +55,6 @@ class Histogram:
             mine[bucket] = mine.get(bucket, 0) + count
             self.total += count
 
-    def remove(self, counts: Mapping[int, int]) -> None:
-        """Take away counts that were added before."""
-        mine = self.counts
-        for bucket, count in counts.items():
-            left = mine.get(bucket, 0) - count
-            if left > 0:
-                mine[bucket] = left
-            else:
-                mine.pop(bucket, None)
-            self.total -= count
-
     def quantiles(self, parts: Iterable[float]) -> list[float]:
         """Return the durations in seconds that these parts (0 to 1) of all do not exceed; 0 where there are none."""
         if not self.total:

@@ -1,18 +1,23 @@
 """The last minutes, second by second, of each route, rule, backend, version and region; sums over any window of them.
 
-A second is whole once it is over: what workers tell of it comes up to a second later, and a window ends before that.
+Workers tell of a second when it is over, so a window ends with the last second that has been over for `LATENESS`.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from .histogram import Histogram
 
-__all__ = ["Figures", "Key", "Second", "Windows"]
+__all__ = ["LATENESS", "Figures", "Key", "Second", "Windows", "last_whole"]
+
+_Group = TypeVar("_Group", bound=Hashable)
+
+LATENESS: Final = 0.1
+"""Seconds after its end in which all workers have told of a second."""
 
 _SERVER_ERRORS: Final = 500
 _MOST_KEYS: Final = 10_000
@@ -77,6 +82,11 @@ class Figures:
         return self.errors / self.requests if self.requests else 0.0
 
 
+def last_whole(now: float) -> int:
+    """Return the last second of which all has been told at `now` (monotonic seconds)."""
+    return int(now - LATENESS) - 1
+
+
 class Windows:
     """Seconds of the last `keep` seconds, in the order in which they came.
 
@@ -100,12 +110,7 @@ class Windows:
             if line is None:
                 known = key if len(self._seconds) < _MOST_KEYS else self._other
                 line = self._seconds.setdefault(known, deque())
-            if line and line[-1][0] >= second:
-                line[-1][1].add(told)
-            else:
-                mine = Second()
-                mine.add(told)
-                line.append((second, mine))
+            _second_of(line, second).add(told)
         self._forget(second)
 
     def _forget(self, second: int) -> None:
@@ -119,6 +124,27 @@ class Windows:
         for key in empty:
             del self._seconds[key]
 
+    def grouped(self, seconds: int, now: float, group: Callable[[Key], _Group | None]) -> dict[_Group, Figures]:
+        """Return the figures of the last whole seconds before `now`, summed up by what `group` says of a key.
+
+        Keys of which it says None are left out, and so are groups to which nothing came.
+        """
+        last = last_whole(now)
+        first = last - seconds + 1
+        sums: dict[_Group, Second] = {}
+        for key, line in self._seconds.items():
+            if line[-1][0] < first or (name := group(key)) is None:
+                continue
+            for second, told in reversed(line):
+                if second < first:
+                    break
+                if second <= last:
+                    total = sums.get(name)
+                    if total is None:
+                        total = sums[name] = Second()
+                    total.add(told)
+        return {name: _figures(seconds, total) for name, total in sums.items()}
+
     def over(  # each narrows it
         self,
         seconds: int,
@@ -131,32 +157,40 @@ class Windows:
         region: str | None = None,
     ) -> Figures:
         """Return the figures of the last whole seconds before `now`, of what fits all that is given."""
-        wanted = Key(*("" if each is None else each for each in (route, rule, backend, version, region)))
-        open_ = Key(*(each is None for each in (route, rule, backend, version, region)))  # type: ignore[arg-type]
-        last = int(now) - 1
-        first = last - seconds + 1
-        total, latency = Second(), Histogram()
-        for key, line in self._seconds.items():
-            if not all(any_ or is_ == asked for any_, is_, asked in zip(open_, key, wanted, strict=True)):
-                continue
-            for second, told in reversed(line):
-                if second < first:
-                    break
-                if second <= last:
-                    total.add(told)
-        latency.add(total.latency)
-        requests = sum(total.codes.values())
-        p50, p95, p99 = latency.quantiles(_PARTS)
-        return Figures(
-            seconds=float(seconds),
-            requests=requests,
-            errors=sum(count for code, count in total.codes.items() if code >= _SERVER_ERRORS),
-            codes=dict(sorted(total.codes.items())),
-            p50=p50,
-            p95=p95,
-            p99=p99,
-            mean=total.latency_sum / requests if requests else 0.0,
-            bytes_in=total.bytes_in,
-            bytes_out=total.bytes_out,
-            latency=latency,
-        )
+        wanted = (route, rule, backend, version, region)
+
+        def fits(key: Key) -> bool | None:
+            return all(asked is None or asked == is_ for asked, is_ in zip(wanted, key, strict=True)) or None
+
+        return self.grouped(seconds, now, fits).get(True) or _figures(seconds, Second())
+
+
+def _second_of(line: deque[tuple[int, Second]], second: int) -> Second:
+    """Return the counts of a second, made where it is missing; one that is told of late comes before later ones."""
+    place = len(line)
+    while place and line[place - 1][0] > second:
+        place -= 1
+    if place and line[place - 1][0] == second:
+        return line[place - 1][1]
+    made = Second()
+    line.insert(place, (second, made))
+    return made
+
+
+def _figures(seconds: int, total: Second) -> Figures:
+    latency = Histogram(total.latency)
+    requests = sum(total.codes.values())
+    p50, p95, p99 = latency.quantiles(_PARTS)
+    return Figures(
+        seconds=float(seconds),
+        requests=requests,
+        errors=sum(count for code, count in total.codes.items() if code >= _SERVER_ERRORS),
+        codes=dict(sorted(total.codes.items())),
+        p50=p50,
+        p95=p95,
+        p99=p99,
+        mean=total.latency_sum / requests if requests else 0.0,
+        bytes_in=total.bytes_in,
+        bytes_out=total.bytes_out,
+        latency=latency,
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pilothouse.traffic.numbers import Key, Second, bucket_of
-from pilothouse.traffic.plane.messages import Counted, Moved, Numbers
+from pilothouse.traffic.plane.messages import Counted, EndpointCounted, Moved, Numbers
 from pilothouse.traffic.plane.wires import Counters
 
 __all__ = ["Tally"]
@@ -53,8 +55,8 @@ class Tally:
         """Count what was not let through."""
         self._refused[kind] = self._refused.get(kind, 0) + 1
 
-    def take(self, connections: int) -> list[Numbers]:
-        """Return what came since the last time."""
+    def take(self, connections: int, at: int = 0, endpoints: Sequence[EndpointCounted] = ()) -> list[Numbers]:
+        """Return what came since the last time; at: the second that it is of, endpoints: what came to them."""
         lines, self._lines = self._lines, {}
         refused, self._refused = self._refused, {}
         flying = self._in_flight
@@ -69,6 +71,9 @@ class Tally:
         now = Moved(*[getattr(self._counters, name) for name in names])
         moved = Moved(*[getattr(now, name) - getattr(self._moved, name) for name in names])
         self._moved = now
-        first = Numbers(tuple(counted[:_PER_MESSAGE]), moved, refused, connections)
-        more = range(_PER_MESSAGE, len(counted), _PER_MESSAGE)
-        return [first, *[Numbers(tuple(counted[at : at + _PER_MESSAGE]), connections=connections) for at in more]]
+        told = []
+        for begin in range(0, max(len(counted), len(endpoints), 1), _PER_MESSAGE):
+            some = slice(begin, begin + _PER_MESSAGE)
+            told.append(Numbers(tuple(counted[some]), moved, refused, connections, at, tuple(endpoints[some])))
+            moved, refused = Moved(), {}
+        return told

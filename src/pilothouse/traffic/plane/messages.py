@@ -13,6 +13,7 @@ __all__ = [
     "Configure",
     "Counted",
     "Drain",
+    "EndpointCounted",
     "EndpointNow",
     "FromWorker",
     "Lines",
@@ -62,7 +63,10 @@ class Show(msgspec.Struct, frozen=True, tag="show"):
 
 
 class EndpointNow(msgspec.Struct, frozen=True, array_like=True):
-    """An endpoint in one worker. state: up, draining, unhealthy or ejected; active: requests on their way."""
+    """An endpoint in one worker. state: up, draining, unhealthy or ejected; active: requests on their way.
+
+    ejected_seconds: how long it will be left out yet.
+    """
 
     backend: str
     address: str
@@ -72,6 +76,7 @@ class EndpointNow(msgspec.Struct, frozen=True, array_like=True):
     connections: int
     total: int
     failed: int
+    ejected_seconds: float = 0.0
 
 
 class Shown(msgspec.Struct, frozen=True, tag="shown"):
@@ -130,6 +135,15 @@ class Counted(msgspec.Struct, frozen=True, array_like=True):
         return Second(self.codes, self.latency, self.latency_sum, self.bytes_in, self.bytes_out)
 
 
+class EndpointCounted(msgspec.Struct, frozen=True, array_like=True):
+    """What came to an endpoint since the last message."""
+
+    backend: str
+    address: str
+    requests: int
+    failures: int
+
+
 class Moved(msgspec.Struct, frozen=True, array_like=True):
     """How bytes moved since the last message."""
 
@@ -143,12 +157,17 @@ class Moved(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Numbers(msgspec.Struct, frozen=True, tag="numbers"):
-    """Deltas of about a second. refused: by kind; connections: open now."""
+    """Deltas of a second. refused: by kind; connections: open now.
+
+    at: the second that they are of, by the clock that all processes of a machine have alike.
+    """
 
     counted: tuple[Counted, ...] = ()
     moved: Moved = Moved()
     refused: dict[str, int] = {}
     connections: int = 0
+    at: int = 0
+    endpoints: tuple[EndpointCounted, ...] = ()
 
 
 class Noted(msgspec.Struct, frozen=True, tag="noted"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 from pilothouse.traffic.config import Backend
 from pilothouse.traffic.plane.balancing import Balancer, EndpointState, RetryBudget
 from pilothouse.traffic.plane.heads import HeadReader
-from pilothouse.traffic.plane.messages import EndpointNow
+from pilothouse.traffic.plane.messages import EndpointCounted, EndpointNow
 from pilothouse.traffic.plane.reactor import Reactor
 from pilothouse.traffic.plane.server1 import Server1
 from pilothouse.traffic.plane.upstream import Upstream, Waiting
@@ -23,7 +23,7 @@ from pilothouse.traffic.plane.wires import Counters
 if TYPE_CHECKING:
     from pilothouse.traffic.plane.server2 import Server2
 
-__all__ = ["BackendConnector", "Pool", "endpoints_now"]
+__all__ = ["BackendConnector", "Pool", "endpoints_counted", "endpoints_now"]
 
 _IDLE_KEPT: Final = 256
 """Connections to one endpoint that wait for work in one worker, at most."""
@@ -215,5 +215,20 @@ def endpoints_now(pools: Iterable[Pool], now: float) -> list[EndpointNow]:
             else:
                 word = "ejected" if state.ejected_until > now else "up"
             counts = (state.active, len(state.idle), state.connections, state.total, state.failed)
-            rows.append(EndpointNow(pool.name, state.address, word, *counts))
+            left = max(0.0, state.ejected_until - now)
+            rows.append(EndpointNow(pool.name, state.address, word, *counts, left))
     return rows
+
+
+def endpoints_counted(
+    pools: Iterable[Pool], told: dict[EndpointState, tuple[int, int]]
+) -> tuple[list[EndpointCounted], dict[EndpointState, tuple[int, int]]]:
+    """Return what came to endpoints since it was told last, and what has been told by now."""
+    rows, now = [], {}
+    for pool in pools:
+        for state in pool.balancer.states:
+            total, failed = now[state] = state.total, state.failed
+            before = told.get(state, (0, 0))
+            if (total, failed) != before:
+                rows.append(EndpointCounted(pool.name, state.address, total - before[0], failed - before[1]))
+    return rows, now

@@ -11,11 +11,14 @@ import os
 import signal
 import socket
 import sys
+import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from pilothouse.traffic.config import Configuration
+from pilothouse.traffic.plane.balancing import EndpointState
 from pilothouse.traffic.plane.messages import (
     MOST_BYTES,
     Configure,
@@ -31,7 +34,7 @@ from pilothouse.traffic.plane.messages import (
     decode_to_worker,
     encode,
 )
-from pilothouse.traffic.plane.pools import endpoints_now
+from pilothouse.traffic.plane.pools import endpoints_counted, endpoints_now
 from pilothouse.traffic.plane.reactor import IN, Timed
 from pilothouse.traffic.plane.sharing import FileCounters
 from pilothouse.traffic.plane.wires import SPLICE_LEAST
@@ -39,7 +42,6 @@ from pilothouse.traffic.plane.worker import Worker
 
 __all__ = ["Control", "main"]
 
-_SECOND: Final = 1.0
 _ROWS: Final = 500
 _LINE_BYTES: Final = 96 << 10
 
@@ -47,18 +49,25 @@ _LINE_BYTES: Final = 96 << 10
 class Control(Timed):
     """The worker's end of its control socket; the worker ends with it."""
 
-    def __init__(self, sock: socket.socket, shares: FileCounters | None = None, least: int = SPLICE_LEAST) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        shares: FileCounters | None = None,
+        least: int = SPLICE_LEAST,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__()
         sock.setblocking(False)
         self._sock = sock
-        self.worker = Worker(told=self._noted, shares=shares, splice_least=least)
+        self.worker = Worker(clock=clock, told=self._noted, shares=shares, splice_least=least)
         self._unsent: list[bytes] = []
+        self._told_of: dict[EndpointState, tuple[int, int]] = {}
 
     def start(self) -> None:
         """Listen to the parent."""
         reactor = self.worker.reactor
         reactor.register(self._sock.fileno(), self, IN)
-        reactor.arm(self, reactor.now + _SECOND)
+        self._arm()
         self._send(Ready(os.getpid()))
 
     def on_event(self, events: int) -> None:
@@ -115,20 +124,25 @@ class Control(Timed):
                 gc.freeze()  # once: what is frozen in the middle of requests would never be collected
 
     def _ended(self) -> None:
-        self._tell()
+        self._tell(int(self.worker.reactor.now))
         self.worker.reactor.stop()
 
     def on_deadline(self) -> None:
-        self._tell()
-        reactor = self.worker.reactor
-        reactor.arm(self, reactor.now + _SECOND)
+        self._tell(int(self.worker.reactor.now) - 1)
+        self._arm()
 
-    def _tell(self) -> None:
+    def _arm(self) -> None:
+        """Wake when the second is over: all workers' seconds are the same, so that the parent can add them up."""
+        reactor = self.worker.reactor
+        reactor.arm(self, float(int(reactor.now) + 1))
+
+    def _tell(self, second: int) -> None:
         """Send what was counted; what the parent does not take now comes later."""
         worker = self.worker
         if not self._flush():
             return
-        for numbers in worker.tally.take(len(worker.clients) + len(worker.tunnels)):
+        endpoints, self._told_of = endpoints_counted(worker.pools.values(), self._told_of)
+        for numbers in worker.tally.take(len(worker.clients) + len(worker.tunnels), second, endpoints):
             self._send(numbers)
         lines = worker.lines
         while lines:

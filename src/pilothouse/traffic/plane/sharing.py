@@ -13,6 +13,8 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
+from pilothouse.traffic.routing.counters import LocalCounters
+
 __all__ = ["FileCounters"]
 
 _SIZE: Final = 8
@@ -35,7 +37,7 @@ class FileCounters:
         self.slots: Final = (size - _BUCKETS * _BUCKET.size) // _SIZE
         self._memory = mmap.mmap(self.fd, size)
         self._of_key: dict[str, int] = {}
-        self._own: dict[str, int] = {}
+        self._own = LocalCounters()
 
     def assign(self, slots: Mapping[str, int]) -> None:
         """Take which key has which slot."""
@@ -49,9 +51,7 @@ class FileCounters:
         """Return how often this key was asked for before, by all processes."""
         slot = self._of_key.get(key)
         if slot is None:
-            own = self._own.get(key, 0)
-            self._own[key] = own + 1
-            return own
+            return self._own.next(key)
         at = slot * _SIZE
         fcntl.lockf(self.fd, fcntl.LOCK_EX, _SIZE, at)
         try:

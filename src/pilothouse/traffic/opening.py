@@ -1,0 +1,49 @@
+"""What a gateway opens for its workers: listening sockets, and files in memory that hold a configuration."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from pilothouse.traffic.config import Configuration
+
+__all__ = ["in_memory", "listening"]
+
+_BACKLOG: Final = 4096
+
+
+def in_memory(configuration: Configuration, slots: Mapping[str, int]) -> int:
+    """Return the descriptor of a file that holds a configuration, and which key of it has which shared counter."""
+    data = msgspec.msgpack.encode((configuration, slots))
+    fd = os.memfd_create("pilothouse-gateway", os.MFD_CLOEXEC)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    return fd
+
+
+def listening(address: str, port: int) -> socket.socket:
+    """Return a socket that listens; at an empty address on all, of both versions of IP. Raises OSError."""
+    is_any = address in {"", "::"}
+    family = socket.AF_INET6 if is_any or ":" in address else socket.AF_INET
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        if not is_any or error.errno != errno.EAFNOSUPPORT:
+            raise
+        return listening("0.0.0.0", port)  # noqa: S104  # all addresses were asked for
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if is_any else 1)
+        sock.bind((address, port))
+        sock.listen(_BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
