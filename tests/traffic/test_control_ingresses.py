@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pilothouse.foundation.tls import issue, make_ca
-from pilothouse.kinds.structs import Ingress, IngressClass, from_dict
+from pilothouse.kinds.structs import Ingress, IngressClass, Secret, from_dict
 from pilothouse.traffic import config
 from pilothouse.traffic.control.ingresses import INGRESS_CONTROLLER
 from pilothouse.traffic.control.kinds import TrafficPolicy
@@ -142,6 +142,26 @@ def test_limits_and_stickiness_of_a_route() -> None:
     shared = status_of(made, mine).shared
     assert shared is not None
     assert told(shared[1][0]["conditions"]) == {"Accepted": ("True", "Accepted")}
+
+
+def test_limits_that_gateways_share() -> None:
+    limit = {"requestsPerSecond": 10, "storeRef": {"name": "redis"}, "storeTimeout": "1s", "away": "Deny"}
+    mine = policy("HTTPRoute", "web", rateLimit=limit)
+    tree = {"metadata": meta("redis"), "data": {"url": "cmVkaXM6Ly86c2VjcmV0QHJlZGlzLmV4YW1wbGUvMQ=="}}
+    made = translated(gateway(), route(), service(), mine, from_dict(tree, Secret))
+    shared = config.RateLimit(rate=10, store="redis://:secret@redis.example/1", patience=1.0, away="Deny")
+    assert made.configuration.routes[0].rules[0].rate == shared
+    alone = config.RateLimit(rate=10, patience=1.0, away="Deny")
+    bad = from_dict({**tree, "data": {"url": "aHR0cDovLzpzZWNyZXRAYQ=="}}, Secret)
+    for objects, message in (((), "Secret 'shop/redis' is not there"), ((bad,), "has to begin with redis://")):
+        made = translated(gateway(), route(), service(), mine, *objects)
+        assert made.configuration.routes[0].rules[0].rate == alone
+        said = status_of(made, mine).shared
+        assert said is not None
+        condition = said[1][0]["conditions"][0]
+        assert (condition["type"], condition["status"], condition["reason"]) == ("Accepted", "False", "Invalid")
+        assert message in condition["message"]
+        assert "secret@" not in condition["message"]
 
 
 def test_health_and_limits_of_a_service() -> None:

@@ -226,13 +226,17 @@ class Stickiness(msgspec.Struct, frozen=True, kw_only=True):
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
     """At most so many requests a second, with bursts; 429 beyond. by: header or "address", empty for all together.
 
-    store: URL of a Redis that several gateways share, empty for each on its own.
+    store: URL of a Redis that several gateways share, empty for each on its own. patience: seconds that a request
+    waits for the store at most. away: what holds while it does not answer: "Local" for a limit of this gateway alone,
+    "Allow" for none, "Deny" for 503.
     """
 
     rate: float
     burst: int = 1
     by: str = ""
     store: str = ""
+    patience: float = 0.25
+    away: Literal["Local", "Allow", "Deny"] = "Local"
 
 
 class HttpRule(msgspec.Struct, frozen=True, kw_only=True):

@@ -311,6 +311,7 @@ class Gateway:
         totals.add(counted)
         totals.move(msgspec.structs.asdict(numbers.moved))
         totals.refuse(numbers.refused)
+        totals.happen(numbers.happened)
         child.clients = numbers.connections
         for each in numbers.counted:
             if each.in_flight:

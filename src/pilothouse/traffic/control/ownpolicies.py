@@ -7,16 +7,17 @@ from typing import Any, Final
 
 import msgspec
 
-from pilothouse.kinds.structs import Resource, Service
+from pilothouse.kinds.structs import Resource, Secret, Service
 from pilothouse.traffic import config
 
 from .conditions import CONTROLLER, Conditions, StatusOf
+from .filters import seconds
 from .kinds import Gateway, GRPCRoute, HTTPRoute, TrafficPolicy
 from .kinds.common import GROUP
 from .kinds.policies import TargetRef
 from .snapshot import Key, Snapshot, key_of
 
-__all__ = ["of_gateways", "policy_statuses"]
+__all__ = ["of_gateways", "policy_statuses", "rate_of"]
 
 _ROUTE: Final = ("rate_limit", "stickiness")
 _SERVICE: Final = ("health_check", "outlier_ejection", "circuit_breaker", "slow_start")
@@ -70,6 +71,49 @@ def _judge(snapshot: Snapshot, policy: TrafficPolicy, target: TargetRef, said: C
         said.fail(
             "Accepted", "Invalid", f"a {target.kind} can have none of {', '.join(odd)}; it can have {', '.join(able)}"
         )
+    elif target.kind in {"HTTPRoute", "GRPCRoute"} and (problem := rate_of(snapshot, policy)[1]):
+        said.fail("Accepted", "Invalid", problem)
+
+
+def rate_of(snapshot: Snapshot, policy: TrafficPolicy) -> tuple[config.RateLimit | None, str]:
+    """Return the limit of a policy, and why its store cannot be used; each gateway then limits on its own."""
+    given = policy.spec.rate_limit
+    if given is None:
+        return None, ""
+    store, problem = str(given.store), ""
+    if given.store_ref is not None:
+        store, problem = _secret_of(snapshot, policy, given.store_ref.name, "url")
+        problem = problem and f"rateLimit.storeRef: {problem}"
+    if store:
+        from pilothouse.traffic.plane.ratestore import is_able, place_of  # noqa: PLC0415  only where there is one
+
+        try:
+            place_of(store)
+            problem = "" if is_able() else "rateLimit.store: hiredis is not installed; pip install 'pilothouse[redis]'"
+        except ValueError as error:
+            problem = f"rateLimit.store: {error}"
+    limit = config.RateLimit(
+        rate=given.requests_per_second,
+        burst=given.burst,
+        by=given.by,
+        store="" if problem else store,
+        patience=seconds(given.store_timeout),
+        away=given.away,
+    )
+    return limit, problem and f"{problem}; each gateway limits on its own"
+
+
+def _secret_of(snapshot: Snapshot, policy: TrafficPolicy, name: str, part: str) -> tuple[str, str]:
+    """Return a text out of a Secret of a policy's namespace, or what is wrong."""
+    namespace = policy.metadata.namespace
+    secret = snapshot.get(Secret, (namespace, name))
+    if secret is None:
+        return "", f"Secret '{namespace}/{name}' is not there"
+    try:
+        found = secret.data[part].decode().strip()
+    except (KeyError, UnicodeDecodeError):
+        found = ""
+    return found, "" if found else f"Secret '{namespace}/{name}' has no text '{part}'"
 
 
 def of_gateways(

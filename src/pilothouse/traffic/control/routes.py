@@ -18,6 +18,7 @@ from .kinds import GRPCRoute, HTTPRoute, RegionWeights, TCPRoute, TLSRoute, Traf
 from .kinds.common import GROUP, ParentReference
 from .kinds.policies import OWN_GROUP
 from .listeners import Bound, allows_namespace
+from .ownpolicies import rate_of
 from .snapshot import Key, Snapshot, key_of, seconds_of
 
 __all__ = ["AnyRoute", "Attached", "Parents", "attach", "compiled", "hosts_meet"]
@@ -200,7 +201,7 @@ class Compiler:
             timeouts=timeouts_of(getattr(rule, "timeouts", None)),
             retry=retry_of(getattr(rule, "retry", None)),
             stickiness=stickiness_of(rule.session_persistence) or _stickiness(policy),
-            rate=_rate(policy),
+            rate=rate_of(self._snapshot, self._policy)[0] if self._policy is not None else None,
         )
 
     def _regions(self, rule: Any, backends: tuple[config.Weighted, ...]) -> tuple[config.RegionSplit, ...] | None:
@@ -339,10 +340,3 @@ def _stickiness(policy: Any) -> config.Stickiness | None:
     return config.Stickiness(
         type=given.type, name=given.name, seconds=int(seconds(given.lifetime)), idle_seconds=int(seconds(given.idle))
     )
-
-
-def _rate(policy: Any) -> config.RateLimit | None:
-    given = policy.rate_limit if policy is not None else None
-    if given is None:
-        return None
-    return config.RateLimit(rate=given.requests_per_second, burst=given.burst, by=given.by, store=given.store)

@@ -93,7 +93,7 @@ def _service_of(obj: EndpointSlice) -> Key:
 
 
 def _material(obj: Secret | ConfigMap) -> tuple[object, ...]:
-    names = ("tls.crt", "tls.key") if isinstance(obj, Secret) else ("ca.crt",)
+    names = ("tls.crt", "tls.key", "url", "key") if isinstance(obj, Secret) else ("ca.crt",)
     return tuple(obj.data.get(name) for name in names)
 
 

@@ -28,6 +28,7 @@ class Totals:
         self._in_flight: dict[Key, int] = {}
         self._moved: dict[str, int] = {}
         self._refused: dict[str, int] = {}
+        self._happened: dict[str, int] = {}
         self.connections = 0
         """Open ones of clients, over all workers."""
         if registry is not None:
@@ -53,6 +54,10 @@ class Totals:
     def refuse(self, refused: Mapping[str, int]) -> None:
         """Take what was not let through, by kind, since that was told last."""
         _add(self._refused, refused)
+
+    def happen(self, happened: Mapping[str, int]) -> None:
+        """Take what else was counted, by kind, since that was told last."""
+        _add(self._happened, happened)
 
     def collect(self) -> Iterator[Metric]:
         """Give all metrics, as prometheus-client wants them of a collector."""
@@ -81,6 +86,10 @@ class Totals:
         for kind, total in sorted(self._refused.items()):
             refused.add_metric((kind,), total)
         yield refused
+        events = CounterMetricFamily(f"{prefix}_events", "What else is worth knowing, by kind", labels=("kind",))
+        for kind, total in sorted(self._happened.items()):
+            events.add_metric((kind,), total)
+        yield events
 
 
 def _add(mine: dict[str, int], told: Mapping[str, int]) -> None:

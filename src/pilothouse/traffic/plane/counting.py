@@ -22,6 +22,7 @@ class Tally:
         self._lines: dict[Key, Second] = {}
         self._in_flight: dict[Key, int] = {}
         self._refused: dict[str, int] = {}
+        self._happened: dict[str, int] = {}
         self._moved = Moved()
 
     def begin(self, key: Key) -> None:
@@ -55,10 +56,15 @@ class Tally:
         """Count what was not let through."""
         self._refused[kind] = self._refused.get(kind, 0) + 1
 
+    def happen(self, kind: str) -> None:
+        """Count something else worth knowing."""
+        self._happened[kind] = self._happened.get(kind, 0) + 1
+
     def take(self, connections: int, at: int = 0, endpoints: Sequence[EndpointCounted] = ()) -> list[Numbers]:
         """Return what came since the last time; at: the second that it is of, endpoints: what came to them."""
         lines, self._lines = self._lines, {}
         refused, self._refused = self._refused, {}
+        happened, self._happened = self._happened, {}
         flying = self._in_flight
         for key in flying:
             if key not in lines:
@@ -74,6 +80,8 @@ class Tally:
         told = []
         for begin in range(0, max(len(counted), len(endpoints), 1), _PER_MESSAGE):
             some = slice(begin, begin + _PER_MESSAGE)
-            told.append(Numbers(tuple(counted[some]), moved, refused, connections, at, tuple(endpoints[some])))
-            moved, refused = Moved(), {}
+            told.append(
+                Numbers(tuple(counted[some]), moved, refused, connections, at, tuple(endpoints[some]), happened)
+            )
+            moved, refused, happened = Moved(), {}, {}
         return told

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pilothouse.traffic.numbers import Key
 from pilothouse.traffic.plane.attempts import IDEMPOTENT, Attempts
 from pilothouse.traffic.plane.bodies import Http1Source, Pump
-from pilothouse.traffic.plane.decisions import altered_response, prepared
+from pilothouse.traffic.plane.decisions import Decision, altered_response, prepared
 from pilothouse.traffic.plane.http import UNKNOWN, Body, Refused, Response
 from pilothouse.traffic.plane.upstream import Outgoing, Upstream
 from pilothouse.traffic.plane.wires import Buffer, Gone
@@ -36,17 +36,39 @@ class Exchange(Attempts):
     def begin(self) -> None:
         """Decide, and send the request on its way."""
         try:
-            answer = self._decide()
-            pool = self._admit() if answer is None else None
+            decision = self._decide()
+            if decision.rule.rate is not None and not self._worker.limit(decision, self._client.peer, self):
+                return  # until `released`
+            self._go_on(decision, self._worker.pools.get(decision.backend))
         except Refused as error:
             self.refuse(error)
-            return
-        if answer is not None or pool is None:
-            self.answer(answer or Response(500, b"", []), b"")
-            return
-        worker, request, decision = self._worker, self.request, self._decision
-        assert decision is not None  # noqa: S101
+
+    def released(self, pool: Pool | None, error: Refused | None) -> bool:
+        """Go on after the store of a rate limit has spoken; return whether there is still something to go on with."""
+        decision = self._decision
+        if self._is_over or decision is None:
+            return False
+        try:
+            if error is not None:
+                raise error
+            self._go_on(decision, pool)
+        except Refused as refused:
+            self.refuse(refused)
+        return True
+
+    def _go_on(self, decision: Decision, pool: Pool | None) -> None:
+        """Send the request on its way within its limits. Raises Refused."""
+        worker, request = self._worker, self.request
+        most = worker.plan.limits.body_bytes
+        if most and request.length > most:
+            raise Refused(413, "body", "the request's body is too large")
+        if decision.filters or decision.cookie:
+            answer = prepared(decision, self._client.peer, request)
+            if answer is not None:
+                self.answer(answer, b"")
+                return
         rule = decision.rule
+        pool = self._admitted(pool)
         self._pool = pool
         pool.active += 1
         if rule.timeouts.request:
@@ -65,26 +87,17 @@ class Exchange(Attempts):
             pool.budget.earn(rule.retry.budget)
         self._try()
 
-    def _decide(self) -> Response | None:
-        """Find the rule and apply its filters; return the answer where they have one. Raises Refused."""
+    def _decide(self) -> Decision:
+        """Find the rule. Raises Refused."""
         worker, request, peer = self._worker, self.request, self._client.peer
         decision = self._decision = worker.plan.decide(peer, request, worker.shares)
         self.region = decision.region
         self.key = Key(decision.route, decision.rule_name, decision.backend, decision.version, decision.region)
         worker.tally.begin(self.key)
-        if decision.rule.rate is not None:
-            worker.limit(decision, peer, request)
-        most = worker.plan.limits.body_bytes
-        if most and request.length > most:
-            raise Refused(413, "body", "the request's body is too large")
-        if not decision.filters and not decision.cookie:
-            return None
-        return prepared(decision, peer, request)
+        return decision
 
-    def _admit(self) -> Pool:
-        """Return the backend's pool. Raises Refused."""
-        decision = self._decision
-        pool = self._worker.pools.get(decision.backend) if decision is not None else None
+    def _admitted(self, pool: Pool | None) -> Pool:
+        """Return the backend's pool, if it takes the request. Raises Refused."""
         if pool is None:
             raise Refused(500, "no backend", "the route leads nowhere")
         if not pool.balancer.states:

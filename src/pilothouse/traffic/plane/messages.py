@@ -157,7 +157,7 @@ class Moved(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Numbers(msgspec.Struct, frozen=True, tag="numbers"):
-    """Deltas of a second. refused: by kind; connections: open now.
+    """Deltas of a second. refused: by kind; connections: open now. happened: what else is counted, by kind.
 
     at: the second that they are of, by the clock that all processes of a machine have alike.
     """
@@ -168,6 +168,7 @@ class Numbers(msgspec.Struct, frozen=True, tag="numbers"):
     connections: int = 0
     at: int = 0
     endpoints: tuple[EndpointCounted, ...] = ()
+    happened: dict[str, int] = {}
 
 
 class Noted(msgspec.Struct, frozen=True, tag="noted"):

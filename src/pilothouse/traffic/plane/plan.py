@@ -29,6 +29,7 @@ from pilothouse.traffic.plane.decisions import Decision
 from pilothouse.traffic.plane.fields import Trusted
 from pilothouse.traffic.plane.http import Refused, Request
 from pilothouse.traffic.plane.pools import BackendConnector
+from pilothouse.traffic.plane.ratestore import is_able, place_of
 from pilothouse.traffic.plane.tls import BadTls, Terminator, connector
 from pilothouse.traffic.routing import BadRoute, Counters, Found, Regions, Router
 
@@ -110,8 +111,11 @@ class Plan:
             self._listen(listener, protocols)
         for name, backend in configuration.backends.items():
             self._connect(name, backend)
+        self.stores: dict[str, float] = {}
+        """The URLs of stores of rate limits, and how long requests wait for each at most."""
         for route in configuration.routes:
             _check_filters(route)
+            self._share_rates(route)
         try:
             self.router = Router(configuration)
         except BadRoute as error:
@@ -158,6 +162,19 @@ class Plan:
             self.connectors[name] = connector(backend.tls, certificate, _alpn(backend))
         except BadTls as error:
             raise BadConfiguration(f"backend '{name}': {error}") from None
+
+    def _share_rates(self, route: HttpRoute) -> None:
+        for number, rule in enumerate(route.rules):
+            if rule.rate is None or not rule.rate.store:
+                continue
+            where = f"route '{route.name}': rules[{number}].rate.store"
+            try:
+                place_of(rule.rate.store)
+            except ValueError as error:
+                raise BadConfiguration(f"{where}: {error}") from None
+            if not is_able():
+                raise BadConfiguration(f"{where}: hiredis is not installed; pip install 'pilothouse[redis]'")
+            self.stores[rule.rate.store] = max(self.stores.get(rule.rate.store, 0.0), rule.rate.patience)
 
     def decide(self, peer: Peer, request: Request, counters: Counters) -> Decision:
         """Return what is to be done with a request. Raises Refused where nobody takes it."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from pilothouse.traffic.config import Configuration
+from pilothouse.traffic.config import Configuration, RateLimit
 from pilothouse.traffic.numbers import Key
 from pilothouse.traffic.plane.accepting import Acceptor
 from pilothouse.traffic.plane.client1 import Client1
@@ -24,6 +24,7 @@ from pilothouse.traffic.plane.http import FieldList, Refused, Request, Response
 from pilothouse.traffic.plane.mirrors import Mirrored
 from pilothouse.traffic.plane.plan import Plan, Port
 from pilothouse.traffic.plane.pools import Pool
+from pilothouse.traffic.plane.ratestore import RateStore, store_key
 from pilothouse.traffic.plane.reactor import Reactor, Timed
 from pilothouse.traffic.plane.refusals import refusal
 from pilothouse.traffic.plane.sharing import FileCounters
@@ -92,6 +93,7 @@ class Worker:
         self._acceptors: dict[tuple[str, int], Acceptor] = {}
         self._sockets: dict[tuple[str, int], socket.socket] = {}
         self._health: dict[str, Health] = {}
+        self._stores: dict[str, RateStore] = {}
         self._told = told
         self._told_at: dict[str, float] = {}
 
@@ -115,7 +117,18 @@ class Worker:
         self.reader.take_most(plan.limits.headers)
         self.lines = [] if configuration.access_log and self.lines is None else self.lines
         self._take_backends(plan)
+        self._take_stores(plan)
         self._take_ports(plan)
+
+    def _take_stores(self, plan: Plan) -> None:
+        for url in [url for url in self._stores if url not in plan.stores]:
+            self._stores.pop(url).stop()
+        for url, patience in plan.stores.items():
+            store = self._stores.get(url)
+            if store is None:
+                store = self._stores[url] = RateStore(self.reactor, self.counters, url, self._note)
+                store.start()
+            store.patience = patience
 
     def _take_backends(self, plan: Plan) -> None:
         for name in [name for name in self.pools if name not in plan.configuration.backends]:
@@ -176,6 +189,8 @@ class Worker:
         """Let go of everything at once."""
         for health in self._health.values():
             health.stop()
+        for store in self._stores.values():
+            store.stop()
         for client in list(self.clients):
             client.on_crash()
         for tunnel in list(self.tunnels):
@@ -225,19 +240,63 @@ class Worker:
         else:
             self.reactor.arm(_Later(work), self.reactor.now + seconds)
 
-    def limit(self, decision: Decision, peer: Peer, request: Request) -> None:
-        """Count a request of a rule with a rate. Raises Refused (429)."""
+    def limit(self, decision: Decision, peer: Peer, exchange: Exchange) -> bool:
+        """Count a request of a rule with a rate; return whether it goes on now, else it is `released` later.
+
+        Raises Refused (429, or 503 where the store is away and nothing may pass without it).
+        """
         rate = decision.rule.rate
         if rate is None:
-            return
-        who = ""
+            return True
+        request, who = exchange.request, ""
         if rate.by == "address":
             who = peer.forwarding.client(request.fields)
         elif rate.by:
             who = (request.field(rate.by.lower().encode()) or b"").decode("latin-1")[:256]
+        if rate.store:
+            return self._limit_together(decision, rate, who, exchange)
+        self._limit_alone(decision, rate, who)
+        return True
+
+    def _limit_alone(self, decision: Decision, rate: RateLimit, who: str) -> None:
         key = f"{decision.route}\0{decision.rule_name}\0{who}"
         if self.shares.take_token(key, rate.rate, rate.burst, self.reactor.now) > 0:
             raise Refused(429, "rate", "too many requests")
+
+    def _limit_together(self, decision: Decision, rate: RateLimit, who: str, exchange: Exchange) -> bool:
+        """Go by the limit that other gateways share."""
+        store = self._stores.get(rate.store)
+        pool = self.pools.get(decision.backend)
+        key = store_key(decision.route, decision.rule_name, who)
+
+        def told(is_allowed: bool | None) -> bool:
+            error = None if is_allowed else Refused(429, "rate", "too many requests")
+            if is_allowed is None:
+                error = self._limit_away(decision, rate, who)
+            return exchange.released(pool, error)
+
+        try:
+            is_allowed = store.spend(key, rate.rate, rate.burst, told) if store is not None and rate.rate > 0 else False
+        except OverflowError:
+            error = self._limit_away(decision, rate, who)
+            if error is not None:
+                raise error from None
+            return True
+        if is_allowed is False:
+            raise Refused(429, "rate", "too many requests")
+        return bool(is_allowed)
+
+    def _limit_away(self, decision: Decision, rate: RateLimit, who: str) -> Refused | None:
+        """Do what a limit says for when its store is away."""
+        self.tally.happen("rate store away")
+        if rate.away == "Deny":
+            return Refused(503, "rate store", "the rate limit cannot be known now")
+        if rate.away == "Local":
+            try:
+                self._limit_alone(decision, rate, who)
+            except Refused as error:
+                return error
+        return None
 
     def mirror(self, decision: Decision, request: Request, peer: Peer, body: Sequence[Buffer]) -> None:
         """Send copies where the rule has it, without waiting for their answers."""

@@ -166,14 +166,29 @@ class RegionWeights(Resource, group=OWN_GROUP, version="v1alpha1", plural="regio
     spec: RegionWeightsSpec
 
 
+class LocalSecret(Struct):
+    """A Secret of the policy's namespace."""
+
+    name: Name
+
+
+@Rule("!(has(self.store) && self.store != '' && has(self.storeRef))", message="store and storeRef are not given both")
 class RateLimitSpec(Struct):
-    """At most so many requests a second, with bursts. by: "address" or a header, empty for all together."""
+    """At most so many requests a second, with bursts. by: "address" or a header, empty for all together.
+
+    away: what holds while the store does not answer: Local for the limit of each gateway alone, Allow for none, Deny
+    for 503. storeTimeout: how long a request waits for it.
+    """
 
     requests_per_second: Annotated[int, Minimum(1)]
     burst: Annotated[int, Minimum(1)] = 1
     by: Annotated[str, MaxLength(256)] = ""
     store: Annotated[str, MaxLength(253)] = ""
     """URL of a Redis that several gateways share."""
+    store_ref: LocalSecret | None = None
+    """A Secret with that URL in `url`, where it holds a password."""
+    store_timeout: Duration = "250ms"
+    away: Literal["Local", "Allow", "Deny"] = "Local"
 
 
 class StickinessSpec(Struct):
