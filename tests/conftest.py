@@ -7,11 +7,14 @@ import shutil
 import signal
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
+# How quickly examples are drawn and run says how busy the machine is, not what the tests are worth.
+settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-speed")
 # Checks of a change try the same examples each time, so that they judge the change and not the luck of the draw; runs
 # by hand and the long ones draw new ones.
-settings.register_profile("same", derandomize=True)
+settings.register_profile("same", parent=settings.get_profile("any-speed"), derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("same")
 
@@ -23,6 +26,13 @@ ETCD_PROGRAMS = ("etcd", "etcdctl")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first, so that none ends alone beside idle workers; skip what wants a missing etcd."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
+    _skip_without_etcd(items)
+
+
+def _skip_without_etcd(items: list[pytest.Item]) -> None:
     """Skip tests marked `etcd` where a program of it is missing; `-ra` prints the reason."""
     missing = [name for name in ETCD_PROGRAMS if shutil.which(name) is None]
     if not missing:

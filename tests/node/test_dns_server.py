@@ -173,7 +173,7 @@ async def test_other_names_are_asked_of_resolvers_once() -> None:
 async def test_resolvers_that_are_silent_are_passed_over_and_bounded() -> None:
     async with resolver() as (dead, first), resolver() as (_, second):
         dead.is_silent = True
-        forwarder = Forwarder(lambda: [first, second], seconds=0.1, flights=2)
+        forwarder = Forwarder(lambda: [first, second], seconds=1.0, flights=2)
         query = parse(dns.message.make_query("a.example", "A").to_wire())
         assert texts(dns.message.from_wire(await forwarder.ask(query))) == ["192.0.2.1"]
         alone = Forwarder(lambda: [first], seconds=0.1, flights=2)
