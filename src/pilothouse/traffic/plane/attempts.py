@@ -105,7 +105,7 @@ class Attempts:
         """Take a response's head; rest: what came behind it."""
         raise NotImplementedError
 
-    def on_bad_response(self, error: Refused) -> None:
+    def on_bad_response(self, error: Refused, *, is_endpoints: bool = True) -> None:
         """Act on a response that cannot be passed on."""
         raise NotImplementedError
 

@@ -12,6 +12,7 @@ from pilothouse.traffic.plane.exchange import Exchange
 from pilothouse.traffic.plane.heads import HEAD_END
 from pilothouse.traffic.plane.http import Body, Refused, Request, Response
 from pilothouse.traffic.plane.reactor import HANGUP, IN, OUT, Timed
+from pilothouse.traffic.plane.tunnels import End, WireEnd
 from pilothouse.traffic.plane.wires import Buffer, Gone, Wire
 
 if TYPE_CHECKING:
@@ -282,13 +283,12 @@ class Client1(Timed):
         elif self.wire.pending:
             self._read()
 
-    def upgraded(self, upstream: Wire, rest: bytes) -> None:
+    def upgraded(self, upstream: End) -> None:
         """Pass bytes both ways from now on."""
         self._exchange = None
         self.deadline = float("inf")
         self._worker.clients.discard(self)
-        early = bytes(self._inbox)
-        self._worker.tunnel(self.wire, upstream, early, rest)
+        self._worker.tunnel(WireEnd(self.wire, bytes(self._inbox)), upstream)
 
     # Ends
 

@@ -90,6 +90,7 @@ class Client2(Timed):
                 Setting.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
                 Setting.MAX_CONCURRENT_STREAMS: limits.streams,
                 Setting.MAX_HEADER_LIST_SIZE: limits.head_bytes,
+                Setting.ENABLE_CONNECT_PROTOCOL: 1,
             }
         )
         self.engine.set_local_window_size(_CONNECTION_WINDOW)

@@ -8,9 +8,29 @@ from typing import Protocol
 from pilothouse.traffic.plane.bodies import Sink, Source
 from pilothouse.traffic.plane.connections import Peer
 from pilothouse.traffic.plane.http import Response
+from pilothouse.traffic.plane.tunnels import End
 from pilothouse.traffic.plane.wires import Buffer, Wire
 
-__all__ = ["Downstream"]
+__all__ = ["Carried", "Downstream"]
+
+
+class Carried(Protocol):
+    """What a client's stream carries, and tells of its events: a request's exchange, or one end of a tunnel."""
+
+    def on_client_readable(self) -> bool:
+        """Read from the client's side; return whether what is there was wanted."""
+
+    def on_client_writable(self) -> None:
+        """Write to the client's side."""
+
+    def client_gone(self) -> None:
+        """Act on that the client's side is over."""
+
+    def on_deadline(self, now: float) -> None:
+        """Look at the deadlines that are past."""
+
+    def next_deadline(self) -> float:
+        """Return when to look next."""
 
 
 class Downstream(Protocol):
@@ -40,5 +60,5 @@ class Downstream(Protocol):
     def finish(self, is_clean: bool) -> None:
         """Go on after the request; not clean: it ended in the middle of its response."""
 
-    def upgraded(self, upstream: Wire, rest: bytes) -> None:
-        """From now on bytes are passed both ways. rest: what the backend has sent already."""
+    def upgraded(self, upstream: End) -> None:
+        """From now on bytes are passed both ways."""

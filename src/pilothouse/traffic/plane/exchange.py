@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from pilothouse.traffic.numbers import Key
-from pilothouse.traffic.plane.attempts import IDEMPOTENT, Attempts
+from pilothouse.traffic.plane.attempts import IDEMPOTENT
 from pilothouse.traffic.plane.bodies import Http1Source, Pump
 from pilothouse.traffic.plane.decisions import Decision, altered_response, prepared
 from pilothouse.traffic.plane.http import UNKNOWN, Body, Refused, Response
+from pilothouse.traffic.plane.upgrades import Upgrades
 from pilothouse.traffic.plane.upstream import Outgoing, Upstream
 from pilothouse.traffic.plane.wires import Buffer, Gone
 
@@ -26,7 +27,7 @@ _PROGRESS_BYTES: Final = 1024
 """Of a body with a length, that have to move between two looks at it."""
 
 
-class Exchange(Attempts):
+class Exchange(Upgrades):
     """Carries one request from its decision to its numbers."""
 
     __slots__ = ()
@@ -80,8 +81,15 @@ class Exchange(Attempts):
             if self._is_over:
                 return
         fields = self._client.peer.forwarding.fields(decision.fields, request.authority)
+        if request.upgrade:
+            try:
+                fields = self._switched(fields, self._pool)
+            except Refused as error:
+                self.refuse(error)
+                return
         self._outgoing = Outgoing(request, decision.target, decision.authority, worker.traced(fields))
-        if decision.mirrors and self._replay is not None and (request.body is Body.NONE or self._client.body().done):
+        is_whole = request.body is Body.NONE or self._client.body().done
+        if decision.mirrors and self._replay is not None and is_whole and not request.upgrade:
             worker.mirror(decision, request, self._client.peer, self._replay)
         if rule.retry is not None:
             pool.budget.earn(rule.retry.budget)
@@ -139,6 +147,10 @@ class Exchange(Attempts):
         if response.status < 200:
             self._interim(response, rest)
             return
+        if self.request.upgrade and self.request.minor == 2 and response.status < 300:
+            error = Refused(502, "upgrade", "the backend does not switch protocols")
+            self.on_bad_response(error, is_endpoints=False)  # 2xx would say that it does
+            return
         if response.status >= 500:
             self._failed(response.status)
             retry = decision.rule.retry
@@ -192,30 +204,6 @@ class Exchange(Attempts):
         self._look_later()
         pump.run()
 
-    def _interim(self, response: Response, rest: bytes) -> None:
-        if response.status == 101:
-            upstream = self._upstream
-            if not self.request.upgrade or not response.upgrade or upstream is None:
-                self.on_bad_response(Refused(502, "upgrade", "the backend switches protocols unasked"))
-                return
-            self.status = 101
-            self._is_answered = True
-            try:
-                self._client.send_head(response, (), True)
-            except Gone as error:
-                self._downloaded(error, False)
-                return
-            wire = upstream.detach()
-            self._upstream = None
-            upstream.endpoint.active -= 1
-            self._close_up()
-            self._client.upgraded(wire, rest)
-            return
-        try:
-            self._client.send_interim(response)
-        except Gone as error:
-            self._downloaded(error, False)
-
     def _retried(self, upstream: Upstream) -> bool:
         if self.request.method not in IDEMPOTENT or not self._may_repeat() or not self._again():
             return False
@@ -224,13 +212,14 @@ class Exchange(Attempts):
         upstream.abort()
         return True
 
-    def on_bad_response(self, error: Refused) -> None:
+    def on_bad_response(self, error: Refused, *, is_endpoints: bool = True) -> None:
         """Act on a response that cannot be passed on."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.endpoint.active -= 1
             upstream.abort()
-        self._failed(None)
+        if is_endpoints:
+            self._failed(None)
         self.refuse(error)
 
     # Bodies

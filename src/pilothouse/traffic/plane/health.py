@@ -151,7 +151,7 @@ class _Probe(Timed):
         self._upstream = None
         self.over(False)
 
-    def on_bad_response(self, error: Refused) -> None:
+    def on_bad_response(self, error: Refused, *, is_endpoints: bool = True) -> None:
         del error
         self._upstream = None
         self.over(False)

@@ -125,8 +125,8 @@ class Mirrored(Timed):
         self._upstream = None
         self._over(is_clean=False)
 
-    def on_bad_response(self, error: Refused) -> None:
-        del error
+    def on_bad_response(self, error: Refused, *, is_endpoints: bool = True) -> None:
+        del error, is_endpoints
         self._upstream = None
         self._over(is_clean=False)
 

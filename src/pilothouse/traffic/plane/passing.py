@@ -11,7 +11,7 @@ from pilothouse.traffic.plane.balancing import EndpointState
 from pilothouse.traffic.plane.connections import Peer
 from pilothouse.traffic.plane.http import Refused, Response
 from pilothouse.traffic.plane.reactor import HANGUP, Timed
-from pilothouse.traffic.plane.tunnels import Tunnel
+from pilothouse.traffic.plane.tunnels import Tunnel, WireEnd
 from pilothouse.traffic.plane.upstream import Upstream
 from pilothouse.traffic.plane.wires import Wire
 
@@ -77,7 +77,7 @@ class StreamConnection(Timed):
         assert state is not None  # noqa: S101
         state.active += 1
         self._worker.clients.discard(self)
-        self._worker.tunnel(self._wire, upstream.detach(), b"", b"", self._ended)
+        self._worker.tunnel(WireEnd(self._wire), upstream.tunnelled(b""), self._ended)
 
     def on_unreachable(self, upstream: Upstream, reason: str) -> None:
         del upstream
@@ -137,7 +137,7 @@ class StreamConnection(Timed):
     def on_lost(self, upstream: Upstream, reason: str, is_untouched: bool) -> None:
         raise NotImplementedError
 
-    def on_bad_response(self, error: Refused) -> None:
+    def on_bad_response(self, error: Refused, *, is_endpoints: bool = True) -> None:
         raise NotImplementedError
 
     def on_readable(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pilothouse.traffic.plane.heads import host_of
 from pilothouse.traffic.plane.http import UNKNOWN, Body, FieldList, Refused, Request
+from pilothouse.traffic.plane.switching import WEBSOCKET
 
 __all__ = ["read_request"]
 
@@ -36,7 +37,7 @@ def read_request(headers: Iterable[Any], *, is_whole: bool, most: int) -> Reques
         raise Refused(431, "fields", "too many header fields")
     request = _request(pseudo, fields, special)
     request.minor = 2
-    if not is_whole:
+    if not is_whole and not request.upgrade:
         request.body, request.length = Body.FRAMES, UNKNOWN
     _specials(request, special)
     return request
@@ -47,14 +48,20 @@ def _request(pseudo: dict[bytes, bytes], fields: FieldList, special: FieldList) 
     authority = pseudo.get(b":authority") or (hosts[0] if hosts else b"")
     if any(host.lower() != authority.lower() for host in hosts) or not authority:
         raise Refused(400, "host", "want :authority, and Host to be the same")
-    method, target = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
+    method, target, upgrade = pseudo.get(b":method", b""), pseudo.get(b":path", b""), pseudo.get(b":protocol", b"")
     if method == b"CONNECT":
-        raise Refused(405, "method", "no tunnels are opened here")
+        if not upgrade:
+            raise Refused(405, "method", "no tunnels are opened here")
+        if upgrade.lower() != WEBSOCKET:
+            raise Refused(501, "upgrade", "of protocols only websocket is spoken here")
+        method = b"GET"  # as it is asked for in HTTP/1.1, and by the rules of routes
     if not _TOKEN.fullmatch(method):
         raise Refused(501, "method", "unknown method")
     if not _TARGET.fullmatch(target) and (method, target) != (b"OPTIONS", b"*"):
         raise Refused(400, "target", "bad target")
-    return Request(method, target, authority, host_of(authority), fields)
+    request = Request(method, target, authority, host_of(authority), fields)
+    request.upgrade = upgrade.lower()
+    return request
 
 
 def _specials(request: Request, special: list[tuple[bytes, bytes]]) -> None:

@@ -15,6 +15,7 @@ from pilothouse.traffic.plane.bodies import Http1Sink, Http1Source, Sink
 from pilothouse.traffic.plane.heads import HEAD_END, HeadReader
 from pilothouse.traffic.plane.http import UNKNOWN, Body, FieldList, Refused, Request, Response
 from pilothouse.traffic.plane.reactor import HANGUP, IN, OUT, Reactor, Timed
+from pilothouse.traffic.plane.tunnels import WireEnd
 from pilothouse.traffic.plane.upstream import Answered, Outgoing
 from pilothouse.traffic.plane.wires import Buffer, Counters, Gone, Wire
 
@@ -200,6 +201,10 @@ class Server1(Timed):
         self._state = _IDLE
         self.wire.want(IN)
         self._pool.put_back(self)
+
+    def tunnelled(self, rest: bytes) -> WireEnd:
+        """Give the connection to a tunnel. rest: what came behind the head."""
+        return WireEnd(self.detach(), rest)
 
     def detach(self) -> Wire:
         """Give the connection to somebody else, for good."""

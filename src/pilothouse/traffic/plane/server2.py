@@ -18,6 +18,7 @@ from ngh2 import (
     ResponseReceived,
     Role,
     Setting,
+    SettingsReceived,
     StreamClosed,
     TrailersReceived,
 )
@@ -47,6 +48,7 @@ class Server2(Timed):
     """One connection: its engine, its streams, and those that wait until it is open."""
 
     __slots__ = (
+        "_held",
         "_is_flushing",
         "_is_gone",
         "_is_leaving",
@@ -73,6 +75,7 @@ class Server2(Timed):
         self.served = 0
         self._streams: dict[int, ServerStream2] = {}
         self._pending: list[ServerStream2] | None = []
+        self._held: list[ServerStream2] | None = []
         self._waiting: set[ServerStream2] = set()
         self._is_flushing = self._is_leaving = self._is_gone = False
 
@@ -104,22 +107,46 @@ class Server2(Timed):
         if len(pending) == 1 and self.served == 0 and not self._reactor.has(self.wire.fd):
             self._opening.open(self)
 
+    @property
+    def takes_tunnels(self) -> bool:
+        """Whether the backend has said that it takes extended CONNECT."""
+        return bool(self.engine.remote_settings.get(Setting.ENABLE_CONNECT_PROTOCOL, 0))
+
+    def hold(self, stream: ServerStream2) -> bool:
+        """Have a stream wait for the backend's settings; return False where they are known."""
+        if self._held is None:
+            return False
+        self._held.append(stream)
+        self.served += 1
+        self._reactor.arm(self, self._reactor.now + self._pool.config.connect_timeout)
+        return True
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, None
+        self.served -= len(held or ())
+        for stream in held or ():
+            stream.let_go()
+
     def forsake(self, stream: ServerStream2) -> None:
         """Wait no more on behalf of a stream."""
+        if self._held is not None and stream in self._held:
+            self._held.remove(stream)
         if self._pending is not None and stream in self._pending:
             self._pending.remove(stream)
 
     def began(self, stream_id: int, stream: ServerStream2) -> None:
         """Take note of a request."""
         self.served += 1
-        self.deadline = math.inf
+        if not self._held:
+            self.deadline = math.inf
         self._streams[stream_id] = stream
         self.flush_soon()
 
     # Opening
 
     def on_connected(self, upstream: Upstream) -> None:
-        self.wire = upstream.detach()
+        del upstream
+        self.wire = self._opening.detach()
         self._pool.connections += 1
         self.endpoint.connections += 1
         self.wire.attach(self)
@@ -150,7 +177,7 @@ class Server2(Timed):
         del is_untouched
         self.on_unreachable(upstream, reason)
 
-    def on_bad_response(self, error: Refused) -> None:
+    def on_bad_response(self, error: Refused, *, is_endpoints: bool = True) -> None:
         raise NotImplementedError
 
     def on_readable(self) -> None:
@@ -196,6 +223,9 @@ class Server2(Timed):
         for event in self.engine.events():
             if isinstance(event, GoAwayReceived):
                 self._is_leaving = True
+            elif isinstance(event, SettingsReceived):
+                if self._held is not None:
+                    self._let_go()
             elif isinstance(
                 event, ResponseReceived | InformationalResponseReceived | DataReceived | TrailersReceived | StreamClosed
             ):
@@ -225,6 +255,8 @@ class Server2(Timed):
                 self._rest()
 
     def _rest(self) -> None:
+        if self._held:
+            return  # they wait for no longer than a connection may take
         if self._is_leaving or self._pool.is_gone or self.endpoint.endpoint.is_draining:
             self._reactor.soon(self.abort_if_idle)
         else:
@@ -280,14 +312,17 @@ class Server2(Timed):
     # Ends
 
     def on_deadline(self) -> None:
-        self.abort_if_idle()
+        if self._held:
+            self._gone("the backend sent no settings")
+        else:
+            self.abort_if_idle()
 
     def on_crash(self) -> None:
         self._gone("internal error")
 
     def abort_if_idle(self) -> None:
         """Close if no request is on its way."""
-        if not self._streams and not self._pending:
+        if not self._streams and not self._pending and not self._held:
             self.abort()
 
     def abort(self) -> None:
@@ -306,5 +341,6 @@ class Server2(Timed):
         self._waiting.clear()
         self.wire.close()
         self._pool.forget(self)
-        for stream in streams.values():
+        held, self._held = self._held or [], []
+        for stream in (*streams.values(), *held):
             stream.lost(reason)

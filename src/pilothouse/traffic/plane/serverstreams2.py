@@ -13,6 +13,8 @@ from ngh2 import ErrorCode, NGH2Error
 from pilothouse.traffic.plane.balancing import EndpointState
 from pilothouse.traffic.plane.bodies import Truncated
 from pilothouse.traffic.plane.http import UNKNOWN, Body, FieldList, Refused, Request, Response
+from pilothouse.traffic.plane.switching import WEBSOCKET
+from pilothouse.traffic.plane.tunnels2 import ServerStreamEnd
 from pilothouse.traffic.plane.upstream import Answered, Outgoing
 from pilothouse.traffic.plane.wires import Buffer, Gone, Wire
 
@@ -52,9 +54,12 @@ class ServerStream2:
     __slots__ = (
         "_connection",
         "_exchange",
+        "_held",
         "_is_answered",
         "_is_broken",
         "_is_secure",
+        "_is_switched",
+        "_is_tunnel",
         "_method",
         "_pieces",
         "_trailers",
@@ -76,6 +81,8 @@ class ServerStream2:
         self.is_decoded = True
         self.done = self.has_ended = False
         self._is_answered = self._is_broken = False
+        self._is_tunnel = self._is_switched = False
+        self._held: Outgoing | None = None
         self._method = b""
         self._pieces: deque[bytes] = deque()
         self._trailers: FieldList = []
@@ -93,7 +100,7 @@ class ServerStream2:
     @property
     def is_busy(self) -> bool:
         """Whether the request is on its way."""
-        return self.id > 0
+        return self.id > 0 or self._held is not None
 
     # Opening
 
@@ -127,18 +134,24 @@ class ServerStream2:
         self._exchange = exchange
         request = outgoing.request
         self._method = request.method
+        self._is_tunnel = bool(request.upgrade)
+        if self._is_tunnel and not self._connection.takes_tunnels:
+            self._hold(outgoing)
+            return
         fields = [
-            (b":method", request.method),
+            (b":method", b"CONNECT" if self._is_tunnel else request.method),
             (b":scheme", b"https" if self._is_secure else b"http"),
             (b":authority", outgoing.authority),
             (b":path", outgoing.target),
             *outgoing.fields,
         ]
+        if self._is_tunnel:
+            fields.insert(1, (b":protocol", request.upgrade.lower()))
         if request.trailers:
             fields.append((b"te", b"trailers"))
         if request.body is Body.LENGTH:
             fields.append((b"content-length", b"%d" % request.length))
-        engine, is_bodiless = self._connection.engine, request.body is Body.NONE
+        engine, is_bodiless = self._connection.engine, request.body is Body.NONE and not self._is_tunnel
         try:
             self.id = engine.send_request(fields, end_stream=is_bodiless)
             self._connection.began(self.id, self)
@@ -148,6 +161,25 @@ class ServerStream2:
                 self.finish_body(trailers)
         except NGH2Error as error:
             raise Gone(str(error) or type(error).__name__) from None
+
+    def _hold(self, outgoing: Outgoing) -> None:
+        """Wait until the backend says whether it takes tunnels, or refuse where it does not."""
+        if self._connection.hold(self):
+            self._held = outgoing
+        elif self._exchange is not None:
+            error = Refused(501, "upgrade", "the backend takes no WebSockets by HTTP/2")
+            self._exchange.on_bad_response(error, is_endpoints=False)
+
+    def let_go(self) -> None:
+        """Send the request that waited for the backend's settings."""
+        outgoing, self._held = self._held, None
+        exchange = self._exchange
+        if outgoing is None or exchange is None:
+            return
+        try:
+            self.begin(exchange, outgoing, (), None)
+        except Gone as error:
+            exchange.on_lost(self, str(error), is_untouched=True)
 
     def sink(self, request: Request) -> ServerStream2:
         """Return where the rest of the request's body goes: here."""
@@ -209,6 +241,11 @@ class ServerStream2:
             response = read_response(headers, self._method, is_whole=is_whole)
         except Refused as error:
             exchange.on_bad_response(error)
+            return
+        if self._is_tunnel and 200 <= response.status < 300:
+            switched = Response(101, b"Switching Protocols", response.fields)
+            switched.upgrade = WEBSOCKET
+            exchange.on_response(switched, b"")
             return
         exchange.on_response(response, b"")
 
@@ -291,7 +328,7 @@ class ServerStream2:
 
     def closed(self, code: int) -> None:
         """Act on that the stream is over."""
-        if code == ErrorCode.NO_ERROR and self.has_ended:
+        if code == ErrorCode.NO_ERROR and self.has_ended and not self._is_tunnel:
             return
         self._lost(f"the backend reset the stream ({code})", is_untouched=code == ErrorCode.REFUSED_STREAM)
 
@@ -301,7 +338,11 @@ class ServerStream2:
 
     def _lost(self, reason: str, *, is_untouched: bool) -> None:
         exchange = self._exchange
-        if exchange is None or self.has_ended:
+        if exchange is None:
+            return
+        if self.has_ended:
+            if self._is_tunnel:  # what goes the other way may have ended, or not
+                exchange.on_lost(self, reason, is_untouched)
             return
         if self._is_answered:
             self._is_broken = True
@@ -315,6 +356,8 @@ class ServerStream2:
         del is_reusable
         self._exchange = None
         self._drop()
+        if self._is_tunnel and not self._is_switched:
+            self._connection.reset(self.id)  # the way there is open still
 
     def abort(self) -> None:
         """Take the request back."""
@@ -323,6 +366,7 @@ class ServerStream2:
             self._drop()
             self._connection.reset(self.id)
         else:
+            self._held = None
             self._connection.forsake(self)
 
     def _drop(self) -> None:
@@ -330,6 +374,9 @@ class ServerStream2:
         self._pieces.clear()
         self._connection.consumed(self.id, size)
 
-    def detach(self) -> Wire:
-        """Refuse: others have streams on the connection."""
-        raise NotImplementedError
+    def tunnelled(self, rest: bytes) -> ServerStreamEnd:
+        """Give the stream to a tunnel."""
+        del rest
+        end = self._exchange = ServerStreamEnd(self)
+        self._is_switched = True
+        return end

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Final
 from ngh2 import ErrorCode, NGH2Error
 
 from pilothouse.traffic.plane.connections import Peer
+from pilothouse.traffic.plane.downstream import Carried
 from pilothouse.traffic.plane.exchange import Exchange
 from pilothouse.traffic.plane.http import Body, FieldList, Refused, Request, Response
+from pilothouse.traffic.plane.tunnels import End
+from pilothouse.traffic.plane.tunnels2 import StreamEnd
 from pilothouse.traffic.plane.wires import Buffer, Gone, Wire
 
 if TYPE_CHECKING:
@@ -54,7 +57,7 @@ class Stream2:
         self.request = request
         self.peer: Peer = client.peer
         self.wire: Wire = client.wire
-        self.exchange: Exchange | None = None
+        self.exchange: Carried | None = None
         self.refused: Refused | None = None
         self.is_open = True
         self.has_ended = is_whole
@@ -67,7 +70,7 @@ class Stream2:
     def begin(self) -> None:
         """Carry the request, or say why not."""
         exchange = self.exchange
-        if exchange is None:
+        if not isinstance(exchange, Exchange):
             return
         if self.refused is not None:
             exchange.refuse(self.refused)
@@ -145,12 +148,13 @@ class Stream2:
 
     def send_head(self, response: Response, pieces: Sequence[Buffer], is_whole: bool) -> None:
         """Queue a head, with the first or all of its body. Raises Gone."""
-        fields = [(b":status", b"%d" % response.status), *response.fields]
+        is_tunnel = response.status == 101  # which HTTP/2 has no status for: it is accepted as other requests are
+        fields = [(b":status", b"200" if is_tunnel else b"%d" % response.status), *response.fields]
         if response.body is Body.LENGTH:
             fields.append((b"content-length", b"%d" % response.length))
         engine = self._client.engine
         try:
-            engine.send_response(self.id, fields, end_stream=is_whole and not pieces)
+            engine.send_response(self.id, fields, end_stream=is_whole and not pieces and not is_tunnel)
             if pieces:
                 self._worker.counters.bytes_copied += sum(map(len, pieces))
                 engine.send_data(self.id, b"".join(pieces), end_stream=is_whole)
@@ -179,22 +183,33 @@ class Stream2:
             exchange.on_deadline(now)
             self.deadline = exchange.next_deadline() if self.exchange is exchange else math.inf
 
-    def upgraded(self, upstream: Wire, rest: bytes) -> None:
-        """Close what HTTP/2 cannot have: no request of it asks for an upgrade."""
-        del rest
-        upstream.abort()
+    def upgraded(self, upstream: End) -> None:
+        """Pass bytes both ways from now on."""
+        self.deadline = math.inf
+        end = self.exchange = StreamEnd(self)
+        self._worker.tunnel(end, upstream)
+
+    def leave(self, is_clean: bool) -> None:
+        """Let the stream go after a tunnel. Not clean: reset it, as a connection would be (RFC 8441, 5)."""
+        self.exchange = None
+        self._discard()
+        if not is_clean and self.is_open:
+            self._client.reset(self.id, ErrorCode.CANCEL)
 
     def finish(self, is_clean: bool) -> None:
         """Let the stream end, or reset it."""
         self.exchange = None
         self.deadline = math.inf
-        size = sum(map(len, self._pieces))
-        self._pieces.clear()
-        self._client.consumed(self.id, size)
+        self._discard()
         if not is_clean and self.is_open:
             self._client.reset(self.id, ErrorCode.INTERNAL_ERROR)
         elif not self.has_ended and self.is_open:
             self._client.reset_when_sent(self.id)
+
+    def _discard(self) -> None:
+        size = sum(map(len, self._pieces))
+        self._pieces.clear()
+        self._client.consumed(self.id, size)
 
     def closed(self) -> None:
         """Give up: the stream is over, or its connection."""

@@ -1,17 +1,20 @@
-"""Connections whose bytes are passed on both ways as they are: TCP, TLS that others end, and what was upgraded."""
+"""Bytes that are passed on both ways as they are: of TCP, of TLS that others end, and of what was upgraded.
+
+Each end is a connection of its own, or a stream of an HTTP/2 connection (`tunnels2`).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
-from pilothouse.traffic.plane.bodies import Pump, Truncated
+from pilothouse.traffic.plane.bodies import Pump, Sink, Source
 from pilothouse.traffic.plane.http import FieldList
 from pilothouse.traffic.plane.reactor import HANGUP, IN, OUT, Reactor, Timed
 from pilothouse.traffic.plane.wires import Buffer, Pipes, Wire
 
-__all__ = ["Tunnel"]
+__all__ = ["End", "Tunnel", "WireEnd"]
 
 _ENDLESS: Final = 1 << 40
 
@@ -83,30 +86,65 @@ class _Drain:
         self.wire.end_writing()
 
 
-class _End:
-    """Tells the tunnel of one side's events."""
+class End(Protocol):
+    """One side of a tunnel: what it sends is a source, what it gets goes into a sink."""
 
-    __slots__ = ("_into", "_out_of", "_tunnel")
+    @property
+    def source(self) -> Source: ...
 
-    def __init__(self, tunnel: Tunnel, into: Pump, out_of: Pump) -> None:
-        self._tunnel, self._into, self._out_of = tunnel, into, out_of
+    @property
+    def sink(self) -> Sink: ...
+
+    def begin(self, into: Pump, out_of: Pump, abort: Callable[[], object]) -> None:
+        """Run the pumps from now on when there is something for them; abort: where the end is lost."""
+
+    def close(self, is_clean: bool) -> None:
+        """Let go. Not clean: so that the other side sees that it did not end well."""
+
+
+class WireEnd:
+    """A connection as one end. early: what it has sent already."""
+
+    __slots__ = ("_abort", "_into", "_out_of", "sink", "source", "wire")
+
+    def __init__(self, wire: Wire, early: bytes = b"") -> None:
+        self.wire = wire
+        self.source = _Stream(wire, early)
+        self.sink = _Drain(wire)
+
+    def begin(self, into: Pump, out_of: Pump, abort: Callable[[], object]) -> None:
+        self._into, self._out_of, self._abort = into, out_of, abort
+        wire = self.wire
+        if wire.reactor.has(wire.fd):
+            wire.reactor.replace(wire.fd, self)
+            wire.want_read(True)
+        else:
+            wire.attach(self, IN)
 
     def on_event(self, events: int) -> None:
         if events & (OUT | HANGUP) and not self._into.is_over:
             self._into.run()
         if events & (IN | HANGUP) and not self._out_of.is_over:
             self._out_of.run()
-        self._tunnel.look()
+        elif events & HANGUP and not self._into.is_over:
+            self._abort()  # it has ended, and takes nothing more either
 
     def on_crash(self) -> None:
-        self._tunnel.abort()
+        self._abort()
+
+    def close(self, is_clean: bool) -> None:
+        if is_clean:
+            self.wire.close()
+        else:
+            self.wire.abort()
 
 
 class Tunnel(Timed):
-    """Two connections bound to each other; each half closes for itself. on_end: told once, with the bytes both ways."""
+    """Two ends bound to each other; each half closes for itself. on_end: told once, with the bytes both ways."""
 
     __slots__ = (
         "_idle_seconds",
+        "_is_over",
         "_left",
         "_moved",
         "_on_end",
@@ -118,13 +156,12 @@ class Tunnel(Timed):
         "up",
     )
 
-    def __init__(  # two sides, and what each has sent already
+    def __init__(
         self,
         reactor: Reactor,
         pipes: Pipes,
-        left: Wire,
-        right: Wire,
-        early: tuple[bytes, bytes],
+        left: End,
+        right: End,
         idle_seconds: float,
         on_end: Callable[[Tunnel], object],
     ) -> None:
@@ -132,35 +169,24 @@ class Tunnel(Timed):
         self._reactor, self._left, self._right = reactor, left, right
         self._idle_seconds, self._on_end = idle_seconds, on_end
         self._moved = 0
+        self._is_over = False
         self.bytes_in = self.bytes_out = 0
-        self.up = Pump(reactor, pipes, _Stream(left, early[0]), _Drain(right), self._done)
-        self.down = Pump(reactor, pipes, _Stream(right, early[1]), _Drain(left), self._done)
+        self.up = Pump(reactor, pipes, left.source, right.sink, self._done)
+        self.down = Pump(reactor, pipes, right.source, left.sink, self._done)
 
     def begin(self) -> None:
-        """Take both connections over and pass on what there is."""
-        self._take(self._left, _End(self, self.down, self.up))
-        self._take(self._right, _End(self, self.up, self.down))
+        """Take both ends over and pass on what there is."""
+        self._left.begin(self.down, self.up, self.abort)
+        self._right.begin(self.up, self.down, self.abort)
         self._reactor.arm(self, self._reactor.now + self._idle_seconds)
         self.up.run()
-        if not self.down.is_over:
-            self.down.run()
-        self.look()
-
-    def _take(self, wire: Wire, end: _End) -> None:
-        if self._reactor.has(wire.fd):
-            self._reactor.replace(wire.fd, end)
-            wire.want_read(True)
-        else:
-            wire.attach(end, IN)
+        self.down.run()
 
     def _done(self, error: Exception | None, is_sources: bool) -> None:
         del is_sources
-        if error is not None and not isinstance(error, Truncated):
+        if error is not None:
             self.abort()
-
-    def look(self) -> None:
-        """Close what is over on both sides."""
-        if self.up.is_over and self.down.is_over:
+        elif self.up.is_over and self.down.is_over:
             self._close(is_clean=True)
 
     def abort(self) -> None:
@@ -176,15 +202,13 @@ class Tunnel(Timed):
         self._reactor.arm(self, self._reactor.now + self._idle_seconds)
 
     def _close(self, is_clean: bool) -> None:
-        if self._left.is_closed and self._right.is_closed:
+        if self._is_over:
             return
+        self._is_over = True
         self.deadline = math.inf
         self.bytes_in, self.bytes_out = self.up.moved, self.down.moved
         self.up.stop()
         self.down.stop()
-        for wire in (self._left, self._right):
-            if is_clean:
-                wire.close()
-            else:
-                wire.abort()
+        self._left.close(is_clean)
+        self._right.close(is_clean)
         self._on_end(self)

@@ -8,6 +8,7 @@ from typing import Protocol
 from pilothouse.traffic.plane.balancing import EndpointState
 from pilothouse.traffic.plane.bodies import Sink, Source
 from pilothouse.traffic.plane.http import FieldList, Refused, Request, Response
+from pilothouse.traffic.plane.tunnels import End
 from pilothouse.traffic.plane.wires import Buffer, Wire
 
 __all__ = ["Answered", "Outgoing", "Upstream", "UpstreamBody", "Waiting"]
@@ -79,8 +80,8 @@ class Upstream(Protocol):
     def abort(self) -> None:
         """Let go in the middle."""
 
-    def detach(self) -> Wire:
-        """Give the connection to somebody else, for good."""
+    def tunnelled(self, rest: bytes) -> End:
+        """Give the connection, or stream, to a tunnel. rest: what came behind the head."""
 
 
 class Answered(Protocol):
@@ -94,7 +95,8 @@ class Answered(Protocol):
 
     def on_lost(self, upstream: Upstream, reason: str, is_untouched: bool) -> None: ...
 
-    def on_bad_response(self, error: Refused) -> None: ...
+    def on_bad_response(self, error: Refused, *, is_endpoints: bool = True) -> None:
+        """Act on a response that cannot be passed on. is_endpoints: whether that is its endpoint's failure."""
 
     def on_readable(self) -> None: ...
 

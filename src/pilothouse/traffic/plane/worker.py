@@ -28,7 +28,8 @@ from pilothouse.traffic.plane.ratestore import RateStore, store_key
 from pilothouse.traffic.plane.reactor import Reactor, Timed
 from pilothouse.traffic.plane.refusals import refusal
 from pilothouse.traffic.plane.sharing import FileCounters
-from pilothouse.traffic.plane.tunnels import Tunnel
+from pilothouse.traffic.plane.switching import NONCE_BYTES
+from pilothouse.traffic.plane.tunnels import End, Tunnel
 from pilothouse.traffic.plane.wires import SPLICE_LEAST, Buffer, Counters, Pipes, Wire
 
 __all__ = ["Drainable", "Worker"]
@@ -199,7 +200,8 @@ class Worker:
             pool.leave()
         for sock in self._sockets.values():
             sock.close()
-        self.reactor.turn(0.0)
+        for _ in range(3):  # streams are reset in the first round, the connection they had closes after it
+            self.reactor.turn(0.0)
         self.pipes.close()
         self.reactor.close()
 
@@ -232,6 +234,10 @@ class Worker:
     def traced(self, fields: FieldList) -> FieldList:
         """Return fields with a trace."""
         return traced(fields, self._chance)
+
+    def nonce(self) -> bytes:
+        """Return random bytes for a WebSocket's key."""
+        return self._chance.randbytes(NONCE_BYTES)
 
     def later(self, seconds: float, work: Callable[[], object]) -> None:
         """Do something after a while."""
@@ -307,10 +313,8 @@ class Worker:
             if pool is not None:
                 Mirrored(self, pool, decision, request, peer).begin(body)
 
-    def tunnel(
-        self, left: Wire, right: Wire, early: bytes, rest: bytes, ended: Callable[[Tunnel], object] | None = None
-    ) -> None:
-        """Bind two connections to each other."""
+    def tunnel(self, left: End, right: End, ended: Callable[[Tunnel], object] | None = None) -> None:
+        """Bind two ends to each other."""
 
         def over(tunnel: Tunnel) -> None:
             self.tunnels.discard(tunnel)
@@ -318,7 +322,7 @@ class Worker:
                 ended(tunnel)
 
         idle = max(self.plan.limits.idle_seconds, self.plan.limits.body_idle_seconds) * 48
-        tunnel = Tunnel(self.reactor, self.pipes, left, right, (early, rest), idle, over)
+        tunnel = Tunnel(self.reactor, self.pipes, left, right, idle, over)
         self.tunnels.add(tunnel)
         tunnel.begin()
 
