@@ -54,7 +54,9 @@ EXPORTS = {
         "examples",
         "listen_address",
         "output_option",
+        "outputs_option",
         "printable",
+        "table_lines",
     },
     "pilothouse.foundation.tls": {
         "Credentials",

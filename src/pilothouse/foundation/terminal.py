@@ -15,7 +15,18 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-__all__ = ["EXIT_CODES", "CommandError", "ExitCode", "emit", "examples", "listen_address", "output_option", "printable"]
+__all__ = [
+    "EXIT_CODES",
+    "CommandError",
+    "ExitCode",
+    "emit",
+    "examples",
+    "listen_address",
+    "output_option",
+    "outputs_option",
+    "printable",
+    "table_lines",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _MAX_CELL = 2_000
@@ -69,15 +80,19 @@ def examples(*lines: str) -> str:
 
 def output_option(command: _Command) -> _Command:
     """Add `-o/--output table|json|yaml`; the command receives it as `output` and hands it to `emit`."""
-    option = click.option(
+    return outputs_option("table", "json", "yaml")(command)
+
+
+def outputs_option(*choices: str) -> Callable[[_Command], _Command]:
+    """Return the option `-o/--output` of a command with other outputs, such as wide; the first is the default."""
+    return click.option(
         "-o",
         "--output",
-        type=click.Choice(["table", "json", "yaml"]),
-        default="table",
+        type=click.Choice(choices),
+        default=choices[0],
         show_default=True,
         help="How to print the result.",
     )
-    return option(command)
 
 
 def emit(data: Any, output: str = "table", columns: Sequence[str] | None = None) -> None:
@@ -141,12 +156,21 @@ def _draw(header: list[str], rows: list[list[str]]) -> None:
     if sys.stdout.isatty():
         _draw_rich(titles, rows)
         return
-    lines = [titles, *rows] if titles else rows
+    for line in _aligned([titles, *rows] if titles else rows):
+        click.echo(line)
+
+
+def _aligned(lines: list[list[str]]) -> list[str]:
     if not lines:
-        return
+        return []
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for line in lines:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def table_lines(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> list[str]:
+    """Return a table of some fields as aligned lines, for what is shown in place; see `emit` for what cells say."""
+    titles = [name.replace("_", " ").upper() for name in columns]
+    return _aligned([titles, *([printable(row.get(name)) for name in columns] for row in rows)])
 
 
 def _draw_rich(titles: list[str], rows: list[list[str]]) -> None:

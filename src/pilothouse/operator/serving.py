@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -100,23 +101,24 @@ class _Head:
 class HttpServer:
     """Answers requests on one address with a handler, which shall not raise.
 
-    what: names the server in errors. address: HOST:PORT; port 0 takes a free one, see `port`. tls: for any host that is
-    not loopback; plain text is refused there, and `remedy` says what to do. Raises ValueError for an address that is
-    none or wants TLS; OperatorError where it cannot listen.
+    what: names the server in errors. address: HOST:PORT; port 0 takes a free one, see `port`; or a unix socket that
+    listens already. tls: for any host that is not loopback; plain text is refused there, and `remedy` says what to do.
+    Raises ValueError for an address that is none or wants TLS; OperatorError where it cannot listen.
     """
 
     def __init__(
         self,
-        address: str,
+        address: str | socket.socket,
         handler: Handler,
         *,
         what: str,
-        remedy: str,
+        remedy: str = "",
         tls: ssl.SSLContext | None = None,
         limits: ServingLimits | None = None,
     ) -> None:
-        self.host, self.port = split_address(what, address)
-        if tls is None and not is_loopback(self.host):
+        self._unix = None if isinstance(address, str) else address
+        self.host, self.port = split_address(what, address) if isinstance(address, str) else ("", 0)
+        if tls is None and self._unix is None and not is_loopback(self.host):
             raise ValueError(f"{what} {address}: plain text is for loopback only; {remedy}")
         self._what = what
         self._handler = handler
@@ -132,6 +134,9 @@ class HttpServer:
 
     async def start(self) -> None:
         """Begin to listen."""
+        if self._unix is not None:
+            self._server = await asyncio.start_unix_server(self._serve, sock=self._unix, limit=self._limits.head_bytes)
+            return
         timeout = self._limits.head_seconds if self._tls is not None else None
         try:
             self._server = await asyncio.start_server(

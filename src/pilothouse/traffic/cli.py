@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .admin.cli import backends, routes, top
 from .control.cli import check, install, run
 
 __all__ = ["gateway"]
@@ -14,6 +15,5 @@ def gateway() -> None:
     """Run the gateway, by a cluster's objects or by files, and see what it does."""
 
 
-gateway.add_command(check)
-gateway.add_command(install)
-gateway.add_command(run)
+for command in (backends, check, install, routes, run, top):
+    gateway.add_command(command)

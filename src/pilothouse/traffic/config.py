@@ -291,6 +291,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     weight: int = 1
     is_draining: bool = False
 
+    @property
+    def authority(self) -> str:
+        """HOST:PORT, with brackets around an address of IPv6."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
 
 class BackendTls(msgspec.Struct, frozen=True, kw_only=True):
     """How a backend is reached by TLS. ca: PEM, the system's where empty. hostname: sent as SNI and checked.

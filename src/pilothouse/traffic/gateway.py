@@ -11,7 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -44,6 +45,9 @@ from pilothouse.traffic.plane.sharing import FileCounters
 from pilothouse.traffic.plane.wires import SPLICE_LEAST
 from pilothouse.traffic.routing.counters import Slots
 
+if TYPE_CHECKING:
+    from pilothouse.traffic.admin.server import AdminServer
+
 __all__ = ["Gateway", "GatewayOptions", "InvalidConfiguration"]
 
 _log = get_logger(__name__)
@@ -64,6 +68,8 @@ class GatewayOptions:
     workers: processes, 0 for one a core. take_up_seconds: how long `push` waits for the workers. drain_seconds: how
     long open requests have at the end. on_lines: takes lines of the access log.
     splice_least: bytes of a body from which on it is spliced. registry: where the totals are registered.
+    admin_socket: where the gateway answers its owner (`pilothouse gateway top`); needs_admin_socket: whether it does
+    not start where it cannot have it.
     """
 
     workers: int = 0
@@ -73,6 +79,8 @@ class GatewayOptions:
     on_lines: Callable[[Sequence[bytes], int], object] | None = None
     splice_least: int = SPLICE_LEAST
     registry: CollectorRegistry | None = None
+    admin_socket: Path | None = None
+    needs_admin_socket: bool = True
 
 
 class _Child:
@@ -118,11 +126,17 @@ class Gateway:
         self.endpoints = Rates()
         self.totals = Totals(self.options.registry)
         self._asking = asyncio.Lock()
+        self._admin: AdminServer | None = None
 
     @property
     def workers(self) -> int:
         """How many workers there are."""
         return self._count
+
+    @property
+    def admin_socket(self) -> Path | None:
+        """Where it answers its owner, None where it does not."""
+        return self._admin.path if self._admin is not None else None
 
     @property
     def configuration(self) -> Configuration:
@@ -135,7 +149,11 @@ class Gateway:
         return [child.process.pid for child in self._children if child.process is not None]
 
     async def start(self) -> None:
-        """Start the workers; they serve once a configuration is pushed."""
+        """Start the workers; they serve once a configuration is pushed. Raises AdminSocketError."""
+        if self.options.admin_socket is not None:
+            from pilothouse.traffic.admin.server import open_admin  # noqa: PLC0415  # only where it is asked for
+
+            self._admin = await open_admin(self, self.options.admin_socket, self.options.needs_admin_socket)
         self._memory = in_memory(self._configuration, {})
         self._tasks = [asyncio.create_task(self._keep(child)) for child in self._children]
         await self._taken(self._configuration.generation)
@@ -190,19 +208,23 @@ class Gateway:
             os.close(self._memory)
             self._memory = -1
             self._shares.close()
+        if self._admin is not None:
+            await self._admin.close()
+            self._admin = None
 
     async def show(self) -> list[list[Shown]]:
         """Return how each worker's backends and connections are now; a worker that does not answer is left out."""
         async with self._asking:
             self._asked += 1
-            for child in self._children:
+            asked = [child for child in self._children if child.sock is not None]
+            for child in asked:
                 child.shown = []
                 child.answered.clear()
                 self._send(child, Show(self._asked))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SHOW_SECONDS):
-                    await asyncio.gather(*(child.answered.wait() for child in self._children))
-            return [child.shown for child in self._children if child.answered.is_set()]
+                    await asyncio.gather(*(child.answered.wait() for child in asked))
+            return [child.shown for child in asked if child.answered.is_set()]
 
     # Sockets
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from pilothouse.foundation import logs
+from pilothouse.foundation.home import data_dir_option
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ __all__ = ["check", "install", "run"]
 _KUBECONFIG = click.option(
     "--kubeconfig", type=click.Path(), help="How the server is reached; as kubectl finds it by default."
 )
+_OTHER_SOCKET = "give each gateway an --admin-socket of its own, or none"
 _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 
 
@@ -40,14 +43,22 @@ _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 @click.option("--publish", multiple=True, metavar="IP", help="What statuses say where Gateways share all addresses.")
 @click.option("--install", "with_definitions", is_flag=True, help="Put the definitions into the cluster first.")
 @click.option("--workers", type=click.IntRange(0), default=0, help="Processes; one a core by default.")
+@click.option(
+    "--admin-socket",
+    metavar="PATH",
+    help="Where it answers `gateway routes|backends|top`, or none.  [default: DIR/run/gateway.sock of --data-dir]",
+)
+@data_dir_option("Where its admin socket is.")
 @click.option("--log-level", type=_LEVELS, default="info", show_default=True)
-def run(
+def run(  # noqa: PLR0913  options of a command
     paths: tuple[str, ...],
     kubeconfig: str | None,
     networks: tuple[str, ...],
     publish: tuple[str, ...],
     with_definitions: bool,
     workers: int,
+    admin_socket: str | None,
+    data_dir: Path | None,
     log_level: Literal["debug", "info", "warning", "error"],
 ) -> None:
     """Run a gateway until SIGTERM or SIGINT: by files, or by the objects of a cluster."""
@@ -58,7 +69,8 @@ def run(
     if paths and (kubeconfig or with_definitions):
         raise CommandError("--config is for a gateway without a cluster; leave out one of both", code=ExitCode.USAGE)
     addresses = Addresses(networks, publish)
-    options = GatewayOptions(workers=workers)
+    socket = _admin_socket(admin_socket, data_dir)
+    options = GatewayOptions(workers=workers, admin_socket=socket, needs_admin_socket=False)
     if paths:
         asyncio.run(_by_files(paths, Gateway(options), addresses))
         return
@@ -74,6 +86,22 @@ def run(
         return manager
 
     run_manager(make, kubeconfig=kubeconfig)
+
+
+def _admin_socket(asked: str | None, data_dir: Path | None) -> Path | None:
+    """Return where the admin socket is to be; one that was asked for and cannot be had ends the command at once."""
+    from pilothouse.traffic.admin.sockets import AdminSocketError, OwnedSocket, default_socket
+
+    if asked is None:
+        return default_socket(data_dir)
+    if asked == "none":
+        return None
+    path = Path(asked).absolute()
+    try:
+        OwnedSocket(path).close()
+    except AdminSocketError as error:
+        raise CommandError(str(error), hint=_OTHER_SOCKET, code=ExitCode.CONFLICT) from error
+    return path
 
 
 async def _by_files(paths: tuple[str, ...], gateway: Any, addresses: Any) -> None:
@@ -94,6 +122,8 @@ async def _by_files(paths: tuple[str, ...], gateway: Any, addresses: Any) -> Non
     await gateway.start()
     try:
         await source.load()
+        if gateway.admin_socket is not None:
+            click.echo(f"admin socket {gateway.admin_socket}")
         for each in source.configuration.listeners:
             host = each.hostname or "*"
             click.echo(f"{each.protocol} on {each.address or '*'}:{each.port} for {host}")

@@ -34,6 +34,26 @@ class Totals:
         if registry is not None:
             registry.register(self)
 
+    @property
+    def requests(self) -> int:
+        """How many are over."""
+        return sum(sum(told.codes.values()) for told in self._by_key.values())
+
+    @property
+    def in_flight(self) -> Mapping[Key, int]:
+        """How many are under way, by key."""
+        return self._in_flight
+
+    @property
+    def moved(self) -> Mapping[str, int]:
+        """How bytes were moved, by the names of `plane.messages.Moved`."""
+        return self._moved
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """What was not let through, by kind."""
+        return self._refused
+
     def add(self, counted: Iterable[tuple[Key, Second]]) -> None:
         """Take what a worker has told since it told last."""
         for key, told in counted:

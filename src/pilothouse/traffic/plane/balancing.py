@@ -54,9 +54,7 @@ class EndpointState:
     @property
     def address(self) -> str:
         """HOST:PORT."""
-        endpoint = self.endpoint
-        host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
-        return f"{host}:{endpoint.port}"
+        return self.endpoint.authority
 
 
 class Balancer:

@@ -230,7 +230,11 @@ class Client1(Timed):
         if response.body in {Body.CHUNKED, Body.FRAMES} and request is not None and not request.minor:
             self._is_persistent = False
         head = response_head(response, request, self._is_persistent)
-        self.wire.send([head, *pieces] if pieces else [head])
+        if pieces:
+            self.wire.counters.bytes_copied += sum(map(len, pieces))
+            self.wire.send([head, *pieces])
+        else:
+            self.wire.send([head])
 
     def send_interim(self, response: Response) -> None:
         """Write an interim response, which clients of HTTP/1.0 do not know."""

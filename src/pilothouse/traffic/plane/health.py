@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pilothouse.traffic.config import Endpoint, HealthCheck
+from pilothouse.traffic.config import HealthCheck
 from pilothouse.traffic.plane.balancing import EndpointState
 from pilothouse.traffic.plane.heads import HeadReader
 from pilothouse.traffic.plane.http import Refused, Request, Response
@@ -123,11 +123,11 @@ class _Probe(Timed):
         self._health.ended(self, is_well)
 
     def on_connected(self, upstream: Upstream) -> None:
-        check, endpoint = self._health.check, self.state.endpoint
+        check = self._health.check
         if not check.path or self._health.is_framed:
             self.over(True)  # a question in HTTP/2 would want a connection that is shared
             return
-        host = _host(endpoint).encode()
+        host = self.state.address.encode()
         request = Request(b"GET", check.path.encode(), host, "", [])
         fields = [(b"user-agent", b"pilothouse-health"), (b"connection", b"close")]
         try:
@@ -164,8 +164,3 @@ class _Probe(Timed):
 
     def on_writable(self) -> None:
         """Do nothing: what is asked fits at once."""
-
-
-def _host(endpoint: Endpoint) -> str:
-    host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
-    return f"{host}:{endpoint.port}"

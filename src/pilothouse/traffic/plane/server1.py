@@ -179,7 +179,11 @@ class Server1(Timed):
         head = request_head(outgoing)
         if outgoing.request.body is Body.FRAMES:
             pieces = _framed(pieces, trailers)
-        self.wire.send([head, *pieces] if pieces else [head])
+        if pieces:
+            self.wire.counters.bytes_copied += sum(map(len, pieces))
+            self.wire.send([head, *pieces])
+        else:
+            self.wire.send([head])
 
     def sink(self, request: Request) -> Sink:
         """Return where the rest of the request's body goes."""
