@@ -12,6 +12,7 @@ Table = tuple[list[dict[str, object]], list[str]]
 """Rows, and the columns that are shown."""
 
 _MEASURED: Final = ("rps", "errors", "p50", "p95", "p99", "in_flight")
+_NO_ROUTE: Final = "(no route)"
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -28,7 +29,7 @@ def route_rows(answer: Routes, *, wide: bool) -> Table:
 
 def _route(row: RouteNow) -> dict[str, object]:
     return {
-        "route": row.route or "(no route)",
+        "route": row.route or _NO_ROUTE,
         "rule": row.rule,
         "listeners": list(row.listeners),
         "ports": list(row.ports),
@@ -83,7 +84,9 @@ def top_rows(answer: Top, *, wide: bool) -> Table:
         columns.append("requests")
     rows = []
     for row in answer.rows:
-        names: dict[str, object] = {name: value or "-" for name, value in row.names.items()}
+        names: dict[str, object] = {
+            name: value or (_NO_ROUTE if name == "route" else "-") for name, value in row.names.items()
+        }
         moved = {"in_per_s": _bytes(row.measured.bytes_in_rate), "out_per_s": _bytes(row.measured.bytes_out_rate)}
         rows.append(names | _measured(row.measured) | moved | {"requests": row.measured.requests})
     return rows, columns
@@ -98,20 +101,21 @@ def headline(answer: Top) -> list[str]:
         f"p50 {shown['p50'] or '-'}, p95 {shown['p95'] or '-'}, p99 {shown['p99'] or '-'}; "
         f"{whole.in_flight} in flight, {counters.connections} connections, {counters.workers} workers"
     )
-    lines = [now, _moved(counters)]
+    lines = [now, *_moved(counters)]
     if counters.refused:
         most = sorted(counters.refused.items(), key=lambda each: -each[1])[:8]
         lines.append(f"refused: {', '.join(f'{kind} {count:,}' for kind, count in most)}")
     return lines
 
 
-def _moved(counters: Counters) -> str:
-    return (
-        f"since the start: {counters.requests:,} requests, {_bytes(counters.bytes_spliced)} spliced, "
-        f"{_bytes(counters.bytes_copied)} copied ({_percent(counters.spliced_share)} spliced), "
-        f"{counters.vectored_writes_per_response:.2f} vectored writes a response, "
-        f"reused: buffers {_percent(counters.buffer_reuse)}, pipes {_percent(counters.pipe_reuse)}"
-    )
+def _moved(counters: Counters) -> list[str]:
+    spliced, copied = _bytes(counters.bytes_spliced), _bytes(counters.bytes_copied)
+    buffers, pipes = _percent(counters.buffer_reuse), _percent(counters.pipe_reuse)
+    share, writes = _percent(counters.spliced_share), counters.vectored_writes_per_response
+    return [
+        f"{counters.requests:,} requests since the start; {spliced} of bodies spliced, {copied} copied ({share} spliced)",
+        f"{writes:.2f} vectored writes a response; reused: {buffers} of buffers, {pipes} of pipes",
+    ]
 
 
 def _measured(told: Measured) -> dict[str, object]:
