@@ -112,8 +112,9 @@ def _moved(counters: Counters) -> list[str]:
     spliced, copied = _bytes(counters.bytes_spliced), _bytes(counters.bytes_copied)
     buffers, pipes = _percent(counters.buffer_reuse), _percent(counters.pipe_reuse)
     share, writes = _percent(counters.spliced_share), counters.vectored_writes_per_response
+    requests = f"{counters.requests:,}"
     return [
-        f"{counters.requests:,} requests since the start; {spliced} of bodies spliced, {copied} copied ({share} spliced)",
+        f"{requests} requests since the start; {spliced} of bodies spliced, {copied} copied ({share} spliced)",
         f"{writes:.2f} vectored writes a response; reused: {buffers} of buffers, {pipes} of pipes",
     ]
 
