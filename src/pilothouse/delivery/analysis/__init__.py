@@ -1,0 +1,1 @@
+"""Measurements of a new version and the verdict on it."""
