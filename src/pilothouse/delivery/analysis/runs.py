@@ -169,7 +169,10 @@ def _judged(metric: Metric, result: MetricResult, *, ending: bool) -> MetricResu
     count = _count(metric)
     if count is not None and (result.count or 0) >= count:
         # Where successes in a row are wanted, running out of measurements before proves nothing.
-        return replace(result, phase=INCONCLUSIVE if wanted > 0 else SUCCESSFUL)
+        if wanted <= 0:
+            return replace(result, phase=SUCCESSFUL)
+        why = f"consecutiveSuccess ({result.consecutive_success or 0}) < consecutiveSuccessLimit ({wanted})"
+        return replace(result, phase=INCONCLUSIVE, message=why)
     return replace(result, phase=SUCCESSFUL if ending else RUNNING)
 
 
