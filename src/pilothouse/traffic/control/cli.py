@@ -93,7 +93,10 @@ def _admin_socket(asked: str | None, data_dir: Path | None) -> Path | None:
     from pilothouse.traffic.admin.sockets import AdminSocketError, OwnedSocket, default_socket
 
     if asked is None:
-        return default_socket(data_dir)
+        try:
+            return default_socket(data_dir)
+        except RuntimeError:
+            return None  # a user without a home
     if asked == "none":
         return None
     path = Path(asked).absolute()
