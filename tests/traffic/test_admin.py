@@ -29,6 +29,7 @@ from pilothouse.traffic.admin.server import AdminServer
 from pilothouse.traffic.admin.sockets import AdminSocketError, OwnedSocket, default_socket
 from pilothouse.traffic.cli import gateway as group
 from pilothouse.traffic.config import Backend, Configuration, Endpoint, HttpRule, OutlierEjection, Weighted
+from pilothouse.traffic.control import cli as control_cli
 from pilothouse.traffic.gateway import Gateway, GatewayOptions
 from support.loglines import logged
 from support.planekit import PATIENCE, Origin, Raw, configuration, free_port
@@ -414,6 +415,18 @@ def test_the_socket_is_in_the_users_data(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert default_socket(None) == tmp_path / "pilothouse" / "run" / "gateway.sock"
     assert default_socket(tmp_path / "d") == tmp_path / "d" / "run" / "gateway.sock"
+
+
+async def test_a_user_without_a_home_names_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.delenv("PILOTHOUSE_DATA_DIR", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    shown = await command("top")
+    assert (shown.exit_code, "name the gateway's socket with --admin-socket" in shown.output) == (1, True)
+    assert control_cli._admin_socket(None, None) is None
 
 
 # The program

@@ -102,7 +102,10 @@ class _View:
 def _socket(admin_socket: Path | None, data_dir: Path | None) -> Path:
     from .sockets import default_socket
 
-    return admin_socket.absolute() if admin_socket is not None else default_socket(data_dir)
+    try:
+        return admin_socket.absolute() if admin_socket is not None else default_socket(data_dir)
+    except RuntimeError as error:  # a user without a home
+        raise CommandError(str(error), hint="name the gateway's socket with --admin-socket") from error
 
 
 def _check(output: str, *, again: bool) -> None:
