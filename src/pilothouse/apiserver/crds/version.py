@@ -158,7 +158,7 @@ class CompiledVersion:
     def _metadata(self, obj: dict[str, Any], old: dict[str, Any] | None) -> ErrorList:
         errors = ErrorList()
         if old is None:
-            metadata_create(errors, obj, names.dns1123_subdomain)
+            metadata_create(errors, obj, names.dns1123_subdomain, generic=True)
         else:
             metadata_update(errors, obj, old)
             # Kubernetes checks metadata before and within the rules of the kind, and lists what is wrong each time.

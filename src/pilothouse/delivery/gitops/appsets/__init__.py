@@ -1,0 +1,1 @@
+"""ApplicationSets: many applications from one template."""

@@ -1,0 +1,255 @@
+"""What an application shall have and what it has: revisions, objects, differences, health."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from pilothouse.delivery.errors import DeliveryError
+from pilothouse.delivery.resources.applications import Application, AppProject, Source
+
+from .comparing import Drift, compare, ignored_for
+from .errors import ManifestError, RevisionError
+from .health import Verdict, health_of, worst
+from .helm import ReleaseFacts
+from .hooks import annotations_of, is_hook
+from .live import LiveObjects
+from .rendering import At, Rendered, Renderer
+from .repositories import Repositories
+from .selections import SelectionError
+from .settings import Settings
+from .signatures import Signatures
+from .targets import Key, Target, instance_name, make_targets, owner_of
+
+__all__ = ["Evaluation", "Evaluator", "State", "sources_of"]
+
+_COMPARE: Final = "argocd.argoproj.io/compare-options"
+_MAX_MEMO: Final = 100_000
+_MAX_PLACED: Final = 4_096
+
+
+class State(NamedTuple):
+    """How one object compares and is. target: None where it is to go. problem: why it cannot be compared or synced."""
+
+    key: Key
+    target: Target | None
+    live: Mapping[str, Any] | None
+    synced: bool
+    health: Verdict | None
+    drift: Sequence[Drift] = ()
+    problem: str = ""
+
+    @property
+    def is_extra(self) -> bool:
+        """Whether it is there and git does not have it."""
+        return self.target is None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An application at one revision of each of its sources."""
+
+    revisions: tuple[str, ...]
+    sources: tuple[Source, ...]
+    kinds: tuple[str, ...]
+    digest: tuple[bytes, ...]
+    targets: tuple[Target, ...]
+    states: tuple[State, ...]
+    problems: tuple[tuple[str, str], ...] = ()
+    by_key: Mapping[Key, State] = field(default_factory=dict)
+
+    @property
+    def out_of_sync(self) -> bool:
+        """Whether anything differs."""
+        return any(not state.synced for state in self.states)
+
+    @property
+    def only_prune(self) -> bool:
+        """Whether all that differs is to go."""
+        return all(state.synced or state.is_extra for state in self.states)
+
+    def health(self) -> str:
+        """Return how the application is: as its worst object."""
+        return worst(state.health.status for state in self.states if state.health is not None and not state.is_extra)
+
+
+def sources_of(app: Application) -> tuple[Source, ...]:
+    """Return the sources of an application."""
+    if app.spec.sources:
+        return tuple(app.spec.sources)
+    return (app.spec.source,) if app.spec.source is not None else ()
+
+
+class Evaluator:
+    """Works evaluations out; what did not change since is taken from memory."""
+
+    def __init__(
+        self,
+        repositories: Repositories[Any],
+        renderer: Renderer,
+        live: LiveObjects,
+        settings: Settings,
+        signatures: Signatures,
+        namespace: str,
+    ) -> None:
+        self.repositories: Final = repositories
+        self.renderer: Final = renderer
+        self.live: Final = live
+        self.settings: Final = settings
+        self._signatures = signatures
+        self._namespace = namespace
+        self._drift: OrderedDict[tuple[Any, ...], tuple[Drift, ...] | str] = OrderedDict()
+        self._placed: OrderedDict[tuple[Any, ...], tuple[Target, ...]] = OrderedDict()
+        self._last: OrderedDict[str, Evaluation] = OrderedDict()
+        self.compared = 0
+        """Comparisons that were worked out."""
+
+    def instance(self, app: Application) -> str:
+        """Return what an application is called in marks."""
+        return instance_name(app.metadata.namespace, app.metadata.name, self._namespace)
+
+    def last(self, app: Application) -> Evaluation | None:
+        """Return what was found of an application last."""
+        return self._last.get(self.instance(app))
+
+    def forget(self, app: Application) -> None:
+        """Let go of what is known of an application."""
+        self._last.pop(self.instance(app), None)
+
+    async def resolve(
+        self, app: Application, project: AppProject, sources: Sequence[Source], revisions: Sequence[str] = ()
+    ) -> list[At]:
+        """Return the commit of each source. revisions: instead of what the sources say. Raises SourceError."""
+        found = []
+        for number, source in enumerate(sources):
+            if source.chart:
+                raise ManifestError(source.chart, "charts of chart repositories are not fetched; use one in git")
+            mirror = self.repositories.mirror(source.repo_url, app.spec.project)
+            wanted = revisions[number] if number < len(revisions) and revisions[number] else source.target_revision
+            references = await self.repositories.look(mirror)
+            commit = references.resolve(wanted)
+            await mirror.ensure(commit)
+            await self._signatures.check(mirror, commit, project)
+            found.append(At(mirror, commit))
+        return found
+
+    async def render(self, app: Application, sources: Sequence[Source], ats: Sequence[At]) -> list[Rendered]:
+        """Return what each source gives; one that others refer to and that has no path gives nothing."""
+        refs = {f"{source.ref}": at for source, at in zip(sources, ats, strict=True) if source.ref}
+        facts = ReleaseFacts(app.metadata.name, app.spec.destination.namespace)
+        found = []
+        for source, at in zip(sources, ats, strict=True):
+            if source.ref and not source.path:
+                continue
+            try:
+                found.append(await self.renderer.render(source, at, facts, refs))
+            except RevisionError:
+                at.mirror.stale()  # perhaps what was seen of it is old
+                raise
+        return found
+
+    async def evaluate(
+        self,
+        app: Application,
+        project: AppProject,
+        sources: Sequence[Source],
+        revisions: Sequence[str] = (),
+    ) -> Evaluation:
+        """Return an application at these revisions. Raises DeliveryError."""
+        if not sources:
+            raise DeliveryError("spec.source: there is none; say repoURL, path and targetRevision")
+        ats = await self.resolve(app, project, sources, revisions)
+        rendered = await self.render(app, sources, ats)
+        return await self.compared_with(app, sources, ats, rendered)
+
+    async def compared_with(
+        self, app: Application, sources: Sequence[Source], ats: Sequence[At], rendered: Sequence[Rendered]
+    ) -> Evaluation:
+        """Return the evaluation of what was rendered."""
+        instance = self.instance(app)
+        targets = await self._targets(app, instance, rendered)
+        states = self._states(app, instance, targets)
+        problems = tuple(("ComparisonError", f"{each.key}: {each.problem}") for each in states if each.problem)
+        made = Evaluation(
+            revisions=tuple(at.commit for at in ats),
+            sources=tuple(sources),
+            kinds=tuple(each.kind for each in rendered),
+            digest=tuple(each.digest for each in rendered),
+            targets=targets,
+            states=tuple(states),
+            problems=problems,
+            by_key={state.key: state for state in states},
+        )
+        self._last[instance] = made
+        self._last.move_to_end(instance)
+        if len(self._last) > _MAX_PLACED:
+            self._last.popitem(last=False)
+        return made
+
+    async def _targets(self, app: Application, instance: str, rendered: Sequence[Rendered]) -> tuple[Target, ...]:
+        kinds = {(each.group, each.kind, each.version) for each in app.status.resources}
+        await self.live.ensure(
+            (f"{group}/{version}" if group else version, kind) for group, kind, version in kinds if version
+        )
+        namespace = app.spec.destination.namespace
+        place = (instance, namespace, *(each.digest for each in rendered))
+        found = self._placed.get(place)
+        if found is None:
+            first = make_targets(rendered, instance, namespace or "default", lambda *_: True)
+            missing = await self.live.ensure((each.api_version, each.key.kind) for each in first)
+            found = tuple(make_targets(rendered, instance, namespace, self.live.is_namespaced))
+            if missing:
+                return found
+            self._placed[place] = found
+            if len(self._placed) > _MAX_PLACED:
+                self._placed.popitem(last=False)
+        else:
+            self._placed.move_to_end(place)
+        return found
+
+    def _states(self, app: Application, instance: str, targets: Sequence[Target]) -> list[State]:
+        found = [self._state(app, instance, target) for target in targets if not target.is_hook]
+        wanted = {target.key for target in targets}
+        names = [(t.key._replace(name=""), t.generate_name) for t in targets if t.generate_name]
+        for key, obj in self.live.of_application(instance).items():
+            if key in wanted or is_hook(obj) or (key._replace(name=""), obj["metadata"].get("generateName")) in names:
+                continue
+            kept = "IgnoreExtraneous" in annotations_of(obj).get(_COMPARE, "")
+            found.append(State(key, None, obj, kept, self._health(key, obj)))
+        return sorted(found, key=lambda state: state.key)
+
+    def _health(self, key: Key, obj: Mapping[str, Any]) -> Verdict | None:
+        return health_of(obj, self.settings.health_rules(key.group, key.kind))
+
+    def _state(self, app: Application, instance: str, target: Target) -> State:
+        key = target.key
+        live = self.live.get(key, target.api_version)
+        if live is None:
+            return State(key, target, None, False, Verdict("Missing"))
+        health = self._health(key, live)
+        other = owner_of(live)
+        if other and other != instance:
+            problem = f"it is part of application {other}; take it out of one of both"
+            return State(key, target, live, False, health, problem=problem)
+        drift = self._drift_of(app, target, live)
+        if isinstance(drift, str):
+            return State(key, target, live, False, health, problem=drift)
+        return State(key, target, live, not drift, health, drift)
+
+    def _drift_of(self, app: Application, target: Target, live: Mapping[str, Any]) -> tuple[Drift, ...] | str:
+        ignored = ignored_for(target.key, app.spec.ignore_differences)
+        metadata = live["metadata"]
+        place = (target.digest, metadata.get("uid"), metadata.get("resourceVersion"), ignored)
+        found = self._drift.get(place)
+        if found is None:
+            self.compared += 1
+            try:
+                found = tuple(compare(target.object, dict(live), ignored))
+            except (ValueError, SelectionError) as error:
+                found = str(error)
+            self._drift[place] = found
+            if len(self._drift) > _MAX_MEMO:
+                self._drift.popitem(last=False)
+        return found

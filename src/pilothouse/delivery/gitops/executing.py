@@ -1,0 +1,261 @@
+"""Does what a sync says: applies, replaces and deletes objects, as Argo CD's field manager, so many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pilothouse.client.errors import BadAnswer, UnknownKind
+from pilothouse.delivery.resources.applications import IgnoreDifferences
+from pilothouse.kinds.status import AlreadyExists, ApiStatus, Conflict, Invalid, NotFound
+
+from .comparing import MANAGER, Ignored, ignored_for
+from .hooks import annotations_of, options_of
+from .live import LiveObjects
+from .selections import remove_expression
+from .syncing import Result, Task
+from .targets import Key
+
+__all__ = ["OPERATION", "Executor", "Options"]
+
+OPERATION: Final = "pilothouse.dev/operation"
+"""The annotation of a hook with the sync that made it, so that one that was begun is not made twice."""
+_AT_ONCE: Final = 8
+_GONE_SECONDS: Final = 20.0
+_STEP_SECONDS: Final = 0.05
+_POLICIES: Final = {"background": "Background", "foreground": "Foreground", "orphan": "Orphan"}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an application's syncOptions say, and what is at work. operation: when the sync began, as its name."""
+
+    options: frozenset[str] = frozenset()
+    operation: str = ""
+    ignored: Sequence[IgnoreDifferences] = ()
+    denied: Mapping[Key, str] | None = None
+    force: bool = False
+
+    def has(self, option: str, own: frozenset[str] = frozenset()) -> bool:
+        """Whether an option such as `Replace=true` holds: what an object says goes before what the application does."""
+        name = option.partition("=")[0]
+        said = [each for each in own if each.partition("=")[0] == name]
+        return option in said if said else option in self.options
+
+    @property
+    def propagation(self) -> str:
+        """How what an object owns is deleted with it."""
+        said = next((each.partition("=")[2] for each in self.options if each.startswith("PrunePropagationPolicy=")), "")
+        return _POLICIES.get(said.lower(), "Foreground")
+
+
+class Executor:
+    """Runs tasks."""
+
+    def __init__(self, live: LiveObjects) -> None:
+        self._live = live
+        self.requests = 0
+        """Writes that were asked of the server, those that only try included."""
+
+    async def try_out(
+        self, tasks: Iterable[Task], options: Options, later: frozenset[str]
+    ) -> dict[tuple[Key, str], Result]:
+        """Ask the server whether it would take what is to be applied; return what it refuses.
+
+        later: namespaces and kinds that the same sync makes; what needs them cannot be tried.
+        """
+        gate = asyncio.Semaphore(_AT_ONCE)
+        refused: dict[tuple[Key, str], Result] = {}
+
+        async def one(task: Task) -> None:
+            async with gate:
+                problem = await self._trial(task, options, later)
+            if problem:
+                hook = task.phase if task.is_hook else ""
+                refused[task.key, task.phase] = Result("SyncFailed", "Failed", problem, hook)
+
+        await asyncio.gather(*(one(task) for task in tasks if task.target is not None and not task.in_sync))
+        return refused
+
+    async def _trial(self, task: Task, options: Options, later: frozenset[str]) -> str:
+        target = task.target
+        if target is None or options.has("Replace=true", target.options) or options.has("Force=true", target.options):
+            return ""
+        if task.is_hook or task.key.namespace in later:
+            return ""
+        self.requests += 1
+        try:
+            handle = self._live.handle(target.api_version, task.key.kind)
+            await handle.apply(target.object, force=True, field_manager=MANAGER, dry_run=True)
+        except UnknownKind as error:
+            return "" if task.key.kind in later else str(error)
+        except NotFound as error:
+            return "" if later else str(error)
+        except (ApiStatus, BadAnswer, ValueError) as error:
+            return str(error)
+        return ""
+
+    async def run(self, tasks: Sequence[Task], options: Options) -> dict[tuple[Key, str], Result]:
+        """Run tasks side by side; return their results, none for a hook whose former one is not gone yet."""
+        gate = asyncio.Semaphore(_AT_ONCE)
+        done: dict[tuple[Key, str], Result] = {}
+
+        async def one(task: Task) -> None:
+            async with gate:
+                result = await self._run(task, options)
+            if result is not None:
+                done[task.key, task.phase] = result
+
+        await asyncio.gather(*(one(task) for task in tasks))
+        return done
+
+    async def _run(self, task: Task, options: Options) -> Result | None:
+        hook = task.phase if task.is_hook else ""
+        denied = (options.denied or {}).get(task.key)
+        if denied:
+            return Result("SyncFailed", "Failed", denied, hook)
+        try:
+            if task.target is None:
+                return await self._prune(task, options)
+            if task.in_sync and not options.force and not options.has("Replace=true", task.target.options):
+                return Result("Synced", "Running", "unchanged")
+            if task.is_hook:
+                return await self._hook(task, options)
+            message = await self._write(task, options)
+        except (ApiStatus, UnknownKind, BadAnswer, ValueError) as error:
+            return Result("SyncFailed", "Failed", str(error)[:1000], hook)
+        return Result("Synced", "Running", message, hook)
+
+    async def _write(self, task: Task, options: Options) -> str:
+        target = task.target
+        assert target is not None  # noqa: S101  # asked before
+        obj = target.object
+        handle = self._live.handle(target.api_version, task.key.kind)
+        if task.live is not None and options.has("RespectIgnoreDifferences=true"):
+            obj = _respecting(obj, task.live, ignored_for(task.key, options.ignored))
+        self.requests += 1
+        forced = options.force or options.has("Force=true", target.options)
+        if options.has("Replace=true", target.options):
+            made, message = await self._replace(task, obj, forced=forced)
+        else:
+            try:
+                made, message = await handle.apply(obj, force=True, field_manager=MANAGER), "serverside-applied"
+            except Invalid:
+                if not forced or task.live is None:
+                    raise
+                await self._delete_and_wait(task.key, task.live)
+                made, message = await handle.apply(obj, force=True, field_manager=MANAGER), "deleted and made anew"
+        self._live.wrote(task.key, made)
+        kind = task.key.kind.lower() + (f".{task.key.group}" if task.key.group else "")
+        return f"{kind}/{task.key.name} {message}"
+
+    async def _replace(self, task: Task, obj: dict[str, Any], *, forced: bool) -> tuple[dict[str, Any], str]:
+        handle = self._live.handle(obj["apiVersion"], task.key.kind)
+        try:
+            return await handle.create(obj, field_manager=MANAGER), "created"
+        except AlreadyExists:
+            if forced and task.live is not None:
+                await self._delete_and_wait(task.key, task.live)
+                return await handle.create(obj, field_manager=MANAGER), "deleted and made anew"
+            present = await handle.get(task.key.name, task.key.namespace or None)
+            metadata = {**obj["metadata"], "resourceVersion": present["metadata"]["resourceVersion"]}
+            return await handle.update({**obj, "metadata": metadata}, field_manager=MANAGER), "replaced"
+
+    async def _hook(self, task: Task, options: Options) -> Result | None:
+        target = task.target
+        assert target is not None  # noqa: S101  # asked before
+        handle = self._live.handle(target.api_version, task.key.kind)
+        obj = target.object
+        annotations = {**(obj["metadata"].get("annotations") or {}), OPERATION: options.operation}
+        metadata = {**obj["metadata"], "name": task.key.name, "annotations": annotations}
+        metadata.pop("generateName", None)
+        try:
+            live = await handle.get(task.key.name, task.key.namespace or None)
+        except NotFound:
+            live = None
+        self.requests += 1
+        if live is not None and annotations_of(live).get(OPERATION) != options.operation:
+            if "BeforeHookCreation" not in target.policies:
+                return Result(
+                    "SyncFailed", "Failed", f"{task.key} is there from before; say BeforeHookCreation", task.phase
+                )
+            await self._delete_and_wait(task.key, live)
+            live = None
+        if live is None:
+            live = await handle.apply({**obj, "metadata": metadata}, force=True, field_manager=MANAGER)
+        self._live.wrote(task.key, live)
+        return Result("Synced", "Running", f"{task.key} created", task.phase)
+
+    async def _prune(self, task: Task, options: Options) -> Result:
+        live = task.live
+        if live is None:
+            return Result("Pruned", "Succeeded", "gone")
+        if "Prune=false" in options_of(live):
+            return Result("PruneSkipped", "Succeeded", "ignored (no prune)")
+        if live["metadata"].get("deletionTimestamp"):
+            return Result("Pruned", "Succeeded", "is being deleted")
+        await self.delete(task.key, live, options.propagation)
+        return Result("Pruned", "Succeeded", "pruned")
+
+    async def delete(self, key: Key, live: Mapping[str, Any], propagation: str = "Background") -> None:
+        """Delete this very object; one that is gone, or another one by now, is fine."""
+        handle = self._live.handle(live["apiVersion"], key.kind)
+        self.requests += 1
+        with contextlib.suppress(NotFound, Conflict):
+            await handle.delete(
+                key.name,
+                key.namespace or None,
+                propagation=propagation,  # type: ignore[arg-type]  # one of the three
+                uid=live["metadata"].get("uid") or "",
+            )
+        self._live.deleted(key, live)
+
+    async def _delete_and_wait(self, key: Key, live: Mapping[str, Any]) -> None:
+        await self.delete(key, live)
+        handle = self._live.handle(live["apiVersion"], key.kind)
+        try:
+            async with asyncio.timeout(_GONE_SECONDS):
+                while True:
+                    found = await handle.get(key.name, key.namespace or None)
+                    if found["metadata"].get("uid") != live["metadata"].get("uid"):
+                        return
+                    await asyncio.sleep(_STEP_SECONDS)
+        except NotFound:
+            return
+        except TimeoutError:
+            raise ValueError(f"{key}: it was deleted, and is not gone after {_GONE_SECONDS:g} s: finalizers?") from None
+
+
+def _respecting(wanted: dict[str, Any], live: Mapping[str, Any], ignored: Ignored) -> dict[str, Any]:
+    """Return what is wanted with fields that do not count as the live object has them."""
+    for pointer in ignored.pointers:
+        parts = [part.replace("~1", "/").replace("~0", "~") for part in pointer.removeprefix("/").split("/")]
+        _copy(wanted, live, parts)
+    for expression in ignored.expressions:
+        remove_expression(wanted, expression)
+    return wanted
+
+
+def _copy(wanted: Any, live: Any, parts: Sequence[str]) -> None:
+    first, rest = parts[0], parts[1:]
+    if (
+        isinstance(wanted, list)
+        and isinstance(live, list)
+        and first.isdigit()
+        and int(first) < min(len(wanted), len(live))
+    ):
+        if rest:
+            _copy(wanted[int(first)], live[int(first)], rest)
+        else:
+            wanted[int(first)] = copy.deepcopy(live[int(first)])
+    elif isinstance(wanted, dict) and isinstance(live, Mapping):
+        if rest and first in wanted and first in live:
+            _copy(wanted[first], live[first], rest)
+        elif not rest and first in live:
+            wanted[first] = copy.deepcopy(live[first])
+        elif not rest:
+            wanted.pop(first, None)

@@ -1,0 +1,199 @@
+"""From a source to the objects that there shall be, worked out again only where what it is made of has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from pilothouse.delivery.resources.applications import Source, SourceDirectory, SourceHelm, SourceKustomize
+from pilothouse.kinds.structs import to_dict
+
+from .directory import read_directory
+from .errors import ManifestError, RevisionError
+from .extracting import extract
+from .helm import Chart, ReleaseFacts, chart_files, render_helm
+from .kustomize import NAMES, closure_of, render_kustomize
+from .manifests import Manifest
+from .mirrors import Limits, Mirror, checked_path
+
+__all__ = ["At", "Rendered", "Renderer"]
+
+_encoder: Final = msgspec.json.Encoder(order="sorted")
+
+
+class At(NamedTuple):
+    """A commit of a mirror."""
+
+    mirror: Mirror
+    commit: str
+
+
+class Written(NamedTuple):
+    """A rendered object: where it stands, and its JSON with sorted keys."""
+
+    file: str
+    document: int
+    data: bytes
+
+
+class Rendered(NamedTuple):
+    """What a source gives. kind: Directory, Kustomize or Helm. digest: of all that it was made of."""
+
+    kind: str
+    digest: bytes
+    objects: tuple[Written, ...]
+
+
+class Renderer:
+    """Renders sources. max_bytes: of rendered objects that are kept. programs: where else to look for programs.
+
+    The key of what is kept is the hash of the git trees that went in, not the commit: a change elsewhere in the
+    repository costs a look-up.
+    """
+
+    def __init__(self, *, limits: Limits | None = None, max_bytes: int = 64 << 20, programs: str = "") -> None:
+        self.limits: Final = limits or Limits()
+        self.renders = 0
+        """Sources that were rendered."""
+        self.reused = 0
+        """Sources of which what was rendered before still holds."""
+        self._programs = programs
+        self._max = max_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[bytes, Rendered] = OrderedDict()
+
+    async def render(self, source: Source, at: At, facts: ReleaseFacts, refs: Mapping[str, At]) -> Rendered:
+        """Return the objects of a source. refs: other sources, whose values files it may use. Raises SourceError."""
+        path = checked_path(source.path)
+        named = (await at.mirror.named(at.commit, [path]))[path]
+        if named is None:
+            raise RevisionError(f"path {source.path!r}: commit {at.commit[:12]} does not have it")
+        if named.kind != "tree":
+            raise RevisionError(f"path {source.path!r} is no directory")
+        kind = await self._kind(source, at, path)
+        if kind == "Directory":
+            options = source.directory or SourceDirectory()
+            digest = _digest(at.mirror.name, kind, path, named.oid, to_dict(options))
+            return self._remembered(digest) or self._keep(
+                kind, digest, await read_directory(at.mirror, path, named.oid, options, self.limits)
+            )
+        if kind == "Kustomize":
+            return await self._kustomize(source.kustomize or SourceKustomize(), at, path)
+        return await self._helm(source.helm or SourceHelm(), at, path, facts, refs)
+
+    def forget(self) -> None:
+        """Render everything anew."""
+        self._kept.clear()
+        self._bytes = 0
+
+    async def _kind(self, source: Source, at: At, path: str) -> str:
+        if source.plugin is not None:
+            raise ManifestError(path or ".", "config management plugins are not run here; commit what they give")
+        for name in ("helm", "kustomize", "directory"):
+            if getattr(source, name) is not None:
+                return name.capitalize()
+        base = f"{path}/" if path else ""
+        found = await at.mirror.named(at.commit, [f"{base}{name}" for name in ("Chart.yaml", *NAMES)])
+        if found[f"{base}Chart.yaml"] is not None:
+            return "Helm"
+        return "Kustomize" if any(found[f"{base}{name}"] is not None for name in NAMES) else "Directory"
+
+    async def _kustomize(self, options: SourceKustomize, at: At, path: str) -> Rendered:
+        directories = await closure_of(at.mirror, at.commit, path)
+        digest = await self._digest_of("Kustomize", at, directories, [path, to_dict(options)])
+        known = self._remembered(digest)
+        if known is not None:
+            return known
+        with tempfile.TemporaryDirectory(prefix="pilothouse-render-") as place:
+            root, home = _places(place)
+            await extract(at.mirror, at.commit, directories, root, self.limits)
+            found = await render_kustomize(root, path, options, home, self._programs)
+        return self._keep("Kustomize", digest, found)
+
+    async def _helm(
+        self, options: SourceHelm, at: At, path: str, facts: ReleaseFacts, refs: Mapping[str, At]
+    ) -> Rendered:
+        wanted, values, files = await chart_files(at.mirror, at.commit, path, options)
+        digest = await self._digest_of(
+            "Helm", at, wanted, [path, to_dict(options), list(facts), await _others(values, refs)]
+        )
+        known = self._remembered(digest)
+        if known is not None:
+            return known
+        with tempfile.TemporaryDirectory(prefix="pilothouse-render-") as place:
+            root, home = _places(place)
+            await extract(at.mirror, at.commit, wanted, root, self.limits)
+            whole = []
+            for number, each in enumerate(values):
+                if each.startswith("$"):
+                    other, inner = _referred(each, refs)
+                    apart = os.path.join(place, f"ref{number}")
+                    await extract(other.mirror, other.commit, [inner], apart, self.limits)
+                    whole.append(os.path.join(apart, inner))
+                else:
+                    whole.append(os.path.join(root, each))
+            chart = Chart(os.path.join(root, path), whole, [(name, os.path.join(root, each)) for name, each in files])
+            found = await render_helm(chart, path or ".", options, facts, home, self._programs)
+        return self._keep("Helm", digest, found)
+
+    async def _digest_of(self, kind: str, at: At, paths: Sequence[str], more: object) -> bytes:
+        named = await at.mirror.named(at.commit, paths)
+        oids = [(path, found.oid if found else "") for path, found in sorted(named.items())]
+        return _digest(at.mirror.name, kind, oids, more)
+
+    def _remembered(self, digest: bytes) -> Rendered | None:
+        found = self._kept.get(digest)
+        if found is not None:
+            self.reused += 1
+            self._kept.move_to_end(digest)
+        return found
+
+    def _keep(self, kind: str, digest: bytes, manifests: Sequence[Manifest]) -> Rendered:
+        self.renders += 1
+        written = tuple(Written(each.file, each.document, _encoder.encode(each.object)) for each in manifests)
+        made = Rendered(kind, digest, written)
+        self._kept[digest] = made
+        self._bytes += _size(made)
+        while self._bytes > self._max and len(self._kept) > 1:
+            self._bytes -= _size(self._kept.popitem(last=False)[1])
+        return made
+
+
+def _places(place: str) -> tuple[str, str]:
+    root, home = os.path.join(place, "tree"), os.path.join(place, "home")
+    os.mkdir(root, 0o700)
+    os.mkdir(home, 0o700)
+    return root, home
+
+
+def _referred(text: str, refs: Mapping[str, At]) -> tuple[At, str]:
+    name, _, inner = text[1:].partition("/")
+    if name not in refs:
+        raise ManifestError(text, f"no source has the ref {name!r}; known are {', '.join(refs) or 'none'}")
+    return refs[name], checked_path(inner)
+
+
+async def _others(values: Sequence[str], refs: Mapping[str, At]) -> list[str]:
+    found = []
+    for each in values:
+        if each.startswith("$"):
+            other, inner = _referred(each, refs)
+            named = (await other.mirror.named(other.commit, [inner]))[inner]
+            if named is None:
+                raise ManifestError(each, "valueFiles: it is not there")
+            found.append(named.oid)
+    return found
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.blake2b(_encoder.encode(parts), digest_size=16).digest()
+
+
+def _size(rendered: Rendered) -> int:
+    return sum(len(each.data) + 200 for each in rendered.objects) + 500
