@@ -1,1 +1,3 @@
 """ApplicationSets: many applications from one template."""
+
+__all__: list[str] = []
