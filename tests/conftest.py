@@ -9,6 +9,10 @@ import signal
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.browser import browser
+
+__all__ = ["browser"]
+
 # How quickly examples are drawn and run says how busy the machine is, not what the tests are worth.
 settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-speed")

@@ -198,6 +198,7 @@ class TunnelServer:
                     if stream in server.ended and stream not in self.ended:
                         self.ended.append(stream)
                         self._end(server, stream)
+                server.flush()
                 for stream in [each for each in server.owed if server.engine.queued_body_size(each) < _QUEUED]:
                     server.take(stream)
                 self.resets.update(server.resets)
