@@ -402,10 +402,10 @@ def test_windows(served: Plane) -> None:
 
 H2SPEC: Final = shutil.which("h2spec") or shutil.which("h2spec", path=str(Path.home() / "go" / "bin"))
 LENIENT: Final = {
-    "Sends multiple WINDOW_UPDATE frames increasing the flow control window to above 2^31-1 on a stream": "RST_STREAM",
-    "Sends invalid connection preface": "HTTP/1.1 header",
+    "Sends multiple WINDOW_UPDATE frames increasing the flow control window to above 2^31-1 on a stream",
+    "Sends invalid connection preface",
 }
-"""What h2spec counts as failed and why that is right is in docs/traffic-plane.md; with what it says of it."""
+"""What h2spec counts as failed; why that is right is in docs/traffic-plane.md. The second it does not always see."""
 
 
 @pytest.mark.skipif(H2SPEC is None, reason="wants h2spec: go install github.com/summerwind/h2spec/cmd/h2spec@latest")
@@ -426,9 +426,8 @@ def test_h2spec(is_tls: bool) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
     failures = done.stdout.partition("Failures:")[2]
     failed = {match[1].strip() for match in re.finditer(r"^ *\u00d7 \d+: (.*)$", failures, re.MULTILINE)}
-    allowed = {name for name in LENIENT if not (is_tls and "preface" in name)}
-    assert failed == allowed, done.stdout[-4000:]
-    assert f"145 tests, {145 - len(allowed)} passed, 0 skipped" in done.stdout
+    assert failed <= {name for name in LENIENT if not (is_tls and "preface" in name)}, done.stdout[-4000:]
+    assert f"145 tests, {145 - len(failed)} passed, 0 skipped" in done.stdout
 
 
 class TestRules:

@@ -158,6 +158,7 @@ class TestClientsOfHttp2:
             assert client.status(stream) == 200
             size = 24 << 20
             client.engine.send_data(stream, b"z" * size)
+            client.flush()
             client.until(lambda: len(client.bodies[stream]) == 1000)
             client.until_silent()
             left = client.engine.queued_body_size(stream)

@@ -82,11 +82,7 @@ class Exchange(Upgrades):
                 return
         fields = self._client.peer.forwarding.fields(decision.fields, request.authority)
         if request.upgrade:
-            try:
-                fields = self._switched(fields, self._pool)
-            except Refused as error:
-                self.refuse(error)
-                return
+            fields = self._switched(fields, pool)
         self._outgoing = Outgoing(request, decision.target, decision.authority, worker.traced(fields))
         is_whole = request.body is Body.NONE or self._client.body().done
         if decision.mirrors and self._replay is not None and is_whole and not request.upgrade:
