@@ -16,6 +16,7 @@ from pilothouse.traffic.plane.bodies import Pump
 from pilothouse.traffic.plane.decisions import Decision
 from pilothouse.traffic.plane.downstream import Downstream
 from pilothouse.traffic.plane.http import Body, FieldList, Refused, Request, Response
+from pilothouse.traffic.plane.mirrors import CopyingPump, Mirrored
 from pilothouse.traffic.plane.upstream import Outgoing, Upstream
 from pilothouse.traffic.plane.wires import Buffer, Gone
 
@@ -42,6 +43,7 @@ class Attempts:
         "_is_half_closed",
         "_is_over",
         "_looked_at",
+        "_mirrored",
         "_outgoing",
         "_pool",
         "_replay",
@@ -85,6 +87,7 @@ class Attempts:
         self._replay: Sequence[Buffer] | None = None
         self._outgoing: Outgoing | None = None
         self._trailers: FieldList | None = None
+        self._mirrored: Sequence[Mirrored] = ()
         self._is_answered = False
         self._is_over = False
         self._is_half_closed = False
@@ -181,8 +184,11 @@ class Attempts:
             return
         source = self._client.body()
         if not source.done and self._upload is None:
-            pump = self._upload = Pump(
-                self._worker.reactor, self._worker.pipes, source, upstream.sink(request), self._uploaded
+            worker, sink = self._worker, upstream.sink(request)
+            pump = self._upload = (
+                CopyingPump(worker, source, sink, self._uploaded, self._mirrored)
+                if self._mirrored
+                else Pump(worker.reactor, worker.pipes, source, sink, self._uploaded)
             )
             most = self._worker.plan.limits.body_bytes
             pump.most = max(1, most - self.bytes_in) if most else 0

@@ -84,12 +84,16 @@ class Exchange(Upgrades):
         if request.upgrade:
             fields = self._switched(fields, pool)
         self._outgoing = Outgoing(request, decision.target, decision.authority, worker.traced(fields))
-        is_whole = request.body is Body.NONE or self._client.body().done
-        if decision.mirrors and self._replay is not None and is_whole and not request.upgrade:
-            worker.mirror(decision, request, self._client.peer, self._replay)
+        if decision.mirrors and not request.upgrade:
+            self._mirror(decision, self._outgoing)
         if rule.retry is not None:
             pool.budget.earn(rule.retry.budget)
         self._try()
+
+    def _mirror(self, decision: Decision, outgoing: Outgoing) -> None:
+        is_whole = self.request.body is Body.NONE or self._client.body().done
+        trailers = (self._trailers or []) if is_whole else None
+        self._mirrored = self._worker.mirror(decision, outgoing, self._replay or (), trailers)
 
     def _decide(self) -> Decision:
         """Find the rule. Raises Refused."""
@@ -112,9 +116,11 @@ class Exchange(Upgrades):
 
     def _take_body(self) -> None:
         """Take a body that came with its head, so that it may be sent again."""
-        source, request, pool = self._client.body(), self.request, self._pool
-        if isinstance(source, Http1Source) and request.body is Body.CHUNKED and pool is not None and pool.is_framed:
-            source.is_decoded, request.body = True, Body.FRAMES
+        source, request, pool, decision = self._client.body(), self.request, self._pool, self._decision
+        if isinstance(source, Http1Source) and request.body is Body.CHUNKED:
+            is_framed = pool is not None and pool.is_framed
+            if is_framed or (decision is not None and decision.mirrors):  # each side puts its own framing on
+                source.is_decoded, request.body = True, Body.FRAMES
         if not source.has_more and not source.done:
             return
         try:
@@ -411,6 +417,8 @@ class Exchange(Upgrades):
             if pump is not None and not pump.is_over:
                 pump.stop()
         self._upload = self._download = None  # they know us: without this only the collector would end it
+        for mirrored in self._mirrored:
+            mirrored.cut_if_open()
         pool = self._pool
         if pool is not None:
             pool.active -= 1

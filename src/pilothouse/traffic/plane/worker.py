@@ -21,7 +21,7 @@ from pilothouse.traffic.plane.fields import traced
 from pilothouse.traffic.plane.heads import HeadReader
 from pilothouse.traffic.plane.health import Health
 from pilothouse.traffic.plane.http import FieldList, Refused, Request, Response
-from pilothouse.traffic.plane.mirrors import Mirrored
+from pilothouse.traffic.plane.mirrors import Mirrored, MirrorRoom
 from pilothouse.traffic.plane.plan import Plan, Port
 from pilothouse.traffic.plane.pools import Pool
 from pilothouse.traffic.plane.ratestore import RateStore, store_key
@@ -30,11 +30,11 @@ from pilothouse.traffic.plane.refusals import refusal
 from pilothouse.traffic.plane.sharing import FileCounters
 from pilothouse.traffic.plane.switching import NONCE_BYTES
 from pilothouse.traffic.plane.tunnels import End, Tunnel
+from pilothouse.traffic.plane.upstream import Outgoing
 from pilothouse.traffic.plane.wires import SPLICE_LEAST, Buffer, Counters, Pipes, Wire
 
 __all__ = ["Drainable", "Worker"]
 
-_MIRRORS: Final = 256
 _NOWHERE: Final = Key("", "", "", "", "")
 
 
@@ -89,7 +89,7 @@ class Worker:
         self.is_draining = False
         self.lines: list[bytes] | None = None
         self.lost_lines = 0
-        self.mirrored = 0
+        self.mirrors = MirrorRoom()
         self._chance = random.Random(seed)  # noqa: S311  # balances and makes trace ids, no secrets
         self._acceptors: dict[tuple[str, int], Acceptor] = {}
         self._sockets: dict[tuple[str, int], socket.socket] = {}
@@ -196,6 +196,8 @@ class Worker:
             client.on_crash()
         for tunnel in list(self.tunnels):
             tunnel.abort()
+        for mirrored in list(self.mirrors.open):
+            mirrored.abort()
         for pool in self.pools.values():
             pool.leave()
         for sock in self._sockets.values():
@@ -304,14 +306,21 @@ class Worker:
                 return error
         return None
 
-    def mirror(self, decision: Decision, request: Request, peer: Peer, body: Sequence[Buffer]) -> None:
-        """Send copies where the rule has it, without waiting for their answers."""
+    def mirror(
+        self, decision: Decision, outgoing: Outgoing, pieces: Sequence[Buffer], trailers: FieldList | None
+    ) -> list[Mirrored]:
+        """Send copies where it is their turn, without waiting for answers; return those that want more of the body.
+
+        pieces: what there is of it; trailers: behind it, None where more comes.
+        """
+        found = []
         for each in decision.mirrors:
-            if self._chance.random() * each.of >= each.numerator or self.mirrored >= _MIRRORS:
-                continue
             pool = self.pools.get(each.backend)
-            if pool is not None:
-                Mirrored(self, pool, decision, request, peer).begin(body)
+            if pool is not None and self.plan.router.is_mirrored(decision.rule, each, self.shares):
+                made = Mirrored(self, pool, outgoing)
+                if made.begin(pieces, trailers):
+                    found.append(made)
+        return found
 
     def tunnel(self, left: End, right: End, ended: Callable[[Tunnel], object] | None = None) -> None:
         """Bind two ends to each other."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from .counters import Counters, LocalCounters, Slots
 from .regions import Regions
 from .router import BadRoute, Found, Router
-from .shares import Share, Shares, schedule
+from .shares import Portion, Share, Shares, schedule
 
 __all__ = [
     "BadRoute",
     "Counters",
     "Found",
     "LocalCounters",
+    "Portion",
     "Regions",
     "Router",
     "Share",

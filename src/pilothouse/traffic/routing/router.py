@@ -15,9 +15,10 @@ from urllib.parse import parse_qsl
 
 import re2  # type: ignore[import-untyped]
 
-from pilothouse.traffic.config import Configuration, HttpRoute, HttpRule, Match, PathMatch, ValueMatch
+from pilothouse.traffic.config import Configuration, HttpRoute, HttpRule, Match, Mirror, PathMatch, ValueMatch
 
-from .shares import RegionShares, Shares
+from .counters import Counters
+from .shares import Portion, RegionShares, Shares
 
 __all__ = ["BadRoute", "Found", "Router"]
 
@@ -122,6 +123,7 @@ class Router:
         self._listeners = {listener.name: _Hosts(listener.hostname.lower()) for listener in configuration.listeners}
         self.keys: Final[list[str]] = []
         """The keys of all counters, for `Slots.take`."""
+        self._portions: dict[tuple[int, int], tuple[HttpRule, Mirror, Portion]] = {}
         for route in configuration.routes:
             self._add(route)
         for hosts in self._listeners.values():
@@ -155,6 +157,7 @@ class Router:
                 shares = RegionShares(key, rule.backends, rule.regions)
             except ValueError as error:
                 raise BadRoute(f"route '{route.name}': rules[{number}].backends: {error}") from None
+            self._portion(key, rule)
             self.keys.extend([key, *(f"{key}#{split}" for split in range(len(rule.regions)))])
             for place, match in enumerate(rule.matches):
                 where = f"route '{route.name}': rules[{number}].matches[{place}]"
@@ -164,6 +167,20 @@ class Router:
                 for hosts in attached:
                     for hostname in hostnames:
                         hosts.add(hostname, match.path, entry, where)
+
+    def _portion(self, key: str, rule: HttpRule) -> None:
+        weighted = (*rule.backends, *(each for split in rule.regions for each in split.backends))
+        filters = (*rule.filters, *(each for one in weighted for each in one.filters))
+        for place, each in enumerate(each for each in filters if isinstance(each, Mirror)):
+            portion = Portion(f"{key}~{place}", each.numerator, each.of)
+            self._portions[id(rule), id(each)] = rule, each, portion  # which it keeps, so that the ids stay theirs
+            if portion.is_counted:
+                self.keys.append(portion.key)
+
+    def is_mirrored(self, rule: HttpRule, mirror: Mirror, counters: Counters) -> bool:
+        """Return whether it is the turn of a rule's request to be copied."""
+        found = self._portions.get((id(rule), id(mirror)))
+        return found is not None and found[2].takes(counters)
 
 
 class _Hosts:

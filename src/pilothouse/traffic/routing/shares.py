@@ -17,7 +17,7 @@ from pilothouse.traffic.config import RegionSplit, Weighted
 
 from .counters import Counters
 
-__all__ = ["MOST", "Share", "Shares", "schedule"]
+__all__ = ["MOST", "Portion", "RegionShares", "Share", "Shares", "schedule"]
 
 MOST: Final = 10_000
 """How long a schedule may be."""
@@ -104,6 +104,29 @@ class Shares:
             if place < 0:
                 return each
         return self._turns[-1]
+
+
+class Portion:
+    """So many in `of` requests: any `of` in a row have exactly that many, and shorter runs as evenly as it can be.
+
+    key: of the counter that all workers share.
+    """
+
+    def __init__(self, key: str, numerator: int, of: int) -> None:
+        self.key: Final = key
+        self._numerator, self._of = max(0, min(numerator, of)), max(of, 1)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it takes some requests and not others."""
+        return 0 < self._numerator < self._of
+
+    def takes(self, counters: Counters) -> bool:
+        """Return whether it takes this request."""
+        if not self.is_counted:
+            return self._numerator > 0
+        turn = counters.next(self.key)
+        return (turn + 1) * self._numerator // self._of > turn * self._numerator // self._of
 
 
 class RegionShares:
