@@ -114,7 +114,7 @@ async def test_a_gateway_a_route_and_its_endpoints_from_nothing_to_served() -> N
         assert made.status.parents[0].conditions[0].observed_generation == 1
 
 
-async def test_endpoints_change_by_the_short_way() -> None:
+async def test_endpoints_alone_are_a_configuration() -> None:
     async with rig() as found:
         for each in (gateway(gatewayClassName=CLASS), route(), service(), slices("10.0.0.1")):
             await found.client.create(plain(each))
@@ -162,6 +162,32 @@ async def test_who_undoes_a_status_gets_it_again_and_others_entries_stay() -> No
         await found.client.patch(HTTPRoute, "web", {"spec": {"parentRefs": []}}, "shop")
         left = await found.until(HTTPRoute, "web", lambda obj: len(obj.status.parents) == 1)
         assert left.status.parents[0].controller_name == "example.com/other"
+
+
+async def test_statuses_that_take_long_hold_up_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, free = asyncio.Event(), asyncio.Event()
+    write = TrafficController._write_one
+
+    async def slow(self: TrafficController, key: Any) -> None:
+        begun.set()
+        await free.wait()
+        await write(self, key)
+
+    monkeypatch.setattr(TrafficController, "_write_one", slow)
+    async with rig() as found:
+        for each in (gateway(gatewayClassName=CLASS), route(), service()):
+            await found.client.create(plain(each))
+        await asyncio.wait_for(begun.wait(), SECONDS)
+        await found.told.until(lambda each: bool(each.routes) and bool(each.backends))
+        await found.client.patch(HTTPRoute, "web", {"spec": {"hostnames": ["a.example"]}}, "shop")
+        await found.told.until(lambda each: each.routes[0].hostnames == ("a.example",))
+        assert not found.controller.is_idle
+        free.set()
+        await found.until(
+            HTTPRoute,
+            "web",
+            lambda obj: bool(obj.status.parents) and obj.status.parents[0].conditions[0].observed_generation == 2,
+        )
 
 
 async def test_what_changes_nothing_pushes_nothing() -> None:

@@ -14,12 +14,8 @@ from pilothouse.traffic.control.conditions import CONTROLLER, merged
 from pilothouse.traffic.control.filters import seconds
 from pilothouse.traffic.control.kinds import TCPRoute, TLSRoute
 from pilothouse.traffic.control.routes import hosts_meet
-from pilothouse.traffic.control.snapshot import Snapshot
-from pilothouse.traffic.control.translate import translate
 from pilothouse.traffic.routing.router import _intersection
 from support.gatewayobjects import (
-    OURS,
-    POOL,
     authority,
     backend,
     gateway,
@@ -168,16 +164,6 @@ def test_endpoints_that_are_ready_take_requests_and_those_that_end_finish_theirs
         ("10.0.0.2", False),
         ("10.0.0.4", True),
     ]
-
-
-def test_endpoints_alone_change_backends_alone() -> None:
-    first = translated(gateway(), route(), service(), slices("10.0.0.1"))
-    from pilothouse.traffic.control.snapshot import Snapshot
-
-    after = first.with_endpoints(Snapshot.of(slices("10.0.0.1", "10.0.0.2")), {("shop", "web")})
-    whole = translated(gateway(), route(), service(), slices("10.0.0.1", "10.0.0.2"))
-    assert after.configuration == whole.configuration
-    assert after.configuration != first.configuration
 
 
 @pytest.mark.parametrize(
@@ -451,40 +437,3 @@ def test_what_others_said_stays_and_moments_move_with_the_status_alone() -> None
 )
 def test_durations(text: str | None, expected: float) -> None:
     assert seconds(text) == expected
-
-
-# What is taken over
-
-
-_ROUTE_CHANGES = st.lists(
-    st.tuples(
-        st.sampled_from(["a", "b", "c"]),
-        st.sampled_from(["web", "safe", "absent"]),
-        st.sampled_from(["", "a.example", "x.test"]),
-    ),
-    max_size=4,
-)
-
-
-@given(_ROUTE_CHANGES, _ROUTE_CHANGES)
-def test_what_is_taken_over_of_routes_that_did_not_change_is_what_is_found_anew(
-    first: list[tuple[str, str, str]], then: list[tuple[str, str, str]]
-) -> None:
-    door = gateway(listener(hostname="*.example"), listener("other", 81))
-    tls = tls_policy(hostname="web.example", wellKnownCACertificates="System")
-    rest = (OURS, door, service(), service("safe"), slices("10.0.0.1"), slices("10.0.0.2", name="safe"), tls)
-    made: dict[tuple[str, str, str], Any] = {}
-
-    def objects(specs: list[tuple[str, str, str]]) -> Snapshot:
-        by_name = {spec[0]: spec for spec in specs}
-        for name, to, host in by_name.values():
-            more: dict[str, Any] = {"hostnames": [host]} if host else {}
-            made.setdefault((name, to, host), route({"backendRefs": [backend(to)]}, name=name, **more))
-        return Snapshot.of(*rest, *(made[spec] for spec in by_name.values()))
-
-    before = translate(objects(first), POOL)
-    after = objects(then)
-    again, anew = translate(after, POOL, before), translate(after, POOL)
-    assert again.configuration == anew.configuration
-    assert again.statuses == anew.statuses
-    assert again.backends.plans == anew.backends.plans

@@ -170,7 +170,7 @@ async def test_bad_configurations_leave_the_old_one(gateway: Gateway) -> None:
             await gateway.push(configuration(origin.port, port=port, generation=3, rule=HttpRule(filters=(change,))))
         with pytest.raises(InvalidConfiguration, match=f"listener 'web': port {origin.port} cannot be had"):
             await gateway.push(configuration(origin.port, port=origin.port, generation=3))
-        assert gateway.configuration is good
+        assert gateway.configuration == good
         pair = await asyncio.open_connection("127.0.0.1", port)
         assert await ask(*pair) == (200, b"s")
         pair[1].close()
@@ -190,6 +190,38 @@ async def test_workers_that_die_are_started_again(gateway: Gateway) -> None:
             pair[1].close()
         assert any("started again" in str(record) for record in records)
         await gateway.push(configuration(origin.port, port=port, generation=2))
+
+
+async def test_a_worker_that_is_started_anew_gets_the_whole_and_the_others_what_changed(gateway: Gateway) -> None:
+    port = free_port()
+    with Origin.answering(OK % b"s") as one, Origin.answering(OK % b"c") as other:
+        for generation in range(1, 6):
+            weights = (generation % 2, (generation + 1) % 2)
+            killed = gateway.pids[generation % 2]
+            if generation > 1:
+                os.kill(killed, signal.SIGKILL)
+            await gateway.push(two(one.port, other.port, port, weights, generation))
+            await until(lambda gone=killed, first=generation == 1: first or gone not in gateway.pids, "a new worker")
+            connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(6)]
+            answers = {(await ask(*pair))[1] for pair in connections}
+            assert answers == {b"s" if weights[0] else b"c"}
+            for _, writer in connections:
+                writer.close()
+
+
+async def test_counts_of_shares_go_on_over_pushes_that_are_not_taken_up(gateway: Gateway) -> None:
+    port = free_port()
+    with Origin.answering(OK % b"s") as one, Origin.answering(OK % b"c") as other:
+        await gateway.push(two(one.port, other.port, port, (1, 3), 1))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        answers = [(await ask(reader, writer))[1] for _ in range(2)]
+        bad = two(one.port, other.port, one.port, (1, 1), 2)
+        with pytest.raises(InvalidConfiguration):
+            await gateway.push(bad)
+        await gateway.push(two(one.port, other.port, port, (1, 3), 2))
+        answers += [(await ask(reader, writer))[1] for _ in range(2)]
+        assert Counter(answers) == {b"s": 1, b"c": 3}
+        writer.close()
 
 
 async def test_drain_lets_requests_end(told: Numbered) -> None:

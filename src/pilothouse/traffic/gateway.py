@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,10 +20,11 @@ from prometheus_client import CollectorRegistry
 
 from pilothouse.foundation.logs import get_logger
 from pilothouse.foundation.processes import inherit
+from pilothouse.traffic.changes import applied, difference
 from pilothouse.traffic.config import Configuration
 from pilothouse.traffic.numbers import Key, Rates, Windows
 from pilothouse.traffic.numbers.exposition import Totals
-from pilothouse.traffic.opening import in_memory, listening
+from pilothouse.traffic.opening import listening
 from pilothouse.traffic.plane.messages import (
     MOST_BYTES,
     Configure,
@@ -43,6 +45,7 @@ from pilothouse.traffic.plane.messages import (
 )
 from pilothouse.traffic.plane.sharing import FileCounters
 from pilothouse.traffic.plane.wires import SPLICE_LEAST
+from pilothouse.traffic.pushed import NOTHING, InvalidConfiguration, Pushed, checked
 from pilothouse.traffic.routing.counters import Slots
 
 if TYPE_CHECKING:
@@ -55,10 +58,6 @@ _log = get_logger(__name__)
 _SHOW_SECONDS: Final = 5.0
 _RESTART_SECONDS: Final = (0.05, 5.0)
 _SOCKET_BYTES: Final = 4 << 20
-
-
-class InvalidConfiguration(ValueError):
-    """A configuration that was not taken up; the one before stays. The message names the object and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +83,13 @@ class GatewayOptions:
 
 
 class _Child:
-    """One worker as its parent sees it. generation: of the configuration it has taken up."""
+    """One worker as its parent sees it. given, taken: the numbers of pushes that it was sent, and goes by."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.sock: socket.socket | None = None
         self.process: asyncio.subprocess.Process | None = None
-        self.generation = -1
+        self.given = self.taken = 0
         self.listening: set[tuple[str, int]] = set()
         self.changed = asyncio.Event()
         self.refused = ""
@@ -100,6 +99,12 @@ class _Child:
         self.shown: list[Shown] = []
         self.answered = asyncio.Event()
         self.unsent: list[tuple[bytes, tuple[int, ...]]] = []
+
+    def refuse(self, message: NotTaken) -> None:
+        """Note why the worker did not take up what it was given last."""
+        if message.number == self.given:
+            self.refused = message.reason
+            self.changed.set()
 
 
 class Gateway:
@@ -115,8 +120,8 @@ class Gateway:
         self._children = [_Child(number) for number in range(self._count)]
         self._tasks: list[asyncio.Task[None]] = []
         self._sockets: dict[tuple[str, int], socket.socket] = {}
-        self._configuration = Configuration()
-        self._memory = -1
+        self._pushed = Pushed(1)
+        self._serial = itertools.count(2)
         self._shares = FileCounters()
         self._slots = Slots(self._shares)
         self._pushing = asyncio.Lock()
@@ -141,7 +146,7 @@ class Gateway:
     @property
     def configuration(self) -> Configuration:
         """The configuration that was pushed last and taken up."""
-        return self._configuration
+        return self._pushed.configuration
 
     @property
     def pids(self) -> list[int]:
@@ -154,9 +159,8 @@ class Gateway:
             from pilothouse.traffic.admin.server import open_admin  # noqa: PLC0415  # only where it is asked for
 
             self._admin = await open_admin(self, self.options.admin_socket, self.options.needs_admin_socket)
-        self._memory = in_memory(self._configuration, {})
         self._tasks = [asyncio.create_task(self._keep(child)) for child in self._children]
-        await self._taken(self._configuration.generation)
+        await self._taken()
 
     async def push(self, configuration: Configuration) -> None:
         """Have all workers go on by a configuration; return once they do.
@@ -164,29 +168,24 @@ class Gateway:
         Raises InvalidConfiguration, also where a port cannot be had; then all go on by the one before.
         """
         async with self._pushing:
-            keys = await asyncio.to_thread(_checked, configuration)
+            before = self._pushed
+            change = difference(before.configuration, configuration)
+            configuration = applied(before.configuration, change)
+            plan = await checked(configuration, change, before.plan)
             opened = self._open(configuration)
-            before, memory = self._configuration, self._memory
-            self._configuration, self._memory = configuration, in_memory(configuration, self._slots.take(keys))
+            slots = self._slots.take(plan.router.keys)
+            self._pushed = Pushed(next(self._serial), configuration, slots, plan)
             try:
-                self._send_all()
-                await self._taken(configuration.generation)
+                self._give(self._children, before)
+                await self._taken()
             except InvalidConfiguration:
-                self._configuration = before
-                os.close(self._memory)
-                self._memory = memory
-                self._send_all()
-                for key in opened:
-                    self._sockets.pop(key).close()
-                    for child in self._children:
-                        child.listening.discard(key)
+                self._slots.restore(before.slots)
+                self._pushed = replace(before, number=next(self._serial))
+                self._give(self._children, NOTHING)
+                self._close(opened)
                 raise
-            os.close(memory)
             wanted = {(each.address, each.port) for each in configuration.listeners}
-            for key in [key for key in self._sockets if key not in wanted]:
-                self._sockets.pop(key).close()
-                for child in self._children:
-                    child.listening.discard(key)
+            self._close([key for key in self._sockets if key not in wanted])
 
     async def stop(self, drain: bool = True) -> None:
         """End the workers; with `drain` after the requests that go on, at the latest after `drain_seconds`."""
@@ -204,10 +203,7 @@ class Gateway:
         for sock in self._sockets.values():
             sock.close()
         self._sockets.clear()
-        if self._memory >= 0:
-            os.close(self._memory)
-            self._memory = -1
-            self._shares.close()
+        self._shares.close()
         if self._admin is not None:
             await self._admin.close()
             self._admin = None
@@ -246,20 +242,37 @@ class Gateway:
             opened.append(key)
         return opened
 
+    def _close(self, keys: Sequence[tuple[str, int]]) -> None:
+        for key in keys:
+            self._sockets.pop(key).close()
+            for child in self._children:
+                child.listening.discard(key)
+
     # Messages
 
-    def _send_all(self) -> None:
-        for child in self._children:
-            self._configure(child)
+    def _give(self, children: Sequence[_Child], before: Pushed) -> None:
+        """Give workers what was pushed: what differs to those that were given `before`, the whole to others."""
+        files: dict[int, int] = {}
+        try:
+            for child in children:
+                if child.sock is None:
+                    continue
+                base = before if child.given == before.number else NOTHING
+                if base.number not in files:
+                    files[base.number] = self._pushed.file_after(base)
+                self._configure(child, base.number, files[base.number])
+        finally:
+            _close_all(list(files.values()))
 
-    def _configure(self, child: _Child) -> None:
-        """Give a worker the sockets it lacks, and the configuration."""
+    def _configure(self, child: _Child, base: int, file: int) -> None:
+        """Give a worker the sockets it lacks, and a configuration."""
         child.refused = ""
         for key, sock in self._sockets.items():
             if key not in child.listening:
                 child.listening.add(key)
                 self._send(child, Listen(*key), sock.fileno())
-        self._send(child, Configure(self._configuration.generation, self._count), self._memory)
+        child.given = self._pushed.number
+        self._send(child, Configure(child.given, self._count, base), file)
 
     def _send(self, child: _Child, message: ToWorker, *descriptors: int) -> None:
         if child.sock is None:
@@ -308,15 +321,14 @@ class Gateway:
             if self.options.on_lines is not None:
                 self.options.on_lines(message.lines, message.lost)
         elif isinstance(message, Taken):
-            child.generation, child.failures = message.generation, 0
+            child.taken, child.failures = message.number, 0
             child.changed.set()
         elif isinstance(message, NotTaken):
-            child.refused = message.reason
-            child.changed.set()
+            child.refuse(message)
         elif isinstance(message, Noted):
             _log.warning(message.event, worker=child.number, **message.facts)
         elif isinstance(message, Ready):
-            self._configure(child)
+            self._give([child], NOTHING)
         elif message.number == self._asked:
             child.shown.append(message)
             if message.is_last:
@@ -345,19 +357,20 @@ class Gateway:
         if self.options.on_numbers is not None:
             self.options.on_numbers(child.number, numbers)
 
-    async def _taken(self, generation: int) -> None:
-        """Wait until all workers go by a generation. Raises InvalidConfiguration."""
+    async def _taken(self) -> None:
+        """Wait until all workers go by what was pushed. Raises InvalidConfiguration."""
+        number, seconds = self._pushed.number, self.options.take_up_seconds
         try:
-            async with asyncio.timeout(self.options.take_up_seconds):
+            async with asyncio.timeout(seconds):
                 for child in self._children:
-                    while child.generation != generation:
+                    while child.taken < number:
                         child.changed.clear()
                         await child.changed.wait()
                         if child.refused:
                             raise InvalidConfiguration(child.refused)
         except TimeoutError:
             raise InvalidConfiguration(
-                f"configuration {generation}: workers did not take it up within {self.options.take_up_seconds:g} s"
+                f"configuration {self.configuration.generation}: workers did not take it up within {seconds:g} s"
             ) from None
 
     # Processes
@@ -408,7 +421,7 @@ class Gateway:
                 _close_all(descriptors)
             child.unsent.clear()
             child.sock = None
-            child.generation = -1
+            child.given = child.taken = 0
             child.clients, child.in_flight = 0, {}
             ours.close()
 
@@ -416,13 +429,3 @@ class Gateway:
 def _close_all(descriptors: Sequence[int]) -> None:
     for fd in descriptors:
         os.close(fd)
-
-
-def _checked(configuration: Configuration) -> list[str]:
-    """Compile a configuration as the workers will; return the keys of its counters. Raises InvalidConfiguration."""
-    from pilothouse.traffic.plane.plan import Plan  # noqa: PLC0415  # 20 MB that only a parent that pushes needs
-
-    try:
-        return Plan(configuration).router.keys
-    except ValueError as error:
-        raise InvalidConfiguration(str(error)) from error

@@ -1,25 +1,19 @@
-"""What a gateway opens for its workers: listening sockets, and files in memory that hold a configuration."""
+"""What a gateway opens for its workers: listening sockets, and files in memory."""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
-from collections.abc import Mapping
 from typing import Final
-
-import msgspec
-
-from pilothouse.traffic.config import Configuration
 
 __all__ = ["in_memory", "listening"]
 
 _BACKLOG: Final = 4096
 
 
-def in_memory(configuration: Configuration, slots: Mapping[str, int]) -> int:
-    """Return the descriptor of a file that holds a configuration, and which key of it has which shared counter."""
-    data = msgspec.msgpack.encode((configuration, slots))
+def in_memory(data: bytes) -> int:
+    """Return the descriptor of a file that holds these bytes; the caller closes it."""
     fd = os.memfd_create("pilothouse-gateway", os.MFD_CLOEXEC)
     view = memoryview(data)
     while view:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from pilothouse.kinds.structs import EndpointSlice, Service, ServicePort
+from pilothouse.kinds.structs import EndpointSlice, Resource, Service, ServicePort
 from pilothouse.traffic import config
 
 from .certificates import Problem, authority_of
@@ -16,10 +16,14 @@ from .conditions import Conditions
 from .filters import seconds
 from .kinds.common import GROUP
 from .kinds.policies import BackendTLSPolicy, TrafficPolicy
+from .plain import plain
 from .snapshot import Key, Snapshot, key_of
 
-__all__ = ["Backends", "KindOfRoute", "Plan", "TlsOf", "endpoints_of"]
+__all__ = ["Backends", "Filled", "KindOfRoute", "Plan", "Seen", "TlsOf", "endpoints_of"]
 
+R = TypeVar("R", bound=Resource)
+Seen: TypeAlias = tuple[type[Resource], Key, Resource | None]
+"""An object that was looked up, and what was found."""
 KindOfRoute: TypeAlias = Literal["http", "grpc", "stream"]
 
 _PLAIN: Final = frozenset({"http", "kubernetes.io/ws", "ws", "tcp", ""})
@@ -36,13 +40,22 @@ class Plan:
     bare: config.Backend
     external: str = ""
 
-    def filled(self, snapshot: Snapshot) -> config.Backend:
-        """Return the backend with the endpoints that a snapshot has."""
+    def filled(self, slices: Sequence[EndpointSlice]) -> config.Backend:
+        """Return the backend with the endpoints that slices have."""
         if self.external:
             endpoints: tuple[config.Endpoint, ...] = (config.Endpoint(address=self.external, port=self.port.port),)
         else:
-            endpoints = endpoints_of(snapshot.slices.get(self.service, ()), self.port)
-        return msgspec.structs.replace(self.bare, endpoints=endpoints)
+            endpoints = endpoints_of(slices, self.port)
+        return plain(msgspec.structs.replace(self.bare, endpoints=endpoints))
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A backend, and what it was made of."""
+
+    plan: Plan
+    slices: Sequence[EndpointSlice]
+    backend: config.Backend
 
 
 def endpoints_of(slices: Iterable[EndpointSlice], port: ServicePort) -> tuple[config.Endpoint, ...]:
@@ -89,6 +102,8 @@ class Backends:
         """The plans that were resolved to, since somebody emptied the list."""
         self.secured: list[tuple[Key, Key]] = []
         """The policies by which, and the gateways for which, since then."""
+        self.seen: list[Seen] = []
+        """What was looked up since then."""
         self._tls = self._by_target()
         self._limits = _limits_of(snapshot)
 
@@ -110,7 +125,7 @@ class Backends:
             raise Problem(
                 "RefNotPermitted", f"no ReferenceGrant in '{key[0]}' allows Service '{key[1]}' for {source[1]}s"
             )
-        service = self._snapshot.get(Service, key)
+        service = self.look(Service, key)
         if service is None:
             raise Problem("BackendNotFound", f"Service '{key[0]}/{key[1]}' is not there")
         port = next((each for each in service.spec.ports if each.port == ref.port), None)
@@ -154,7 +169,13 @@ class Backends:
 
     def begin(self) -> None:
         """Empty the lists of what was used."""
-        self.used, self.secured = [], []
+        self.used, self.secured, self.seen = [], [], []
+
+    def look(self, kind: type[R], key: Key) -> R | None:
+        """Return an object that a route refers to, and note that it does."""
+        found = self._snapshot.get(kind, key)
+        self.seen.append((kind, key, found))
+        return found
 
     def take(self, plans: Mapping[str, Plan], secured: Iterable[tuple[Key, Key]]) -> None:
         """Take over what was found out for a route that has not changed."""
@@ -181,14 +202,21 @@ class Backends:
                     self.rivals[id(each)] = winner
         return found
 
-    def filled(self, snapshot: Snapshot, only: Iterable[str] | None = None) -> dict[str, config.Backend]:
-        """Return the backends, or only some of them, with the endpoints that a snapshot has."""
-        names = self.plans if only is None else only
-        return {name: self.plans[name].filled(snapshot) for name in names}
+    def filled(self, before: Mapping[str, Filled]) -> dict[str, Filled]:
+        """Return the backends with their endpoints; those made of the same are the same as before."""
+        slices = self._snapshot.slices
+        made: dict[str, Filled] = {}
+        for name, plan in self.plans.items():
+            own, old = slices.get(plan.service, ()), before.get(name)
+            is_same = old is not None and old.slices is own and (old.plan is plan or old.plan == plan)
+            made[name] = old if old is not None and is_same else Filled(plan, own, plan.filled(own))
+        return made
 
-    def of_service(self, key: Key) -> list[str]:
-        """Return the names of a Service's backends."""
-        return [name for name, plan in self.plans.items() if plan.service == key]
+    @property
+    def surroundings(self) -> tuple[object, ...]:
+        """What is found out of policies and grants, which matters to all routes."""
+        tls = [(key_of(each.policy), each.policy.spec.target_refs, each.tls) for each in self.policies]
+        return self._snapshot.grants, tls, self._limits
 
 
 def _protocol(speaks: str, kind: str) -> Literal["http/1.1", "h2", "tcp"]:

@@ -7,7 +7,7 @@ import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Final, Protocol, cast, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, cast, runtime_checkable
 
 import msgspec
 
@@ -23,9 +23,10 @@ from pilothouse.traffic.config import Configuration
 
 from .addresses import Addresses
 from .conditions import CONTROLLER, StatusOf, merged
+from .errands import AGAIN_SECONDS, Errand
 from .install import install
 from .kinds import KINDS, BackendTLSPolicy, GRPCRoute, HTTPRoute, TCPRoute, TLSRoute, TrafficPolicy
-from .snapshot import SEEN
+from .snapshot import SEEN, key_of
 from .store import Store
 from .translate import Options, Translation, translate
 
@@ -34,10 +35,14 @@ __all__ = ["Plane", "TrafficController", "add_gateway"]
 _log = get_logger(__name__)
 
 _GATHER_SECONDS: Final = 0.005
-_AGAIN_SECONDS: Final = (0.2, 30.0)
+"""Many objects of one change come one by one; what comes within this time is one configuration."""
+_YIELD_SECONDS: Final = 0.25
+"""How long a status waits for a configuration that is on its way, at most."""
 _WRITERS: Final = 16
 _LISTENER: Final = re.compile("listener '([^']*)'")
 _ATTEMPTS: Final = 64
+_Place: TypeAlias = tuple[type[Resource], str, str]
+"""An object: its kind, namespace and name."""
 _SHARED: Final[dict[type[Resource], str]] = {
     HTTPRoute: "parents",
     GRPCRoute: "parents",
@@ -65,9 +70,10 @@ class _Startable(Protocol):
 class TrafficController:
     """Runs within a manager, beside its other controllers.
 
-    One snapshot of the caches is translated at most each 5 ms, endpoints alone by a shorter way. What cannot be taken
-    up by the plane is said in the status of the listener it is about; everything else goes on. A plane that can be
-    started is, before the first configuration, and stopped at the end.
+    One snapshot of the caches is translated at most each 5 ms, taking over what has not changed, and told the plane;
+    statuses are written after that, beside it. What cannot be taken up by the plane is said in the status of the
+    listener it is about; everything else goes on. A plane that can be started is, before the first configuration, and
+    stopped at the end.
     """
 
     name: Final = "gateway"
@@ -77,14 +83,13 @@ class TrafficController:
         self._plane = plane
         self._options = Options(addresses=addresses or Addresses())
         self._store = Store()
-        self._wake = asyncio.Event()
         self._done: Translation | None = None
         self._pushed = Configuration()
-        self._wanted: dict[tuple[type[Resource], str, str], StatusOf] = {}
-        self._unwritten: set[tuple[type[Resource], str, str]] = set()
+        self._wanted: dict[_Place, StatusOf] = {}
+        self._unwritten: set[_Place] = set()
+        self._pushing = Errand("configuration", self._work, manager.clock, _GATHER_SECONDS)
+        self._writing = Errand("statuses", self._write, manager.clock)
         self._task: asyncio.Task[None] | None = None
-        self._failures = 0
-        self._is_limited = False
         self._is_started = False
         self.installing: asyncio.Task[None] | None = None
         self._handlers = [self._follow(kind) for kind in SEEN]
@@ -118,7 +123,7 @@ class TrafficController:
     @property
     def is_idle(self) -> bool:
         """Whether everything that is known is told and written."""
-        return not self._wake.is_set() and not self._unwritten
+        return self._pushing.is_idle and self._writing.is_idle
 
     @property
     def has_synced(self) -> bool:
@@ -134,12 +139,14 @@ class TrafficController:
 
     def _follow(self, kind: type[Resource]) -> Any:
         def gone(obj: Resource | DeletedFinalStateUnknown[Resource]) -> None:
-            self._store.remove(kind, obj)
-            self._wake.set()
+            if self._store.remove(kind, obj):
+                self._pushing.ask()
 
         def put(obj: Resource) -> None:
-            self._store.put(obj)
-            self._wake.set()
+            if self._store.put(obj):
+                self._pushing.ask()
+            else:  # its status alone, so that somebody may have undone what we wrote
+                self._write_later({(kind, *key_of(obj))})
 
         return self._manager.informer(kind).add_handler(
             on_add=lambda obj, _: put(obj),
@@ -154,68 +161,34 @@ class TrafficController:
         if isinstance(self._plane, _Startable):
             self._is_started = True
             await self._plane.start()
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            # Many objects of one change come one by one; what comes within this moment is one configuration.
-            await self._manager.clock.sleep(_GATHER_SECONDS)
-            try:
-                await self._work()
-                self._failures = 0
-            except (ClientError, ApiStatus, OSError) as error:
-                self._again(error)
-            except Exception as error:  # noqa: BLE001  one object that nobody thought of must not stop all others
-                _log.exception("the gateway's objects could not be translated")
-                self._again(error)
-
-    def _again(self, error: Exception) -> None:
-        least, most = _AGAIN_SECONDS
-        pause = min(most, least * 2**self._failures)
-        self._failures = min(self._failures + 1, 10)
-        _log.warning("the gateway is worked on again", error=str(error), seconds=pause)
-        asyncio.get_running_loop().call_later(pause, self._wake.set)
+        self._pushing.ask()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pushing.run(), name="gateway configurations")
+            group.create_task(self._writing.run(), name="gateway statuses")
 
     async def _work(self) -> None:
-        store = self._store
-        services, store.services = store.services, set()
-        touched, store.touched = store.touched, set()
-        if store.is_dirty or store.has_routes or self._done is None:
-            previous = None if store.is_dirty or self._is_limited else self._done
-            store.is_dirty = store.has_routes = False
-            try:
-                await self._translate_all(previous)
-            except BaseException:
-                store.is_dirty = True
-                raise
-        elif services:
-            self._done = self._done.with_endpoints(store.of_services(services), services)
-            await self._push(self._done.configuration)
-        self._unwritten.update((kind, *key) for kind, key in touched)
-        await self._write()
-
-    async def _translate_all(self, previous: Translation | None) -> None:
+        """Translate what there is and tell the plane, then have the statuses written."""
         refused: dict[str, str] = {}
         options = self._options
         for _ in range(_ATTEMPTS):
-            made = translate(self._store.snapshot(), options, previous if options is self._options else None)
+            made = translate(self._store.snapshot(), options, self._done)
             try:
                 await self._push(made.configuration)
             except ValueError as error:
                 found = _LISTENER.search(str(error))
                 if found is None or found[1] in refused:
                     _log.error("the data plane did not take up the configuration", error=str(error))
-                    options = replace(options, failure=str(error))
-                    made = translate(self._store.snapshot(), options)
+                    made = translate(self._store.snapshot(), replace(options, failure=str(error)), self._done)
                     break
                 refused[found[1]] = str(error)
                 options = replace(self._options, refused=dict(refused))
             else:
                 break
         self._done = made
-        self._is_limited = options is not self._options
         wanted = {(each.kind, each.namespace, each.name): each for each in self._with_former(made)}
-        self._unwritten.update(key for key, each in wanted.items() if self._wanted.get(key) != each)
+        changed = {key for key, each in wanted.items() if (old := self._wanted.get(key)) is not each and old != each}
         self._wanted = wanted
+        self._write_later(changed)
 
     def _with_former(self, made: Translation) -> list[StatusOf]:
         """Return the statuses, and for what is no more ours that we say nothing of it, as after a restart."""
@@ -223,9 +196,10 @@ class TrafficController:
         known = {(each.kind, each.namespace, each.name) for each in found}
         for kind, shared in _SHARED.items():
             for (namespace, name), obj in self._store.objects[kind].items():
+                if (kind, namespace, name) in known:
+                    continue
                 entries = getattr(getattr(obj, "status", None), shared)
-                is_ours = any(each.controller_name == CONTROLLER for each in entries)
-                if is_ours and (kind, namespace, name) not in known:
+                if any(each.controller_name == CONTROLLER for each in entries):
                     found.append(StatusOf(kind, namespace, name, shared=(shared, [])))
         return found
 
@@ -239,12 +213,18 @@ class TrafficController:
 
     # Writing
 
+    def _write_later(self, keys: set[_Place]) -> None:
+        if keys:
+            self._unwritten |= keys
+            self._writing.ask()
+
     async def _write(self) -> None:
         keys, self._unwritten = self._unwritten, set()
         limit = asyncio.Semaphore(_WRITERS)
 
-        async def one(key: tuple[type[Resource], str, str]) -> None:
+        async def one(key: _Place) -> None:
             async with limit:
+                await self._pushing.quiet(_YIELD_SECONDS)
                 try:
                     await self._write_one(key)
                 except (ClientError, ApiStatus, OSError):
@@ -256,7 +236,7 @@ class TrafficController:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _write_one(self, key: tuple[type[Resource], str, str]) -> None:
+    async def _write_one(self, key: _Place) -> None:
         kind, namespace, name = key
         wanted, obj = self._wanted.get(key), self._store.objects[kind].get((namespace, name))
         if wanted is None or obj is None:
@@ -297,7 +277,7 @@ def add_gateway(
 
 
 async def _install(manager: Manager) -> None:
-    least, most = _AGAIN_SECONDS
+    least, most = AGAIN_SECONDS
     for attempt in range(_ATTEMPTS):
         try:
             await install(manager.client)

@@ -15,7 +15,7 @@ from .filters import seconds
 from .kinds import Gateway, GRPCRoute, HTTPRoute, TrafficPolicy
 from .kinds.common import GROUP
 from .kinds.policies import TargetRef
-from .snapshot import Key, Snapshot, key_of
+from .snapshot import Key, Look, Snapshot, key_of
 
 __all__ = ["of_gateways", "policy_statuses", "rate_of"]
 
@@ -71,18 +71,18 @@ def _judge(snapshot: Snapshot, policy: TrafficPolicy, target: TargetRef, said: C
         said.fail(
             "Accepted", "Invalid", f"a {target.kind} can have none of {', '.join(odd)}; it can have {', '.join(able)}"
         )
-    elif target.kind in {"HTTPRoute", "GRPCRoute"} and (problem := rate_of(snapshot, policy)[1]):
+    elif target.kind in {"HTTPRoute", "GRPCRoute"} and (problem := rate_of(snapshot.get, policy)[1]):
         said.fail("Accepted", "Invalid", problem)
 
 
-def rate_of(snapshot: Snapshot, policy: TrafficPolicy) -> tuple[config.RateLimit | None, str]:
+def rate_of(look: Look, policy: TrafficPolicy) -> tuple[config.RateLimit | None, str]:
     """Return the limit of a policy, and why its store cannot be used; each gateway then limits on its own."""
     given = policy.spec.rate_limit
     if given is None:
         return None, ""
     store, problem = str(given.store), ""
     if given.store_ref is not None:
-        store, problem = _secret_of(snapshot, policy, given.store_ref.name, "url")
+        store, problem = _secret_of(look, policy, given.store_ref.name, "url")
         problem = problem and f"rateLimit.storeRef: {problem}"
     if store:
         from pilothouse.traffic.plane.ratestore import is_able, place_of  # noqa: PLC0415  only where there is one
@@ -103,10 +103,10 @@ def rate_of(snapshot: Snapshot, policy: TrafficPolicy) -> tuple[config.RateLimit
     return limit, problem and f"{problem}; each gateway limits on its own"
 
 
-def _secret_of(snapshot: Snapshot, policy: TrafficPolicy, name: str, part: str) -> tuple[str, str]:
+def _secret_of(look: Look, policy: TrafficPolicy, name: str, part: str) -> tuple[str, str]:
     """Return a text out of a Secret of a policy's namespace, or what is wrong."""
     namespace = policy.metadata.namespace
-    secret = snapshot.get(Secret, (namespace, name))
+    secret = look(Secret, (namespace, name))
     if secret is None:
         return "", f"Secret '{namespace}/{name}' is not there"
     try:

@@ -21,7 +21,7 @@ from .listeners import Bound, allows_namespace
 from .ownpolicies import rate_of
 from .snapshot import Key, Snapshot, key_of, seconds_of
 
-__all__ = ["AnyRoute", "Attached", "Parents", "attach", "compiled", "hosts_meet"]
+__all__ = ["AnyRoute", "Attached", "Parents", "attach", "compiled", "hosts_meet", "policies_of"]
 
 AnyRoute: TypeAlias = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute
 _EVERY: Final = (config.Match(),)
@@ -30,10 +30,14 @@ _NONE: Final[tuple[config.Filter, ...]] = ()
 
 @dataclass
 class Parents:
-    """What routes attach to. listeners: by kind, namespace and name of what is ours; certificates: of gateways."""
+    """What routes attach to. listeners: by kind, namespace and name of what is ours; certificates: of gateways.
+
+    policies: of ours, by the kind and key of the route that they are about.
+    """
 
     listeners: dict[tuple[str, str, str], list[Bound]] = field(default_factory=dict)
     certificates: dict[Key, str] = field(default_factory=dict)
+    policies: Mapping[tuple[str, Key], TrafficPolicy] = field(default_factory=dict)
 
 
 @dataclass
@@ -139,16 +143,20 @@ class Compiler:
     """Makes of one route, at one gateway, what the data plane is told."""
 
     def __init__(
-        self, snapshot: Snapshot, backends: Backends, attached: Attached, gateways: list[Key], certificate: str
+        self,
+        backends: Backends,
+        attached: Attached,
+        gateways: list[Key],
+        certificate: str,
+        policy: TrafficPolicy | None,
     ) -> None:
-        self._snapshot = snapshot
         self._backends = backends
         self._attached = attached
         self._route = attached.route
         self._gateways = gateways
         self._certificate = certificate
         self._source = (GROUP, attached.route.gvk[2], attached.route.metadata.namespace)
-        self._policy = _policy_of(snapshot, attached.route)
+        self._policy = policy
 
     def backend(self, ref: Any) -> str:
         """Return the name of a reference's backend. Raises Problem."""
@@ -201,7 +209,7 @@ class Compiler:
             timeouts=timeouts_of(getattr(rule, "timeouts", None)),
             retry=retry_of(getattr(rule, "retry", None)),
             stickiness=stickiness_of(rule.session_persistence) or _stickiness(policy),
-            rate=rate_of(self._snapshot, self._policy)[0] if self._policy is not None else None,
+            rate=rate_of(self._backends.look, self._policy)[0] if self._policy is not None else None,
         )
 
     def _regions(self, rule: Any, backends: tuple[config.Weighted, ...]) -> tuple[config.RegionSplit, ...] | None:
@@ -215,7 +223,7 @@ class Compiler:
                 message = f"filters of kind {ref.group}/{ref.kind} are not supported; use {OWN_GROUP}/RegionWeights"
                 self._attached.fail("ResolvedRefs", "InvalidKind", message)
                 return None
-            found = self._snapshot.get(RegionWeights, (self._source[2], ref.name))
+            found = self._backends.look(RegionWeights, (self._source[2], ref.name))
             if found is None:
                 message = f"RegionWeights '{self._source[2]}/{ref.name}' is not there"
                 self._attached.fail("ResolvedRefs", "BackendNotFound", message)
@@ -247,7 +255,7 @@ class Compiler:
 
 
 def compiled(  # the pure core's inner part
-    snapshot: Snapshot, backends: Backends, attached: Attached, parents: Parents
+    backends: Backends, attached: Attached, parents: Parents
 ) -> tuple[list[config.HttpRoute], list[config.StreamRoute]]:
     """Return what the data plane is told of a route: one for each certificate that gateways show to backends."""
     http: list[config.HttpRoute] = []
@@ -256,7 +264,8 @@ def compiled(  # the pure core's inner part
     for gateway in attached.gateways:
         by_certificate.setdefault(parents.certificates.get(gateway, ""), []).append(gateway)
     for certificate, gateways in by_certificate.items() or [("", [])]:
-        compiler = Compiler(snapshot, backends, attached, gateways, certificate)
+        policy = parents.policies.get((attached.route.gvk[2], key_of(attached.route)))
+        compiler = Compiler(backends, attached, gateways, certificate, policy)
         names = tuple(
             name for each in attached.bound if each.gateway in gateways and each.is_programmed for name in each.names
         )
@@ -321,16 +330,14 @@ def _check(route: config.HttpRoute) -> None:
 # Policies of ours
 
 
-def _policy_of(snapshot: Snapshot, route: AnyRoute) -> TrafficPolicy | None:
+def policies_of(snapshot: Snapshot) -> Mapping[tuple[str, Key], TrafficPolicy]:
+    """Return the policy of each route, by its kind and key; the oldest where there are several."""
+    found: dict[tuple[str, Key], TrafficPolicy] = {}
     for policy in snapshot.all(TrafficPolicy):
         for target in policy.spec.target_refs:
-            if (target.group, target.kind, policy.metadata.namespace, target.name) == (
-                GROUP,
-                route.gvk[2],
-                *key_of(route),
-            ):
-                return policy
-    return None
+            if target.group == GROUP:
+                found.setdefault((target.kind, (policy.metadata.namespace, target.name)), policy)
+    return found
 
 
 def _stickiness(policy: Any) -> config.Stickiness | None:

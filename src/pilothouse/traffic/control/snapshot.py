@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from pilothouse.kinds.structs import (
     ConfigMap,
@@ -32,7 +32,7 @@ from .kinds import (
     TrafficPolicy,
 )
 
-__all__ = ["SEEN", "SERVICE_LABEL", "Key", "Snapshot", "by_age", "key_of", "seconds_of"]
+__all__ = ["SEEN", "SERVICE_LABEL", "Key", "Look", "Snapshot", "by_age", "key_of", "seconds_of", "service_of"]
 
 R = TypeVar("R", bound=Resource)
 Key = tuple[str, str]
@@ -67,6 +67,11 @@ def key_of(obj: Resource) -> Key:
     return obj.metadata.namespace, obj.metadata.name
 
 
+def service_of(obj: EndpointSlice) -> Key:
+    """Return whose endpoints a slice has; an empty name for nobody's."""
+    return obj.metadata.namespace, obj.metadata.labels.get(SERVICE_LABEL, "")
+
+
 def seconds_of(obj: Resource) -> float:
     """Return when an object was made, in seconds since 1970; 0 where that is not known, as in files."""
     from datetime import datetime  # noqa: PLC0415  beside its only use
@@ -78,6 +83,12 @@ def seconds_of(obj: Resource) -> float:
 def by_age(objects: Iterable[R]) -> list[R]:
     """Return objects in the order in which they have precedence: the oldest first, then by name."""
     return sorted(objects, key=lambda obj: (str(obj.metadata.creation_timestamp or ""), key_of(obj)))
+
+
+class Look(Protocol):
+    """Gives an object, None where it is not there."""
+
+    def __call__(self, kind: type[R], key: Key, /) -> R | None: ...
 
 
 @dataclass(frozen=True)
@@ -120,9 +131,7 @@ class Snapshot:
             return self.indexed
         found: dict[Key, list[EndpointSlice]] = {}
         for each in self.all(EndpointSlice):
-            service = each.metadata.labels.get(SERVICE_LABEL, "")
-            if service:
-                found.setdefault((each.metadata.namespace, service), []).append(each)
+            found.setdefault(service_of(each), []).append(each)
         return found
 
     @cached_property

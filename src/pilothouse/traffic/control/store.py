@@ -8,28 +8,17 @@ from typing import Final
 from pilothouse.client.objects import DeletedFinalStateUnknown
 from pilothouse.kinds.structs import ConfigMap, EndpointSlice, Namespace, Resource, Secret, Service
 
-from .kinds import GRPCRoute, HTTPRoute, TCPRoute, TLSRoute
-from .snapshot import SEEN, SERVICE_LABEL, Key, Snapshot, key_of
+from .snapshot import SEEN, Key, Snapshot, key_of, service_of
 
 __all__ = ["Store"]
 
-_ROUTES: Final = frozenset({HTTPRoute, GRPCRoute, TLSRoute, TCPRoute})
-
 
 class Store:
-    """The objects by kind. is_dirty: whether more than routes and endpoints changed; has_routes: whether routes did.
-
-    services: those whose endpoints changed.
-    touched: objects whose status alone changed, so that somebody may have undone what we wrote.
-    """
+    """The objects by kind. The endpoint slices of a Service are another sequence whenever one of them changes."""
 
     def __init__(self) -> None:
         self._objects: Final[dict[type[Resource], dict[Key, Resource]]] = {kind: {} for kind in SEEN}
-        self._slices: Final[dict[Key, dict[Key, EndpointSlice]]] = {}
-        self.is_dirty = True
-        self.has_routes = False
-        self.services: set[Key] = set()
-        self.touched: set[tuple[type[Resource], Key]] = set()
+        self._slices: Final[dict[Key, tuple[EndpointSlice, ...]]] = {}
 
     @property
     def objects(self) -> Mapping[type[Resource], Mapping[Key, Resource]]:
@@ -38,58 +27,39 @@ class Store:
 
     def snapshot(self) -> Snapshot:
         """Return what there is now; it is good until the next change."""
-        return Snapshot(self._objects, {key: list(found.values()) for key, found in self._slices.items() if found})
+        return Snapshot(self._objects, self._slices)
 
-    def of_services(self, services: set[Key]) -> Snapshot:
-        """Return what there is of the endpoints of some Services alone."""
-        return Snapshot({}, {key: list(self._slices.get(key, {}).values()) for key in services})
-
-    def put(self, obj: Resource) -> None:
-        """Take an object that is new or has changed."""
+    def put(self, obj: Resource) -> bool:
+        """Take an object that is new or has changed; say whether that may change what is translated."""
         kind, key = type(obj), key_of(obj)
         before = self._objects[kind].get(key)
         self._objects[kind][key] = obj
         if isinstance(obj, EndpointSlice):
-            self._put_slice(obj, before)
-        elif before is None or _matters(before, obj):
-            self._mark(kind)
-        else:
-            self.touched.add((kind, key))
+            self._drop_slice(before)
+            service = service_of(obj)
+            self._slices[service] = (*self._slices.get(service, ()), obj)
+            return True
+        return before is None or _matters(before, obj)
 
-    def remove(self, kind: type[Resource], gone: Resource | DeletedFinalStateUnknown[Resource]) -> None:
-        """Forget an object that is gone."""
+    def remove(self, kind: type[Resource], gone: Resource | DeletedFinalStateUnknown[Resource]) -> bool:
+        """Forget an object that is gone; say whether that may change what is translated."""
         if isinstance(gone, DeletedFinalStateUnknown):
             namespace, _, name = gone.key.rpartition("/")
             key = (namespace, name)
         else:
             key = key_of(gone)
         before = self._objects[kind].pop(key, None)
-        if isinstance(before, EndpointSlice):
-            self._drop_slice(before)
-        elif before is not None and (not isinstance(before, Secret | ConfigMap) or _material(before)):
-            self._mark(kind)
+        self._drop_slice(before)
+        return before is not None
 
-    def _mark(self, kind: type[Resource]) -> None:
-        if kind in _ROUTES:
-            self.has_routes = True
+    def _drop_slice(self, before: Resource | None) -> None:
+        if not isinstance(before, EndpointSlice):
+            return
+        service = service_of(before)
+        if left := tuple(each for each in self._slices.get(service, ()) if each is not before):
+            self._slices[service] = left
         else:
-            self.is_dirty = True
-
-    def _put_slice(self, obj: EndpointSlice, before: Resource | None) -> None:
-        if isinstance(before, EndpointSlice):
-            self._drop_slice(before)
-        service = _service_of(obj)
-        self._slices.setdefault(service, {})[key_of(obj)] = obj
-        self.services.add(service)
-
-    def _drop_slice(self, before: EndpointSlice) -> None:
-        service = _service_of(before)
-        self._slices.get(service, {}).pop(key_of(before), None)
-        self.services.add(service)
-
-
-def _service_of(obj: EndpointSlice) -> Key:
-    return obj.metadata.namespace, obj.metadata.labels.get(SERVICE_LABEL, "")
+            self._slices.pop(service, None)
 
 
 def _material(obj: Secret | ConfigMap) -> tuple[object, ...]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from pilothouse.kinds.structs import to_dict
+from pilothouse.kinds.structs import Namespace, to_dict
 from pilothouse.traffic import config
 
 from .addresses import Addresses, Assigned, Pool
-from .backends import Backends, Plan
+from .backends import Backends, Filled, Plan, Seen
 from .certificates import Problem, certificate_of
 from .conditions import CONTROLLER, Conditions, StatusOf
 from .features import FEATURES
@@ -26,12 +26,13 @@ from .kinds import (
     ListenerSet,
     TCPRoute,
     TLSRoute,
+    TrafficPolicy,
 )
 from .kinds.common import GROUP
 from .listeners import Bound, allows_namespace, bind, finish, judge, resolve_conflicts
 from .ownpolicies import of_gateways, policy_statuses
 from .plain import plain
-from .routes import AnyRoute, Parents, attach, compiled
+from .routes import AnyRoute, Parents, attach, compiled, policies_of
 from .snapshot import Key, Snapshot, key_of
 
 __all__ = ["Options", "Translation", "translate"]
@@ -54,38 +55,48 @@ class Options:
     may_leave: bool = False
 
 
+_EMPTY: Final[Mapping[Key, Any]] = {}
 Place: TypeAlias = tuple[str, Key, str]
 """A listener: the kind of its owner, its owner, and its name."""
 
 
 @dataclass(frozen=True)
 class _Made:
-    """What came of a route, good as long as nothing changes that it may depend on. places: of attached listeners."""
+    """What came of a route. places: of listeners that it is attached to. seen: what was looked up for it."""
 
     route: AnyRoute
+    policy: TrafficPolicy | None
     http: Sequence[config.HttpRoute]
     streams: Sequence[config.StreamRoute]
     status: StatusOf | None
     places: Sequence[Place]
     plans: Mapping[str, Plan]
     secured: Sequence[tuple[Key, Key]]
+    seen: Sequence[Seen]
+
+    def is_good(self, route: AnyRoute, policy: TrafficPolicy | None, snapshot: Snapshot) -> bool:
+        """Say whether the route, its policy, and all that it refers to in a snapshot are the same."""
+        if self.route is not route or self.policy is not policy:
+            return False
+        objects = snapshot.objects
+        for kind, key, found in self.seen:  # noqa: SIM110  twice as fast as `all`, and done for each route
+            if objects.get(kind, _EMPTY).get(key) is not found:
+                return False
+        return True
 
 
 @dataclass(frozen=True)
 class Translation:
-    """What came of a snapshot. backends: for changes of endpoints alone, by `with_endpoints`."""
+    """What came of a snapshot. What stands behind it is for the next, which takes it over where it is the same.
+
+    surroundings: all that any route may depend on beside itself and what it refers to.
+    """
 
     configuration: config.Configuration
     statuses: Sequence[StatusOf]
-    backends: Backends
-    routes: Mapping[tuple[str, Key], _Made]
-
-    def with_endpoints(self, snapshot: Snapshot, services: set[Key]) -> Translation:
-        """Return the same with the endpoints that some Services have by now."""
-        names = [name for key in services for name in self.backends.of_service(key)]
-        backends = {**self.configuration.backends, **self.backends.filled(snapshot, names)}
-        made = msgspec.structs.replace(self.configuration, backends=backends)
-        return replace(self, configuration=made)
+    backends: Mapping[str, Filled] = field(default_factory=dict)
+    routes: Mapping[tuple[str, Key], _Made] = field(default_factory=dict)
+    surroundings: object = None
 
 
 @dataclass
@@ -103,26 +114,34 @@ class _Door:
         """All listeners, in the order in which they have precedence."""
         return [*self.own, *(bound for _, _, found in self.sets for bound in found)]
 
+    @property
+    def has_selector(self) -> bool:
+        """Whether a listener takes routes of namespaces by their labels."""
+        return any(each.spec.allowed_routes.namespaces.from_ == "Selector" for each in self.listeners)
+
 
 def translate(snapshot: Snapshot, options: Options | None = None, previous: Translation | None = None) -> Translation:
     """Return the configuration that a snapshot asks for, and what the statuses of its objects should say.
 
-    previous: a translation by the same options, of a snapshot that differed in nothing but routes and endpoints; what
-    it found out of routes that are the same is taken over.
+    previous: another translation; what was made of objects that are the same by now is taken over.
     """
-    return _Translator(snapshot, options or Options(), previous).run()
+    return _Translator(snapshot, options or Options(), previous or _NOTHING).run()
+
+
+_NOTHING: Final = Translation(config.Configuration(), ())
 
 
 class _Translator:
-    def __init__(self, snapshot: Snapshot, options: Options, previous: Translation | None) -> None:
-        self._before: Mapping[tuple[str, Key], _Made] = previous.routes if previous is not None else {}
+    def __init__(self, snapshot: Snapshot, options: Options, previous: Translation) -> None:
+        self._previous = previous
+        self._before: Mapping[tuple[str, Key], _Made] = {}
         self._made: dict[tuple[str, Key], _Made] = {}
         self._snapshot = snapshot
         self._options = options
         self._pool = Pool(options.addresses)
         self._backends = Backends(snapshot, may_leave=options.may_leave)
         self._statuses: list[StatusOf] = []
-        self._parents = Parents()
+        self._parents = Parents(policies=policies_of(snapshot))
         self._certificates: dict[str, config.Certificate] = {}
 
     def run(self) -> Translation:
@@ -135,6 +154,9 @@ class _Translator:
             for bound in door.listeners:
                 finish(bound)
             self._register(door)
+        surroundings = self._surroundings(doors)
+        if surroundings == self._previous.surroundings:
+            self._before = self._previous.routes
         http, streams = self._routes(doors)
         listeners = [
             made
@@ -150,11 +172,17 @@ class _Translator:
                 self._snapshot, ingresses, self._backends, assigned, self._certificates
             )
             listeners += [each for each in more if (each.address, each.port) not in used]
-            http += routes
+            http += [plain(each) for each in routes]
             self._statuses += statuses
         self._say(doors)
-        configuration = plain(self._configured(listeners, http, streams, doors))
-        return Translation(configuration, self._statuses, self._backends, self._made)
+        filled = self._backends.filled(self._previous.backends)
+        configuration = msgspec.structs.replace(
+            plain(self._configured(listeners, doors)),
+            routes=tuple(http),
+            streams=tuple(streams),
+            backends={name: each.backend for name, each in filled.items()},
+        )
+        return Translation(configuration, self._statuses, filled, self._made, surroundings)
 
     # Gateways
 
@@ -275,6 +303,17 @@ class _Translator:
 
     # Routes
 
+    def _surroundings(self, doors: Sequence[_Door]) -> tuple[object, ...]:
+        bounds = [
+            (_place(each), each.gateway, each.names, each.spec, each.kinds, each.is_accepted, each.is_programmed)
+            for door in doors
+            for each in door.listeners
+        ]
+        by_labels = any(door.has_selector for door in doors)
+        labels = {each.metadata.name: each.metadata.labels for each in self._snapshot.all(Namespace) if by_labels}
+        mine = bounds, labels, self._parents.certificates, self._options.may_leave
+        return *mine, *self._backends.surroundings
+
     def _routes(self, doors: Sequence[_Door]) -> tuple[list[config.HttpRoute], list[config.StreamRoute]]:
         http: list[config.HttpRoute] = []
         streams: list[config.StreamRoute] = []
@@ -292,21 +331,21 @@ class _Translator:
 
     def _route(self, route: AnyRoute) -> _Made:
         key = (route.gvk[2], key_of(route))
-        made = self._before.get(key)
-        if made is not None and made.route is route:
+        made, policy = self._before.get(key), self._parents.policies.get(key)
+        if made is not None and made.is_good(route, policy, self._snapshot):
             self._backends.take(made.plans, made.secured)
         else:
-            made = self._compiled(route)
+            made = self._compiled(route, policy)
         self._made[key] = made
         return made
 
-    def _compiled(self, route: AnyRoute) -> _Made:
+    def _compiled(self, route: AnyRoute, policy: TrafficPolicy | None) -> _Made:
         attached = attach(self._snapshot, route, self._parents)
         if not attached.parents:
-            return _Made(route, (), (), None, (), {}, ())
+            return _Made(route, policy, (), (), None, (), {}, (), ())
         backends = self._backends
         backends.begin()
-        http, streams = compiled(self._snapshot, backends, attached, self._parents)
+        http, streams = compiled(backends, attached, self._parents)
         status = attached.status()
         places = [
             _place(bound)
@@ -316,7 +355,7 @@ class _Translator:
         ]
         plans = {name: backends.plans[name] for name in backends.used}
         exact = [plain(each) for each in http], [plain(each) for each in streams]
-        return _Made(route, *exact, status, places, plans, backends.secured)
+        return _Made(route, policy, *exact, status, places, plans, backends.secured, backends.seen)
 
     # What is said
 
@@ -376,13 +415,8 @@ class _Translator:
 
     # The whole
 
-    def _configured(
-        self,
-        listeners: Sequence[config.Listener],
-        http: Sequence[config.HttpRoute],
-        streams: Sequence[config.StreamRoute],
-        doors: Sequence[_Door],
-    ) -> config.Configuration:
+    def _configured(self, listeners: Sequence[config.Listener], doors: Sequence[_Door]) -> config.Configuration:
+        """Return all but routes and backends."""
         regions, limits, trusted, proxied = of_gateways(self._snapshot, {key_of(door.gateway) for door in doors})
         return config.Configuration(
             listeners=tuple(
@@ -391,9 +425,6 @@ class _Translator:
                 else each
                 for each in listeners
             ),
-            routes=tuple(http),
-            streams=tuple(streams),
-            backends=self._backends.filled(self._snapshot),
             certificates=dict(self._certificates),
             regions=regions,
             limits=limits,

@@ -6,10 +6,12 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from pilothouse.traffic.changes import Change, Replaced
 from pilothouse.traffic.numbers import Key, Second
 
 __all__ = [
     "MOST_BYTES",
+    "Body",
     "Configure",
     "Counted",
     "Drain",
@@ -44,10 +46,14 @@ class Listen(msgspec.Struct, frozen=True, tag="listen"):
 
 
 class Configure(msgspec.Struct, frozen=True, tag="configure"):
-    """Comes with a file in memory: the configuration. workers: among which limits are divided."""
+    """Comes with a file in memory: `Body`. number: of the push; base: of the one that it changes, 0 for none.
 
-    generation: int
+    workers: among which limits are divided.
+    """
+
+    number: int
     workers: int
+    base: int = 0
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
@@ -91,21 +97,21 @@ class Shown(msgspec.Struct, frozen=True, tag="shown"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The worker reads its control socket."""
+    """The worker reads its control socket, and wants the whole configuration."""
 
     pid: int
 
 
 class Taken(msgspec.Struct, frozen=True, tag="taken"):
-    """New requests go by this configuration."""
+    """New requests go by this push."""
 
-    generation: int
+    number: int
 
 
 class NotTaken(msgspec.Struct, frozen=True, tag="not-taken"):
     """The old configuration stays."""
 
-    generation: int
+    number: int
     reason: str
 
 
@@ -184,6 +190,9 @@ class Lines(msgspec.Struct, frozen=True, tag="lines"):
     lines: list[bytes]
     lost: int = 0
 
+
+Body: TypeAlias = tuple[Change, Replaced[int]]
+"""What differs from the configuration before, and from the slots that counters had."""
 
 ToWorker: TypeAlias = Listen | Configure | Drain | Show
 FromWorker: TypeAlias = Ready | Taken | NotTaken | Numbers | Noted | Lines | Shown

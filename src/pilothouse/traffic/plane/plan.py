@@ -6,11 +6,12 @@ The parent compiles it first, to refuse what cannot be used.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pilothouse.traffic.config import (
     Backend,
+    BackendTls,
     Configuration,
     Cors,
     HeaderChange,
@@ -36,6 +37,7 @@ from pilothouse.traffic.routing import BadRoute, Counters, Found, Regions, Route
 __all__ = ["BadConfiguration", "Plan", "Port"]
 
 _HOSTS_KEPT: Final = 4096
+_PROTOCOLS: Final = ("h2", "http/1.1")
 _TOKEN: Final = re.compile("[!#$%&'*+\\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile("[\t\x20-\x7e\x80-\U0010ffff]*")
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection", "upgrade", "keep-alive", "te"})
@@ -97,37 +99,44 @@ class Port:
 
 
 class Plan:
-    """All that is decided by configuration. Raises BadConfiguration."""
+    """All that is decided by configuration. Raises BadConfiguration.
 
-    def __init__(self, configuration: Configuration, protocols: tuple[str, ...] = ("h2", "http/1.1")) -> None:
+    before: the plan of another configuration. What was compiled for parts that are the same is shared with it, so that
+    a change costs what it changes; the plan before goes on as it was.
+    """
+
+    def __init__(self, configuration: Configuration, before: Plan | None = None) -> None:
         self.configuration = configuration
         self.generation = configuration.generation
         self.limits = configuration.limits
-        self.trusted = _trusted(configuration)
+        self.trusted: Trusted = _trusted(configuration, before)
         self.ports: dict[tuple[str, int], Port] = {}
         self.terminators: dict[str, Terminator] = {}
         self.connectors: dict[str, BackendConnector] = {}
-        for listener in configuration.listeners:
-            self._listen(listener, protocols)
+        if before is not None and _has_same_doors(before.configuration, configuration):
+            self.ports, self.terminators = before.ports, before.terminators
+        else:
+            for listener in configuration.listeners:
+                self._listen(listener)
         for name, backend in configuration.backends.items():
-            self._connect(name, backend)
+            if backend.tls is not None:
+                self._connect(name, backend, backend.tls, before)
+        _check_routes(configuration, before)
         self.stores: dict[str, float] = {}
         """The URLs of stores of rate limits, and how long requests wait for each at most."""
         for route in configuration.routes:
-            _check_filters(route)
             self._share_rates(route)
         try:
-            self.router = Router(configuration)
+            self.router: Router = Router(configuration, before.router if before is not None else None)
         except BadRoute as error:
             raise BadConfiguration(str(error)) from None
-        try:
-            self.regions = Regions(configuration.regions)
-        except ValueError as error:
-            raise BadConfiguration(f"regions: {error}") from None
+        self.regions: Regions = _regions(configuration, before)
         self._region_header = self.regions.request_header.encode()
-        self._turns: dict[str, int] = {}
+        streams = {each.name for each in configuration.streams}
+        turns: Mapping[str, int] = before._turns if before is not None else {}
+        self._turns: dict[str, int] = {name: turn for name, turn in turns.items() if name in streams}
 
-    def _listen(self, listener: Listener, protocols: tuple[str, ...]) -> None:
+    def _listen(self, listener: Listener) -> None:
         if not 0 < listener.port < 65_536:
             raise BadConfiguration(f"listener '{listener.name}': port {listener.port} is none")
         key = (listener.address, listener.port)
@@ -144,22 +153,25 @@ class Plan:
                 raise BadConfiguration(f"listener '{listener.name}': there is no certificate '{name}'")
             pairs.append((name, certificate))
         is_http = listener.protocol == "HTTPS"
-        alpn = [each for each in listener.tls.alpn if each in protocols] if is_http else []
+        alpn = [each for each in listener.tls.alpn if each in _PROTOCOLS] if is_http else []
         try:
             self.terminators[listener.name] = Terminator(listener.tls, pairs, alpn)
         except BadTls as error:
             raise BadConfiguration(f"listener '{listener.name}': {error}") from None
 
-    def _connect(self, name: str, backend: Backend) -> None:
-        if backend.tls is None:
-            return
+    def _connect(self, name: str, backend: Backend, tls: BackendTls, before: Plan | None) -> None:
         certificate = None
-        if backend.tls.certificate:
-            certificate = self.configuration.certificates.get(backend.tls.certificate)
+        if tls.certificate:
+            certificate = self.configuration.certificates.get(tls.certificate)
             if certificate is None:
-                raise BadConfiguration(f"backend '{name}': there is no certificate '{backend.tls.certificate}'")
+                raise BadConfiguration(f"backend '{name}': there is no certificate '{tls.certificate}'")
+        if before is not None and (old := before.configuration.backends.get(name)) is not None:
+            shown = before.configuration.certificates.get(tls.certificate)
+            if (old.tls, old.protocol, shown) == (tls, backend.protocol, certificate):
+                self.connectors[name] = before.connectors[name]
+                return
         try:
-            self.connectors[name] = connector(backend.tls, certificate, _alpn(backend))
+            self.connectors[name] = connector(tls, certificate, _alpn(backend))
         except BadTls as error:
             raise BadConfiguration(f"backend '{name}': {error}") from None
 
@@ -273,6 +285,13 @@ def _told(sticky: Stickiness, request: Request) -> str:
     return ""
 
 
+def _check_routes(configuration: Configuration, before: Plan | None) -> None:
+    known = {id(route) for route in before.configuration.routes} if before is not None else set()
+    for route in configuration.routes:
+        if id(route) not in known:
+            _check_filters(route)
+
+
 def _check_filters(route: HttpRoute) -> None:
     """See that nothing that filters put into heads could end a line of them. Raises BadConfiguration."""
     for number, rule in enumerate(route.rules):
@@ -316,8 +335,27 @@ def _alpn(backend: Backend) -> tuple[str, ...]:
     return ("h2",) if backend.protocol == "h2" else ("http/1.1",) if backend.protocol == "http/1.1" else ()
 
 
-def _trusted(configuration: Configuration) -> Trusted:
+def _trusted(configuration: Configuration, before: Plan | None) -> Trusted:
+    if before is not None and before.configuration.trusted_proxies == configuration.trusted_proxies:
+        return before.trusted
     try:
         return Trusted(configuration.trusted_proxies)
     except ValueError as error:
         raise BadConfiguration(f"trusted_proxies: {error}") from None
+
+
+def _has_same_doors(one: Configuration, other: Configuration) -> bool:
+    """Say whether two configurations have the same listeners, with the same certificates."""
+    if one.listeners != other.listeners:
+        return False
+    used = {name for each in one.listeners if each.tls is not None for name in each.tls.certificates}
+    return all(one.certificates.get(name) == other.certificates.get(name) for name in used)
+
+
+def _regions(configuration: Configuration, before: Plan | None) -> Regions:
+    if before is not None and before.configuration.regions == configuration.regions:
+        return before.regions
+    try:
+        return Regions(configuration.regions)
+    except ValueError as error:
+        raise BadConfiguration(f"regions: {error}") from None

@@ -17,10 +17,12 @@ from typing import Final
 
 import msgspec
 
+from pilothouse.traffic.changes import applied, replace
 from pilothouse.traffic.config import Configuration
 from pilothouse.traffic.plane.balancing import EndpointState
 from pilothouse.traffic.plane.messages import (
     MOST_BYTES,
+    Body,
     Configure,
     Drain,
     FromWorker,
@@ -44,6 +46,7 @@ __all__ = ["Control", "main"]
 
 _ROWS: Final = 500
 _LINE_BYTES: Final = 96 << 10
+_bodies: Final[msgspec.msgpack.Decoder[Body]] = msgspec.msgpack.Decoder(Body)
 
 
 class Control(Timed):
@@ -62,6 +65,8 @@ class Control(Timed):
         self.worker = Worker(clock=clock, told=self._noted, shares=shares, splice_least=least)
         self._unsent: list[bytes] = []
         self._told_of: dict[EndpointState, tuple[int, int]] = {}
+        self._number = 0
+        """The push that was taken up last."""
 
     def start(self) -> None:
         """Listen to the parent."""
@@ -110,15 +115,21 @@ class Control(Timed):
         self._send(Shown(number, rows, True, len(worker.clients), len(worker.tunnels), waiting))
 
     def _configure(self, message: Configure, fd: int) -> None:
+        """Go on by a configuration, whole, at once: this is between two events."""
+        worker, is_whole = self.worker, not message.base
+        if not is_whole and message.base != self._number:
+            self._send(Ready(os.getpid()))  # one was missed
+            return
         try:
-            configuration, slots = msgspec.msgpack.decode(_read(fd), type=tuple[Configuration, dict[str, int]])
-            self.worker.workers = message.workers
-            self.worker.take(configuration)
-            self.worker.shares.assign(slots)
+            change, slots = _bodies.decode(_read(fd))
+            worker.workers = message.workers
+            worker.take(applied(Configuration() if is_whole else worker.plan.configuration, change))
+            worker.shares.assign(replace({} if is_whole else worker.shares.assigned, slots))
         except (ValueError, msgspec.MsgspecError) as error:
-            self._send(NotTaken(message.generation, str(error)))
+            self._send(NotTaken(message.number, str(error)))
         else:
-            self._send(Taken(message.generation))
+            self._number = message.number
+            self._send(Taken(message.number))
             if not gc.get_freeze_count():
                 gc.collect()
                 gc.freeze()  # once: what is frozen in the middle of requests would never be collected

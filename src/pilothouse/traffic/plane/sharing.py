@@ -36,12 +36,17 @@ class FileCounters:
         size = os.fstat(self.fd).st_size
         self.slots: Final = (size - _BUCKETS * _BUCKET.size) // _SIZE
         self._memory = mmap.mmap(self.fd, size)
-        self._of_key: dict[str, int] = {}
+        self._of_key: Mapping[str, int] = {}
         self._own = LocalCounters()
 
+    @property
+    def assigned(self) -> Mapping[str, int]:
+        """Which key has which slot."""
+        return self._of_key
+
     def assign(self, slots: Mapping[str, int]) -> None:
-        """Take which key has which slot."""
-        self._of_key = dict(slots)
+        """Take which key has which slot; the caller changes it no more."""
+        self._of_key = slots
 
     def clear(self, slot: int) -> None:
         """Begin a slot anew, before another key has it."""
@@ -90,4 +95,6 @@ class FileCounters:
     def close(self) -> None:
         """Let go of the file."""
         self._memory.close()
-        os.close(self.fd)
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1

@@ -110,7 +110,7 @@ class Worker:
 
     def take(self, configuration: Configuration) -> None:
         """Go on by a configuration. Raises BadConfiguration, and goes on by the old one."""
-        plan = Plan(configuration)
+        plan = Plan(configuration, self.plan)
         for key in plan.ports:
             if key not in self._sockets:
                 raise ValueError(f"there is no socket for port {key[1]}")
@@ -136,10 +136,12 @@ class Worker:
             self.pools.pop(name).leave()
             self._stop_health(name)
         for name, backend in plan.configuration.backends.items():
-            pool = self.pools.get(name)
+            pool, tls = self.pools.get(name), plan.connectors.get(name)
+            if pool is not None and pool.config is backend and pool.tls is tls:
+                continue
             if pool is None:
                 pool = self.pools[name] = Pool(name, self.reactor, self.counters, self.reader, self._chance)
-            pool.take_config(backend, plan.connectors.get(name), self.workers)
+            pool.take_config(backend, tls, self.workers)
             health = self._health.get(name)
             if backend.health is None:
                 self._stop_health(name)

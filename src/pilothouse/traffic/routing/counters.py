@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 __all__ = ["Counters", "LocalCounters", "SlotStore", "Slots"]
@@ -45,12 +46,13 @@ class Slots:
         self._counters = counters
         self._of_key: dict[str, int] = {}
 
-    def take(self, keys: list[str]) -> dict[str, int]:
+    def take(self, keys: Sequence[str]) -> dict[str, int]:
         """Return the slots of these keys; others' are given up. Keys beyond the slots that there are get none."""
-        kept = {key: slot for key, slot in self._of_key.items() if key in set(keys)}
+        wanted = dict.fromkeys(keys)
+        kept = {key: slot for key, slot in self._of_key.items() if key in wanted}
         taken = set(kept.values())
         free = (slot for slot in range(self._counters.slots) if slot not in taken)
-        for key in dict.fromkeys(keys):
+        for key in wanted:
             if key not in kept:
                 slot = next(free, None)
                 if slot is None:
@@ -59,3 +61,7 @@ class Slots:
                 kept[key] = slot
         self._of_key = kept
         return dict(kept)
+
+    def restore(self, slots: Mapping[str, int]) -> None:
+        """Go back to slots that were given before, as what was to come after them did not come."""
+        self._of_key = dict(slots)

@@ -8,14 +8,14 @@ the older route; the route first by name; the rule, and the match, that stands f
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl
 
 import re2  # type: ignore[import-untyped]
 
-from pilothouse.traffic.config import Configuration, HttpRoute, HttpRule, Match, Mirror, PathMatch, ValueMatch
+from pilothouse.traffic.config import Configuration, HttpRoute, HttpRule, Match, Mirror, ValueMatch
 
 from .counters import Counters
 from .shares import Portion, RegionShares, Shares
@@ -52,11 +52,16 @@ class Found:
         return self._shares.of(region)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Entry:
-    """One match of one rule, ready to be tried. order: the smaller the earlier, within one path."""
+    """One match of one rule, ready to be tried. order: the smaller the earlier, within one path.
+
+    place: the kind of path and its value, empty for expressions, which `takes` tries.
+    """
 
     order: tuple[Any, ...]
+    place: tuple[str, str]
+    takes: Callable[[str], Any] | None
     method: str
     headers: tuple[tuple[str, Callable[[str], bool]], ...]
     queries: tuple[tuple[str, Callable[[str], bool]], ...]
@@ -79,26 +84,78 @@ class _Entry:
         return True
 
 
+class _Part:
+    """A route compiled. It is never changed, so routers one after another share it."""
+
+    __slots__ = ("entries", "hostnames", "keys", "portions", "route")
+
+    def __init__(self, route: HttpRoute) -> None:
+        self.route = route
+        self.hostnames = tuple(each.lower() for each in route.hostnames) or ("",)
+        entries: list[_Entry] = []
+        keys: list[str] = []
+        self.portions: dict[tuple[int, int], Portion] = {}
+        for number, rule in enumerate(route.rules):
+            key = f"{route.name}/{number}"
+            try:
+                shares = RegionShares(key, rule.backends, rule.regions)
+            except ValueError as error:
+                raise BadRoute(f"route '{route.name}': rules[{number}].backends: {error}") from None
+            keys += [key, *(f"{key}#{split}" for split in range(len(rule.regions)))]
+            self.portions |= _portions(key, rule)
+            for place, match in enumerate(rule.matches):
+                where = f"route '{route.name}': rules[{number}].matches[{place}]"
+                prefix = match.path.value if match.path.type == "PathPrefix" else ""
+                found = Found(route, rule, rule.name or str(number), prefix, shares)
+                entries.append(_entry(match, found, (route.created, route.name, route.is_grpc, number, place), where))
+        keys += [each.key for each in self.portions.values() if each.is_counted]
+        self.entries, self.keys = tuple(entries), tuple(keys)
+
+
+def _portions(key: str, rule: HttpRule) -> dict[tuple[int, int], Portion]:
+    """Return what mirrors of a rule take, by the identities of both, which stay theirs as long as the route is kept."""
+    weighted = (*rule.backends, *(each for split in rule.regions for each in split.backends))
+    filters = (*rule.filters, *(each for one in weighted for each in one.filters))
+    mirrors = [each for each in filters if isinstance(each, Mirror)]
+    return {
+        (id(rule), id(each)): Portion(f"{key}~{place}", each.numerator, each.of) for place, each in enumerate(mirrors)
+    }
+
+
 class _Paths:
-    """The entries of one host name at one listener."""
+    """The entries of one host name at one listener; never changed, so routers one after another share it."""
 
-    def __init__(self) -> None:
-        self.exact: dict[str, list[_Entry]] = {}
-        self.prefixes: dict[str, list[_Entry]] = {}
-        self.expressions: list[tuple[Callable[[str], Any], _Entry]] = []
+    __slots__ = ("exact", "expressions", "prefixes")
 
-    def add(self, path: PathMatch, entry: _Entry, where: str) -> None:
-        if path.type == "Exact":
-            self.exact.setdefault(path.value, []).append(entry)
-        elif path.type == "PathPrefix":
-            self.prefixes.setdefault(path.value.rstrip("/"), []).append(entry)
-        else:
-            self.expressions.append((_compiled(path.value, f"{where}.path"), entry))
+    def __init__(
+        self,
+        exact: dict[str, tuple[_Entry, ...]] | None = None,
+        prefixes: dict[str, tuple[_Entry, ...]] | None = None,
+        expressions: tuple[_Entry, ...] = (),
+    ) -> None:
+        self.exact = exact or {}
+        self.prefixes = prefixes or {}
+        self.expressions = expressions
 
-    def sort(self) -> None:
-        for entries in (*self.exact.values(), *self.prefixes.values()):
-            entries.sort(key=lambda each: each.order)
-        self.expressions.sort(key=lambda each: each[1].order)
+    def __bool__(self) -> bool:
+        return bool(self.exact or self.prefixes or self.expressions)
+
+    def changed(self, gone: set[_Entry], new: Sequence[_Entry]) -> _Paths:
+        """Return the same without some entries and with others."""
+        made = _Paths(dict(self.exact), dict(self.prefixes), self.expressions)
+        touched: dict[tuple[str, str], list[_Entry]] = {each.place: [] for each in gone}
+        for each in new:
+            touched.setdefault(each.place, []).append(each)
+        for (kind, value), added in touched.items():
+            if kind == "RegularExpression":
+                made.expressions = _merged(self.expressions, gone, added)
+                continue
+            entries = made.exact if kind == "Exact" else made.prefixes
+            if left := _merged(entries.get(value, ()), gone, added):
+                entries[value] = left
+            else:
+                entries.pop(value, None)
+        return made
 
     def candidates(self, path: str) -> Iterator[_Entry]:
         yield from self.exact.get(path, ())
@@ -111,23 +168,47 @@ class _Paths:
                 if not rest:
                     break
                 rest = rest[: rest.rfind("/")] if "/" in rest else ""
-        for takes, entry in self.expressions:
-            if takes(path):
+        for entry in self.expressions:
+            if entry.takes is not None and entry.takes(path):
                 yield entry
 
 
-class Router:
-    """Finds rules. Raises BadRoute for a configuration that cannot be used."""
+def _merged(entries: Sequence[_Entry], gone: set[_Entry], new: Sequence[_Entry]) -> tuple[_Entry, ...]:
+    left = [each for each in entries if each not in gone] if gone else list(entries)
+    return tuple(sorted((*left, *new), key=lambda each: each.order))
 
-    def __init__(self, configuration: Configuration) -> None:
-        self._listeners = {listener.name: _Hosts(listener.hostname.lower()) for listener in configuration.listeners}
-        self.keys: Final[list[str]] = []
+
+class Router:
+    """Finds rules. Raises BadRoute for a configuration that cannot be used.
+
+    before: the router of another configuration. What it has compiled of routes that are the same objects, and of host
+    names that no other route is for, is shared; it goes on as it was.
+    """
+
+    def __init__(self, configuration: Configuration, before: Router | None = None) -> None:
+        known = before._parts if before is not None else {}
+        # By identity: a part keeps its route, so nothing else can be known by its number.
+        self._parts: dict[int, _Part] = {
+            id(route): known.get(id(route)) or _Part(route) for route in configuration.routes
+        }
+        self._portions = {pair: each for part in self._parts.values() for pair, each in part.portions.items()}
+        gone = _by_listener(part for key, part in known.items() if key not in self._parts)
+        new = _by_listener(part for key, part in self._parts.items() if key not in known)
+        every: dict[str, list[_Part]] | None = None
+        self._listeners: dict[str, _Hosts] = {}
+        for listener in configuration.listeners:
+            name, own = listener.name, listener.hostname.lower()
+            hosts = before._listeners.get(name) if before is not None else None
+            if hosts is not None and hosts.own == own:
+                self._listeners[name] = hosts.changed(gone.get(name, ()), new.get(name, ()))
+            else:
+                every = _by_listener(self._parts.values()) if every is None else every
+                self._listeners[name] = _Hosts(own).changed((), every.get(name, ()))
+
+    @property
+    def keys(self) -> list[str]:
         """The keys of all counters, for `Slots.take`."""
-        self._portions: dict[tuple[int, int], tuple[HttpRule, Mirror, Portion]] = {}
-        for route in configuration.routes:
-            self._add(route)
-        for hosts in self._listeners.values():
-            hosts.sort()
+        return [key for part in self._parts.values() for key in part.keys]
 
     def find(
         self, listener: str, host: str, method: str, path: str, query: str, header: Header, region: str = ""
@@ -148,57 +229,50 @@ class Router:
                     return entry.found
         return None
 
-    def _add(self, route: HttpRoute) -> None:
-        attached = [self._listeners[name] for name in route.listeners if name in self._listeners]
-        hostnames = [each.lower() for each in route.hostnames] or [""]
-        for number, rule in enumerate(route.rules):
-            key = f"{route.name}/{number}"
-            try:
-                shares = RegionShares(key, rule.backends, rule.regions)
-            except ValueError as error:
-                raise BadRoute(f"route '{route.name}': rules[{number}].backends: {error}") from None
-            self._portion(key, rule)
-            self.keys.extend([key, *(f"{key}#{split}" for split in range(len(rule.regions)))])
-            for place, match in enumerate(rule.matches):
-                where = f"route '{route.name}': rules[{number}].matches[{place}]"
-                prefix = match.path.value if match.path.type == "PathPrefix" else ""
-                found = Found(route, rule, rule.name or str(number), prefix, shares)
-                entry = _entry(match, found, (route.created, route.name, number, place), where)
-                for hosts in attached:
-                    for hostname in hostnames:
-                        hosts.add(hostname, match.path, entry, where)
-
-    def _portion(self, key: str, rule: HttpRule) -> None:
-        weighted = (*rule.backends, *(each for split in rule.regions for each in split.backends))
-        filters = (*rule.filters, *(each for one in weighted for each in one.filters))
-        for place, each in enumerate(each for each in filters if isinstance(each, Mirror)):
-            portion = Portion(f"{key}~{place}", each.numerator, each.of)
-            self._portions[id(rule), id(each)] = rule, each, portion  # which it keeps, so that the ids stay theirs
-            if portion.is_counted:
-                self.keys.append(portion.key)
-
     def is_mirrored(self, rule: HttpRule, mirror: Mirror, counters: Counters) -> bool:
         """Return whether it is the turn of a rule's request to be copied."""
-        found = self._portions.get((id(rule), id(mirror)))
-        return found is not None and found[2].takes(counters)
+        portion = self._portions.get((id(rule), id(mirror)))
+        return portion is not None and portion.takes(counters)
+
+
+def _by_listener(parts: Iterable[_Part]) -> dict[str, list[_Part]]:
+    found: dict[str, list[_Part]] = {}
+    for part in parts:
+        for name in dict.fromkeys(part.route.listeners):
+            found.setdefault(name, []).append(part)
+    return found
 
 
 class _Hosts:
-    """The host names of routes at one listener."""
+    """The host names of routes at one listener; never changed but for what is kept of answers."""
 
-    def __init__(self, own: str) -> None:
-        self._own = own
-        self._by_name: dict[str, _Paths] = {}
+    def __init__(self, own: str, by_name: dict[str, _Paths] | None = None) -> None:
+        self.own = own
+        self._by_name = by_name or {}
         self._found: dict[str, list[_Paths]] = {}
 
-    def add(self, hostname: str, path: PathMatch, entry: _Entry, where: str) -> None:
-        name = _intersection(self._own, hostname)
-        if name is not None:
-            self._by_name.setdefault(name, _Paths()).add(path, entry, where)
+    def changed(self, gone: Sequence[_Part], new: Sequence[_Part]) -> _Hosts:
+        """Return the same without some routes and with others."""
+        if not gone and not new:
+            return self
+        less, more = self._entries(gone), self._entries(new)
+        by_name = dict(self._by_name)
+        for name in {**less, **more}:
+            paths = by_name.get(name, _NOTHING).changed(set(less.get(name, ())), more.get(name, ()))
+            if paths:
+                by_name[name] = paths
+            else:
+                by_name.pop(name, None)
+        return _Hosts(self.own, by_name)
 
-    def sort(self) -> None:
-        for paths in self._by_name.values():
-            paths.sort()
+    def _entries(self, parts: Sequence[_Part]) -> dict[str, list[_Entry]]:
+        """Return the entries of routes by the host names that they have in common with the listener."""
+        found: dict[str, list[_Entry]] = {}
+        for part in parts:
+            for name in {_intersection(self.own, each) for each in part.hostnames}:
+                if name is not None:
+                    found.setdefault(name, []).extend(part.entries)
+        return found
 
     def of(self, host: str) -> list[_Paths]:
         """Return the paths of all host names that fit, the most specific first."""
@@ -212,6 +286,9 @@ class _Hosts:
             paths for name in _specific_first(host) if (paths := self._by_name.get(name)) is not None
         ]
         return found
+
+
+_NOTHING: Final = _Paths()
 
 
 def _specific_first(host: str) -> Iterator[str]:
@@ -243,9 +320,12 @@ def _entry(match: Match, found: Found, tail: tuple[Any, ...], where: str) -> _En
     queries = _conditions(match.queries, f"{where}.queries", str)
     weight = len(headers) + (1 if match.regions else 0)
     order = (0 if match.method else 1, -weight, -len(queries), *tail)
-    if match.path.type == "RegularExpression":
-        order = (-len(match.path.value), *order)
-    return _Entry(order, match.method, headers, queries, frozenset(match.regions), found)
+    kind, value, takes = match.path.type, match.path.value, None
+    if kind == "RegularExpression":
+        order, takes, value = (-len(value), *order), _compiled(value, f"{where}.path"), ""
+    elif kind == "PathPrefix":
+        value = value.rstrip("/")
+    return _Entry(order, (kind, value), takes, match.method, headers, queries, frozenset(match.regions), found)
 
 
 def _conditions(
