@@ -101,14 +101,15 @@ class _Part:
                 shares = RegionShares(key, rule.backends, rule.regions)
             except ValueError as error:
                 raise BadRoute(f"route '{route.name}': rules[{number}].backends: {error}") from None
+            portions = _portions(key, rule)
+            self.portions |= portions
+            keys += [each.key for each in portions.values() if each.is_counted]
             keys += [key, *(f"{key}#{split}" for split in range(len(rule.regions)))]
-            self.portions |= _portions(key, rule)
             for place, match in enumerate(rule.matches):
                 where = f"route '{route.name}': rules[{number}].matches[{place}]"
                 prefix = match.path.value if match.path.type == "PathPrefix" else ""
                 found = Found(route, rule, rule.name or str(number), prefix, shares)
                 entries.append(_entry(match, found, (route.created, route.name, route.is_grpc, number, place), where))
-        keys += [each.key for each in self.portions.values() if each.is_counted]
         self.entries, self.keys = tuple(entries), tuple(keys)
 
 
