@@ -380,11 +380,13 @@ def test_objects_are_not_changed() -> None:
     assert isinstance(door, Gateway)
 
 
-def test_where_any_certificate_does_none_is_asked_for_and_the_gateway_says_so() -> None:
+def test_where_any_certificate_does_it_is_asked_for_all_the_same_and_the_gateway_says_so() -> None:
     ref = {"group": "", "kind": "ConfigMap", "name": "ca"}
     validation = {"caCertificateRefs": [ref], "mode": "AllowInsecureFallback"}
     door = gateway(HTTPS, tls={"frontend": {"default": {"validation": validation}}})
     found = translated(door, CERT, authority("ca", CA.certificate.decode()))
     said = told(status_of(found, door).fields["conditions"])
     assert said["InsecureFrontendValidationMode"] == ("True", "ConfigurationChanged")
-    assert [each.tls.client_ca for each in found.configuration.listeners if each.tls] == [b""]
+    [tls] = [each.tls for each in found.configuration.listeners]
+    assert tls is not None
+    assert (tls.client_ca, tls.is_client_required, tls.is_client_checked) == (CA.certificate, False, False)

@@ -64,12 +64,13 @@ class ListenerTls(msgspec.Struct, frozen=True, kw_only=True):
     """How a listener ends TLS. certificates: names in the configuration, the first where no name fits.
 
     client_ca: authorities (PEM) of clients' certificates, none are asked for where empty; is_client_required: whether
-    one without is refused.
+    one without is refused; is_client_checked: whether one whose certificate is not valid is.
     """
 
     certificates: tuple[str, ...] = ()
     client_ca: bytes = b""
     is_client_required: bool = True
+    is_client_checked: bool = True
     alpn: tuple[str, ...] = ("h2", "http/1.1")
 
 

@@ -13,6 +13,7 @@ FEATURES: Final[tuple[str, ...]] = tuple(
             "GatewayAddressEmpty",
             "GatewayBackendClientCertificate",
             "GatewayFrontendClientCertificateValidation",
+            "GatewayFrontendClientCertificateValidationInsecureFallback",
             "GatewayHTTPListenerIsolation",
             "GatewayHTTPSListenerDetectMisdirectedRequests",
             "GatewayPort8080",

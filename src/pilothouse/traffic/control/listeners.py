@@ -158,9 +158,14 @@ def _find_authorities(snapshot: Snapshot, bound: Bound, gateway: Gateway) -> Non
         bound.conditions.fail("Programmed", "Invalid", problems[0].message)
         return
     bound.is_insecure = validation.mode == "AllowInsecureFallback"
-    if not bound.is_insecure:
-        bound.tls = ListenerTls(certificates=bound.tls.certificates, client_ca=found, alpn=bound.tls.alpn)
-    # Else none is asked for: each would be taken, and nothing of it is passed on to backends.
+    is_strict = not bound.is_insecure
+    bound.tls = ListenerTls(
+        certificates=bound.tls.certificates,
+        client_ca=found,
+        is_client_required=is_strict,
+        is_client_checked=is_strict,
+        alpn=bound.tls.alpn,
+    )
 
 
 def _frontend_of(gateway: Gateway, port: int) -> FrontendTls:

@@ -8,7 +8,7 @@ import math
 import select
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from pilothouse.traffic.plane import greeting, proxyprotocol
 from pilothouse.traffic.plane.client1 import Client1
@@ -226,8 +226,7 @@ class _Beginning(Timed):
         self._shake()
 
     def _shake(self) -> None:
-        sock = self._wire.sock
-        assert isinstance(sock, ssl.SSLSocket)  # noqa: S101
+        sock = cast("ssl.SSLSocket", self._wire.sock)
         sock.do_handshake()
         self._wire.want(IN)
         if any(each.name == self._listener and each.protocol == "TLS" for each in self._port.listeners):
@@ -240,9 +239,8 @@ class _Beginning(Timed):
         self._leave()
         peer = worker.peer(self._address, self._remote_port, scheme, self._port)
         peer.server_name, peer.listener = self._name, self._listener
-        sock = self._wire.sock
-        if isinstance(sock, ssl.SSLSocket):
-            peer.subject = subject_of(sock)
+        if not self._wire.is_raw:
+            peer.subject = subject_of(cast("ssl.SSLSocket", self._wire.sock))
         if protocol == "h2" and worker.speak_http2(self._wire, peer):
             return
         client = Client1(worker, self._wire, peer)

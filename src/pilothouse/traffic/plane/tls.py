@@ -6,7 +6,7 @@ import os
 import ssl
 import tempfile
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
@@ -14,9 +14,14 @@ from cryptography.x509.oid import ExtensionOID, NameOID
 from pilothouse.traffic.config import BackendTls, Certificate, ListenerTls
 from pilothouse.traffic.plane.pools import BackendConnector
 
+if TYPE_CHECKING:
+    from pilothouse.traffic.plane.asking import AskingContext
+
 __all__ = ["BadTls", "Terminator", "connector", "names_of"]
 
 _KTLS: Final = getattr(ssl, "OP_ENABLE_KTLS", 0)
+
+ServerContext: TypeAlias = "ssl.SSLContext | AskingContext"
 
 
 class BadTls(ValueError):
@@ -84,9 +89,9 @@ class Terminator:
     """A listener's server contexts, one a certificate."""
 
     def __init__(self, tls: ListenerTls, certificates: Iterable[tuple[str, Certificate]], alpn: Sequence[str]) -> None:
-        self._exact: dict[str, ssl.SSLContext] = {}
-        self._wild: dict[str, ssl.SSLContext] = {}
-        self._first: ssl.SSLContext | None = None
+        self._exact: dict[str, ServerContext] = {}
+        self._wild: dict[str, ServerContext] = {}
+        self._first: ServerContext | None = None
         for name, certificate in certificates:
             try:
                 self._add(_server(tls, certificate, alpn), names_of(certificate.chain))
@@ -95,7 +100,7 @@ class Terminator:
         if self._first is None:
             raise BadTls("tls: no certificate is given")
 
-    def _add(self, context: ssl.SSLContext, names: Sequence[str]) -> None:
+    def _add(self, context: ServerContext, names: Sequence[str]) -> None:
         self._first = self._first or context
         for name in names:
             if name.startswith("*."):
@@ -103,7 +108,7 @@ class Terminator:
             else:
                 self._exact.setdefault(name, context)
 
-    def context(self, server_name: str) -> ssl.SSLContext:
+    def context(self, server_name: str) -> ServerContext:
         """Return the context for the name that a client asks for, the first where none fits."""
         found = self._exact.get(server_name)
         if found is None:
@@ -114,7 +119,14 @@ class Terminator:
         return found
 
 
-def _server(tls: ListenerTls, certificate: Certificate, alpn: Sequence[str]) -> ssl.SSLContext:
+def _server(tls: ListenerTls, certificate: Certificate, alpn: Sequence[str]) -> ServerContext:
+    if tls.client_ca and not tls.is_client_checked:
+        from pilothouse.traffic.plane.asking import AskingContext  # noqa: PLC0415  # pyOpenSSL only where it is needed
+
+        try:
+            return AskingContext(certificate, tls.client_ca, alpn)
+        except (ValueError, TypeError) as error:
+            raise BadTls(str(error)) from None
     context = _base(ssl.PROTOCOL_TLS_SERVER, alpn)
     _load(context, certificate)
     if tls.client_ca:

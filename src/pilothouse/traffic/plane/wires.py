@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from pilothouse.traffic.plane.reactor import IN, OUT, Handler, Reactor
 
@@ -142,7 +142,7 @@ class Wire:
         self.mask = events
         self.reactor.register(self.fd, handler, events)
 
-    def secure(self, sock: ssl.SSLSocket) -> None:
+    def secure(self, sock: socket.socket) -> None:
         """Go on by TLS over the same descriptor."""
         self.sock = sock
         self.is_raw = False
@@ -199,8 +199,7 @@ class Wire:
     @property
     def pending(self) -> bool:
         """Whether there is something to read of which the kernel does not tell, because TLS has it."""
-        sock = self.sock
-        return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        return not self.is_raw and cast("ssl.SSLSocket", self.sock).pending() > 0
 
     def has_ended(self) -> bool:
         """Return whether the other side says nothing more, as far as that can be seen past TLS."""
@@ -288,10 +287,9 @@ class Wire:
             socket.socket.shutdown(self.sock, socket.SHUT_WR)  # TLS's own would go on reading without TLS
 
     def _end_tls(self) -> None:
-        sock = self.sock
-        if isinstance(sock, ssl.SSLSocket):
+        if not self.is_raw:
             with contextlib.suppress(OSError, ValueError):
-                sock.unwrap()
+                cast("ssl.SSLSocket", self.sock).unwrap()
 
     def close(self) -> None:
         """Close at the end of the round."""
