@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pilothouse.apiserver.access.aggregation import ClusterRoleAggregation
 from pilothouse.apiserver.access.default_roles import reconcile
 from pilothouse.apiserver.access.wiring import authentication_config_map
+from pilothouse.apiserver.bundled import ensure_bundled
 from pilothouse.apiserver.clusterinfo import publish_cluster_info
 from pilothouse.apiserver.flow import FlowSchemaStatus, ensure_defaults
 from pilothouse.apiserver.lifecycle.lifecycle import Lifecycle
@@ -56,6 +57,8 @@ class Background:
         server, clock = self._server, self._server.options.clock
         self.pending = {"rbac/bootstrap-roles", "priority-and-fairness-config-producer", "system-namespaces"}
         await self._once("system-namespaces", self._namespaces)
+        if server.options.bundled:
+            await self._once("bundled-objects", self._bundled)
         if server.options.lifecycle:
             self.lifecycle = Lifecycle(server, server.pki.read("ca.crt"))
             await self.lifecycle.start()
@@ -134,6 +137,9 @@ class Background:
                 for name in missing
             )
         )
+
+    async def _bundled(self) -> None:
+        await ensure_bundled(self._server, self._server.options.bundled)
 
     async def _roles(self) -> None:
         await reconcile(self._server.view, self._server.local, platform=self._server.options.platform)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import msgspec
 
 from pilothouse.apiserver.admission.webhook_client import Target
 from pilothouse.apiserver.cache.changes import Change
+from pilothouse.apiserver.cache.entries import Entry
 from pilothouse.apiserver.ports import Object
 from pilothouse.apiserver.rest.catalogue import Key
 from pilothouse.foundation.logs import get_logger
@@ -21,7 +22,7 @@ from pilothouse.kinds.status import ApiStatus, Conflict, InternalError, NotFound
 from pilothouse.kinds.times import format_seconds
 
 if TYPE_CHECKING:
-    from pilothouse.apiserver.crds import CompiledVersion
+    from pilothouse.apiserver.crds import DefinedVersion
     from pilothouse.apiserver.server import ApiServer
 
 __all__ = ["DEFINITIONS", "Definitions"]
@@ -36,6 +37,25 @@ _SECONDS = 30.0
 _RETRY = 1.0
 
 
+class _NameOutline(TypedDict):
+    name: str
+
+
+class _SpecOutline(TypedDict):
+    group: str
+
+
+class _Outline(TypedDict):
+    """What is to be known of a definition beside the one that is looked at; the rest is not even read."""
+
+    metadata: _NameOutline
+    spec: _SpecOutline
+    status: NotRequired[dict[str, Any]]
+
+
+_outline = msgspec.json.Decoder(_Outline).decode
+
+
 class Definitions:
     """Follows definitions for as long as the server runs. Changes of one turn of the loop are looked at together."""
 
@@ -43,8 +63,8 @@ class Definitions:
         self._server = server
         self._changed: dict[str, None] = {}
         self._wake = asyncio.Event()
-        self._serving: dict[str, dict[Key, Any]] = {}
-        self._versions: dict[tuple[str, int, str], CompiledVersion] = {}
+        self._serving: dict[str, dict[Key, DefinedVersion]] = {}
+        self._versions: dict[tuple[str, int, str], DefinedVersion] = {}
         self._converted: OrderedDict[tuple[bytes, str, str, str, int], bytes] = OrderedDict()
         self._schemas: dict[tuple[str, int, str], Mapping[str, Any]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -106,15 +126,15 @@ class Definitions:
 
     async def _settle(self, name: str) -> None:
         """Write the status that a definition should have."""
-        from pilothouse.apiserver.crds import status_after, taken_names  # noqa: PLC0415  # heavy
+        from pilothouse.apiserver.crds import status_after, taken_names  # noqa: PLC0415  # where there are any
 
-        found = self._server.view.get(DEFINITIONS, "", name)
+        found = self._found(name)
         if found is None:
             return
         if found["metadata"].get("deletionTimestamp"):
             await self._clean_up(found)
             return
-        taken = taken_names(self._server.view.list(DEFINITIONS), found["spec"]["group"], name)
+        taken = taken_names(self._all(), found["spec"]["group"], name)
         status = status_after(found, taken, format_seconds(self._server.options.clock.now()))
         if status != found.get("status"):
             await self._server.local.call("PUT", f"{_PATH}/{name}/status", {**found, "status": status})
@@ -122,7 +142,7 @@ class Definitions:
             if accepted != status.get("acceptedNames"):
                 # Names that one gave up, another waits for.
                 group = found["spec"]["group"]
-                for other in self._server.view.list(DEFINITIONS):
+                for other in self._all():
                     if other["spec"]["group"] == group and other["metadata"]["name"] != name:
                         self._changed[other["metadata"]["name"]] = None
                         self._wake.set()
@@ -132,20 +152,35 @@ class Definitions:
 
         await clean_up(found, self._server.local, self._server.options.clock)
 
+    # Definitions are read anew each time: kept decoded, those that nobody uses would take most of the memory.
+
+    def _entry(self, name: str) -> Entry | None:
+        cache = self._server.cacher.named(DEFINITIONS)
+        return cache.get(name) if cache is not None else None
+
+    def _found(self, name: str) -> Object | None:
+        entry = self._entry(name)
+        return entry.decoded() if entry is not None else None
+
+    def _all(self) -> Iterator[_Outline]:
+        cache = self._server.cacher.named(DEFINITIONS)
+        return (_outline(entry.value) for entry in (cache.entries() if cache is not None else ()))
+
     # Serving
 
     def _serve(self, name: str) -> None:
         """Serve what a definition says now, and no longer what it said before."""
-        found = self._server.view.get(DEFINITIONS, "", name)
-        wanted = self._wanted(found) if found is not None else {}
+        entry = self._entry(name)
+        found = entry.decoded() if entry is not None else None
+        wanted = self._wanted(found, entry.value) if found is not None and entry is not None else {}
         before = self._serving.get(name, {})
         if wanted == before:
             return
         removed = [key for key in before if key not in wanted]
         added = [
-            (compiled.resource, compiled, (compiled.deprecation_warning,) if compiled.deprecation_warning else ())
-            for key, compiled in wanted.items()
-            if before.get(key) is not compiled
+            (defined.resource, defined, (defined.deprecation_warning,) if defined.deprecation_warning else ())
+            for key, defined in wanted.items()
+            if before.get(key) is not defined
         ]
         try:
             ended = self._server.catalogue.replace_custom(added, removed)
@@ -160,29 +195,30 @@ class Definitions:
             if served.resource.key in gone or served.resource.key in wanted:
                 self._server.watching.end_all(served)
 
-    def _wanted(self, found: Object) -> dict[Key, Any]:
+    def _wanted(self, found: Object, encoded: bytes) -> dict[Key, DefinedVersion]:
         status = found.get("status") or {}
         if not conditions.is_true(status.get("conditions"), "Established"):
             return {}
-        made: dict[Key, Any] = {}
+        made: dict[Key, DefinedVersion] = {}
         for version in found["spec"]["versions"]:
             if version.get("served"):
-                compiled = self._compiled(found, version["name"])
-                if compiled is not None:
-                    made[compiled.resource.key] = compiled
+                defined = self._defined(found, encoded, version["name"])
+                if defined is not None:
+                    made[defined.resource.key] = defined
         return made
 
-    def _compiled(self, found: Object, version: str) -> CompiledVersion | None:
-        from pilothouse.apiserver.crds import CompiledVersion  # noqa: PLC0415  # heavy
+    def _defined(self, found: Object, encoded: bytes, version: str) -> DefinedVersion | None:
+        from pilothouse.apiserver.crds import DefinedVersion  # noqa: PLC0415  # where there are any
 
-        metadata = found["metadata"]
-        key = (metadata["uid"], metadata.get("generation") or 0, version)
+        key = (*_generation(found), version)
         made = self._versions.get(key)
         if made is None:
             try:
-                made = CompiledVersion(found, version)
+                made = DefinedVersion(found, version, encoded)
             except (LookupError, ValueError) as error:
-                _log.warning("a version of a definition cannot be served", name=metadata["name"], error=str(error))
+                _log.warning(
+                    "a version of a definition cannot be served", name=found["metadata"]["name"], error=str(error)
+                )
                 return None
             for old in [each for each in self._versions if each[0] == key[0] and each[1] < key[1]]:
                 del self._versions[old]
@@ -192,12 +228,8 @@ class Definitions:
 
     # Versions
 
-    def _definition(self, resource: Resource) -> Object | None:
-        return self._server.view.get(DEFINITIONS, "", resource.full_name)
-
     def _by_webhook(self, resource: Resource) -> bool:
-        found = self._definition(resource)
-        return found is not None and (found["spec"].get("conversion") or {}).get("strategy") == "Webhook"
+        return any(each.by_webhook for each in self._serving.get(resource.full_name, {}).values())
 
     def _schema(self, group: str, version: str, kind: str) -> Schema | None:
         resource = self._server.catalogue.registry.by_kind(group, version, kind)
@@ -208,8 +240,8 @@ class Definitions:
 
     async def convert(self, objects: Sequence[Object], resource: Resource, kept: Sequence[bytes] = ()) -> list[Object]:
         """Return custom objects in the version of a resource, by its webhook where it has one. Raises ApiStatus."""
-        found = self._definition(resource)
-        if found is None or not self._by_webhook(resource):
+        found = self._server.view.get(DEFINITIONS, "", resource.full_name) if self._by_webhook(resource) else None
+        if found is None:
             return [{**obj, "apiVersion": resource.api_version} for obj in objects]
         if not kept:
             return await self._ask(found, objects, resource)
@@ -249,12 +281,12 @@ class Definitions:
         """Return the published schema of a custom resource, the same object as long as it does not change."""
         from pilothouse.apiserver.crds import openapi_v3  # noqa: PLC0415  # heavy
 
-        found = self._definition(resource)
-        if found is None:
+        defined = self._serving.get(resource.full_name, {}).get(resource.key)
+        if defined is None:
             return None
-        key = (*_generation(found), resource.version)
+        key = (*defined.generation, resource.version)
         made = self._schemas.get(key)
-        if made is None:
+        if made is None and (found := self._found(resource.full_name)) is not None:
             made = self._schemas[key] = next(iter(openapi_v3(found, resource.version).values()))
         return made
 

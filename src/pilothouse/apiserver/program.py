@@ -59,10 +59,10 @@ class ProgramOptions:
     data_dir: where keys, the store and the kubeconfig are kept, mode 0700. store: URL of an etcd cluster, empty for
     the embedded engine. advertise: address at which pods and nodes reach this server, empty for `host`, or this
     machine's own where it listens on all. hosts: names and addresses for the serving certificate, besides the usual.
-    encryption: path of an EncryptionConfiguration, empty for one made here. components: whether the platform's
-    controllers have a kubeconfig beside the administrator's (`controllers.kubeconfig`); node: the node of this
-    machine that has one (`agent.kubeconfig`), empty for none. kubeconfig: a file of the user's that has the
-    administrator's too, under the context `pilothouse`, or empty.
+    encryption: path of an EncryptionConfiguration, empty for one made here. components, gateway: whether the platform's
+    controllers and its gateway have kubeconfigs beside the administrator's (`controllers.kubeconfig`,
+    `gateway.kubeconfig`); node: the node of this machine that has one (`agent.kubeconfig`), empty for none.
+    kubeconfig: a file of the user's that has the administrator's too, under the context `pilothouse`, or empty.
     """
 
     data_dir: str
@@ -73,6 +73,7 @@ class ProgramOptions:
     hosts: tuple[str, ...] = ()
     encryption: str = ""
     components: bool = False
+    gateway: bool = False
     node: str = ""
     kubeconfig: str = ""
     server: ServerOptions = field(default_factory=ServerOptions)
@@ -270,8 +271,10 @@ class Program:
 def _clients(options: ProgramOptions) -> tuple[ClientName, ...]:
     """Return the platform's own processes that have kubeconfigs beside the administrator's."""
     controllers = ClientName("controllers", "system:pilothouse:controllers")
+    gateway = ClientName("gateway", "system:pilothouse:gateway")
     agent = ClientName("agent", f"system:node:{options.node}", ("system:nodes",))
-    return (*([controllers] if options.components else ()), *([agent] if options.node else ()))
+    wanted = ((controllers, options.components), (gateway, options.gateway), (agent, bool(options.node)))
+    return tuple(client for client, is_wanted in wanted if is_wanted)
 
 
 def _hosts(options: ProgramOptions) -> tuple[str, ...]:

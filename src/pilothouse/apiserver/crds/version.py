@@ -8,6 +8,7 @@ from typing import Any
 from pilothouse.apiserver.crds import defaulting, pruning
 from pilothouse.apiserver.crds.checking import check
 from pilothouse.apiserver.crds.correlation import Correlated
+from pilothouse.apiserver.crds.defined import deprecation_warning, version_of
 from pilothouse.apiserver.crds.embedded import check_embedded, has_embedded
 from pilothouse.apiserver.crds.listtypes import check_list_types, has_list_types
 from pilothouse.apiserver.crds.quick import quick
@@ -21,7 +22,7 @@ from pilothouse.apiserver.crds.warnings import finalizer_warnings
 from pilothouse.kinds import names
 from pilothouse.kinds.fielderrors import ErrorList, FieldError, Path
 from pilothouse.kinds.prune import unknown_field
-from pilothouse.kinds.registry import Column, Resource, version_order
+from pilothouse.kinds.registry import Column, Resource
 from pilothouse.kinds.schema import Schema
 from pilothouse.kinds.validation.metadata import metadata_create, metadata_update
 
@@ -50,12 +51,7 @@ class CompiledVersion:
     """
 
     def __init__(self, crd: dict[str, Any], version: str) -> None:
-        spec = crd["spec"]
-        found = next((each for each in spec["versions"] if each["name"] == version), None)
-        if found is None:
-            name = (crd.get("metadata") or {}).get("name")
-            raise LookupError(f"customresourcedefinition {name!r} has no version {version!r}; add it to spec.versions")
-        self._found: dict[str, Any] = found
+        spec, found = crd["spec"], version_of(crd, version)
         self.group: str = spec["group"]
         self.version = version
         self.kind: str = spec["names"]["kind"]
@@ -71,7 +67,7 @@ class CompiledVersion:
             each["jsonPath"] for each in found.get("selectableFields") or ()
         )
         self.deprecated: bool = bool(found.get("deprecated"))
-        self._current = [each["name"] for each in spec["versions"] if each.get("served") and not each.get("deprecated")]
+        self.deprecation_warning: str = deprecation_warning(crd, found)
         self.columns: tuple[Column, ...] = columns_of(found)
         self.resource: Resource = resource_of(crd, found, self.columns)
         self._defaults = defaulting.has_defaults(self.node)
@@ -92,18 +88,6 @@ class CompiledVersion:
     def rules(self) -> RuleNode | None:
         """The compiled rules; None where there are none. Compiled when first needed."""
         return compile_rules(self.node)
-
-    @property
-    def deprecation_warning(self) -> str:
-        """The text to warn users of this version with; empty for a version that is not deprecated."""
-        if not self.deprecated:
-            return ""
-        given = self._found.get("deprecationWarning")
-        if given is not None:
-            return str(given)
-        text = f"{self.group}/{self.version} {self.kind} is deprecated"
-        better = [name for name in self._current if version_order(name) < version_order(self.version)]
-        return f"{text}; use {self.group}/{better[0]} {self.kind}" if better else text
 
     def prune(self, obj: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """Leave out unknown fields, in place, and bring metadata into form; return it and the messages for what was.

@@ -16,10 +16,10 @@ from .certificates import Problem, is_pair
 from .conditions import StatusOf
 from .snapshot import Snapshot, key_of, seconds_of
 
-__all__ = ["INGRESS_CONTROLLER", "ingresses_of", "translate_ingresses"]
+__all__ = ["DEFAULT_CLASS", "INGRESS_CONTROLLER", "ingresses_of", "translate_ingresses"]
 
 INGRESS_CONTROLLER: Final = "pilothouse.dev/ingress"
-_DEFAULT: Final = "ingressclass.kubernetes.io/is-default-class"
+DEFAULT_CLASS: Final = "ingressclass.kubernetes.io/is-default-class"
 _OLD: Final = "kubernetes.io/ingress.class"
 _SOURCE: Final = ("networking.k8s.io", "Ingress")
 _TYPES: Final[Mapping[str, Any]] = {"Exact": "Exact", "Prefix": "PathPrefix", "ImplementationSpecific": "PathPrefix"}
@@ -29,7 +29,7 @@ def ingresses_of(snapshot: Snapshot) -> list[Ingress]:
     """Return the ingresses that are ours: of our class, or of none where ours is the default."""
     classes = {each.metadata.name: each for each in snapshot.all(IngressClass)}
     ours = {name for name, each in classes.items() if each.spec.controller == INGRESS_CONTROLLER}
-    defaults = {name for name in ours if classes[name].metadata.annotations.get(_DEFAULT) == "true"}
+    defaults = {name for name in ours if classes[name].metadata.annotations.get(DEFAULT_CLASS) == "true"}
     found: list[Ingress] = []
     for each in snapshot.all(Ingress):
         name = each.spec.ingress_class_name or each.metadata.annotations.get(_OLD)

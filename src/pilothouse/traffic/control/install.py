@@ -9,7 +9,7 @@ from pilothouse.client import Client
 from pilothouse.operator import install as install_definitions
 
 from .conditions import CONTROLLER
-from .ingresses import INGRESS_CONTROLLER
+from .ingresses import DEFAULT_CLASS, INGRESS_CONTROLLER
 from .kinds import definitions
 
 __all__ = ["CLASS", "classes", "install"]
@@ -18,8 +18,11 @@ CLASS: Final = "pilothouse"
 """The name of the classes that are made: of gateways and of ingresses."""
 
 
-def classes() -> list[dict[str, Any]]:
-    """Return the GatewayClass and the IngressClass, as JSON has them."""
+def classes(*, is_default: bool = False) -> list[dict[str, Any]]:
+    """Return the GatewayClass and the IngressClass, as JSON has them.
+
+    is_default: whether ingresses that name no class are of ours.
+    """
     return [
         {
             "apiVersion": "gateway.networking.k8s.io/v1",
@@ -30,7 +33,7 @@ def classes() -> list[dict[str, Any]]:
         {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "IngressClass",
-            "metadata": {"name": CLASS},
+            "metadata": {"name": CLASS, **({"annotations": {DEFAULT_CLASS: "true"}} if is_default else {})},
             "spec": {"controller": INGRESS_CONTROLLER},
         },
     ]
