@@ -32,9 +32,9 @@ _DEFINITION: Final = "CustomResourceDefinition"
 
 
 async def ensure_bundled(server: ApiServer, path: str) -> None:
-    """Put in what is missing of a file's objects, and replace definitions of another program. Raises OSError, ApiStatus.
+    """Put in what is missing of a file's objects, and replace definitions of another program.
 
-    An object of a kind that somebody has defined otherwise, or is about to delete, is left out.
+    An object of a kind that is not served, as somebody has defined it otherwise, is left out. Raises OSError, ApiStatus.
     """
     for line, wanted in _read(path):
         served = _served(server, wanted)

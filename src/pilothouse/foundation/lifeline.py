@@ -39,8 +39,15 @@ class Lifeline:
 
     def ready(self, **told: str) -> None:
         """Say that the process does its work; told: what whoever started it wants to know, such as its address."""
+        self._say({"ready": told})
+
+    def want(self, name: str, is_wanted: bool) -> None:
+        """Say whether another process, which runs only where it is wanted, is."""
+        self._say({"wanted": {name: is_wanted}})
+
+    def _say(self, message: Mapping[str, Mapping[str, object]]) -> None:
         try:
-            os.write(self._writing, json.dumps({"ready": told}).encode() + b"\n")
+            os.write(self._writing, json.dumps(message).encode() + b"\n")
         except BrokenPipeError:
             return  # `watch` tells that too
 

@@ -2,6 +2,7 @@
 
 A part that ends is begun anew, each time later if it ends soon again. One that ends before it ever did its work with a
 code that a person has to do something about, such as a wrong option or a taken port, ends everything with that code.
+A part that is on demand is idle until another says that it is wanted, and again when it is wanted no more.
 When it is told to stop, parts end in the reverse of the order in which they are listed; what takes too long is killed.
 """
 
@@ -25,6 +26,7 @@ __all__ = [
     "Supervision",
     "Terminate",
     "Tick",
+    "Wanted",
 ]
 
 _FIRST_DELAY: Final = 0.1
@@ -32,6 +34,8 @@ _LAST_DELAY: Final = 10.0
 _WELL_SECONDS: Final = 60.0
 """After so long a part is taken to be well, and its earlier ends are forgotten."""
 _STOP_SECONDS: Final = 4.0
+_LET_GO_SECONDS: Final = 20.0
+"""How long a part has that is wanted no more."""
 _STEP_SECONDS: Final = 2.0
 """How long those that stop first may hold up the others."""
 
@@ -58,6 +62,14 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """Somebody says whether a part that is on demand is wanted."""
+
+    name: str
+    is_wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """Somebody wants it to stop; a second time: at once."""
 
@@ -67,7 +79,7 @@ class Tick:
     """Time has passed."""
 
 
-Event = Begin | Ready | Ended | Asked | Tick
+Event = Begin | Ready | Ended | Wanted | Asked | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +115,23 @@ Action = Spawn | Terminate | Kill | Finish
 
 class _Is(Enum):
     DOWN = "down"
+    IDLE = "idle"
     WAITING = "waiting"
     STARTING = "starting"
     READY = "ready"
     STOPPING = "stopping"
 
 
+_TIMED: Final = frozenset({_Is.WAITING, _Is.STOPPING})
+"""States that do not last for ever, as long as not all is to stop."""
+
+
 @dataclass(slots=True)
 class _Part:
     name: str
     hopeless: Collection[int]
+    on_demand: bool = False
+    wanted: bool = False
     state: _Is = _Is.DOWN
     since: float = 0.0
     due: float = 0.0
@@ -126,15 +145,23 @@ class _Part:
     def alive(self) -> bool:
         return self.state in {_Is.STARTING, _Is.READY, _Is.STOPPING}
 
+    @property
+    def does_its_work(self) -> bool:
+        """Whether nothing more is to be had of it now: one on demand may be about to come or to go."""
+        if self.state in {_Is.READY, _Is.IDLE}:
+            return True
+        return self.on_demand and (self.state is _Is.STOPPING or (self.state is _Is.STARTING and not self.failures))
+
 
 class Supervision:
     """The state machine.
 
-    hopeless: the parts in the order in which they start, each with the codes that end everything.
+    hopeless: the parts in the order in which they start, each with the codes that end everything. on_demand: those of
+    them that run only while they are wanted.
     """
 
-    def __init__(self, hopeless: Mapping[str, Collection[int]]) -> None:
-        self._parts = {name: _Part(name, codes) for name, codes in hopeless.items()}
+    def __init__(self, hopeless: Mapping[str, Collection[int]], on_demand: Collection[str] = ()) -> None:
+        self._parts = {name: _Part(name, codes, name in on_demand) for name, codes in hopeless.items()}
         self._code = 0
         self._asked_at: float | None = None
         self._finished = False
@@ -143,8 +170,8 @@ class Supervision:
 
     @property
     def is_ready(self) -> bool:
-        """Whether all parts do their work."""
-        return all(part.state is _Is.READY for part in self._parts.values())
+        """Whether all parts do their work, or are not wanted."""
+        return all(part.does_its_work for part in self._parts.values())
 
     @property
     def is_stopping(self) -> bool:
@@ -167,7 +194,7 @@ class Supervision:
         """Return when a tick is wanted, None where nothing is waited for."""
         if self._asked_at is not None:
             return None if self._finished else self._asked_at + (_STEP_SECONDS if self._in_step() else _STOP_SECONDS)
-        return min((part.due for part in self._parts.values() if part.state is _Is.WAITING), default=None)
+        return min((part.due for part in self._parts.values() if part.state in _TIMED), default=None)
 
     # Steps
 
@@ -175,16 +202,40 @@ class Supervision:
         """Take an event; return what to do."""
         match event:
             case Begin():
-                return [self._spawn(part, now) for part in self._parts.values()]
+                return self._begin(now)
             case Ready(name, told):
                 self._is_ready(self._parts[name], told)
                 return []
             case Ended(name, code):
                 return self._ended(self._parts[name], code, now)
+            case Wanted(name, is_wanted):
+                return self._demand(self._parts[name], is_wanted, now) if name in self._parts else []
             case Asked():
                 return self._stop(now) if self._asked_at is None else self._kill_all()
             case Tick():
                 return self._tick(now)
+
+    def _begin(self, now: float) -> list[Action]:
+        for part in self._parts.values():
+            if part.on_demand:
+                part.state = _Is.IDLE
+        return [self._spawn(part, now) for part in self._parts.values() if not part.on_demand]
+
+    def _demand(self, part: _Part, is_wanted: bool, now: float) -> list[Action]:
+        if not part.on_demand or self._asked_at is not None:
+            return []
+        part.wanted = is_wanted
+        if is_wanted and part.state is _Is.IDLE:
+            return [self._spawn(part, now)]
+        if not is_wanted and part.state in {_Is.STARTING, _Is.READY}:
+            part.due = now + _LET_GO_SECONDS
+            return [self._ask(part)]
+        if not is_wanted and part.state is _Is.WAITING:
+            self._rest(part)
+        return []
+
+    def _rest(self, part: _Part) -> None:
+        part.state, part.failures, part.was_ready, part.told = _Is.IDLE, 0, False, {}
 
     def _spawn(self, part: _Part, now: float) -> Spawn:
         part.state, part.since, part.told = _Is.STARTING, now, {}
@@ -195,10 +246,13 @@ class Supervision:
             part.state, part.was_ready, part.told = _Is.READY, True, told
 
     def _ended(self, part: _Part, code: int, now: float) -> list[Action]:
-        first = not part.was_ready
+        first, before = not part.was_ready, part.state
         part.state, part.code = _Is.DOWN, code
         if self._asked_at is not None:
             return self._go_on_stopping(now)
+        if part.on_demand and before is _Is.STOPPING:
+            self._rest(part)
+            return [self._spawn(part, now)] if part.wanted else []
         if first and code in part.hopeless:
             self._code = code
             return self._stop(now)
@@ -210,18 +264,24 @@ class Supervision:
 
     def _tick(self, now: float) -> list[Action]:
         if self._asked_at is None:
-            due = [part for part in self._parts.values() if part.state is _Is.WAITING and part.due <= now]
-            return [self._spawn(part, now) for part in due]
+            due = [part for part in self._parts.values() if part.state in _TIMED and part.due <= now]
+            return [self._overdue(part, now) for part in due]
         if now >= self._asked_at + _STOP_SECONDS:
             return self._kill_all()
         return self._go_on_stopping(now)
+
+    def _overdue(self, part: _Part, now: float) -> Action:
+        if part.state is _Is.WAITING:
+            return self._spawn(part, now)
+        part.due = now + _LET_GO_SECONDS
+        return Kill(part.name)
 
     # Stopping
 
     def _stop(self, now: float) -> list[Action]:
         self._asked_at = now
         for part in self._parts.values():
-            if part.state is _Is.WAITING:
+            if part.state in {_Is.WAITING, _Is.IDLE}:
                 part.state = _Is.DOWN
         return self._go_on_stopping(now)
 

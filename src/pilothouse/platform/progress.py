@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TextIO
 
 from .core import Asked, Ended, Event, Ready
@@ -45,16 +45,19 @@ class Progress:
         if isinstance(event, Ready) and not self._is_told:
             self._line(f"{event.name}: ready after {self._seconds()}")
         elif isinstance(event, Ready):
-            self._line(f"{event.name}: ready again")
+            again = core.states()[event.name][1]
+            self._line(f"{event.name}: ready again" if again else f"{event.name}: ready, as it is wanted")
         elif isinstance(event, Ended):
             self._line(f"{event.name} ended with {event.code} and is started again")
         if isinstance(event, Ready) and core.is_ready and not self._is_told:
             self._is_told = True
             self._clear()
-            self._out.write(_result({name: core.told(name) for name in core.states()}, self._seconds()))
+            idle = [name for name, (state, _) in core.states().items() if state == "idle"]
+            told = {name: core.told(name) for name in core.states() if name not in idle}
+            self._out.write(_result(told, self._seconds(), idle))
             self._out.flush()
         elif not self._is_told:
-            self._show([name for name, (state, _) in core.states().items() if state != "ready"])
+            self._show([name for name, (state, _) in core.states().items() if state not in {"ready", "idle"}])
 
     def _stop(self, event: Event) -> None:
         self._is_told = True
@@ -84,21 +87,25 @@ class Progress:
             self._shown = ""
 
 
-def _result(told: Mapping[str, Mapping[str, str]], seconds: str) -> str:
+def _result(told: Mapping[str, Mapping[str, str]], seconds: str, idle: Sequence[str] = ()) -> str:
     server = told.get(_SERVER, {})
     if server:
         first = f"ready: serving Kubernetes on {server.get('url')}, kubeconfig in {server.get('kubeconfig')}"
     else:
         node = next((each["node"] for each in told.values() if "node" in each), "")
         first = f"ready: running pods as node {node}" if node else "ready"
-    return "\n".join([first, *table(told, seconds), ""])
+    return "\n".join([first, *table(told, seconds, idle), ""])
 
 
-def table(told: Mapping[str, Mapping[str, str]], seconds: str) -> list[str]:
-    """Return the lines of the table: what parts said when they were ready, and what this machine does not allow."""
+def table(told: Mapping[str, Mapping[str, str]], seconds: str, idle: Sequence[str] = ()) -> list[str]:
+    """Return the lines of the table: what parts said when they were ready, and what this machine does not allow.
+
+    idle: parts that run when they are wanted.
+    """
     said = {key: value for part in told.values() for key, value in part.items() if value}
     rows = [(title, said[key]) for key, title in _WHAT if key in said]
     rows.append(("parts", f"{', '.join(told)} (in {seconds})"))
+    rows += [("when wanted", ", ".join(idle))] if idle else []
     missing = [line.removeprefix(_WITHOUT) for line in said.get("missing", "").split("\n") if line]
     rows += [("without" if number == 0 else "", _short(line)) for number, line in enumerate(missing)]
     return [f"  {title:<11} {value}" for title, value in rows]

@@ -128,7 +128,7 @@ class Record:
         return PartState(state, restarts, pid, started if pid else 0, since, code)
 
     def _tell(self, state: PlatformState) -> None:
-        down = [name for name, part in state.parts.items() if part.state != "ready"]
+        down = [name for name, part in state.parts.items() if part.state not in {"ready", "idle"}]
         if state.state == "ready":
             self._notifier.tell("READY=1", f"STATUS=serving {state.url}" if state.url else "STATUS=ready")
         elif state.state == "stopping":

@@ -15,11 +15,11 @@ import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from pilothouse.foundation.lifeline import VARIABLE
 
-from .core import Action, Asked, Begin, Ended, Event, Finish, Kill, Ready, Spawn, Supervision, Terminate, Tick
+from .core import Action, Asked, Begin, Ended, Event, Finish, Kill, Ready, Spawn, Supervision, Terminate, Tick, Wanted
 from .forking import Forked, is_module
 
 __all__ = ["Part", "Plan", "Supervisor", "Watcher", "become_supervisor", "plan_from"]
@@ -33,12 +33,14 @@ _MAX_LINE: Final = 65_536
 class Part:
     """A process of the platform: its name, and the command that runs it.
 
-    hopeless: codes with which it ends, before it ever did its work, if trying again does not help.
+    hopeless: codes with which it ends, before it ever did its work, if trying again does not help. on_demand: whether
+    it runs only while another part says that it is wanted.
     """
 
     name: str
     command: tuple[str, ...]
     hopeless: Collection[int] = ()
+    on_demand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ def become_supervisor(parts: Sequence[Part], directory: str = "") -> NoReturn:
 
     directory: the platform's data directory, which is refused where another platform has it. Raises OSError.
     """
-    plan = {"directory": directory, "parts": [[part.name, part.command, sorted(part.hopeless)] for part in parts]}
+    listed = [[part.name, part.command, sorted(part.hopeless), part.on_demand] for part in parts]
+    plan = {"directory": directory, "parts": listed}
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", "pilothouse.platform", json.dumps(plan)])  # noqa: S606  # our own program
@@ -91,7 +94,7 @@ def become_supervisor(parts: Sequence[Part], directory: str = "") -> NoReturn:
 def plan_from(text: str) -> Plan:
     """Return the plan that `become_supervisor` was given."""
     plan = json.loads(text)
-    parts = [Part(name, tuple(command), frozenset(codes)) for name, command, codes in plan["parts"]]
+    parts = [Part(name, tuple(command), frozenset(codes), *more) for name, command, codes, *more in plan["parts"]]
     return Plan(parts, plan.get("directory", ""))
 
 
@@ -126,7 +129,8 @@ class Supervisor:
     """Runs parts until it is told to stop. watchers are told of each event once it has been acted on."""
 
     def __init__(self, parts: Sequence[Part], watchers: Sequence[Watcher] = ()) -> None:
-        self.core: Final = Supervision({part.name: part.hopeless for part in parts})
+        on_demand = {part.name for part in parts if part.on_demand}
+        self.core: Final = Supervision({part.name: part.hopeless for part in parts}, on_demand)
         self._parts = {part.name: part for part in parts}
         self._watchers = watchers
         self._children: dict[str, _Child] = {}
@@ -194,7 +198,14 @@ class Supervisor:
             return
         *lines, child.text = (child.text + data)[-_MAX_LINE:].split(b"\n")
         for line in lines:
-            self._step(Ready(name, json.loads(line)["ready"]))
+            self._told(name, json.loads(line))
+
+    def _told(self, name: str, message: Mapping[str, Any]) -> None:
+        """Act on what a part says by its lifeline."""
+        if "ready" in message:
+            self._step(Ready(name, message["ready"]))
+        for wanted, is_wanted in message.get("wanted", {}).items():
+            self._step(Wanted(wanted, is_wanted))
 
     def _reap(self) -> None:
         for name, child in [*self._children.items()]:

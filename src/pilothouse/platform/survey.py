@@ -141,6 +141,8 @@ def _part_problems(state: PlatformState, now: float) -> list[str]:
     found = []
     for name, part in state.parts.items():
         how = f", it ended with {part.code} last" if part.code is not None else ""
+        if part.state == "idle":
+            continue  # nobody wants it
         if part.state != "ready":
             found.append(f"{name} is {part.state}{how}")
         elif part.restarts and now - part.since < _RECENT_SECONDS:

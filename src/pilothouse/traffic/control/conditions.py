@@ -10,10 +10,9 @@ from typing import Any
 from pilothouse.kinds.conditions import set_condition
 from pilothouse.kinds.structs import Resource
 
-__all__ = ["CONTROLLER", "Conditions", "StatusOf", "merged"]
+from .names import CONTROLLER
 
-CONTROLLER = "pilothouse.dev/gateway"
-"""The controllerName of the classes that are ours."""
+__all__ = ["CONTROLLER", "Conditions", "StatusOf", "merged"]
 
 
 class Conditions:

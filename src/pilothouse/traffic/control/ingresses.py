@@ -14,13 +14,11 @@ from .addresses import Assigned
 from .backends import Backends
 from .certificates import Problem, is_pair
 from .conditions import StatusOf
+from .names import DEFAULT_CLASS, INGRESS_CONTROLLER, OLD_CLASS
 from .snapshot import Snapshot, key_of, seconds_of
 
-__all__ = ["DEFAULT_CLASS", "INGRESS_CONTROLLER", "ingresses_of", "translate_ingresses"]
+__all__ = ["INGRESS_CONTROLLER", "ingresses_of", "translate_ingresses"]
 
-INGRESS_CONTROLLER: Final = "pilothouse.dev/ingress"
-DEFAULT_CLASS: Final = "ingressclass.kubernetes.io/is-default-class"
-_OLD: Final = "kubernetes.io/ingress.class"
 _SOURCE: Final = ("networking.k8s.io", "Ingress")
 _TYPES: Final[Mapping[str, Any]] = {"Exact": "Exact", "Prefix": "PathPrefix", "ImplementationSpecific": "PathPrefix"}
 
@@ -32,7 +30,7 @@ def ingresses_of(snapshot: Snapshot) -> list[Ingress]:
     defaults = {name for name in ours if classes[name].metadata.annotations.get(DEFAULT_CLASS) == "true"}
     found: list[Ingress] = []
     for each in snapshot.all(Ingress):
-        name = each.spec.ingress_class_name or each.metadata.annotations.get(_OLD)
+        name = each.spec.ingress_class_name or each.metadata.annotations.get(OLD_CLASS)
         if name in ours or (name is None and defaults):
             found.append(each)
     return found

@@ -8,9 +8,8 @@ from typing import Any, Final
 from pilothouse.client import Client
 from pilothouse.operator import install as install_definitions
 
-from .conditions import CONTROLLER
-from .ingresses import DEFAULT_CLASS, INGRESS_CONTROLLER
 from .kinds import definitions
+from .names import CONTROLLER, DEFAULT_CLASS, INGRESS_CONTROLLER
 
 __all__ = ["CLASS", "classes", "install"]
 

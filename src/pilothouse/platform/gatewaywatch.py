@@ -1,0 +1,231 @@
+"""Whether a gateway is wanted: somebody in a process that runs anyway looks, so that its own need not run in vain.
+
+A Gateway of a class of ours wants it, and an Ingress of a class of ours. Of them next to nothing is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, Final, cast
+
+from pilothouse.client.objects import DeletedFinalStateUnknown
+from pilothouse.foundation.clock import Timer
+from pilothouse.foundation.logs import get_logger
+from pilothouse.kinds.structs import Resource, Struct
+from pilothouse.operator import Manager
+from pilothouse.operator.controllers import Controller
+from pilothouse.traffic.control.names import CONTROLLER, DEFAULT_CLASS, INGRESS_CONTROLLER, OLD_CLASS
+
+__all__ = ["Demand", "GatewayWatch", "add_gateway_watch"]
+
+_GATEWAYS: Final = "gateway.networking.k8s.io"
+_LINGER_SECONDS: Final = 30.0
+"""How long a gateway is still wanted after the last object: who deletes one may be about to make it anew, and routes
+are yet to be told that they have none."""
+_log = get_logger("pilothouse.platform.gatewaywatch")
+
+
+class GatewayClassSpec(Struct):
+    """Who looks after the gateways of a class."""
+
+    controller_name: str = ""
+
+
+class GatewayClass(Resource, group=_GATEWAYS, version="v1", plural="gatewayclasses", namespaced=False):
+    """What is read of a GatewayClass."""
+
+    spec: GatewayClassSpec = GatewayClassSpec()
+
+
+class GatewaySpec(Struct):
+    """The class of a gateway."""
+
+    gateway_class_name: str = ""
+
+
+class Gateway(Resource, group=_GATEWAYS, version="v1", plural="gateways"):
+    """What is read of a Gateway."""
+
+    spec: GatewaySpec = GatewaySpec()
+
+
+class IngressClassSpec(Struct):
+    """Who looks after the ingresses of a class."""
+
+    controller: str = ""
+
+
+class IngressClass(Resource, group="networking.k8s.io", version="v1", plural="ingressclasses", namespaced=False):
+    """What is read of an IngressClass."""
+
+    spec: IngressClassSpec = IngressClassSpec()
+
+
+class IngressSpec(Struct):
+    """The class of an ingress."""
+
+    ingress_class_name: str | None = None
+
+
+class Ingress(Resource, group="networking.k8s.io", version="v1", plural="ingresses"):
+    """What is read of an Ingress."""
+
+    spec: IngressSpec = IngressSpec()
+
+
+_KINDS: Final[tuple[type[Resource], ...]] = (GatewayClass, IngressClass, Gateway, Ingress)
+_Place = tuple[type[Resource], str]
+_NO_CLASS: Final = ""
+
+
+class Demand:
+    """Counts objects by their classes. Pure; a change costs the same however many there are."""
+
+    def __init__(self) -> None:
+        self._ours: dict[type[Resource], set[str]] = {Gateway: set(), Ingress: set()}
+        self._counts: dict[type[Resource], Counter[str]] = {Gateway: Counter(), Ingress: Counter()}
+        self._classes: dict[_Place, str] = {}
+        self._defaults: set[str] = set()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether an object is of a class of ours."""
+        return any(self._counts[kind][name] for kind, names in self._ours.items() for name in names) or bool(
+            self._defaults and self._counts[Ingress][_NO_CLASS]
+        )
+
+    def put(self, obj: Resource) -> None:
+        """Take an object that is new or has changed."""
+        self.remove(type(obj), _key(obj))
+        match obj:
+            case GatewayClass():
+                if obj.spec.controller_name == CONTROLLER:
+                    self._ours[Gateway].add(obj.metadata.name)
+            case IngressClass():
+                if obj.spec.controller == INGRESS_CONTROLLER:
+                    self._ours[Ingress].add(obj.metadata.name)
+                    if obj.metadata.annotations.get(DEFAULT_CLASS) == "true":
+                        self._defaults.add(obj.metadata.name)
+            case Gateway():
+                self._count(Gateway, _key(obj), obj.spec.gateway_class_name)
+            case Ingress():
+                named = obj.spec.ingress_class_name or obj.metadata.annotations.get(OLD_CLASS)
+                self._count(Ingress, _key(obj), named or _NO_CLASS)
+
+    def _count(self, kind: type[Resource], key: str, name: str) -> None:
+        self._classes[kind, key] = name
+        self._counts[kind][name] += 1
+
+    def remove(self, kind: type[Resource], key: str) -> None:
+        """Forget an object, `namespace/name`, that is gone."""
+        if kind is GatewayClass:
+            self._ours[Gateway].discard(key)
+        elif kind is IngressClass:
+            self._ours[Ingress].discard(key)
+            self._defaults.discard(key)
+        elif (name := self._classes.pop((kind, key), None)) is not None:
+            self._counts[kind][name] -= 1
+
+
+def _key(obj: Resource) -> str:
+    namespace, name = obj.metadata.namespace, obj.metadata.name
+    return f"{namespace}/{name}" if namespace else name
+
+
+class GatewayWatch:
+    """Runs within a manager, beside its controllers, and tells whenever a gateway begins or ceases to be wanted.
+
+    Its caches are filled while the manager works already: it has to work also where there are no such kinds.
+    """
+
+    name: Final = "gateway-watch"
+
+    def __init__(self, manager: Manager, tell: Callable[[bool], object]) -> None:
+        self._manager = manager
+        self._tell = tell
+        self._demand = Demand()
+        self._told: bool | None = None
+        self._lingering: Timer | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.has_synced = False
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=self.name)
+
+    async def stop(self, seconds: float) -> None:
+        """End; nothing is said any more."""
+        del seconds
+        self._settle()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def unconverged(self) -> list[Any]:
+        """Return nothing: there is nothing to converge."""
+        return []
+
+    def samples(self) -> Iterable[Any]:
+        """Return no figures of its own."""
+        return ()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for changes."""
+        return self.has_synced
+
+    async def _run(self) -> None:
+        handlers = [self._follow(kind) for kind in _KINDS]
+        for each in handlers:
+            await each.wait_synced()
+        self.has_synced = True  # before, classes may be missing
+        self._look()
+
+    def _follow(self, kind: type[Resource]) -> Any:
+        def gone(obj: Resource | DeletedFinalStateUnknown[Resource]) -> None:
+            self._demand.remove(kind, obj.key if isinstance(obj, DeletedFinalStateUnknown) else _key(obj))
+            self._look()
+
+        def put(obj: Resource) -> None:
+            self._demand.put(obj)
+            self._look()
+
+        return self._manager.factory.informer(kind, managed_fields=False).add_handler(
+            on_add=lambda obj, _: put(obj), on_update=lambda _, new: put(new), on_delete=gone, name=f"{self.name} {kind}"
+        )
+
+    def _look(self) -> None:
+        if not self.has_synced:
+            return
+        is_wanted = self._demand.is_wanted
+        if is_wanted:
+            self._settle()
+            self._say(True)
+        elif self._told is None:
+            self._say(False)
+        elif self._told and self._lingering is None:
+            self._lingering = self._manager.clock.call_later(_LINGER_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        self._lingering = None
+        self._say(self._demand.is_wanted)
+
+    def _settle(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+
+    def _say(self, is_wanted: bool) -> None:
+        if is_wanted != self._told:
+            self._told = is_wanted
+            _log.info("a gateway is wanted" if is_wanted else "no gateway is wanted")
+            self._tell(is_wanted)
+
+
+def add_gateway_watch(manager: Manager, tell: Callable[[bool], object]) -> GatewayWatch:
+    """Have a manager look whether a gateway is wanted; `tell` is told at first, and at each change."""
+    made = GatewayWatch(manager, tell)
+    manager.add(cast("Controller[Any]", made))
+    return made
