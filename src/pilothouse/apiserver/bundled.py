@@ -34,7 +34,8 @@ _DEFINITION: Final = "CustomResourceDefinition"
 async def ensure_bundled(server: ApiServer, path: str) -> None:
     """Put in what is missing of a file's objects, and replace definitions of another program.
 
-    An object of a kind that is not served, as somebody has defined it otherwise, is left out. Raises OSError, ApiStatus.
+    An object of a kind that is not served, as somebody has defined it otherwise, is left out. Raises OSError and
+    ApiStatus.
     """
     for line, wanted in _read(path):
         served = _served(server, wanted)

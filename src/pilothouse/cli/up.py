@@ -14,9 +14,10 @@ import click
 from click.core import ParameterSource
 
 from pilothouse.apiserver.cli import server_options
+from pilothouse.foundation.addresses import own_address
 from pilothouse.foundation.rights import owns_network
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples, listen_address
-from pilothouse.platform import CONTROL, NODE, PARTS, Part, become_supervisor
+from pilothouse.platform import CONTROL, GATEWAY_OBJECTS, NODE, PARTS, Part, become_supervisor
 from pilothouse.platform.configfile import config_option
 from pilothouse.platform.nodeplan import DEFAULT_BRIDGE, NodePlan, dns_address, write_plan
 from pilothouse.platform.state import holder
@@ -33,8 +34,14 @@ _MOST_BITS: Final = 16
 """By which a node's range may be smaller than the cluster's, as Kubernetes has it."""
 _SIGNALS: Final = 128
 """Codes from here on are of signals; those below are a program's own."""
-_USER_DEFAULTS: Final = {"service_cluster_ip_range": "127.96.0.0/16", "cluster_cidr": "127.64.0.0/16"}
-_ROOT_DEFAULTS: Final = {"listen": "0.0.0.0:6443"}  # pods and other machines reach it there; TLS and RBAC are on
+_USER_DEFAULTS: Final[dict[str, Any]] = {
+    "service_cluster_ip_range": "127.96.0.0/16",
+    "cluster_cidr": "127.64.0.0/16",
+    "gateway_address": ("127.90.0.0/24",),
+}
+_ROOT_DEFAULTS: Final[dict[str, Any]] = {
+    "listen": "0.0.0.0:6443"
+}  # pods and other machines reach it there; TLS and RBAC are on
 
 
 @click.command(
@@ -43,7 +50,7 @@ _ROOT_DEFAULTS: Final = {"listen": "0.0.0.0:6443"}  # pods and other machines re
         "pilothouse up --data-dir ./try --listen 127.0.0.1:16443",
         "kubectl --kubeconfig ./try/admin.kubeconfig apply -f app.yaml",
         "# only the API server, with garbage collection and what else belongs to it",
-        "pilothouse up --without controllers,scheduler,load-balancers,dns,agent",
+        "pilothouse up --without controllers,scheduler,load-balancers,gateway,dns,agent",
         "# the pods of this machine, in a cluster elsewhere; `pilothouse token create` there prints T",
         "pilothouse up --role agent --join https://192.0.2.7:6443 --token T",
         "# at each start of this machine",
@@ -72,6 +79,15 @@ _ROOT_DEFAULTS: Final = {"listen": "0.0.0.0:6443"}  # pods and other machines re
 )
 @click.option("--max-pods", type=click.IntRange(min=1), default=110, show_default=True, help="Pods of this node.")
 @click.option("--bridge", default=DEFAULT_BRIDGE, show_default=True, help="Links pods; another platform needs its own.")
+@click.option(
+    "--gateway-address",
+    multiple=True,
+    metavar="CIDR",
+    help="Addresses of this machine of which each Gateway gets its own; repeatable. By default all of the machine's, "
+    "for all Gateways together; 127.90.0.0/24 for an ordinary user.",
+)
+@click.option("--gateway-workers", type=click.IntRange(0), default=0, help="Of the gateway; one a core, 4 at most.")
+@click.option("--gateway-metrics", default="", metavar="HOST:PORT", help="Where the gateway serves its figures.")
 @config_option(left_out=("print-unit",))
 @click.option("--print-unit", is_flag=True, help="Print a systemd unit for these options instead, and end.")
 @server_options
@@ -80,8 +96,9 @@ def up(ctx: click.Context, /, **settings: Any) -> None:
     """Start the platform on this machine and stay until SIGTERM or SIGINT.
 
     That is the API server, the controllers, the scheduler and the agent that runs pods, with services, network
-    policies and names; what ends unexpectedly is started again. It prints a table when it is ready, and writes
-    DIR/admin.kubeconfig. Pods run on when it stops, and the next start takes them over; `pilothouse down` ends them.
+    policies and names, and a gateway as soon as there is a Gateway or an Ingress; what ends unexpectedly is started
+    again. It prints a table when it is ready, and writes DIR/admin.kubeconfig. Pods run on when it stops, and the next
+    start takes them over; `pilothouse down` ends them.
     """
     directory = (settings["data_dir"] or default_home()).absolute()
     left_out = _left_out(settings["without"])
@@ -124,7 +141,7 @@ def _settle_address(ctx: click.Context, directory: Path) -> None:
         with contextlib.suppress(OSError), socket.create_server((host, 0), family=family) as found:
             shown = f"[{host}]" if ":" in host else host
             ctx.params["listen"] = f"{shown}:{found.getsockname()[1]}"
-    for name in ("controllers", "agent"):
+    for name in ("controllers", "gateway", "agent"):
         (directory / f"{name}.kubeconfig").unlink(missing_ok=True)
 
 
@@ -145,12 +162,14 @@ def _parts(ctx: click.Context, directory: Path, left_out: set[str]) -> list[Part
     has_agent = settings["role"] != "server" and "agent" not in left_out
     parts = []
     if settings["role"] != "agent":
-        parts.append(_server(ctx, directory, has_agent))
+        parts.append(_server(ctx, directory, has_agent, has_gateway="gateway" not in left_out))
         if working := [each for each in CONTROL if each not in left_out]:
             kubeconfig = directory / "controllers.kubeconfig"
             options = [f"--kubeconfig={kubeconfig}", f"--dns-address={dns}", *(f"--part={each}" for each in working)]
             options += [f"--cluster-cidr={settings['cluster_cidr']}"] if owns_network() else []
             parts.append(Part("controllers", _module("work", settings, *options), {ExitCode.USAGE}))
+        if "gateway" not in left_out:
+            parts.append(_gateway(settings, directory))
     if has_agent:
         plan = _node_plan(settings, directory, left_out, dns)
         path = directory / "node" / "plan.json"
@@ -160,15 +179,26 @@ def _parts(ctx: click.Context, directory: Path, left_out: set[str]) -> list[Part
     return parts
 
 
+def _gateway(settings: dict[str, Any], directory: Path) -> Part:
+    """Return the gateway, which the controllers' process asks for when there is something for it to do."""
+    options = [f"--kubeconfig={directory / 'gateway.kubeconfig'}", f"--workers={settings['gateway_workers']}"]
+    options += [f"--address={each}" for each in settings["gateway_address"]]
+    options += [f"--publish={each}" for each in settings["node_ip"] or (own_address(),)]
+    options += [f"--metrics={settings['gateway_metrics']}"] if settings["gateway_metrics"] else []
+    return Part("gateway", _module("gateway", settings, *options), on_demand=True)
+
+
 def _module(name: str, settings: dict[str, Any], *arguments: str) -> tuple[str, ...]:
     level = f"--log-level={settings['log_level']}"
     return (sys.executable, "-m", f"pilothouse.platform.{name}", level, *arguments)
 
 
-def _server(ctx: click.Context, directory: Path, has_agent: bool) -> Part:
+def _server(ctx: click.Context, directory: Path, has_agent: bool, *, has_gateway: bool) -> Part:
     options = ["--data-dir", str(directory), "--lifecycle", *_given(ctx)]
     if has_agent:
         options += ["--node-name", _node_name(ctx.params)]
+    if has_gateway:
+        options += ["--gateway", "--bundled", GATEWAY_OBJECTS]
     if not owns_network():
         options.append("--allow-loopback-endpoints")
     return Part("apiserver", (sys.executable, "-m", "pilothouse", "apiserver", *options), range(1, _SIGNALS))

@@ -6,8 +6,9 @@ import contextlib
 import os
 from typing import Final
 
-__all__ = ["NET_ADMIN", "SYS_ADMIN", "SYS_RESOURCE", "effective", "owns_network"]
+__all__ = ["NET_ADMIN", "NET_BIND_SERVICE", "SYS_ADMIN", "SYS_RESOURCE", "effective", "owns_network"]
 
+NET_BIND_SERVICE: Final = 10
 NET_ADMIN: Final = 12
 SYS_ADMIN: Final = 21
 SYS_RESOURCE: Final = 24

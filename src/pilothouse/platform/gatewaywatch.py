@@ -193,7 +193,10 @@ class GatewayWatch:
             self._look()
 
         return self._manager.factory.informer(kind, managed_fields=False).add_handler(
-            on_add=lambda obj, _: put(obj), on_update=lambda _, new: put(new), on_delete=gone, name=f"{self.name} {kind}"
+            on_add=lambda obj, _: put(obj),
+            on_update=lambda _, new: put(new),
+            on_delete=gone,
+            name=f"{self.name} {kind}",
         )
 
     def _look(self) -> None:
@@ -220,7 +223,7 @@ class GatewayWatch:
     def _say(self, is_wanted: bool) -> None:
         if is_wanted != self._told:
             self._told = is_wanted
-            _log.info("a gateway is wanted" if is_wanted else "no gateway is wanted")
+            _log.debug("whether a gateway is wanted", is_wanted=is_wanted)
             self._tell(is_wanted)
 
 

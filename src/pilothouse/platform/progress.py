@@ -47,6 +47,8 @@ class Progress:
         elif isinstance(event, Ready):
             again = core.states()[event.name][1]
             self._line(f"{event.name}: ready again" if again else f"{event.name}: ready, as it is wanted")
+        elif isinstance(event, Ended) and core.states()[event.name][0] == "idle":
+            self._line(f"{event.name}: ended, as it is not wanted any more")
         elif isinstance(event, Ended):
             self._line(f"{event.name} ended with {event.code} and is started again")
         if isinstance(event, Ready) and core.is_ready and not self._is_told:

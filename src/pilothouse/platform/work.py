@@ -5,12 +5,14 @@ They share one client, one cache a kind and one loop, beside the API server's pr
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import click
 
 from pilothouse.client import Client
 from pilothouse.foundation import logs
+from pilothouse.foundation.lifeline import Lifeline
 from pilothouse.operator import Manager
 from pilothouse.operator.loop import LoopOptions
 from pilothouse.operator.running import run_manager
@@ -57,6 +59,12 @@ def main(
             from .dnsservice import add_dns_service  # noqa: PLC0415  # only what is wanted
 
             add_dns_service(manager, dns_address)
+        if "gateway" in parts:
+            from .gatewaywatch import add_gateway_watch  # noqa: PLC0415  # only what is wanted
+
+            lifeline = Lifeline.from_environment()
+            if lifeline is not None:
+                add_gateway_watch(manager, partial(lifeline.want, "gateway"))
         return manager
 
     run_manager(make, kubeconfig=kubeconfig)

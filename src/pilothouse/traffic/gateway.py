@@ -24,7 +24,7 @@ from pilothouse.traffic.changes import applied, difference
 from pilothouse.traffic.config import Configuration
 from pilothouse.traffic.numbers import Key, Rates, Windows
 from pilothouse.traffic.numbers.exposition import Totals
-from pilothouse.traffic.opening import listening
+from pilothouse.traffic.opening import listening, why_not
 from pilothouse.traffic.plane.messages import (
     MOST_BYTES,
     Configure,
@@ -235,7 +235,7 @@ class Gateway:
             except OSError as error:
                 for each in opened:
                     self._sockets.pop(each).close()
-                reason = os.strerror(error.errno) if error.errno else str(error)
+                reason = why_not(error, listener.port)
                 raise InvalidConfiguration(
                     f"listener '{listener.name}': port {listener.port} cannot be had: {reason}"
                 ) from None

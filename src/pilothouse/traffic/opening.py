@@ -7,9 +7,10 @@ import os
 import socket
 from typing import Final
 
-__all__ = ["in_memory", "listening"]
+__all__ = ["in_memory", "listening", "why_not"]
 
 _BACKLOG: Final = 4096
+_PRIVILEGED: Final = 1024
 
 
 def in_memory(data: bytes) -> int:
@@ -41,3 +42,12 @@ def listening(address: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def why_not(error: OSError, port: int) -> str:
+    """Return why a port cannot be listened at, and the way out."""
+    if error.errno == errno.EADDRINUSE:
+        return "another program listens there; stop that, or use another port"
+    if error.errno == errno.EACCES and port < _PRIVILEGED:
+        return f"ports below {_PRIVILEGED} are root's; use one above, or lower net.ipv4.ip_unprivileged_port_start"
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -13,6 +13,7 @@ import msgspec
 
 from pilothouse.client.errors import ClientError
 from pilothouse.client.objects import DeletedFinalStateUnknown
+from pilothouse.foundation.clock import Timer
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.status import ApiStatus, NotFound
 from pilothouse.kinds.structs import Resource, to_dict
@@ -24,6 +25,7 @@ from pilothouse.traffic.config import Configuration
 from .addresses import Addresses
 from .conditions import CONTROLLER, StatusOf, merged
 from .errands import AGAIN_SECONDS, Errand
+from .ingresses import PORTS
 from .install import install
 from .kinds import KINDS, BackendTLSPolicy, GRPCRoute, HTTPRoute, TCPRoute, TLSRoute, TrafficPolicy
 from .snapshot import SEEN, key_of
@@ -38,6 +40,8 @@ _GATHER_SECONDS: Final = 0.005
 """Many objects of one change come one by one; what comes within this time is one configuration."""
 _YIELD_SECONDS: Final = 0.25
 """How long a status waits for a configuration that is on its way, at most."""
+_REFUSED_SECONDS: Final = 15.0
+"""After which a listener that could not be had is tried again."""
 _WRITERS: Final = 16
 _LISTENER: Final = re.compile("listener '([^']*)'")
 _ATTEMPTS: Final = 64
@@ -78,10 +82,16 @@ class TrafficController:
 
     name: Final = "gateway"
 
-    def __init__(self, manager: Manager, plane: Plane, addresses: Addresses | None = None) -> None:
+    def __init__(
+        self,
+        manager: Manager,
+        plane: Plane,
+        addresses: Addresses | None = None,
+        ingress_ports: tuple[int, int] = PORTS,
+    ) -> None:
         self._manager = manager
         self._plane = plane
-        self._options = Options(addresses=addresses or Addresses())
+        self._options = Options(addresses=addresses or Addresses(), ingress_ports=ingress_ports)
         self._store = Store()
         self._done: Translation | None = None
         self._pushed = Configuration()
@@ -91,6 +101,7 @@ class TrafficController:
         self._writing = Errand("statuses", self._write, manager.clock)
         self._task: asyncio.Task[None] | None = None
         self._is_started = False
+        self._retrying: Timer | None = None
         self.installing: asyncio.Task[None] | None = None
         self._handlers = [self._follow(kind) for kind in SEEN]
 
@@ -104,6 +115,8 @@ class TrafficController:
         """End; a write that goes on is cut."""
         if self.installing is not None:
             self.installing.cancel()
+        if self._retrying is not None:
+            self._retrying.cancel()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -178,17 +191,29 @@ class TrafficController:
                 found = _LISTENER.search(str(error))
                 if found is None or found[1] in refused:
                     _log.error("the data plane did not take up the configuration", error=str(error))
-                    made = translate(self._store.snapshot(), replace(options, failure=str(error)), self._done)
+                    options = replace(options, failure=str(error))
+                    made = translate(self._store.snapshot(), options, self._done)
                     break
                 refused[found[1]] = str(error)
                 options = replace(self._options, refused=dict(refused))
             else:
                 break
         self._done = made
+        if options is not self._options:
+            self._look_again()
         wanted = {(each.kind, each.namespace, each.name): each for each in self._with_former(made)}
         changed = {key for key, each in wanted.items() if (old := self._wanted.get(key)) is not each and old != each}
         self._wanted = wanted
         self._write_later(changed)
+
+    def _look_again(self) -> None:
+        """Try what was refused once more after a while: whoever has a port may have let go of it by then."""
+        if self._retrying is None:
+            self._retrying = self._manager.clock.call_later(_REFUSED_SECONDS, self._retry)
+
+    def _retry(self) -> None:
+        self._retrying = None
+        self._pushing.ask()
 
     def _with_former(self, made: Translation) -> list[StatusOf]:
         """Return the statuses, and for what is no more ours that we say nothing of it, as after a restart."""
@@ -260,16 +285,21 @@ def _is_same(now: Resource, written: Resource) -> bool:
 
 
 def add_gateway(
-    manager: Manager, plane: Plane, addresses: Addresses | None = None, *, with_definitions: bool = False
+    manager: Manager,
+    plane: Plane,
+    addresses: Addresses | None = None,
+    *,
+    with_definitions: bool = False,
+    ingress_ports: tuple[int, int] = PORTS,
 ) -> TrafficController:
     """Add the controller of gateways to a manager, before it runs.
 
     plane: started and stopped with the manager, where it can be. addresses: of gateways. with_definitions: whether the
     definitions of the kinds, and our classes, are put into the cluster at once, which needs the right to do so and a
-    running loop; else they have to be there.
+    running loop; else they have to be there. ingress_ports: where ingresses are reached, without and with TLS.
     """
     manager.scheme.register(*KINDS)
-    made = TrafficController(manager, plane, addresses)
+    made = TrafficController(manager, plane, addresses, ingress_ports)
     manager.add(cast("Controller[Any]", made))
     if with_definitions:
         made.installing = asyncio.get_running_loop().create_task(_install(manager), name="gateway definitions")

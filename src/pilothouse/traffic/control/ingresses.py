@@ -1,11 +1,14 @@
-"""Ingress: the older way to say where requests go, at listeners of its own on ports 80 and 443."""
+"""Ingress: the older way to say where requests go, at listeners of its own, on ports 80 and 443 by default."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+import msgspec
 
 from pilothouse.kinds.structs import Ingress, IngressBackend, IngressClass, Secret, Service
 from pilothouse.traffic import config
@@ -17,8 +20,10 @@ from .conditions import StatusOf
 from .names import DEFAULT_CLASS, INGRESS_CONTROLLER, OLD_CLASS
 from .snapshot import Snapshot, key_of, seconds_of
 
-__all__ = ["INGRESS_CONTROLLER", "ingresses_of", "translate_ingresses"]
+__all__ = ["INGRESS_CONTROLLER", "PORTS", "Entry", "ingresses_of", "translate_ingresses"]
 
+PORTS: Final = (80, 443)
+_UNAVAILABLE: Final = "pilothouse.dev/PortUnavailable"
 _SOURCE: Final = ("networking.k8s.io", "Ingress")
 _TYPES: Final[Mapping[str, Any]] = {"Exact": "Exact", "Prefix": "PathPrefix", "ImplementationSpecific": "PathPrefix"}
 
@@ -36,31 +41,80 @@ def ingresses_of(snapshot: Snapshot) -> list[Ingress]:
     return found
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Where ingresses are reached. ports: without and with TLS. refused: why a listener cannot be, by its name."""
+
+    assigned: Assigned
+    ports: tuple[int, int] = PORTS
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
 def translate_ingresses(
     snapshot: Snapshot,
     ingresses: list[Ingress],
     backends: Backends,
-    assigned: Assigned,
+    entry: Entry,
     certificates: dict[str, config.Certificate],
-) -> tuple[list[config.Listener], list[config.HttpRoute], list[StatusOf]]:
-    """Return listeners, routes and statuses of ingresses; the certificates that they name are added."""
+    listeners: list[config.Listener],
+) -> tuple[list[config.HttpRoute], list[StatusOf]]:
+    """Return routes and statuses of ingresses; the certificates that they name are added, and the listeners they need.
+
+    A port that a Gateway has at the same address is shared: by a listener for all names, which then has the routes of
+    ingresses as well, or beside listeners for certain ones.
+    """
     used = _certificates(snapshot, ingresses, certificates)
-    listeners = [
-        config.Listener(name=f"ingress/{protocol}@{address}", port=port, protocol=protocol, address=address, tls=tls)
-        for address in assigned.bound
-        for protocol, port, tls in _ports(used)
-    ]
-    names = tuple(each.name for each in listeners)
-    routes = [route for each in ingresses for route in _routes(snapshot, each, backends, names)]
-    shown = [{"ip": address} for address in assigned.shown]
+    names: list[str] = []
+    failed: dict[int, str] = {}
+    for address in entry.assigned.bound:
+        for protocol, port, tls in _ports(entry.ports, used):
+            name = f"ingress/{protocol}@{address}"
+            wanted = config.Listener(name=name, port=port, protocol=protocol, address=address, tls=tls)
+            place = "" if name in entry.refused else _place(wanted, listeners)
+            if place:
+                names.append(place)
+            else:
+                failed[port] = _UNAVAILABLE
+    routes = [route for each in ingresses for route in _routes(snapshot, each, backends, tuple(names))]
+    shown = [_shown(address, entry.ports, failed, has_tls=bool(used)) for address in entry.assigned.shown]
     statuses = [StatusOf(Ingress, *key_of(each), fields={"loadBalancer": {"ingress": shown}}) for each in ingresses]
-    return listeners, routes, statuses
+    return routes, statuses
 
 
-def _ports(used: tuple[str, ...]) -> list[tuple[Any, int, config.ListenerTls | None]]:
-    made: list[tuple[Any, int, config.ListenerTls | None]] = [("HTTP", 80, None)]
+def _place(wanted: config.Listener, listeners: list[config.Listener]) -> str:
+    """Return the name of the listener that serves what a wanted one should, which is added; "" where none can."""
+    there = [
+        (number, each)
+        for number, each in enumerate(listeners)
+        if (each.address, each.port) == (wanted.address, wanted.port)
+    ]
+    if any(each.protocol != wanted.protocol for _, each in there):
+        return ""
+    number, found = next(((number, each) for number, each in there if not each.hostname), (-1, wanted))
+    if number < 0:
+        listeners.append(wanted)
+    elif wanted.tls is not None and found.tls is not None:
+        both = tuple(dict.fromkeys((*found.tls.certificates, *wanted.tls.certificates)))
+        listeners[number] = msgspec.structs.replace(found, tls=msgspec.structs.replace(found.tls, certificates=both))
+    return found.name
+
+
+def _shown(address: str, ports: tuple[int, int], failed: Mapping[int, str], *, has_tls: bool) -> dict[str, Any]:
+    """Return an address for a status, with the ports where they are none that one would guess, or cannot be had."""
+    if ports == PORTS and not failed:
+        return {"ip": address}
+    used = ports if has_tls else ports[:1]
+    listed = [{"port": port, "protocol": "TCP", **({"error": failed[port]} if port in failed else {})} for port in used]
+    return {"ip": address, "ports": listed}
+
+
+def _ports(
+    ports: tuple[int, int], used: tuple[str, ...]
+) -> list[tuple[Literal["HTTP", "HTTPS"], int, config.ListenerTls | None]]:
+    plain, secure = ports
+    made: list[tuple[Literal["HTTP", "HTTPS"], int, config.ListenerTls | None]] = [("HTTP", plain, None)]
     if used:
-        made.append(("HTTPS", 443, config.ListenerTls(certificates=used)))
+        made.append(("HTTPS", secure, config.ListenerTls(certificates=used)))
     return made
 
 

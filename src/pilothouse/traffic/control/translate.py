@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from pilothouse.kinds.structs import Namespace, to_dict
+from pilothouse.kinds.structs import Ingress, Namespace, to_dict
 from pilothouse.traffic import config
 
 from .addresses import Addresses, Assigned, Pool
@@ -16,7 +16,7 @@ from .backends import Backends, Filled, Plan, Seen
 from .certificates import Problem, certificate_of
 from .conditions import CONTROLLER, Conditions, StatusOf
 from .features import FEATURES
-from .ingresses import ingresses_of, translate_ingresses
+from .ingresses import PORTS, Entry, ingresses_of, translate_ingresses
 from .kinds import (
     BackendTLSPolicy,
     Gateway,
@@ -46,13 +46,14 @@ class Options:
 
     addresses: of gateways. refused: why the data plane could not take up a listener, by its name in the
     configuration. failure: why the whole could not be taken up. may_leave: whether Services of type ExternalName are
-    backends, as in files.
+    backends, as in files. ingress_ports: where ingresses are reached, without and with TLS.
     """
 
     addresses: Addresses = Addresses()  # noqa: RUF009  frozen
     refused: Mapping[str, str] = field(default_factory=dict)
     failure: str = ""
     may_leave: bool = False
+    ingress_ports: tuple[int, int] = PORTS
 
 
 _EMPTY: Final[Mapping[Key, Any]] = {}
@@ -146,7 +147,7 @@ class _Translator:
 
     def run(self) -> Translation:
         ingresses = ingresses_of(self._snapshot)
-        doors = self._doors()
+        doors, kept = self._doors(ingresses)
         for door in doors:
             self._open(door)
         self._share_ports(doors)
@@ -166,12 +167,10 @@ class _Translator:
             for made in bound.configured(door.assigned.bound)
         ]
         if ingresses:
-            assigned = self._pool.fresh()
-            used = {(each.address, each.port) for each in listeners}
-            more, routes, statuses = translate_ingresses(
-                self._snapshot, ingresses, self._backends, assigned, self._certificates
+            entry = Entry(kept or self._pool.fresh(), self._options.ingress_ports, self._options.refused)
+            routes, statuses = translate_ingresses(
+                self._snapshot, ingresses, self._backends, entry, self._certificates, listeners
             )
-            listeners += [each for each in more if (each.address, each.port) not in used]
             http += [plain(each) for each in routes]
             self._statuses += statuses
         self._say(doors)
@@ -186,18 +185,25 @@ class _Translator:
 
     # Gateways
 
-    def _doors(self) -> list[_Door]:
+    def _doors(self, ingresses: Sequence[Ingress]) -> tuple[list[_Door], Assigned | None]:
+        """Return the gateways with their addresses, and the address that ingresses had before, where they had one."""
         ours: set[str] = set()
         for each in self._snapshot.all(GatewayClass):
             if each.spec.controller_name == CONTROLLER and self._accept_class(each):
                 ours.add(each.metadata.name)
         gateways = [each for each in self._snapshot.all(Gateway) if each.spec.gateway_class_name in ours]
         doors: dict[Key, _Door] = {}
-        for step in (self._asked, self._kept, lambda _: self._pool.fresh()):
+
+        def assign(step: Callable[[Gateway], Assigned | None]) -> None:
             for gateway in gateways:
                 if key_of(gateway) not in doors and (assigned := step(gateway)) is not None:
                     doors[key_of(gateway)] = _Door(gateway, assigned, Conditions(gateway.metadata.generation))
-        return [doors[key_of(each)] for each in gateways]
+
+        assign(self._asked)
+        assign(self._kept)
+        kept = self._pool.kept([at.ip for each in ingresses for at in each.status.load_balancer.ingress])
+        assign(lambda _: self._pool.fresh())
+        return [doors[key_of(each)] for each in gateways], kept
 
     def _asked(self, gateway: Gateway) -> Assigned | None:
         return self._pool.asked([(each.type, each.value) for each in gateway.spec.addresses])

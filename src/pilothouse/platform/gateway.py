@@ -1,0 +1,82 @@
+"""The platform's gateway: `python -m pilothouse.platform.gateway`, which the supervisor starts when one is wanted.
+
+It follows Gateways, routes and Ingresses as a user of its own, and has workers below it that end with it. As root it
+listens at all addresses of the machine, where networks are given each Gateway has an address of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final, Literal
+
+import click
+
+from pilothouse.client import Client
+from pilothouse.foundation import logs
+from pilothouse.foundation.rights import NET_BIND_SERVICE, effective
+from pilothouse.operator import Manager
+from pilothouse.operator.loop import LoopOptions
+from pilothouse.operator.running import run_manager
+from pilothouse.traffic.control.addresses import Addresses
+from pilothouse.traffic.control.controller import add_gateway
+from pilothouse.traffic.control.ingresses import PORTS
+from pilothouse.traffic.gateway import Gateway, GatewayOptions
+
+__all__ = ["ingress_ports", "main", "worker_count"]
+
+_PORTS_WITHOUT_RIGHTS: Final = (8080, 8443)
+_FIRST_FREE: Final = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+_MOST_WORKERS: Final = 4
+"""By default; each takes some 35 MB, and one forwards more than most machines' pods answer."""
+_DRAIN_SECONDS: Final = 2.0
+"""The platform as a whole ends within 5 s."""
+
+
+def ingress_ports() -> tuple[int, int]:
+    """Return the ports of ingresses: 80 and 443 where this process may listen there, else 8080 and 8443."""
+    if effective() >> NET_BIND_SERVICE & 1:
+        return PORTS
+    try:
+        with open(_FIRST_FREE, encoding="ascii") as file:
+            first = int(file.read())
+    except (OSError, ValueError):
+        return _PORTS_WITHOUT_RIGHTS
+    return PORTS if first <= min(PORTS) else _PORTS_WITHOUT_RIGHTS
+
+
+def worker_count(wanted: int) -> int:
+    """Return how many workers there are; 0 asks for one a core, of a few."""
+    return wanted or min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+
+
+@click.command()
+@click.option("--kubeconfig", required=True)
+@click.option("--address", "networks", multiple=True, metavar="CIDR", help="Of Gateways, one each; all by default.")
+@click.option("--publish", multiple=True, metavar="IP", help="What statuses say where Gateways share all addresses.")
+@click.option("--workers", type=click.IntRange(0), default=0)
+@click.option("--metrics", "metrics_address", default="", metavar="HOST:PORT", help="Where figures are served.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+def main(
+    kubeconfig: str,
+    networks: tuple[str, ...],
+    publish: tuple[str, ...],
+    workers: int,
+    metrics_address: str,
+    log_level: Literal["debug", "info", "warning", "error"],
+) -> None:
+    """Run the gateway until told to stop."""
+    from pilothouse.foundation.metrics import PROGRAM  # noqa: PLC0415  # loads the library
+
+    logs.configure(log_level, "console")
+    options = GatewayOptions(workers=worker_count(workers), drain_seconds=_DRAIN_SECONDS, registry=PROGRAM.registry)
+
+    def make(client: Client) -> Manager:
+        manager = Manager(client, loop=LoopOptions(rounds=0), health_address=metrics_address)
+        add_gateway(manager, Gateway(options), Addresses(networks, publish), ingress_ports=ingress_ports())
+        return manager
+
+    run_manager(make, kubeconfig=kubeconfig)
+
+
+if __name__ == "__main__":
+    main()
