@@ -228,6 +228,9 @@ def test_custom_resource(openapi: OpenApi) -> None:
     assert widget["properties"]["metadata"]["allOf"] == [{"$ref": meta}]
     patch = made["paths"]["/apis/golden.example/v1/namespaces/{namespace}/widgets/{name}"]["patch"]
     assert "application/strategic-merge-patch+json" not in patch["requestBody"]["content"]
+    older = json.loads(body(ask(openapi, "/openapi/v2")))
+    patch = older["paths"]["/apis/golden.example/v1/namespaces/{namespace}/widgets/{name}"]["patch"]
+    assert "application/strategic-merge-patch+json" not in patch["consumes"]
     scale = made["paths"]["/apis/golden.example/v1/namespaces/{namespace}/widgets/{name}/scale"]["get"]
     assert scale["x-kubernetes-group-version-kind"]["kind"] == "Scale"
     assert SCHEMA["properties"]["metadata"] == {"type": "object"}  # type: ignore[index]

@@ -19,6 +19,7 @@ from pilothouse.platform.core import (
     Supervision,
     Terminate,
     Tick,
+    Wanted,
 )
 
 
@@ -105,6 +106,76 @@ def test_one_that_waits_to_be_begun_anew_is_not_when_all_stop() -> None:
     assert core.step(Ended("server", 0), 5.3) == [Finish(0)]
 
 
+# On demand
+
+
+def resting() -> Supervision:
+    core = Supervision({"server": (), "gateway": ()}, {"gateway"})
+    assert core.step(Begin(), 0.0) == [Spawn("server")]
+    core.step(Ready("server"), 0.5)
+    return core
+
+
+def test_what_is_on_demand_rests_until_it_is_wanted() -> None:
+    core = resting()
+    assert core.states() == {"server": ("ready", 0), "gateway": ("idle", 0)}
+    assert (core.is_ready, core.next_due()) == (True, None)
+    assert core.step(Wanted("gateway", True), 1.0) == [Spawn("gateway")]
+    assert core.step(Wanted("gateway", True), 1.1) == []
+    assert core.is_ready
+    core.step(Ready("gateway"), 1.5)
+    assert core.step(Wanted("gateway", False), 2.0) == [Terminate("gateway")]
+    assert core.step(Ended("gateway", 0), 2.5) == []
+    assert core.states()["gateway"] == ("idle", 0)
+    assert core.is_ready
+
+
+def test_what_is_wanted_again_while_it_ends_comes_again_at_once() -> None:
+    core = resting()
+    core.step(Wanted("gateway", True), 1.0)
+    core.step(Wanted("gateway", False), 2.0)
+    assert core.step(Wanted("gateway", True), 2.1) == []
+    assert core.step(Ended("gateway", -15), 2.2) == [Spawn("gateway")]
+
+
+def test_what_is_wanted_no_more_and_does_not_end_is_killed() -> None:
+    core = resting()
+    core.step(Wanted("gateway", True), 1.0)
+    core.step(Wanted("gateway", False), 2.0)
+    due = core.next_due()
+    assert due is not None
+    assert core.step(Tick(), due - 0.1) == []
+    assert core.step(Tick(), due) == [Kill("gateway")]
+    assert core.step(Ended("gateway", -9), due + 0.1) == []
+    assert core.states()["gateway"] == ("idle", 0)
+
+
+def test_what_is_wanted_and_ends_by_itself_is_begun_anew_unless_it_is_wanted_no_more() -> None:
+    core = resting()
+    core.step(Wanted("gateway", True), 1.0)
+    assert core.step(Ended("gateway", -9), 2.0) == []
+    assert (core.states()["gateway"], core.is_ready) == (("waiting", 1), False)
+    assert core.step(Tick(), 2.2) == [Spawn("gateway")]
+    assert not core.is_ready
+    core.step(Ended("gateway", -9), 2.3)
+    assert core.step(Wanted("gateway", False), 2.4) == []
+    assert (core.states()["gateway"], core.next_due()) == (("idle", 2), None)
+
+
+def test_what_rests_holds_up_no_end_and_is_not_begun_any_more() -> None:
+    core = resting()
+    assert core.step(Asked(), 1.0) == [Terminate("server")]
+    assert core.step(Wanted("gateway", True), 1.1) == []
+    assert core.step(Ended("server", 0), 1.2) == [Finish(0)]
+
+
+def test_only_what_is_on_demand_may_be_sent_away_and_unknown_names_are_nobodys() -> None:
+    core = resting()
+    assert core.step(Wanted("server", False), 1.0) == []
+    assert core.step(Wanted("nobody", True), 1.0) == []
+    assert core.states()["server"] == ("ready", 0)
+
+
 class World:
     """The processes that there are."""
 
@@ -127,11 +198,15 @@ class World:
                     self.finished = True
 
 
-@given(st.lists(st.tuples(st.sampled_from(["end", "ready", "tick", "ask"]), st.integers(0, 2)), max_size=40))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["end", "ready", "tick", "ask", "want", "let go"]), st.integers(0, 2)), max_size=40
+    )
+)
 def test_processes_are_counted_right_whatever_happens(steps: list[tuple[str, int]]) -> None:
     """One process a part at most, none after the end, and the end is told once all are gone."""
     names, now, world = ["a", "b", "c"], 0.0, World()
-    core, alive = Supervision(dict.fromkeys(names, ())), world.alive
+    core, alive = Supervision(dict.fromkeys(names, ()), {"c"}), world.alive
     world.carry_out(core.step(Begin(), now))
     for kind, which in steps:
         now += 0.7
@@ -144,6 +219,8 @@ def test_processes_are_counted_right_whatever_happens(steps: list[tuple[str, int
             event = Ready(name)
         elif kind == "ask":
             event = Asked()
+        elif kind in {"want", "let go"}:
+            event = Wanted(name, kind == "want")
         world.carry_out(core.step(event, now))
     if not world.finished:
         world.carry_out(core.step(Asked(), now))

@@ -12,10 +12,14 @@ from pilothouse.client import Client
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.node.services.loadbalancers import add_load_balancers
 from pilothouse.operator import Manager
+from pilothouse.platform import GATEWAY_OBJECTS
 from pilothouse.platform.dnsservice import add_dns_service
 from pilothouse.scheduling.reconcilers import PodScheduler
 from pilothouse.testing import ControlPlane
 from pilothouse.testing.caller import user_of
+from pilothouse.traffic.config import Configuration
+from pilothouse.traffic.control.addresses import Addresses
+from pilothouse.traffic.control.controller import add_gateway
 from pilothouse.workloads.controllers import add_controllers
 
 USER = "system:pilothouse:controllers"
@@ -116,6 +120,77 @@ async def test_no_request_of_theirs_is_refused() -> None:
         assert _REFUSED.findall(plane.options.metrics.exposition().decode()) == []
 
 
+GATEWAYS = "/apis/gateway.networking.k8s.io/v1/namespaces/default"
+FOR_A_GATEWAY: list[tuple[str, dict[str, Any]]] = [
+    (
+        f"{GATEWAYS}/gateways",
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": "front"},
+            "spec": {
+                "gatewayClassName": "pilothouse",
+                "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}],
+            },
+        },
+    ),
+    (
+        f"{GATEWAYS}/httproutes",
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "HTTPRoute",
+            "metadata": {"name": "web"},
+            "spec": {"parentRefs": [{"name": "front"}], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]},
+        },
+    ),
+    (
+        "/apis/networking.k8s.io/v1/namespaces/default/ingresses",
+        {"metadata": {"name": "web"}, "spec": {"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}}},
+    ),
+    (
+        "/apis/pilothouse.dev/v1alpha1/namespaces/default/trafficpolicies",
+        {
+            "apiVersion": "pilothouse.dev/v1alpha1",
+            "kind": "TrafficPolicy",
+            "metadata": {"name": "web"},
+            "spec": {
+                "targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
+                "healthCheck": {"path": "/healthz"},
+            },
+        },
+    ),
+    (f"{CORE}/services", {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}),
+]
+
+
+class Plane:
+    """Takes up every configuration."""
+
+    async def push(self, configuration: Configuration) -> None:
+        del configuration
+
+
+async def test_no_request_of_the_gateway_is_refused() -> None:
+    options = ServerOptions(metrics=Metrics(), platform=True, bundled=GATEWAY_OBJECTS)
+    user = user_of("system:pilothouse:gateway")
+    async with ControlPlane(options=options) as plane, Client.for_transport(plane.transport, user) as client:
+        manager = Manager(client, metrics=Metrics())
+        add_gateway(manager, Plane(), Addresses(("127.5.0.0/24",)))
+        async with manager:
+            for path, obj in FOR_A_GATEWAY:
+                await plane.call("POST", path, obj)
+            await plane.wait_for(f"{GATEWAYS}/gateways/front", _is_programmed, timeout=30)
+            await plane.wait_for(f"{GATEWAYS}/httproutes/web", _has_parents, timeout=30)
+            await plane.wait_for(FOR_A_GATEWAY[2][0] + "/web", _has_ingress, timeout=30)
+            await plane.wait_for(
+                FOR_A_GATEWAY[3][0] + "/web", lambda it: it.get("status", {}).get("ancestors"), timeout=30
+            )
+        assert _REFUSED.findall(plane.options.metrics.exposition().decode()) == []
+        for path in (f"{CORE}/pods", f"{CORE}/serviceaccounts", "/apis/rbac.authorization.k8s.io/v1/clusterroles"):
+            assert (await plane.as_user(user.name).request("GET", path)).status == 403
+        assert (await plane.as_user(user.name).request("DELETE", f"{CORE}/secrets/x")).status == 403
+
+
 async def test_refusals_would_be_seen() -> None:
     async with ControlPlane(options=ServerOptions(metrics=Metrics())) as plane:
         answer = await plane.as_user(USER).request("GET", f"{CORE}/secrets")
@@ -129,6 +204,19 @@ def _all_go(pods: Any) -> bool:
 
 def _bound(pods: Any) -> int:
     return sum(bool(pod["spec"].get("nodeName")) for pod in pods)
+
+
+def _is_programmed(gateway: Any) -> bool:
+    conditions = gateway["status"].get("conditions") or ()
+    return any(each["type"] == "Programmed" and each["status"] == "True" for each in conditions)
+
+
+def _has_parents(route: Any) -> bool:
+    return bool(route.get("status", {}).get("parents"))
+
+
+def _has_ancestors(policy: Any) -> bool:
+    return bool(policy.get("status", {}).get("ancestors"))
 
 
 def _is_bound(claim: Any) -> bool:

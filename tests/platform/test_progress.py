@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping
 
 from pilothouse.foundation.clock import FakeClock
-from pilothouse.platform.core import Asked, Begin, Ended, Event, Ready, Tick
+from pilothouse.platform.core import Asked, Begin, Ended, Event, Ready, Tick, Wanted
 from pilothouse.platform.progress import Progress, table
 from pilothouse.platform.supervisor import Part, Supervisor
 
@@ -37,6 +37,24 @@ class Shown:
 
 
 SERVER = {"url": "https://x", "kubeconfig": "k"}
+
+
+def test_what_rests_is_named_apart_and_comes_and_goes_with_a_word() -> None:
+    shown = Shown("apiserver")
+    shown.supervisor = Supervisor([Part("apiserver", ("none",)), Part("gateway", ("none",), on_demand=True)])
+    shown.tell(Begin(), Ready("apiserver", SERVER))
+    assert shown.out.getvalue().splitlines()[-2:] == [
+        "  parts       apiserver (in 0.0 s)",
+        "  when wanted gateway",
+    ]
+    shown.tell(Wanted("gateway", True), Ready("gateway"), Wanted("gateway", False), Ended("gateway", 0))
+    shown.tell(Wanted("gateway", True), Ready("gateway"), Ended("gateway", -9), Tick())
+    assert shown.errors.getvalue().splitlines()[1:] == [
+        "gateway: ready, as it is wanted",
+        "gateway: ended, as it is not wanted any more",
+        "gateway: ready, as it is wanted",
+        "gateway ended with -9 and is started again",
+    ]
 
 
 def test_each_part_has_a_line_and_all_have_a_table() -> None:

@@ -95,6 +95,11 @@ class Slot(NamedTuple):
         return {True: f"10.111.{self.number}.0/24", False: f"127.{160 + self.number}.0.0/16"}
 
     @property
+    def gateways(self) -> str:
+        """Addresses of gateways, for root as well: ports of all addresses are those of all tests."""
+        return f"127.{129 + self.number // 4}.{self.number % 4 * 64}.0/26"
+
+    @property
     def node_ports(self) -> str:
         """Ports of services at nodes."""
         return f"{20_000 + self.number * 20}-{20_019 + self.number * 20}"
@@ -138,6 +143,7 @@ class Platform:
         self.python = python
         self.before: tuple[str, ...] = ()
         """A command that runs the platform's own, as `unshare` does."""
+        self.gateways: tuple[str, ...] = (slot.gateways,)
         self.slot = slot
         self.as_root = as_root
         self.node = "node-a"
@@ -167,7 +173,8 @@ class Platform:
     @property
     def environment(self) -> dict[str, str]:
         """What its programs run with."""
-        return {"PATH": os.environ["PATH"], "HOME": str(self.home), "TZ": "UTC"}
+        sources = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+        return {"PATH": os.environ["PATH"], "HOME": str(self.home), "TZ": "UTC", **sources}
 
     def line(self, *options: str) -> list[str]:
         """Return the command that starts it."""
@@ -183,6 +190,7 @@ class Platform:
             "--token-auth-file": str(self.home / "tokens.csv"),
         }
         words = [word for pair in given.items() for word in pair]
+        words += [f"--gateway-address={each}" for each in self.gateways]
         return [*self.before, *self.python, "-m", "pilothouse", "up", *words, *options]
 
     def start(self, *options: str) -> None:

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from pilothouse.foundation.tls import issue, make_ca
-from pilothouse.kinds.structs import Ingress, IngressClass, Secret, from_dict
+from pilothouse.kinds.structs import Ingress, IngressClass, Secret, from_dict, to_dict
 from pilothouse.traffic import config
+from pilothouse.traffic.control.addresses import Addresses
 from pilothouse.traffic.control.ingresses import INGRESS_CONTROLLER
-from pilothouse.traffic.control.kinds import TrafficPolicy
+from pilothouse.traffic.control.kinds import Gateway, TrafficPolicy
+from pilothouse.traffic.control.translate import Options
 from pilothouse.traffic.routing import Router
 from support.gatewayobjects import (
     gateway,
+    listener,
     meta,
     route,
     secret,
@@ -215,3 +218,68 @@ def test_policies_that_cannot_be_carried_out_say_so(mine: TrafficPolicy, reason:
     shared = status_of(translated(gateway(), route(), service(), mine), mine).shared
     assert shared is not None
     assert told(shared[1][0]["conditions"]) == {"Accepted": ("False", reason)}
+
+
+# Ports and addresses
+
+
+WIDE = Addresses((), ("192.0.2.1",))
+
+
+def at(configuration: config.Configuration) -> list[tuple[str, str, int, str]]:
+    return [(each.name, each.protocol, each.port, each.hostname) for each in configuration.listeners]
+
+
+def ports_of(*objects: Any, **options: Any) -> Any:
+    made = translated(CLASS, *objects, options=Options(**{"addresses": WIDE, **options}))
+    (status,) = [each for each in made.statuses if each.kind is Ingress]
+    (address,) = status.fields["loadBalancer"]["ingress"]
+    return address.get("ports")
+
+
+def test_other_ports_are_said_and_so_are_those_that_cannot_be_had() -> None:
+    site = ingress(SITE)
+    assert ports_of(site) is None
+    assert ports_of(site, ingress_ports=(8080, 8443)) == [{"port": 8080, "protocol": "TCP"}]
+    refused = {"ingress/HTTP@127.5.0.1": "port 80 cannot be had"}
+    addresses = Addresses(("127.5.0.0/24",))
+    said = [{"port": 80, "protocol": "TCP", "error": "pilothouse.dev/PortUnavailable"}]
+    assert ports_of(site, addresses=addresses, refused=refused) == said
+    made = translated(CLASS, site, options=Options(addresses=addresses, refused=refused)).configuration
+    assert made.listeners == ()
+
+
+def test_a_port_of_a_gateway_is_shared_where_all_addresses_are() -> None:
+    site, shared = ingress(SITE), Options(addresses=WIDE)
+    made = translated(CLASS, site, service(), gateway(), route(), options=shared).configuration
+    assert at(made) == [("shop/front/http", "HTTP", 80, "")]
+    assert found_at(made, "a.example", "/x") == "shop/web"
+    assert found_at(made, "b.example", "/") == "shop/web"  # by the route of the gateway
+    named = gateway(listener(hostname="b.example"))
+    made = translated(CLASS, site, service(), named, route(), options=shared).configuration
+    assert [each[1:] for each in at(made)] == [("HTTP", 80, "b.example"), ("HTTP", 80, "")]
+    other = gateway(listener(protocol="TCP"))
+    assert ports_of(site, other) == [{"port": 80, "protocol": "TCP", "error": "pilothouse.dev/PortUnavailable"}]
+
+
+def test_a_shared_listener_has_the_certificates_of_both() -> None:
+    tls = {"mode": "Terminate", "certificateRefs": [{"name": "one"}]}
+    door = gateway(listener("https", 443, "HTTPS", tls=tls))
+    site = ingress(SITE, tls=[{"hosts": ["a.example"], "secretName": "two"}])
+    ca = make_ca("tests")
+    pairs = [issue(ca, name, hosts=(f"{name}.example",), server=True) for name in ("one", "two")]
+    secrets = [secret(n, "shop", pair.certificate, pair.key) for n, pair in zip(("one", "two"), pairs, strict=True)]
+    objects = (site, service(), door, route(), *secrets)
+    made = translated(CLASS, *objects, options=Options(addresses=WIDE)).configuration
+    (found,) = [each for each in made.listeners if each.port == 443]
+    assert found.tls is not None
+    assert [each.rpartition("/")[2] for each in found.tls.certificates] == ["one", "two"]
+
+
+def test_ingresses_keep_their_address_when_a_gateway_comes() -> None:
+    before = {"loadBalancer": {"ingress": [{"ip": "127.5.0.1"}]}}
+    site = from_dict({**to_dict(ingress(SITE)), "status": before}, Ingress)
+    made = translated(CLASS, site, gateway())
+    shown = {each.kind.__name__: each.fields for each in made.statuses if each.kind in {Ingress, Gateway}}
+    assert shown["Ingress"] == before
+    assert shown["Gateway"]["addresses"] == [{"type": "IPAddress", "value": "127.5.0.2"}]

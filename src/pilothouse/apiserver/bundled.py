@@ -68,12 +68,7 @@ def _read(path: str) -> Iterator[tuple[bytes, Object]]:
 def _served(server: ApiServer, wanted: Object) -> Served | None:
     group, _, version = wanted["apiVersion"].rpartition("/")
     resource = server.catalogue.registry.by_kind(group, version, wanted["kind"])
-    found = server.catalogue.served(*resource.key) if resource is not None else None
-    if found is None:
-        raise LookupError(
-            f"{wanted['kind']} '{wanted['metadata']['name']}' of the program is of no kind that is served"
-        )
-    return found
+    return server.catalogue.served(*resource.key) if resource is not None else None
 
 
 def _new(server: ApiServer, wanted: Object, digest: str) -> tuple[str, Object]:

@@ -7,6 +7,7 @@ listens at all addresses of the machine, where networks are given each Gateway h
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Final, Literal
 
 import click
@@ -55,6 +56,7 @@ def worker_count(wanted: int) -> int:
 @click.option("--publish", multiple=True, metavar="IP", help="What statuses say where Gateways share all addresses.")
 @click.option("--workers", type=click.IntRange(0), default=0)
 @click.option("--metrics", "metrics_address", default="", metavar="HOST:PORT", help="Where figures are served.")
+@click.option("--admin-socket", type=click.Path(path_type=Path), help="Where its owner asks what it does.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def main(
     kubeconfig: str,
@@ -62,13 +64,20 @@ def main(
     publish: tuple[str, ...],
     workers: int,
     metrics_address: str,
+    admin_socket: Path | None,
     log_level: Literal["debug", "info", "warning", "error"],
 ) -> None:
     """Run the gateway until told to stop."""
     from pilothouse.foundation.metrics import PROGRAM  # noqa: PLC0415  # loads the library
 
     logs.configure(log_level, "console")
-    options = GatewayOptions(workers=worker_count(workers), drain_seconds=_DRAIN_SECONDS, registry=PROGRAM.registry)
+    options = GatewayOptions(
+        workers=worker_count(workers),
+        drain_seconds=_DRAIN_SECONDS,
+        registry=PROGRAM.registry,
+        admin_socket=admin_socket,
+        needs_admin_socket=False,
+    )
 
     def make(client: Client) -> Manager:
         manager = Manager(client, loop=LoopOptions(rounds=0), health_address=metrics_address)

@@ -175,7 +175,7 @@ def _exchange_2(one: Operation) -> dict[str, Any]:
         if one.body != DELETE_OPTIONS:
             body["required"] = True
         listed.insert(0, body)
-        consumes = _PATCHES if one.body == PATCH_TYPE else consumes
+        consumes = _bodies(one) if one.body == PATCH_TYPE else consumes
     produces = (*_MEDIA, *_STREAMS) if one.watches else _MEDIA if one.answer else ("*/*",)
     schema = reference(one.answer, 2) if one.answer else {"type": "string"}
     answers = {code: {"description": _MEANINGS[code], "schema": schema} for code in one.codes}
