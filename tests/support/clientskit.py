@@ -77,7 +77,7 @@ def serving_program(directory: Path, command: str = "up") -> Iterator[Server]:
     tokens.chmod(0o600)
     arguments = ["--data-dir", str(directory / "data"), "--listen", "127.0.0.1:0", "--token-auth-file", str(tokens)]
     if command == "up":
-        arguments += ["--role", "server", "--without", "controllers,scheduler,load-balancers,dns"]
+        arguments += ["--role", "server", "--without", "controllers,scheduler,load-balancers,gateway,dns"]
     log = directory / "server.log"
     with log.open("wb") as errors:
         process = subprocess.Popen(
