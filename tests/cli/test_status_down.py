@@ -52,6 +52,8 @@ def test_status_tells_all_of_a_platform_that_runs_and_down_ends_it(tmp_path: Pat
         assert found["platform"]["pid"] == process.pid
         assert found["api"]["state"] == "ready"
         parts = {part["name"]: part for part in found["parts"]}
+        idle = parts.pop("gateway")
+        assert (idle["state"], idle["pid"], idle["memory_bytes"]) == ("idle", 0, None)
         assert sorted(parts) == ["apiserver", "controllers", "supervisor"]
         for part in parts.values():
             assert (part["state"], part["restarts"]) == ("ready", 0)

@@ -53,7 +53,8 @@ def test_controllers_are_part_of_it_and_come_again_after_a_kill(tmp_path: Path) 
         told = next(line for line in process.stderr if "ready after" not in line)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
-    assert (process.returncode, sorted(state.parts)) == (0, ["apiserver", "controllers"])
+    assert (process.returncode, sorted(state.parts)) == (0, ["apiserver", "controllers", "gateway"])
+    assert (state.parts["gateway"].state, state.parts["gateway"].pid) == ("idle", 0)
     assert told == "controllers ended with -9 and is started again\n"
 
 
