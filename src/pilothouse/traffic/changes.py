@@ -72,12 +72,16 @@ def applied(before: Configuration, change: Change) -> Configuration:
 
 def replaced(before: Mapping[str, _V], after: Mapping[str, _V]) -> Replaced[_V]:
     """Return what `replace` makes `after` of `before` with."""
+    if after is before:
+        return Replaced({})
     new = {name: each for name, each in after.items() if name not in before or before[name] != each}
     return Replaced(new, tuple(before.keys() - after.keys()))
 
 
-def replace(before: Mapping[str, _V], change: Replaced[_V]) -> dict[str, _V]:
-    """Return a mapping after a change."""
+def replace(before: dict[str, _V], change: Replaced[_V]) -> dict[str, _V]:
+    """Return a mapping after a change, the same where nothing of it changes."""
+    if not change.new and not change.gone:
+        return before
     made = {**before, **change.new}
     for name in change.gone:
         made.pop(name, None)
@@ -85,6 +89,8 @@ def replace(before: Mapping[str, _V], change: Replaced[_V]) -> dict[str, _V]:
 
 
 def _edited(before: Sequence[_N], after: Sequence[_N]) -> tuple[_N | tuple[int, int], ...]:
+    if after is before:
+        return ((0, len(before)),) if before else ()
     places = {each.name: place for place, each in enumerate(before)}
     made: list[_N | tuple[int, int]] = []
     first = end = -1  # what stays, as far as it goes on without a gap

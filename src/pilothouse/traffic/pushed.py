@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +32,7 @@ class Pushed:
 
     number: int
     configuration: Configuration = Configuration()  # noqa: RUF009  frozen
-    slots: Mapping[str, int] = field(default_factory=dict)
+    slots: dict[str, int] = field(default_factory=dict)
     plan: Plan | None = None
 
     def file_after(self, before: Pushed) -> int:

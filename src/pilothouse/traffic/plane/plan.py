@@ -118,9 +118,12 @@ class Plan:
         else:
             for listener in configuration.listeners:
                 self._listen(listener)
-        for name, backend in configuration.backends.items():
-            if backend.tls is not None:
-                self._connect(name, backend, backend.tls, before)
+        if before is not None and _has_same_backends(before.configuration, configuration):
+            self.connectors = before.connectors
+        else:
+            for name, backend in configuration.backends.items():
+                if backend.tls is not None:
+                    self._connect(name, backend, backend.tls, before)
         _check_routes(configuration, before)
         self.stores: dict[str, float] = {}
         """The URLs of stores of rate limits, and how long requests wait for each at most."""
@@ -350,6 +353,11 @@ def _has_same_doors(one: Configuration, other: Configuration) -> bool:
         return False
     used = {name for each in one.listeners if each.tls is not None for name in each.tls.certificates}
     return all(one.certificates.get(name) == other.certificates.get(name) for name in used)
+
+
+def _has_same_backends(one: Configuration, other: Configuration) -> bool:
+    """Say whether it is easily seen that two configurations have the same backends, with the same certificates."""
+    return one.backends is other.backends and one.certificates is other.certificates
 
 
 def _regions(configuration: Configuration, before: Plan | None) -> Regions:

@@ -10,7 +10,6 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Mapping
 from typing import Final
 
 from pilothouse.traffic.routing.counters import LocalCounters
@@ -36,15 +35,15 @@ class FileCounters:
         size = os.fstat(self.fd).st_size
         self.slots: Final = (size - _BUCKETS * _BUCKET.size) // _SIZE
         self._memory = mmap.mmap(self.fd, size)
-        self._of_key: Mapping[str, int] = {}
+        self._of_key: dict[str, int] = {}
         self._own = LocalCounters()
 
     @property
-    def assigned(self) -> Mapping[str, int]:
+    def assigned(self) -> dict[str, int]:
         """Which key has which slot."""
         return self._of_key
 
-    def assign(self, slots: Mapping[str, int]) -> None:
+    def assign(self, slots: dict[str, int]) -> None:
         """Take which key has which slot; the caller changes it no more."""
         self._of_key = slots
 

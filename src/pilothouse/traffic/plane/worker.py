@@ -114,10 +114,11 @@ class Worker:
         for key in plan.ports:
             if key not in self._sockets:
                 raise ValueError(f"there is no socket for port {key[1]}")
-        self.plan = plan
+        before, self.plan = self.plan, plan
         self.reader.take_most(plan.limits.headers)
         self.lines = [] if configuration.access_log and self.lines is None else self.lines
-        self._take_backends(plan)
+        if plan.connectors is not before.connectors:
+            self._take_backends(plan)
         self._take_stores(plan)
         self._take_ports(plan)
 

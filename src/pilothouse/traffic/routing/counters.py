@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 __all__ = ["Counters", "LocalCounters", "SlotStore", "Slots"]
@@ -44,10 +43,16 @@ class Slots:
 
     def __init__(self, counters: SlotStore) -> None:
         self._counters = counters
+        self._keys: list[str] = []
         self._of_key: dict[str, int] = {}
 
-    def take(self, keys: Sequence[str]) -> dict[str, int]:
-        """Return the slots of these keys; others' are given up. Keys beyond the slots that there are get none."""
+    def take(self, keys: list[str]) -> dict[str, int]:
+        """Return the slots of these keys; others' are given up. Keys beyond the slots that there are get none.
+
+        For the same keys it is the same mapping, which nobody changes.
+        """
+        if self._keys == keys:
+            return self._of_key
         wanted = dict.fromkeys(keys)
         kept = {key: slot for key, slot in self._of_key.items() if key in wanted}
         taken = set(kept.values())
@@ -59,9 +64,9 @@ class Slots:
                     break
                 self._counters.clear(slot)
                 kept[key] = slot
-        self._of_key = kept
-        return dict(kept)
+        self._keys, self._of_key = list(keys), kept
+        return kept
 
-    def restore(self, slots: Mapping[str, int]) -> None:
+    def restore(self, slots: dict[str, int]) -> None:
         """Go back to slots that were given before, as what was to come after them did not come."""
-        self._of_key = dict(slots)
+        self._keys, self._of_key = [], slots
