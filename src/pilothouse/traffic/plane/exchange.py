@@ -84,7 +84,7 @@ class Exchange(Upgrades):
         if request.upgrade:
             fields = self._switched(fields, pool)
         self._outgoing = Outgoing(request, decision.target, decision.authority, worker.traced(fields))
-        if decision.mirrors and not request.upgrade:
+        if decision.mirrors:
             self._mirror(decision, self._outgoing)
         if rule.retry is not None:
             pool.budget.earn(rule.retry.budget)
