@@ -14,12 +14,13 @@ from pilothouse.traffic.plane.http import UNKNOWN, Body, FieldList, Refused
 from pilothouse.traffic.plane.reactor import Reactor
 from pilothouse.traffic.plane.wires import Buffer, Gone, Pipe, Pipes, Wire
 
-__all__ = ["Http1Sink", "Http1Source", "Pump", "Sink", "Source", "Truncated"]
+__all__ = ["ENDLESS", "Http1Sink", "Http1Source", "Pump", "Sink", "Source", "Truncated", "WireSink"]
 
 _TURNS: Final = 16
 """Of one body in a round, then others have theirs."""
 
-_ENDLESS: Final = 1 << 40
+ENDLESS: Final = 1 << 40
+"""What is left of a body that ends with its connection."""
 
 
 class Truncated(Exception):
@@ -66,11 +67,14 @@ class Sink(Protocol):
     def write(self, pieces: Sequence[Buffer]) -> None:
         """Write pieces, or keep them. Raises Gone."""
 
-    def raw(self, count: int) -> int:
-        """Return how many of `count` bytes may go into the descriptor itself now; they are the next to go there."""
+    def takes(self, count: int) -> int:
+        """Return how many of `count` bytes that come next it takes out of a pipe, 0 where they have to be written."""
+
+    def put(self, pipe: Pipe, *, is_last: bool) -> None:
+        """Take all that a pipe holds, now or by `flush`; is_last: nothing comes behind it. Raises Gone."""
 
     def flush(self) -> bool:
-        """Write what was kept; return whether there is room. Raises Gone."""
+        """Write what was kept; return whether there is room, and the pipe is empty. Raises Gone."""
 
     def wait(self) -> None:
         """Have the connection say when there is room."""
@@ -90,7 +94,7 @@ class Http1Source:
     def __init__(self, wire: Wire, kind: Body, length: int, inbox: bytes, status: int = 400) -> None:
         self.wire = wire
         self.kind = kind
-        self.left = _ENDLESS if length == UNKNOWN else length
+        self.left = ENDLESS if length == UNKNOWN else length
         self.scanner = ChunkScanner(status) if kind is Body.CHUNKED else None
         self.is_decoded = False
         self.beyond = b""
@@ -178,13 +182,51 @@ class Http1Source:
         self.wire.want_read(True)
 
 
-class Http1Sink:
+class WireSink:
+    """What goes into a connection as it is."""
+
+    __slots__ = ("_pipe", "wire")
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self._pipe: Pipe | None = None
+
+    def write(self, pieces: Sequence[Buffer]) -> None:
+        size = sum(map(len, pieces))
+        if size:
+            self.wire.counters.bytes_copied += size
+            self.wire.send(pieces)
+
+    def takes(self, count: int) -> int:
+        return count if self.wire.is_raw else 0
+
+    def put(self, pipe: Pipe, *, is_last: bool) -> None:
+        del is_last
+        self._pipe = pipe
+
+    def flush(self) -> bool:
+        wire, pipe = self.wire, self._pipe
+        if wire.blocked and not wire.flush():
+            return False
+        if pipe is not None:
+            wire.drain(pipe, pipe.held)
+            if pipe.held:
+                return False
+            self._pipe = None
+            wire.want_write(False)
+        return True
+
+    def wait(self) -> None:
+        self.wire.want_write(True)
+
+
+class Http1Sink(WireSink):
     """A body on an HTTP/1.1 connection. is_encoded: whether the chunked coding is put on."""
 
-    __slots__ = ("is_encoded", "wire")
+    __slots__ = ("is_encoded",)
 
     def __init__(self, wire: Wire, is_encoded: bool = False) -> None:
-        self.wire = wire
+        super().__init__(wire)
         self.is_encoded = is_encoded
 
     def write(self, pieces: Sequence[Buffer]) -> None:
@@ -194,14 +236,8 @@ class Http1Sink:
         self.wire.counters.bytes_copied += size
         self.wire.send([b"%x\r\n" % size, *pieces, b"\r\n"] if self.is_encoded else pieces)
 
-    def raw(self, count: int) -> int:
+    def takes(self, count: int) -> int:
         return count if self.wire.is_raw and not self.is_encoded else 0
-
-    def flush(self) -> bool:
-        return not self.wire.blocked or self.wire.flush()
-
-    def wait(self) -> None:
-        self.wire.want_write(True)
 
     def finish_body(self, trailers: FieldList) -> None:
         if self.is_encoded:
@@ -243,7 +279,7 @@ class Pump:
         try:
             for _ in range(_TURNS):
                 is_sources = False
-                if not self._flushed():
+                if not self.sink.flush():
                     self.is_stuck = True
                     self.source.pause()
                     self.sink.wait()
@@ -262,6 +298,11 @@ class Pump:
             return
         self._reactor.soon(self.run)
 
+    @property
+    def passed(self) -> int:
+        """Bytes that were moved and are not in the pipe."""
+        return self.moved - self._pipe.held if self._pipe is not None else self.moved
+
     def stop(self) -> None:
         """Move no more."""
         self.is_over = True
@@ -273,23 +314,12 @@ class Pump:
         self.stop()
         self._on_done(error, is_sources)
 
-    def _flushed(self) -> bool:
-        if not self.sink.flush():
-            return False
-        pipe = self._pipe
-        if pipe is not None and pipe.held:
-            wire = self.sink.wire
-            if not wire.drain(pipe):
-                return False
-            wire.want_write(False)
-        return True
-
     def _step(self) -> bool:
         """Take once from the source; return whether there was anything."""
         source = self.source
         size = source.raw()
         if size >= self._pipes.least or (size and self._pipe is not None):
-            size = self.sink.raw(size)
+            size = self.sink.takes(size)
             if size:
                 return self._splice(size)
         pieces = source.read()
@@ -300,13 +330,16 @@ class Pump:
         return True
 
     def _splice(self, size: int) -> bool:
-        if self._pipe is None:
-            self._pipe = self._pipes.take()
-        count = self.source.wire.fill(self._pipe, size)
+        pipe, source = self._pipe, self.source
+        if pipe is None:
+            pipe = self._pipe = self._pipes.take()
+        count = source.wire.fill(pipe, size)
         if count < 0:
             return False
         self._count(count)
-        self.source.took(count)
+        source.took(count)
+        if count:
+            self.sink.put(pipe, is_last=source.done and not source.trailers())
         return True
 
     def _count(self, size: int) -> None:

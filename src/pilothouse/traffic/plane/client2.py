@@ -29,10 +29,12 @@ from ngh2 import (
 )
 
 from pilothouse.traffic.plane.balancing import Allowance
+from pilothouse.traffic.plane.bodies2 import StreamBodies, Turns
 from pilothouse.traffic.plane.connections import Peer
 from pilothouse.traffic.plane.exchange import Exchange
 from pilothouse.traffic.plane.frames2 import FrameRules
 from pilothouse.traffic.plane.http import Refused, Request
+from pilothouse.traffic.plane.outlets2 import Outlet
 from pilothouse.traffic.plane.reactor import HANGUP, IN, OUT, Timed
 from pilothouse.traffic.plane.requests2 import read_request
 from pilothouse.traffic.plane.streams2 import Stream2
@@ -45,7 +47,6 @@ __all__ = ["Client2"]
 
 _STREAM_WINDOW: Final = 256 << 10
 _CONNECTION_WINDOW: Final = 1 << 20
-_OUT_BYTES: Final = 64 << 10
 _READS: Final = 4
 _RESETS: Final = (100, 20.0)
 _PINGS: Final = (100, 10.0)
@@ -69,6 +70,7 @@ class Client2(Timed):
         "_waiting",
         "_worker",
         "engine",
+        "outlet",
         "peer",
         "wire",
     )
@@ -94,8 +96,9 @@ class Client2(Timed):
             }
         )
         self.engine.set_local_window_size(_CONNECTION_WINDOW)
+        self.outlet = Outlet(self.engine, wire)
         self._streams: dict[int, Stream2] = {}
-        self._waiting: set[Stream2] = set()
+        self._waiting = Turns()
         self._resets = Allowance(*_RESETS, now)
         self._pings = Allowance(*_PINGS, now)
         self._settings = Allowance(*_SETTINGS, now)
@@ -128,7 +131,7 @@ class Client2(Timed):
         for _ in range(_READS):
             if self.wire.is_closed:
                 return
-            if self.wire.blocked:
+            if self.outlet.is_blocked:
                 self.wire.pause()  # who takes nothing gets to ask nothing more
                 return
             try:
@@ -239,8 +242,9 @@ class Client2(Timed):
     def _closed(self, stream_id: int) -> None:
         stream = self._streams.pop(stream_id, None)
         self._unwanted.discard(stream_id)
+        self.outlet.forget(stream_id)
         if stream is not None:
-            self._waiting.discard(stream)
+            self._waiting.leave(stream)
             stream.closed()
         if not self._streams:
             if self._is_leaving:
@@ -270,9 +274,14 @@ class Client2(Timed):
         self._unwanted.add(stream_id)
         self.flush_soon()
 
-    def wait(self, stream: Stream2) -> None:
+    @property
+    def load(self) -> int:
+        """Streams that there are."""
+        return len(self._streams)
+
+    def wait(self, stream: StreamBodies) -> None:
         """Tell a stream once there is room."""
-        self._waiting.add(stream)
+        self._waiting.wait(stream)
 
     def watch(self, when: float) -> None:
         """Look at the streams' deadlines then."""
@@ -290,38 +299,25 @@ class Client2(Timed):
         if self.wire.is_closed:
             return
         try:
-            if self.wire.blocked and not self.wire.flush():
-                return
-            self.wire.want_read(True)
-            self._write()
-            if self._unwanted and not self.wire.blocked:
+            if self.outlet.flush() and self._unwanted:
                 self._reset_unwanted()
-                self._write()
-        except Gone:
-            self._gone()
-            return
-        except NGH2Error:
+                self.outlet.flush()
+            if not self.outlet.is_blocked:
+                self.wire.want_read(True)
+        except (Gone, NGH2Error):
             self._gone()
             return
         self._handle()
-        self._wake()
-        if not (self.engine.want_read or self.engine.want_write or self.wire.blocked):
+        for stream in self._waiting.ready():
+            self._worker.reactor.soon(stream.writable)
+        if not (self.engine.want_read or self.engine.want_write or self.outlet.is_blocked):
             self._close()  # both have said goodbye
-
-    def _write(self) -> None:
-        while not self.wire.blocked and (data := self.engine.data_to_send(_OUT_BYTES)):
-            self.wire.send((data,))
 
     def _reset_unwanted(self) -> None:
         for stream_id in [each for each in self._unwanted if not self.engine.queued_body_size(each)]:
             self._unwanted.discard(stream_id)
             with contextlib.suppress(NGH2Error):
                 self.engine.reset_stream(stream_id, ErrorCode.NO_ERROR)
-
-    def _wake(self) -> None:
-        for stream in [each for each in self._waiting if each.has_room()]:
-            self._waiting.discard(stream)
-            self._worker.reactor.soon(stream.writable)
 
     # Ends
 
@@ -374,4 +370,5 @@ class Client2(Timed):
             return
         self.deadline = math.inf
         self._worker.clients.discard(self)
+        self.outlet.close()
         self.wire.close()

@@ -369,7 +369,7 @@ class Exchange(Upgrades):
         """See whether the client does its part: sends its body, takes the response."""
         self._looked_at = now + self._worker.plan.limits.body_idle_seconds
         upload, download = self._upload, self._download
-        moved = (upload.moved if upload else 0) + (download.moved if download else 0)
+        moved = (upload.passed if upload else 0) + (download.passed if download else 0)
         progress, self._seen = moved - self._seen, moved
         if self._is_half_closed and progress == 0:
             self.client_gone()  # who closes in both directions looks the same until something is written

@@ -24,7 +24,9 @@ from ngh2 import (
 )
 
 from pilothouse.traffic.plane.balancing import EndpointState
+from pilothouse.traffic.plane.bodies2 import StreamBodies, Turns
 from pilothouse.traffic.plane.http import Refused, Response
+from pilothouse.traffic.plane.outlets2 import Outlet
 from pilothouse.traffic.plane.reactor import HANGUP, IN, OUT, Reactor, Timed
 from pilothouse.traffic.plane.server1 import Server1
 from pilothouse.traffic.plane.serverstreams2 import ServerStream2
@@ -38,7 +40,6 @@ __all__ = ["Server2"]
 
 _STREAM_WINDOW: Final = 256 << 10
 _CONNECTION_WINDOW: Final = 4 << 20
-_OUT_BYTES: Final = 64 << 10
 _READS: Final = 4
 _STREAMS: Final = 100
 _MAX_CONCURRENT: Final = 3
@@ -60,6 +61,7 @@ class Server2(Timed):
         "_waiting",
         "endpoint",
         "engine",
+        "outlet",
         "served",
         "wire",
     )
@@ -72,11 +74,12 @@ class Server2(Timed):
         self.engine = Connection(
             Role.CLIENT, Configuration(auto_window_update=False, peer_max_concurrent_streams=_STREAMS)
         )
+        self.outlet = Outlet(self.engine, self.wire)
         self.served = 0
         self._streams: dict[int, ServerStream2] = {}
         self._pending: list[ServerStream2] | None = []
         self._held: list[ServerStream2] | None = []
-        self._waiting: set[ServerStream2] = set()
+        self._waiting = Turns()
         self._is_flushing = self._is_leaving = self._is_gone = False
 
     # Streams
@@ -96,6 +99,11 @@ class Server2(Timed):
         if self._pending is not None or self._is_leaving or self._is_gone or not self.engine.can_send_request:
             return False
         return len(self._streams) < min(_STREAMS, self.engine.remote_settings.get(_MAX_CONCURRENT, _STREAMS))
+
+    @property
+    def load(self) -> int:
+        """Streams that there are."""
+        return len(self._streams)
 
     def open(self, stream: ServerStream2) -> None:
         """Tell a stream once the connection is open."""
@@ -249,7 +257,8 @@ class Server2(Timed):
             stream.ended([(name, value) for name, value in event.headers if name[:1] != b":"])
         elif isinstance(event, StreamClosed):
             del self._streams[stream_id]
-            self._waiting.discard(stream)
+            self._waiting.leave(stream)
+            self.outlet.forget(stream_id)
             stream.closed(event.error_code)
             if not self._streams:
                 self._rest()
@@ -279,9 +288,9 @@ class Server2(Timed):
                 self.engine.reset_stream(stream_id, ErrorCode.CANCEL)
             self.flush_soon()
 
-    def wait(self, stream: ServerStream2) -> None:
+    def wait(self, stream: StreamBodies) -> None:
         """Tell a stream once there is room."""
-        self._waiting.add(stream)
+        self._waiting.wait(stream)
 
     def flush_soon(self) -> None:
         """Write at the end of the round."""
@@ -295,18 +304,14 @@ class Server2(Timed):
         if self._is_gone or self._pending is not None:
             return
         try:
-            if self.wire.blocked and not self.wire.flush():
-                return
-            while not self.wire.blocked and (data := self.engine.data_to_send(_OUT_BYTES)):
-                self.wire.send((data,))
+            self.outlet.flush()
         except (Gone, NGH2Error) as error:
             self._gone(str(error))
             return
         self._handle()
-        for stream in [each for each in self._waiting if each.has_room()]:
-            self._waiting.discard(stream)
+        for stream in self._waiting.ready():
             self._reactor.soon(stream.writable)
-        if not (self.engine.want_read or self.engine.want_write or self.wire.blocked):
+        if not (self.engine.want_read or self.engine.want_write or self.outlet.is_blocked):
             self._gone("the backend does not keep to HTTP/2, or said goodbye")
 
     # Ends
@@ -339,6 +344,7 @@ class Server2(Timed):
         self.deadline = math.inf
         streams, self._streams = self._streams, {}
         self._waiting.clear()
+        self.outlet.close()
         self.wire.close()
         self._pool.forget(self)
         held, self._held = self._held or [], []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -12,18 +11,18 @@ from ngh2 import ErrorCode, NGH2Error
 
 from pilothouse.traffic.plane.balancing import EndpointState
 from pilothouse.traffic.plane.bodies import Truncated
+from pilothouse.traffic.plane.bodies2 import StreamBodies
 from pilothouse.traffic.plane.http import UNKNOWN, Body, FieldList, Refused, Request, Response
 from pilothouse.traffic.plane.switching import WEBSOCKET
 from pilothouse.traffic.plane.tunnels2 import ServerStreamEnd
 from pilothouse.traffic.plane.upstream import Answered, Outgoing
-from pilothouse.traffic.plane.wires import Buffer, Gone, Wire
+from pilothouse.traffic.plane.wires import Buffer, Gone
 
 if TYPE_CHECKING:
     from pilothouse.traffic.plane.server2 import Server2
 
 __all__ = ["ServerStream2", "read_response"]
 
-_QUEUED_BYTES: Final = 128 << 10
 _REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
 _NEVER: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 
@@ -48,7 +47,7 @@ def read_response(headers: Iterable[Any], method: bytes, *, is_whole: bool) -> R
     return response
 
 
-class ServerStream2:
+class ServerStream2(StreamBodies):
     """A request and its answer: the backend's side of an exchange, the sink of its body, the source of the answer's."""
 
     __slots__ = (
@@ -61,41 +60,28 @@ class ServerStream2:
         "_is_switched",
         "_is_tunnel",
         "_method",
-        "_pieces",
-        "_trailers",
         "beyond",
-        "done",
         "endpoint",
-        "has_ended",
-        "id",
         "is_decoded",
     )
 
     def __init__(self, connection: Server2, is_secure: bool) -> None:
+        super().__init__(connection, connection.wire, 0, is_whole=False)
         self._connection = connection
         self._is_secure = is_secure
         self._exchange: Answered | None = None
         self.endpoint: EndpointState = connection.endpoint
-        self.id = 0
         self.beyond = b""
         self.is_decoded = True
-        self.done = self.has_ended = False
         self._is_answered = self._is_broken = False
         self._is_tunnel = self._is_switched = False
         self._held: Outgoing | None = None
         self._method = b""
-        self._pieces: deque[bytes] = deque()
-        self._trailers: FieldList = []
 
     @property
     def served(self) -> int:
         """Requests of the connection so far."""
         return self._connection.served
-
-    @property
-    def wire(self) -> Wire:
-        """The connection that carries the stream."""
-        return self._connection.wire
 
     @property
     def is_busy(self) -> bool:
@@ -186,47 +172,10 @@ class ServerStream2:
         del request
         return self
 
-    def write(self, pieces: Sequence[Buffer]) -> None:
-        size = sum(map(len, pieces))
-        if not size:
-            return
-        self.wire.counters.bytes_copied += size
-        try:
-            self._connection.engine.send_data(self.id, b"".join(pieces))
-        except NGH2Error as error:
-            raise Gone(str(error)) from None
-        self._connection.flush_soon()
-
-    def has_room(self) -> bool:
-        """Return whether more of the body may be queued."""
-        with contextlib.suppress(NGH2Error):
-            return self._connection.engine.queued_body_size(self.id) < _QUEUED_BYTES and not self.wire.blocked
-        return True
-
-    def flush(self) -> bool:
-        """Return whether there is room."""
-        return self.has_room()
-
-    def wait(self) -> None:
-        """Be told once there is room."""
-        self._connection.wait(self)
-
     def writable(self) -> None:
         """Go on with the body."""
         if self._exchange is not None:
             self._exchange.on_writable()
-
-    def finish_body(self, trailers: FieldList) -> None:
-        """End the body. Raises Gone."""
-        engine = self._connection.engine
-        try:
-            if trailers:
-                engine.send_trailers(self.id, trailers)
-            else:
-                engine.end_stream(self.id)
-        except NGH2Error as error:
-            raise Gone(str(error)) from None
-        self._connection.flush_soon()
 
     # The answer
 
@@ -291,38 +240,10 @@ class ServerStream2:
         """Whether the answer's last byte has come."""
         return self.has_ended
 
-    @property
-    def has_more(self) -> bool:
-        """Whether a piece of the answer is there."""
-        return bool(self._pieces)
-
     def read(self) -> Sequence[Buffer] | None:
-        if not self._pieces:
-            if self._is_broken:
-                raise Truncated
-            return None
-        pieces = list(self._pieces)
-        self._pieces.clear()
-        self.done = self.has_ended
-        self._connection.consumed(self.id, sum(map(len, pieces)))
-        return pieces
-
-    def raw(self, count: int = 0) -> int:
-        """Return 0: frames' payloads are the engine's."""
-        del count
-        return 0
-
-    def took(self, count: int) -> None:
-        """Do nothing: bytes come by `read` only."""
-
-    def trailers(self) -> FieldList:
-        return self._trailers
-
-    def pause(self) -> None:
-        """Do nothing: what is not read opens no window."""
-
-    def resume(self) -> None:
-        """Do nothing: what comes is told by `came`."""
+        if self._is_broken and not self._pieces:
+            raise Truncated
+        return super().read()
 
     # Ends
 
@@ -355,7 +276,7 @@ class ServerStream2:
         """Let go after the answer."""
         del is_reusable
         self._exchange = None
-        self._drop()
+        self._discard()
         if self._is_tunnel and not self._is_switched:
             self._connection.reset(self.id)  # the way there is open still
 
@@ -363,16 +284,11 @@ class ServerStream2:
         """Take the request back."""
         self._exchange = None
         if self.id:
-            self._drop()
+            self._discard()
             self._connection.reset(self.id)
         else:
             self._held = None
             self._connection.forsake(self)
-
-    def _drop(self) -> None:
-        size = sum(map(len, self._pieces))
-        self._pieces.clear()
-        self._connection.consumed(self.id, size)
 
     def tunnelled(self, rest: bytes) -> ServerStreamEnd:
         """Give the stream to a tunnel."""

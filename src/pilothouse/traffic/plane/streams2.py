@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from ngh2 import ErrorCode, NGH2Error
 
+from pilothouse.traffic.plane.bodies2 import StreamBodies
 from pilothouse.traffic.plane.connections import Peer
 from pilothouse.traffic.plane.downstream import Carried
 from pilothouse.traffic.plane.exchange import Exchange
 from pilothouse.traffic.plane.http import Body, FieldList, Refused, Request, Response
 from pilothouse.traffic.plane.tunnels import End
 from pilothouse.traffic.plane.tunnels2 import StreamEnd
-from pilothouse.traffic.plane.wires import Buffer, Gone, Wire
+from pilothouse.traffic.plane.wires import Buffer, Gone
 
 if TYPE_CHECKING:
     from pilothouse.traffic.plane.client2 import Client2
@@ -24,47 +23,34 @@ if TYPE_CHECKING:
 
 __all__ = ["Stream2"]
 
-_QUEUED_BYTES: Final = 128 << 10
-"""Of an answer that waits for its windows, beyond which nothing more is read of it."""
 _DISCARDED_BYTES: Final = 1 << 20
 """Of a body that nobody wants, before its stream is reset."""
 
 
-class Stream2:
+class Stream2(StreamBodies):
     """A request and its answer: the client's side of an exchange, the source of its body, the sink of its answer."""
 
     __slots__ = (
         "_client",
         "_discarded",
-        "_pieces",
-        "_trailers",
         "_worker",
         "deadline",
-        "done",
         "exchange",
-        "has_ended",
-        "id",
         "is_open",
         "peer",
         "refused",
         "request",
-        "wire",
     )
 
     def __init__(self, client: Client2, worker: Worker, stream_id: int, request: Request, is_whole: bool) -> None:
+        super().__init__(client, client.wire, stream_id, is_whole=is_whole)
         self._client, self._worker = client, worker
-        self.id = stream_id
         self.request = request
         self.peer: Peer = client.peer
-        self.wire: Wire = client.wire
         self.exchange: Carried | None = None
         self.refused: Refused | None = None
         self.is_open = True
-        self.has_ended = is_whole
-        self.done = is_whole
         self.deadline = math.inf
-        self._pieces: deque[bytes] = deque()
-        self._trailers: FieldList = []
         self._discarded = 0
 
     def begin(self) -> None:
@@ -77,7 +63,7 @@ class Stream2:
         else:
             exchange.begin()
 
-    # The request's body, as a source
+    # The request's body
 
     def came(self, data: bytes) -> None:
         """Take a piece of the body."""
@@ -99,37 +85,6 @@ class Stream2:
             self.done = True
         if self.exchange is not None:
             self.exchange.on_client_readable()
-
-    @property
-    def has_more(self) -> bool:
-        """Whether a piece of the body is there."""
-        return bool(self._pieces)
-
-    def read(self) -> Sequence[Buffer] | None:
-        if not self._pieces:
-            return None
-        pieces = list(self._pieces)
-        self._pieces.clear()
-        self.done = self.has_ended
-        self._client.consumed(self.id, sum(map(len, pieces)))
-        return pieces
-
-    def raw(self, count: int = 0) -> int:
-        """Return 0: frames' payloads are the engine's."""
-        del count
-        return 0
-
-    def took(self, count: int) -> None:
-        """Do nothing: bytes come by `read` only."""
-
-    def trailers(self) -> FieldList:
-        return self._trailers
-
-    def pause(self) -> None:
-        """Do nothing: what is not read opens no window."""
-
-    def resume(self) -> None:
-        """Do nothing: what comes is told by `came`."""
 
     # The client's side of the exchange
 
@@ -206,11 +161,6 @@ class Stream2:
         elif not self.has_ended and self.is_open:
             self._client.reset_when_sent(self.id)
 
-    def _discard(self) -> None:
-        size = sum(map(len, self._pieces))
-        self._pieces.clear()
-        self._client.consumed(self.id, size)
-
     def closed(self) -> None:
         """Give up: the stream is over, or its connection."""
         self.is_open = False
@@ -218,48 +168,7 @@ class Stream2:
         if exchange is not None:
             exchange.client_gone()
 
-    # The answer's body, as a sink
-
-    def write(self, pieces: Sequence[Buffer]) -> None:
-        size = sum(map(len, pieces))
-        if not size:
-            return
-        self._worker.counters.bytes_copied += size
-        try:
-            self._client.engine.send_data(self.id, b"".join(pieces))
-        except NGH2Error as error:
-            raise Gone(str(error)) from None
-        self._client.flush_soon()
-
-    def has_room(self) -> bool:
-        """Return whether more of the answer may be queued."""
-        if not self.is_open:
-            return True  # it finds out with the next piece
-        with contextlib.suppress(NGH2Error):
-            return self._client.engine.queued_body_size(self.id) < _QUEUED_BYTES and not self.wire.blocked
-        return True
-
-    def flush(self) -> bool:
-        """Return whether there is room."""
-        return self.has_room()
-
-    def wait(self) -> None:
-        """Be told once there is room."""
-        self._client.wait(self)
-
     def writable(self) -> None:
         """Go on with the answer."""
         if self.exchange is not None:
             self.exchange.on_client_writable()
-
-    def finish_body(self, trailers: FieldList) -> None:
-        """End the answer. Raises Gone."""
-        engine = self._client.engine
-        try:
-            if trailers:
-                engine.send_trailers(self.id, trailers)
-            else:
-                engine.end_stream(self.id)
-        except NGH2Error as error:
-            raise Gone(str(error)) from None
-        self._client.flush_soon()

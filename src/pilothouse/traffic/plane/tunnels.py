@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
-from pilothouse.traffic.plane.bodies import Pump, Sink, Source
+from pilothouse.traffic.plane.bodies import ENDLESS, Pump, Sink, Source, WireSink
 from pilothouse.traffic.plane.http import FieldList
 from pilothouse.traffic.plane.reactor import HANGUP, IN, OUT, Reactor, Timed
 from pilothouse.traffic.plane.wires import Buffer, Pipes, Wire
 
 __all__ = ["End", "Tunnel", "WireEnd"]
-
-_ENDLESS: Final = 1 << 40
 
 
 class _Stream:
@@ -41,7 +39,7 @@ class _Stream:
         return (came,)
 
     def raw(self) -> int:
-        return _ENDLESS if self.wire.is_raw and not self._inbox else 0
+        return ENDLESS if self.wire.is_raw and not self._inbox else 0
 
     def took(self, count: int) -> None:
         self.done = count == 0
@@ -60,26 +58,8 @@ class _Stream:
         self.wire.want_read(True)
 
 
-class _Drain:
-    __slots__ = ("wire",)
-
-    def __init__(self, wire: Wire) -> None:
-        self.wire = wire
-
-    def write(self, pieces: Sequence[Buffer]) -> None:
-        size = sum(map(len, pieces))
-        if size:
-            self.wire.counters.bytes_copied += size
-            self.wire.send(pieces)
-
-    def raw(self, count: int) -> int:
-        return count if self.wire.is_raw else 0
-
-    def flush(self) -> bool:
-        return not self.wire.blocked or self.wire.flush()
-
-    def wait(self) -> None:
-        self.wire.want_write(True)
+class _Drain(WireSink):
+    __slots__ = ()
 
     def finish_body(self, trailers: FieldList) -> None:
         del trailers
@@ -194,7 +174,7 @@ class Tunnel(Timed):
         self._close(is_clean=False)
 
     def on_deadline(self) -> None:
-        moved = self.up.moved + self.down.moved
+        moved = self.up.passed + self.down.passed
         if moved == self._moved:
             self.abort()
             return

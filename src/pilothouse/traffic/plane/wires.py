@@ -23,6 +23,7 @@ _SET_PIPE_SIZE: Final = 1031
 _PIPE_BYTES: Final = (1 << 20, 256 << 10)
 _PIPES_KEPT: Final = 64
 _MOVE: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+_MORE: Final = _MOVE | os.SPLICE_F_MORE
 
 
 class Gone(Exception):
@@ -53,12 +54,18 @@ class Counters:
 
 
 class Pipe:
-    """Where the kernel keeps pages on their way. held: bytes in it."""
+    """Where the kernel keeps pages on their way. held: bytes in it.
 
-    __slots__ = ("held", "reading", "size", "writing")
+    is_lent: whether a connection has yet to write what it holds, however its body ends; it calls `settle` then.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_home", "_is_given", "held", "is_lent", "reading", "size", "writing")
+
+    def __init__(self, home: Pipes) -> None:
         self.reading, self.writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._home = home
+        self._is_given = False
+        self.is_lent = False
         self.held = 0
         self.size = 65_536
         for size in _PIPE_BYTES:
@@ -68,6 +75,18 @@ class Pipe:
                 continue  # an ordinary user's pipes have a common limit
             break
 
+    def settle(self) -> None:
+        """End the loan; whoever took the pipe may have given it back meanwhile."""
+        if self.is_lent:
+            self.is_lent = False
+            if self._is_given:
+                self._home.give(self)
+
+    def give(self) -> bool:
+        """Take note that it is given back; return whether it is free."""
+        self._is_given = self.is_lent
+        return not self.is_lent
+
     def close(self) -> None:
         """Give both ends back."""
         os.close(self.reading)
@@ -75,10 +94,11 @@ class Pipe:
 
 
 class Pipes:
-    """Pipes that are used again. least: bytes of a body from which on one is taken."""
+    """Pipes that are used again. least: bytes of a body from which on one is taken. taken: how many somebody has."""
 
     def __init__(self, counters: Counters, least: int = SPLICE_LEAST) -> None:
         self.least = least
+        self.taken = 0
         self._counters = counters
         self._free: list[Pipe] = []
 
@@ -86,12 +106,18 @@ class Pipes:
         """Return an empty pipe. Raises OSError where there are no descriptors left."""
         if self._free:
             self._counters.pipes_reused += 1
-            return self._free.pop()
-        self._counters.pipes_made += 1
-        return Pipe()
+            pipe = self._free.pop()
+        else:
+            pipe = Pipe(self)
+            self._counters.pipes_made += 1
+        self.taken += 1
+        return pipe
 
     def give(self, pipe: Pipe) -> None:
-        """Take a pipe back; one that still holds bytes is closed."""
+        """Take a pipe back, once it is not lent any more; one that still holds bytes is closed."""
+        if not pipe.give():
+            return
+        self.taken -= 1
         if pipe.held or len(self._free) >= _PIPES_KEPT:
             pipe.close()
         else:
@@ -266,19 +292,43 @@ class Wire:
         self.received += count
         return count
 
-    def drain(self, pipe: Pipe) -> bool:
-        """Move what a pipe holds into the connection; return whether it is empty. Raises Gone."""
-        while pipe.held:
-            try:
-                count = os.splice(pipe.reading, self.fd, pipe.held, flags=_MOVE)
-            except BlockingIOError:
-                return False
-            except OSError as error:
-                raise Gone(str(error)) from None
-            pipe.held -= count
-            self.sent += count
-            self.counters.bytes_spliced += count
-        return True
+    def drain(self, pipe: Pipe, most: int, is_more: bool = False, header: bytes = b"") -> int:
+        """Write a header and then so many bytes of a pipe, as far as the connection takes them. Raises Gone.
+
+        Returns how many bytes of both it took. is_more: whether something is written right after them, so that the
+        kernel waits for it.
+        """
+        counters, moved, count = self.counters, 0, 0
+        try:
+            if header:
+                count = self.sock.send(header, socket.MSG_MORE)
+                counters.writes += 1
+            if count == len(header):
+                flags = _MORE if is_more else _MOVE
+                while moved < most:
+                    moved += os.splice(pipe.reading, self.fd, most - moved, flags=flags)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise Gone(str(error)) from None
+        pipe.held -= moved
+        counters.bytes_spliced += moved
+        count += moved
+        self.sent += count
+        return count
+
+    def put(self, data: Buffer, is_more: bool = False) -> int:
+        """Write what the connection takes; return how many bytes. is_more: as of `drain`. Raises Gone."""
+        sock = self.sock
+        try:
+            count = sock.send(data, socket.MSG_MORE) if is_more and self.is_raw else sock.send(data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return 0
+        except (OSError, ValueError) as error:
+            raise Gone(str(error)) from None
+        self.counters.writes += 1
+        self.sent += count
+        return count
 
     def end_writing(self) -> None:
         """Say that nothing more comes, and go on reading."""
