@@ -1,1 +1,3 @@
 """Measurements of a new version and the verdict on it."""
+
+__all__: list[str] = []

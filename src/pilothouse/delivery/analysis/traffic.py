@@ -48,7 +48,7 @@ class Numbers(Protocol):
     """The port: what came to a version of a route in the last whole seconds before `now` (seconds since 1970)."""
 
     def over(self, seconds: int, now: float, *, route: str, version: str, regions: Sequence[str]) -> Seen:
-        """Return its figures. route: NAMESPACE/NAME; version: name of the Service; regions: none are all."""
+        """Return its figures. route: NAMESPACE/NAME; version: name of the Service, or empty; no regions are all."""
 
 
 class TrafficConfig(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):

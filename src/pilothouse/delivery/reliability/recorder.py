@@ -1,0 +1,95 @@
+"""The controller of service levels: counts what routes answered, follows deploys, and writes what it comes to."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from pilothouse.client.patches import MergePatch
+from pilothouse.delivery.analysis.traffic import Numbers
+from pilothouse.delivery.resources.rollouts import Rollout
+from pilothouse.delivery.resources.servicelevels import ServiceFigures, ServiceLevel, ServiceLevelStatus
+from pilothouse.kinds import durations, times
+from pilothouse.kinds.structs import Resource, replace, to_dict
+from pilothouse.operator import Context, Manager, Reconciler, Request, Result, controller
+
+from .deploys import followed
+from .figures import ObjectiveError, counted, objective_of, summed_up
+
+__all__ = ["ServiceLevelReconciler", "add_service_levels"]
+
+_MINUTE: Final = 60
+_SLACK: Final = 1.0
+"""Seconds after a minute at which all that came in it is known."""
+
+
+class ServiceLevelReconciler(Reconciler[ServiceLevel]):
+    """Counts each minute once: `countedUntil` says up to which it is done, so a restart counts nothing twice.
+
+    What came while nobody counted is not known and is left out; windows reach back five minutes.
+    """
+
+    def __init__(self, numbers: Numbers | None) -> None:
+        self._numbers = numbers
+
+    async def reconcile(self, obj: ServiceLevel, context: Context) -> Result | None:
+        """Count the minutes that are over, and take in what the rollout says."""
+        now = context.clock.now()
+        try:
+            objective_of(obj.spec)
+            status = self._counted(obj, now)
+        except (ObjectiveError, durations.DurationError) as error:
+            context.recorder.warning(obj, "InvalidObjective", str(error))
+            return None
+        rollout = context.get(Rollout, obj.spec.rollout, obj.metadata.namespace)
+        if rollout is not None:
+            status = replace(status, deploys=followed(status.deploys, rollout, now))
+        if status != obj.status:
+            status = replace(status, figures=summed_up(obj.spec, status, now))
+            await context.patch(obj, MergePatch({"status": _written(status)}), subresource="status")
+        left = _MINUTE - (now.timestamp() - _SLACK) % _MINUTE
+        return Result(requeue_after=left)
+
+    def _counted(self, obj: ServiceLevel, now: datetime) -> ServiceLevelStatus:
+        if self._numbers is None:
+            return obj.status
+        until = datetime.fromtimestamp((now.timestamp() - _SLACK) // _MINUTE * _MINUTE, now.tzinfo)
+        last = times.parse(obj.status.counted_until) if obj.status.counted_until else until - timedelta(seconds=_MINUTE)
+        seconds = min(int((until - last).total_seconds()), 4 * _MINUTE)
+        if seconds <= 0:
+            return obj.status
+        latency = durations.parse(obj.spec.latency) / durations.SECOND if obj.spec.latency else None
+        requests = bad = 0
+        for route in obj.spec.routes:
+            name = route if "/" in route else f"{obj.metadata.namespace}/{route}"
+            # A window ends with the last second that is whole, and that has to be the last of the minute.
+            seen = self._numbers.over(seconds, until.timestamp() + _SLACK / 2, route=name, version="", regions=())
+            requests += seen.requests
+            bad += min(seen.requests, seen.errors + (seen.slower(latency) if latency is not None else 0))
+        return replace(counted(obj.status, until - timedelta(seconds=1), requests, bad, obj.spec.window_days),
+                       counted_until=times.format_seconds(until))  # fmt: skip
+
+
+def _written(status: ServiceLevelStatus) -> dict[str, object]:
+    """Return a status as a merge patch that also takes away figures which are there no more."""
+    none = dict.fromkeys(ServiceFigures.__struct_encode_fields__)
+    return {**to_dict(status), "figures": {**none, **to_dict(status.figures)}}
+
+
+def add_service_levels(manager: Manager, numbers: Numbers | None = None) -> ServiceLevelReconciler:
+    """Run the controller of service levels in a manager. numbers: of the data plane, where it is in this process."""
+    for kind in (ServiceLevel, Rollout):
+        if kind not in manager.scheme:
+            manager.scheme.register(kind)
+    reconciler = ServiceLevelReconciler(numbers)
+
+    def levels(rollout: Resource) -> list[Request]:
+        found = manager.informer(ServiceLevel).indexer.list()
+        return [
+            Request.of(level)
+            for level in found
+            if level.metadata.namespace == rollout.metadata.namespace and level.spec.rollout == rollout.metadata.name
+        ]
+
+    controller(manager, "servicelevel").for_(ServiceLevel).watches(Rollout, levels).build(reconciler)
+    return reconciler

@@ -1,0 +1,177 @@
+"""Service levels: counts by day and hour, what they come to, and what became of deploys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilothouse.client import Client
+from pilothouse.delivery.reliability.deploys import followed
+from pilothouse.delivery.reliability.figures import ObjectiveError, counted, objective_of, summed_up
+from pilothouse.delivery.reliability.recorder import add_service_levels
+from pilothouse.delivery.resources.installing import install_kinds
+from pilothouse.delivery.resources.rollouts import Rollout
+from pilothouse.delivery.resources.servicelevels import (
+    Deploy,
+    ServiceLevel,
+    ServiceLevelSpec,
+    ServiceLevelStatus,
+)
+from pilothouse.kinds.structs import from_dict
+from pilothouse.operator import Harness
+from pilothouse.testing import ControlPlane
+
+NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
+SPEC = ServiceLevelSpec(rollout="shop", routes=["shop"])
+HOUR = timedelta(hours=1)
+
+
+def test_objective_budget_and_burn_rates() -> None:
+    status = ServiceLevelStatus()
+    for hour in range(48):
+        bad = 20 if hour == 47 else 0
+        status = counted(status, NOW - 47 * HOUR + hour * HOUR, 1000, bad, 90)
+    figures = summed_up(SPEC, status, NOW)
+    assert figures.requests == 48_000
+    assert figures.attained == "99.958%"  # 20 of 48,000
+    assert figures.budget_left == "58.3%"  # 48 are allowed
+    assert figures.burn_rate_1h == "10.00"  # 20 of 2,000 in the hours that are touched
+    assert figures.burn_rate_6h == "2.86"
+    assert len(status.days) == 3
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 500), st.integers(0, 50)), max_size=60))
+def test_nothing_within_the_window_is_lost_and_what_is_kept_is_bounded(ticks: list[tuple[int, int, int]]) -> None:
+    now, status, sent = NOW, ServiceLevelStatus(), []
+    for minutes, good, bad in ticks:
+        now += timedelta(minutes=minutes)
+        status = counted(status, now, good + bad, bad, 30)
+        sent.append((now, good + bad))
+    assert len(status.days) <= 31
+    assert len(status.hours) <= 73
+    certainly = sum(requests for moment, requests in sent if moment >= now - timedelta(days=29))
+    assert certainly <= sum(span.requests for span in status.days) <= sum(requests for _, requests in sent)
+
+
+@pytest.mark.parametrize("text", ["100%", "0%", "much", "1.5", "-1%", ""])
+def test_an_objective_that_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(ObjectiveError, match="want a share below 100%"):
+        objective_of(ServiceLevelSpec(rollout="x", objective=text))
+
+
+def rollout(current: str, stable: str, phase: str, *, canary_weight: int | None = None, **status: Any) -> Rollout:
+    weights = None if canary_weight is None else {"weights": {"canary": {"weight": canary_weight}, "stable": {"weight": 100 - canary_weight}}}  # fmt: skip  # noqa: E501
+    template: dict[str, Any] = {"template": {"spec": {"containers": []}}, "selector": {}}
+    return from_dict(
+        {
+            "metadata": {"name": "shop", "namespace": "default"},
+            "spec": template,
+            "status": {
+                "currentPodHash": current,
+                "stableRS": stable,
+                "phase": phase,
+                **({"canary": weights} if weights else {}),
+                **status,
+            },
+        },
+        Rollout,
+    )
+
+
+def outcomes(deploys: Sequence[Deploy]) -> list[tuple[str, str | None]]:
+    return [(each.version, each.outcome) for each in deploys]
+
+
+def test_deploys_are_followed_from_the_rollouts_status() -> None:
+    deploys: Sequence[Deploy] = ()
+    aborted = {"abort": True, "abortedAt": "2026-03-01T12:03:54Z"}
+    story = [
+        (0, rollout("v1", "", "Progressing")),
+        (5, rollout("v1", "v1", "Healthy")),
+        (100, rollout("v2", "v1", "Progressing", canary_weight=20)),
+        (160, rollout("v2", "v2", "Healthy")),
+        (200, rollout("v3", "v2", "Progressing", canary_weight=20)),
+        (204, rollout("v3", "v2", "Degraded", canary_weight=20, **aborted, message="2 % errors")),
+        (205, rollout("v3", "v2", "Degraded", canary_weight=0, **aborted)),
+        (206, rollout("v2", "v2", "Healthy")),
+        (300, rollout("v4", "v2", "Progressing", canary_weight=20)),
+        (310, rollout("v5", "v2", "Progressing", canary_weight=20)),
+    ]  # fmt: skip
+    for seconds, state in story:
+        deploys = followed(deploys, state, NOW + timedelta(seconds=seconds))
+        assert followed(deploys, state, NOW + timedelta(seconds=seconds)) is deploys
+    assert outcomes(deploys) == [
+        ("v1", "Succeeded"),
+        ("v2", "Succeeded"),
+        ("v3", "RolledBack"),
+        ("v4", "Overtaken"),
+        ("v5", None),
+    ]
+    assert deploys[2].message == "2 % errors"
+    figures = summed_up(SPEC, ServiceLevelStatus(deploys=deploys), NOW + timedelta(seconds=400))
+    assert (figures.deploys, figures.success_rate) == (3, "66.7%")
+    assert figures.restore_seconds == "1.0"
+    assert figures.lead_time_seconds == 32  # the median of 5 and 60
+
+
+def test_a_template_put_back_by_hand_in_the_midst_of_a_canary_is_a_rollback() -> None:
+    deploys = followed((), rollout("v1", "v1", "Healthy"), NOW)
+    deploys = followed(deploys, rollout("v2", "v1", "Progressing", canary_weight=20), NOW)
+    deploys = followed(deploys, rollout("v1", "v1", "Healthy", canary_weight=0), NOW)
+    assert outcomes(deploys) == [("v1", "Succeeded"), ("v2", "RolledBack")]
+
+
+@dataclass
+class Steady:
+    """A thousand requests a minute of which two are bad."""
+
+    requests: int
+    errors: int
+    p95: float = 0.1
+
+    def slower(self, seconds: float) -> int:
+        return 1 if seconds < 1 else 0
+
+
+class SteadyNumbers:
+    def __init__(self) -> None:
+        self.seconds = 0
+
+    def over(self, seconds: int, now: float, *, route: str, version: str, regions: Sequence[str]) -> Steady:
+        assert (route, version, tuple(regions)) == ("default/shop", "", ())
+        assert int(now) % 60 == 0
+        self.seconds += seconds
+        return Steady(seconds * 1000 // 60, seconds * 2 // 60)
+
+
+async def test_minutes_are_counted_once_also_by_another_controller() -> None:
+    async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
+        await install_kinds(client, [ServiceLevel, Rollout])
+        level = {"metadata": {"name": "shop", "namespace": "default"}, "spec": {"rollout": "shop", "routes": ["shop"]}}
+        await client.create(from_dict(level, ServiceLevel))
+        counted_until = ""
+        for _ in range(2):
+            harness = Harness(client)
+            numbers = SteadyNumbers()
+            add_service_levels(harness.manager, numbers)
+            if counted_until:
+                await harness.clock.run(
+                    (datetime.fromisoformat(counted_until) - harness.clock.now()).total_seconds() + 90
+                )
+            async with harness:
+                for _ in range(3):
+                    await harness.settle()
+                    await harness.clock.run(60)
+                await harness.settle()
+            found = await client.get(ServiceLevel, "shop", "default")
+            counted_until = str(found.status.counted_until)
+            assert found.status.figures.attained == "99.800%"
+            assert found.status.figures.budget_left == "-100.0%"
+            sent = found.status.figures.requests
+            assert sent % 1000 == 0
