@@ -10,22 +10,25 @@ from typing import Final
 
 from pilothouse.client import Client
 from pilothouse.client.objects import key_of
+from pilothouse.client.workqueue import LOW_PRIORITY
 from pilothouse.delivery.resources.applications import Application, ApplicationSet, AppProject
 from pilothouse.delivery.resources.installing import install_kinds
 from pilothouse.kinds.structs import Resource
 from pilothouse.operator import Controller, Manager, Request, controller
 
 from .applications import DEPENDS_ON, ApplicationReconciler, dependencies_of
+from .appsets.reconciler import ApplicationSetReconciler
 from .comparing import Drift
 from .evaluation import Evaluator
 from .live import LiveObjects
-from .mirrors import Limits
+from .mirrors import Limits, Mirror
 from .operating import Operator
 from .rendering import Renderer
-from .repositories import Polling, Repositories
+from .repositories import Polling, Repositories, User
 from .settings import Settings
 from .signatures import Signatures
 from .targets import Key, split_instance
+from .webhooks import WebhookReceiver
 
 __all__ = ["GITOPS_KINDS", "Gitops", "GitopsOptions", "add_gitops", "install_gitops_kinds"]
 
@@ -56,11 +59,13 @@ class Gitops:
 
     def __init__(
         self,
-        repositories: Repositories[Request],
+        repositories: Repositories[User],
         evaluator: Evaluator,
         operator: Operator,
         applications: Controller[Application],
+        webhook: WebhookReceiver,
     ) -> None:
+        self.webhook: Final = webhook
         self.repositories: Final = repositories
         self.evaluator: Final = evaluator
         self.operator: Final = operator
@@ -101,11 +106,10 @@ def add_gitops(manager: Manager, options: GitopsOptions, *, source: random.Rando
         return Request(*split_instance(instance, options.namespace))
 
     live = LiveObjects(manager.client, request)
-    built: list[Controller[Application]] = []
-    repositories: Repositories[Request] = Repositories(
+    repositories: Repositories[User] = Repositories(
         options.directory,
         access=settings.access,
-        changed=lambda user: built[0].queue.add(user),  # noqa: PLW0108  # it is built below
+        changed=lambda mirror, users: _changed(mirror, users, evaluator, made, sets),
         active=lambda: manager.is_leading,
         clock=manager.clock,
         polling=options.polling,
@@ -117,7 +121,7 @@ def add_gitops(manager: Manager, options: GitopsOptions, *, source: random.Rando
     evaluator = Evaluator(repositories, renderer, live, settings, Signatures(settings), options.namespace)
     operator = Operator(live, settings)
     manager.index(Application, DEPENDS_ON, _dependency_keys)
-    made = (
+    made: Controller[Application] = (
         controller(manager, "gitops")
         .for_(Application)
         .watches(AppProject, _Members(manager, options.namespace))
@@ -125,10 +129,29 @@ def add_gitops(manager: Manager, options: GitopsOptions, *, source: random.Rando
         .with_options(concurrency=options.concurrency)
         .build(ApplicationReconciler(evaluator, operator, options.namespace))
     )
-    built.append(made)
     live.attach(made)
     settings.on_change(lambda: _all(manager, made))
-    return Gitops(repositories, evaluator, operator, made)
+    sets: Controller[ApplicationSet] = (
+        controller(manager, "gitops-sets").for_(ApplicationSet).build(ApplicationSetReconciler(repositories, settings))
+    )
+    return Gitops(repositories, evaluator, operator, made, WebhookReceiver(repositories, settings))
+
+
+async def _changed(
+    mirror: Mirror,
+    users: list[User],
+    evaluator: Evaluator,
+    applications: Controller[Application],
+    sets: Controller[ApplicationSet],
+) -> None:
+    """Have whoever uses a repository look at it: first those for whom something has changed."""
+    for user in users:
+        if user.kind != "application":
+            sets.queue.add(user.request)
+    requests = [user.request for user in users if user.kind == "application"]
+    untouched = await evaluator.untouched(mirror, requests)
+    for request in requests:
+        applications.queue.add(request, priority=LOW_PRIORITY if request in untouched else 0)
 
 
 def _dependency_keys(app: Application) -> list[str]:

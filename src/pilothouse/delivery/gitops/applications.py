@@ -29,6 +29,7 @@ from .hooks import options_of
 from .operating import Operator, begun, failed, retry_at, sources_in
 from .projects import DEFAULT_PROJECT, IN_CLUSTER, default_project, is_here, problems_of
 from .rejections import Rejection, digest_of, last_good, read_rejections, rejection_of, write_rejections
+from .repositories import User
 from .status import history_with, status_of, status_without
 from .windows import Windowed, WindowError, may_sync
 
@@ -85,13 +86,13 @@ class ApplicationReconciler(Reconciler[Application]):
         self._namespace = namespace
 
     async def removed(self, request: Request, context: Context) -> Result | None:
-        self._evaluator.repositories.use(request, [])
+        self._evaluator.repositories.use(User("application", request), [])
         return None
 
     async def reconcile(self, obj: Application, context: Context) -> Result | None:
         sources = sources_of(obj)
         urls = [source.repo_url for source in sources if source.repo_url]
-        self._evaluator.repositories.use(Request.of(obj), urls)
+        self._evaluator.repositories.use(User("application", Request.of(obj)), urls)
         if obj.metadata.deletion_timestamp is not None:
             return await self._delete(obj, context)
         turn = _Turn(obj, context, self._project(obj, context), [])
@@ -282,7 +283,7 @@ class ApplicationReconciler(Reconciler[Application]):
         seen = Situation(
             now=turn.now,
             revisions=evaluation.revisions,
-            out_of_sync=evaluation.out_of_sync,
+            out_of_sync=evaluation.to_do,
             only_prune=evaluation.only_prune,
             empty=not evaluation.targets and bool(evaluation.states),
             window=window,

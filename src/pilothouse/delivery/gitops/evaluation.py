@@ -9,13 +9,15 @@ from typing import Any, Final, NamedTuple
 
 from pilothouse.delivery.errors import DeliveryError
 from pilothouse.delivery.resources.applications import Application, AppProject, Source
+from pilothouse.operator import Request
 
 from .comparing import Drift, compare, ignored_for
-from .errors import ManifestError, RevisionError
+from .errors import ManifestError, RevisionError, SourceError
 from .health import Verdict, health_of, worst
 from .helm import ReleaseFacts
 from .hooks import annotations_of, is_hook
 from .live import LiveObjects
+from .mirrors import Mirror, checked_path
 from .rendering import At, Rendered, Renderer
 from .repositories import Repositories
 from .selections import SelectionError
@@ -66,6 +68,11 @@ class Evaluation:
         return any(not state.synced for state in self.states)
 
     @property
+    def to_do(self) -> bool:
+        """Whether a sync would do something: what is being deleted already needs none."""
+        return any(not state.synced and not (state.is_extra and _is_going(state)) for state in self.states)
+
+    @property
     def only_prune(self) -> bool:
         """Whether all that differs is to go."""
         return all(state.synced or state.is_extra for state in self.states)
@@ -73,6 +80,10 @@ class Evaluation:
     def health(self) -> str:
         """Return how the application is: as its worst object."""
         return worst(state.health.status for state in self.states if state.health is not None and not state.is_extra)
+
+
+def _is_going(state: State) -> bool:
+    return state.live is not None and bool(state.live["metadata"].get("deletionTimestamp"))
 
 
 def sources_of(app: Application) -> tuple[Source, ...]:
@@ -117,6 +128,35 @@ class Evaluator:
     def forget(self, app: Application) -> None:
         """Let go of what is known of an application."""
         self._last.pop(self.instance(app), None)
+
+    async def untouched(self, mirror: Mirror, requests: Sequence[Request]) -> set[Request]:
+        """Return those of these applications for which the newest commits of a repository have the same files.
+
+        For plain directories of it alone; what else there is counts as touched.
+        """
+        asked: dict[str, list[tuple[Request, str, str]]] = {}
+        for request in requests:
+            found = self._last.get(instance_name(*request, self._namespace))
+            if found is None or len(found.sources) != 1 or found.kinds != ("Directory",):
+                continue
+            source = found.sources[0]
+            try:
+                commit = mirror.references.resolve(source.target_revision)
+                asked.setdefault(commit, []).append((request, checked_path(source.path), found.revisions[0]))
+            except RevisionError:
+                continue
+        same: set[Request] = set()
+        for commit, listed in asked.items():
+            try:
+                await mirror.ensure(commit)
+                now = await mirror.named(commit, [path for _, path, _ in listed])
+                for former in {revision for _, _, revision in listed}:
+                    own = [(request, path) for request, path, revision in listed if revision == former]
+                    before = await mirror.named(former, [path for _, path in own])
+                    same |= {request for request, path in own if now[path] is not None and now[path] == before[path]}
+            except SourceError:
+                continue  # told by whoever reconciles
+        return same
 
     async def resolve(
         self, app: Application, project: AppProject, sources: Sequence[Source], revisions: Sequence[str] = ()

@@ -89,7 +89,7 @@ def _any(patterns: Iterable[str], text: str) -> bool:
 
 def _repository_allowed(spec: AppProjectSpec, url: str) -> bool:
     patterns = [f"!{normalised(each[1:])}" if each.startswith("!") else normalised(each) for each in spec.source_repos]
-    return _any(patterns, normalised(url)) or _any(spec.source_repos, url)
+    return _any(patterns, normalised(url))
 
 
 def _destination_allowed(spec: AppProjectSpec, destination: Destination, namespace: str) -> bool:

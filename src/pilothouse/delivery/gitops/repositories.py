@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from pilothouse.foundation.clock import Clock
 from pilothouse.foundation.logs import get_logger
+from pilothouse.operator import Request
 
 from .addresses import Address, normalised, parse_address
 from .errors import RepositoryError
@@ -17,12 +18,20 @@ from .git import Access, Git
 from .mirrors import Limits, Mirror
 from .versions import References
 
-__all__ = ["Polling", "Repositories"]
+__all__ = ["Polling", "Repositories", "User"]
 
 U = TypeVar("U")
 _KEEP: Final = float("inf")
 _AFTER_ERROR_SECONDS: Final = 10.0
+_AT_ONCE: Final = 2
 _log = get_logger("pilothouse.delivery.gitops")
+
+
+class User(NamedTuple):
+    """Who uses a repository. kind: `application` or `set`."""
+
+    kind: str
+    request: Request
 
 
 class Polling:
@@ -41,8 +50,8 @@ class Polling:
 class Repositories(Generic[U]):
     """The mirrors, by address.
 
-    directory: where they are. access: what opens a repository, of a project. changed: called with each user of one
-    whose references have changed, or that answers again. active: whether to go on asking.
+    directory: where they are. access: what opens a repository, of a project. changed: called with one whose references
+    have changed, or that answers again, and its users. active: whether to go on asking.
     """
 
     def __init__(  # noqa: PLR0913  all but four have a default
@@ -50,7 +59,7 @@ class Repositories(Generic[U]):
         directory: str,
         *,
         access: Callable[[Address, str], Access],
-        changed: Callable[[U], None],
+        changed: Callable[[Mirror, list[U]], Awaitable[None]],
         active: Callable[[], bool],
         clock: Clock,
         polling: Polling | None = None,
@@ -72,6 +81,7 @@ class Repositories(Generic[U]):
         self._users: dict[str, set[U]] = {}
         self._waiting: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._begun: list[str] = []
 
     def mirror(self, url: str, project: str = "") -> Mirror:
         """Return the mirror of a repository. Raises RepositoryError for an address that is not allowed."""
@@ -108,7 +118,10 @@ class Repositories(Generic[U]):
         name = normalised(url)
         if name not in self._mirrors or name not in self._users:
             return False
-        self._begin(name)
+        self._mirrors[name].stale()
+        # One that waits for its turn will see this news too.
+        if self._begun.count(name) < _AT_ONCE:
+            self._begin(name)
         return True
 
     def matching(self, urls: list[str]) -> list[str]:
@@ -150,9 +163,15 @@ class Repositories(Generic[U]):
         self._clock.call_later(every, due)
 
     def _begin(self, name: str) -> None:
+        self._begun.append(name)
         task = asyncio.get_running_loop().create_task(self._poll(name))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            self._begun.remove(name)
+
+        task.add_done_callback(ended)
 
     async def _poll(self, name: str) -> None:
         mirror = self._mirrors[name]
@@ -169,8 +188,7 @@ class Repositories(Generic[U]):
         else:
             changed = failed or after != before
         if changed:
-            for user in [*self._users.get(name, ())]:
-                self._changed(user)
+            await self._changed(mirror, [*self._users.get(name, ())])
         self._arm(name, pause)
 
 

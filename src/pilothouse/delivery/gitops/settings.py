@@ -29,9 +29,9 @@ class Settings:
         self.namespace: Final = namespace
         factory = manager.factory
         self._secrets: Informer[Any] = factory.informer(Secret, namespace=namespace, labels=SECRET_TYPE)
-        self._maps: Informer[Any] = factory.informer(
-            ConfigMap, namespace=namespace, labels="app.kubernetes.io/part-of=argocd"
-        )
+        own = "app.kubernetes.io/part-of=argocd"
+        self._own: Informer[Any] = factory.informer(Secret, namespace=namespace, labels=own)
+        self._maps: Informer[Any] = factory.informer(ConfigMap, namespace=namespace, labels=own)
         self._rules: tuple[object, dict[tuple[str, str], tuple[HealthRule, ...]]] = (None, {})
 
     def on_change(self, changed: Callable[[], None]) -> None:
@@ -49,6 +49,23 @@ class Settings:
             if secret.metadata.labels.get(SECRET_TYPE) == kind
         ]
         return sorted(found, key=lambda each: each[""])
+
+    def secret(self, name: str) -> Mapping[str, str]:
+        """Return what a Secret of Argo CD's own holds, nothing where there is none."""
+        found = self._own.indexer.get(f"{self.namespace}/{name}")
+        return _texts(found.data) if found is not None else {}
+
+    def clusters(self) -> list[dict[str, Any]]:
+        """Return the clusters of Secrets, with name, server, project and metadata; nothing that opens them."""
+        found = []
+        for secret in self._secrets.indexer.list():
+            if secret.metadata.labels.get(SECRET_TYPE) == "cluster":
+                data = _texts(
+                    {name: secret.data[name] for name in ("name", "server", "project") if name in secret.data}
+                )
+                metadata = {part: dict(getattr(secret.metadata, part)) for part in ("labels", "annotations")}
+                found.append({"name": data.get("name", secret.metadata.name), **data, "metadata": metadata})
+        return sorted(found, key=lambda each: str(each["name"]))
 
     def config(self, name: str) -> Mapping[str, str]:
         """Return what a ConfigMap holds, nothing where there is none."""
