@@ -180,7 +180,7 @@ async def test_a_rejected_revision_is_not_brought_back_by_anything_but_a_fix(wor
     assert await reject_revision(world.client, "argocd", "shop", reason="2 % errors", now=clock.now()) == bad
     await world.settle(5)
     assert await world.data("a") == {"x": "1"}
-    await world.settle(700)
+    await world.settle(40)
     app = await world.app()
     assert (app.status.sync.revision, app.status.sync.status) == (good, "Synced")
     assert "2 % errors" in app.status.conditions[0].message
