@@ -28,6 +28,8 @@ _PLACES: Final = (
 )
 _PATIENCE: Final = 60.0
 _MAX_WARNINGS: Final = 5
+_LEFT_OUT: Final = frozenset({"Ingress"})
+"""The demo asks the Service itself: it takes no port of this machine that somebody may want."""
 
 
 def manifests() -> list[Object]:
@@ -40,7 +42,8 @@ def manifests() -> list[Object]:
     place = next((each for each in _PLACES if each.is_dir()), None)
     if place is None:
         raise CommandError("the example is not in this installation", hint=f"wanted {_PLACES[0]}")
-    found = [each for file in sorted(place.glob("*.yaml")) for each in yaml.safe_load_all(file.read_text("utf-8"))]
+    texts = [file.read_text("utf-8") for file in sorted(place.glob("*.yaml"))]
+    found = [each for text in texts for each in yaml.safe_load_all(text) if each["kind"] not in _LEFT_OUT]
     if shutil.which(_PYTHON, path=_PATH) is None:
         for container in (each for one in found for each in _containers(one)):
             container["command"][0] = os.path.realpath(sys.executable)
