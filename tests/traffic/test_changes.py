@@ -201,7 +201,7 @@ def test_tls_is_made_anew_where_it_changed_and_only_there() -> None:
     again = Plan(secured(*one, slow_start=1.0), first)
     assert again.terminators["web"] is first.terminators["web"]
     assert again.connectors["b"] is first.connectors["b"]
-    assert again.regions is first.regions
+    assert again.scopes[""] is first.scopes[""]
     hot = Plan(secured(*other), again)
     assert hot.terminators["web"] is not first.terminators["web"]
     spoken = Plan(secured(*other, protocol="h2"), hot)

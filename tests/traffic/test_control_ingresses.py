@@ -16,8 +16,10 @@ from pilothouse.traffic.control.kinds import Gateway, TrafficPolicy
 from pilothouse.traffic.control.translate import Options
 from pilothouse.traffic.routing import Router
 from support.gatewayobjects import (
+    backend,
     gateway,
     listener,
+    listener_set,
     meta,
     route,
     secret,
@@ -126,9 +128,11 @@ def test_ingresses_and_gateways_side_by_side() -> None:
 # Policies of ours
 
 
-def policy(kind: str, name: str, group: str = "gateway.networking.k8s.io", **spec: Any) -> TrafficPolicy:
+def policy(
+    kind: str, name: str, group: str = "gateway.networking.k8s.io", called: str = "policy", **spec: Any
+) -> TrafficPolicy:
     whole = {"targetRefs": [{"group": group, "kind": kind, "name": name}], **spec}
-    return from_dict({"metadata": meta("policy"), "spec": whole}, TrafficPolicy)
+    return from_dict({"metadata": meta(called), "spec": whole}, TrafficPolicy)
 
 
 def test_limits_and_stickiness_of_a_route() -> None:
@@ -198,12 +202,79 @@ def test_regions_and_limits_of_a_gateway() -> None:
         proxyProtocol=True,
     )
     made = translated(gateway(), mine).configuration
-    assert made.regions == config.RegionTable(
+    own = made.settings["shop/front"]
+    assert own.regions == config.RegionTable(
         header="x-region", trusted=("10.0.0.0/8",), ranges=(("1.0.0.0/8", "cn-east"),)
     )
-    assert made.limits.body_bytes == 1000
-    assert made.trusted_proxies == ("10.0.0.0/8",)
+    assert own.limits.body_bytes == 1000
+    assert own.trusted_proxies == ("10.0.0.0/8",)
     assert made.listeners[0].has_proxy_protocol
+    assert made.listeners[0].settings == "shop/front"
+
+
+def test_each_gateway_has_its_own_and_its_listener_sets_share_them() -> None:
+    open_ = {"allowedListeners": {"namespaces": {"from": "All"}}}
+    fronts = gateway(name="front", **open_), gateway(name="side"), gateway(name="plain")
+    more = listener_set(listener("extra", 81), namespace="team")
+    older = policy("Gateway", "front", called="a", limits={"bodyBytes": 1}, proxyProtocol=True)
+    younger = policy("Gateway", "front", limits={"bodyBytes": 2}, trustedProxies=["10.0.0.0/8"])
+    side = policy("Gateway", "side", called="side", regions={"default": "eu"})
+    made = translated(*fronts, more, older, younger, side, DEFAULT).configuration
+    assert {each.name: each.settings for each in made.listeners} == {
+        "shop/front/http": "shop/front",
+        "shop/front+team/more/extra": "shop/front",
+        "shop/side/http": "shop/side",
+        "shop/plain/http": "",
+    }
+    assert made.settings["shop/front"].limits.body_bytes == 1  # the oldest, then the first by name
+    assert made.settings["shop/front"].trusted_proxies == ("10.0.0.0/8",)
+    assert made.settings["shop/side"] == config.Settings(regions=config.RegionTable(default="eu"))
+    assert (made.regions, made.limits) == (config.RegionTable(), config.Limits())
+    assert [each.has_proxy_protocol for each in made.listeners] == [True, True, False, False]
+
+
+def test_keys_of_sessions_come_out_of_a_secret() -> None:
+    mine = policy("Gateway", "front", sessionKeyRef={"name": "sessions"})
+    old, new = b"o" * 32, b"n" * 32
+    keys = Secret(
+        metadata=from_dict({"metadata": meta("sessions")}, Secret).metadata, data={"key": new, "previous": old}
+    )
+    assert translated(gateway(), mine, keys).configuration.settings["shop/front"].session_keys == (new, old)
+    short = Secret(metadata=keys.metadata, data={"key": b"short"})
+    for objects, message in (((), "is not there"), ((short,), "has no 'key' of 32 bytes")):
+        made = translated(gateway(), mine, *objects)
+        assert made.configuration.settings == {}
+        said = status_of(made, mine).shared
+        assert said is not None
+        assert message in said[1][0]["conditions"][0]["message"]
+
+
+def test_a_policy_with_a_range_that_is_none_spoils_no_other_gateway() -> None:
+    bad = policy("Gateway", "front", trustedProxies=["10.0.0.0/40"])
+    made = translated(gateway(), gateway(name="side"), bad)
+    assert made.configuration.settings == {}
+    said = status_of(made, bad).shared
+    assert said is not None
+    assert "trustedProxies: '10.0.0.0/40' is no range of addresses" in said[1][0]["conditions"][0]["message"]
+
+
+def test_sessions_of_gateway_api() -> None:
+    persist = {"absoluteTimeout": "1h", "idleTimeout": "500ms"}
+    rules = (
+        {"backendRefs": [backend()], "sessionPersistence": persist},
+        {"backendRefs": [backend()], "sessionPersistence": {"type": "Header", "sessionName": "x-session"}},
+        {"backendRefs": [backend()], "sessionPersistence": {}},
+    )
+    one, header, plain = (
+        rule.stickiness for rule in translated(gateway(), route(*rules), service()).configuration.routes[0].rules
+    )
+    assert one is not None
+    assert plain is not None
+    same: dict[str, Any] = {"is_session": True, "is_endpoint": True, "keeps": True}
+    assert one == config.Stickiness(name=one.name, seconds=3600, idle_seconds=1, **same)
+    assert header == config.Stickiness(type="Token", name="x-session", **same)
+    assert one.name.startswith("pilothouse-")
+    assert one.name != plain.name
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ def test_matches_filters_timeouts_and_retries() -> None:
     )
     assert made.timeouts == config.Timeouts(request=10.0, backend=0.5)
     assert made.retry == config.Retry(attempts=3, codes=(500, 503), backoff=0.1)
-    assert made.stickiness == config.Stickiness(name="s", seconds=3600)
+    assert made.stickiness == config.Stickiness(name="s", seconds=3600, is_endpoint=True, keeps=True)
 
 
 def test_redirects_need_no_backends() -> None:

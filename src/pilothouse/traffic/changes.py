@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from .config import Backend, Certificate, Configuration, HttpRoute, Listener, RegionTable, StreamRoute
+from .config import Backend, Certificate, Configuration, HttpRoute, Listener, RegionTable, Settings, StreamRoute
 
 __all__ = ["Change", "Replaced", "applied", "difference", "replace", "replaced"]
 
@@ -39,12 +39,13 @@ class Change(msgspec.Struct, frozen=True, array_like=True):
     backends: Replaced[Backend]
     certificates: Replaced[Certificate]
     regions: RegionTable | None
+    settings: Replaced[Settings]
 
 
 def difference(before: Configuration, after: Configuration) -> Change:
     """Return what `applied` makes `after` of `before` with."""
     rest = msgspec.structs.replace(
-        after, listeners=(), routes=(), streams=(), backends={}, certificates={}, regions=RegionTable()
+        after, listeners=(), routes=(), streams=(), backends={}, certificates={}, regions=RegionTable(), settings={}
     )
     return Change(
         rest,
@@ -54,6 +55,7 @@ def difference(before: Configuration, after: Configuration) -> Change:
         replaced(before.backends, after.backends),
         replaced(before.certificates, after.certificates),
         None if after.regions == before.regions else after.regions,
+        replaced(before.settings, after.settings),
     )
 
 
@@ -67,6 +69,7 @@ def applied(before: Configuration, change: Change) -> Configuration:
         backends=replace(before.backends, change.backends),
         certificates=replace(before.certificates, change.certificates),
         regions=before.regions if change.regions is None else change.regions,
+        settings=replace(before.settings, change.settings),
     )
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "ResponseHeaders",
     "Retry",
     "Rewrite",
+    "Settings",
     "Stickiness",
     "StreamRoute",
     "Timeouts",
@@ -79,6 +80,7 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
 
     protocol: "TLS" passes connections on as they are (by their SNI) unless `tls` is given. hostname: empty for all,
     "*.example.com" for any below it. has_proxy_protocol: whether each connection begins with a PROXY header (v1, v2).
+    settings: which of the configuration's it goes by, empty for those of the whole.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str = ""
     tls: ListenerTls | None = None
     has_proxy_protocol: bool = False
+    settings: str = ""
 
 
 # Which request goes where
@@ -216,12 +219,21 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stickiness(msgspec.Struct, frozen=True, kw_only=True):
-    """Send a client where it was sent before: by a cookie that the gateway sets, or the hash of a header."""
+    """Send a client where it was sent before: by a cookie that the gateway sets, or the hash of a header.
 
-    type: Literal["Cookie", "Header"] = "Cookie"
+    type: "Token" for a header that the gateway gives with an answer, and the client sends again. seconds: until a
+    session ends, idle_seconds: without a request, 0 for never. is_session: whether the cookie ends with the browser
+    though `seconds` are given. is_endpoint: whether to the same endpoint, not only to the same backend. keeps: whether
+    also to a backend whose weight is 0 by now.
+    """
+
+    type: Literal["Cookie", "Header", "Token"] = "Cookie"
     name: str = "pilothouse-session"
     seconds: int = 0
     idle_seconds: int = 0
+    is_session: bool = False
+    is_endpoint: bool = False
+    keeps: bool = False
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -382,8 +394,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_connection: int = 0
 
 
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What listeners have together that are one gateway's. `limits.connections` are of all of them together.
+
+    session_keys: what clients carry of their sessions is sealed by the first, and opened by each.
+    """
+
+    regions: RegionTable = RegionTable()
+    limits: Limits = Limits()
+    trusted_proxies: tuple[str, ...] = ()
+    session_keys: tuple[bytes, ...] = ()
+
+
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a gateway does. generation: grows with each that is pushed."""
+    """All that a gateway does. generation: grows with each that is pushed.
+
+    regions, limits, trusted_proxies, session_keys: of listeners that name no `settings`.
+    """
 
     generation: int = 0
     listeners: tuple[Listener, ...] = ()
@@ -395,3 +422,5 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     trusted_proxies: tuple[str, ...] = ()
     access_log: str = ""
+    session_keys: tuple[bytes, ...] = ()
+    settings: dict[str, Settings] = {}

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -67,6 +67,8 @@ class GatewayOptions:
     workers: processes, 0 for one a core. take_up_seconds: how long `push` waits for the workers. drain_seconds: how
     long open requests have at the end. on_lines: takes lines of the access log.
     splice_least: bytes of a body from which on it is spliced. registry: where the totals are registered.
+    session_key: seals what clients carry of their sessions, where a configuration has no key; by default sessions last
+    as long as the gateway, and others do not know them.
     admin_socket: where the gateway answers its owner (`pilothouse gateway top`); needs_admin_socket: whether it does
     not start where it cannot have it.
     """
@@ -77,6 +79,7 @@ class GatewayOptions:
     on_numbers: Callable[[int, Numbers], object] | None = None
     on_lines: Callable[[Sequence[bytes], int], object] | None = None
     splice_least: int = SPLICE_LEAST
+    session_key: bytes = field(default=b"", repr=False)
     registry: CollectorRegistry | None = None
     admin_socket: Path | None = None
     needs_admin_socket: bool = True
@@ -122,6 +125,7 @@ class Gateway:
         self._sockets: dict[tuple[str, int], socket.socket] = {}
         self._pushed = Pushed(1)
         self._serial = itertools.count(2)
+        self._session_keys = (self.options.session_key or os.urandom(32),)
         self._shares = FileCounters()
         self._slots = Slots(self._shares)
         self._pushing = asyncio.Lock()
@@ -259,7 +263,7 @@ class Gateway:
                     continue
                 base = before if child.given == before.number else NOTHING
                 if base.number not in files:
-                    files[base.number] = self._pushed.file_after(base)
+                    files[base.number] = self._pushed.file_after(base, self._session_keys)
                 self._configure(child, base.number, files[base.number])
         finally:
             _close_all(list(files.values()))

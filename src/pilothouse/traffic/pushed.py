@@ -35,9 +35,16 @@ class Pushed:
     slots: dict[str, int] = field(default_factory=dict)
     plan: Plan | None = None
 
-    def file_after(self, before: Pushed) -> int:
-        """Return a file in memory with what differs from another; the caller closes it."""
-        body: Body = difference(before.configuration, self.configuration), replaced(before.slots, self.slots)
+    def file_after(self, before: Pushed, session_keys: tuple[bytes, ...] = ()) -> int:
+        """Return a file in memory with what differs from another; the caller closes it.
+
+        session_keys: told to workers where the configuration has none.
+        """
+        change = difference(before.configuration, self.configuration)
+        if session_keys and not self.configuration.session_keys:
+            rest = msgspec.structs.replace(change.rest, session_keys=session_keys)
+            change = msgspec.structs.replace(change, rest=rest)
+        body: Body = change, replaced(before.slots, self.slots)
         return in_memory(msgspec.msgpack.encode(body))
 
 
@@ -56,7 +63,7 @@ def _is_small(change: Change) -> bool:
     routes = sum(not isinstance(each, tuple) for each in change.routes)
     has_doors = bool(change.certificates.new) or not all(isinstance(each, tuple) for each in change.listeners)
     has_tls = any(each.tls is not None for each in change.backends.new.values())
-    return routes <= _FEW and not has_doors and not has_tls and change.regions is None
+    return routes <= _FEW and not has_doors and not has_tls and change.regions is None and not change.settings.new
 
 
 def _compiled(configuration: Configuration, before: Plan | None) -> Plan:

@@ -44,6 +44,12 @@ _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 @click.option("--install", "with_definitions", is_flag=True, help="Put the definitions into the cluster first.")
 @click.option("--workers", type=click.IntRange(0), default=0, help="Processes; one a core by default.")
 @click.option(
+    "--session-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file with the key that seals sessions, made if missing; gateways that know each other's sessions share it."
+    "  [default: DIR/gateway/session.key of --data-dir]",
+)
+@click.option(
     "--admin-socket",
     metavar="PATH",
     help="Where it answers `gateway routes|backends|top`, or none.  [default: DIR/run/gateway.sock of --data-dir]",
@@ -57,6 +63,7 @@ def run(  # noqa: PLR0913  options of a command
     publish: tuple[str, ...],
     with_definitions: bool,
     workers: int,
+    session_key: Path | None,
     admin_socket: str | None,
     data_dir: Path | None,
     log_level: Literal["debug", "info", "warning", "error"],
@@ -70,7 +77,8 @@ def run(  # noqa: PLR0913  options of a command
         raise CommandError("--config is for a gateway without a cluster; leave out one of both", code=ExitCode.USAGE)
     addresses = Addresses(networks, publish)
     socket = _admin_socket(admin_socket, data_dir)
-    options = GatewayOptions(workers=workers, admin_socket=socket, needs_admin_socket=False)
+    key = _session_key(session_key, data_dir)
+    options = GatewayOptions(workers=workers, session_key=key, admin_socket=socket, needs_admin_socket=False)
     if paths:
         asyncio.run(_by_files(paths, Gateway(options), addresses))
         return
@@ -86,6 +94,21 @@ def run(  # noqa: PLR0913  options of a command
         return manager
 
     run_manager(make, kubeconfig=kubeconfig)
+
+
+def _session_key(asked: Path | None, data_dir: Path | None) -> bytes:
+    """Return the key of sessions; one that was asked for and cannot be had ends the command at once."""
+    from pilothouse.foundation.home import default_home
+    from pilothouse.foundation.logs import get_logger
+    from pilothouse.traffic.plane.sessions import session_key
+
+    try:
+        return session_key(asked or (data_dir or default_home()) / "gateway" / "session.key")
+    except (OSError, RuntimeError, ValueError) as error:
+        if asked is not None:
+            raise CommandError(f"--session-key: {error}", code=ExitCode.USAGE) from error
+        get_logger(__name__).warning("sessions of clients end with this gateway: no key can be kept", reason=str(error))
+        return b""
 
 
 def _admin_socket(asked: str | None, data_dir: Path | None) -> Path | None:

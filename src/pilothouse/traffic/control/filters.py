@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -195,14 +197,17 @@ def retry_of(given: Retry | None) -> config.Retry | None:
     )
 
 
-def stickiness_of(given: SessionPersistence | None) -> config.Stickiness | None:
-    """Return how clients of a rule stay where they were."""
+def stickiness_of(given: SessionPersistence | None, rule: str) -> config.Stickiness | None:
+    """Return how clients of a rule stay where they were. rule: by which a session without a name is told apart."""
     if given is None:
         return None
     is_lasting = given.cookie_config is not None and given.cookie_config.lifetime_type == "Permanent"
     return config.Stickiness(
-        type=given.type,
-        name=given.session_name or config.Stickiness().name,
-        seconds=int(seconds(given.absolute_timeout)) if is_lasting or given.type == "Header" else 0,
-        idle_seconds=int(seconds(given.idle_timeout)),
+        type="Token" if given.type == "Header" else "Cookie",
+        name=given.session_name or f"pilothouse-{hashlib.blake2b(rule.encode(), digest_size=4).hexdigest()}",
+        seconds=math.ceil(seconds(given.absolute_timeout)),
+        idle_seconds=math.ceil(seconds(given.idle_timeout)),
+        is_session=not is_lasting,
+        is_endpoint=True,
+        keeps=True,
     )

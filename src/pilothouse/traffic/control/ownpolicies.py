@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -21,7 +22,8 @@ __all__ = ["of_gateways", "policy_statuses", "rate_of"]
 
 _ROUTE: Final = ("rate_limit", "stickiness")
 _SERVICE: Final = ("health_check", "outlier_ejection", "circuit_breaker", "slow_start")
-_GATEWAY: Final = ("regions", "limits", "trusted_proxies", "proxy_protocol")
+_GATEWAY: Final = ("regions", "limits", "trusted_proxies", "proxy_protocol", "session_key_ref")
+_KEY_BYTES: Final = 32
 _ABOUT: Final[Mapping[tuple[str, str], tuple[type[Resource], tuple[str, ...]]]] = {
     (GROUP, "HTTPRoute"): (HTTPRoute, _ROUTE),
     (GROUP, "GRPCRoute"): (GRPCRoute, _ROUTE),
@@ -71,8 +73,15 @@ def _judge(snapshot: Snapshot, policy: TrafficPolicy, target: TargetRef, said: C
         said.fail(
             "Accepted", "Invalid", f"a {target.kind} can have none of {', '.join(odd)}; it can have {', '.join(able)}"
         )
-    elif target.kind in {"HTTPRoute", "GRPCRoute"} and (problem := rate_of(snapshot.get, policy)[1]):
+        return
+    of_kind = {"Gateway": _wrong_with_gateways, "HTTPRoute": _wrong_with_rate, "GRPCRoute": _wrong_with_rate}
+    problem = of_kind[target.kind](snapshot, policy) if target.kind in of_kind else ""
+    if problem:
         said.fail("Accepted", "Invalid", problem)
+
+
+def _wrong_with_rate(snapshot: Snapshot, policy: TrafficPolicy) -> str:
+    return rate_of(snapshot.get, policy)[1]
 
 
 def rate_of(look: Look, policy: TrafficPolicy) -> tuple[config.RateLimit | None, str]:
@@ -116,36 +125,77 @@ def _secret_of(look: Look, policy: TrafficPolicy, name: str, part: str) -> tuple
     return found, "" if found else f"Secret '{namespace}/{name}' has no text '{part}'"
 
 
-def of_gateways(
-    snapshot: Snapshot, gateways: set[Key]
-) -> tuple[config.RegionTable, config.Limits, tuple[str, ...], tuple[str, ...]]:
-    """Return what policies of gateways say: regions, limits, trusted proxies, listeners that a PROXY header precedes.
+def of_gateways(snapshot: Snapshot, gateways: set[Key]) -> tuple[dict[Key, config.Settings], tuple[str, ...]]:
+    """Return what policies say of gateways, and listeners that a PROXY header precedes, by how their names begin.
 
-    The last are told by the beginning of their names; the others are of the whole process, so the oldest counts.
+    Of several policies for one gateway the oldest counts, field by field.
     """
-    regions, limits = config.RegionTable(), config.Limits()
-    trusted: tuple[str, ...] = ()
+    settings: dict[Key, config.Settings] = {}
     proxied: list[str] = []
     for policy in reversed(snapshot.all(TrafficPolicy)):
-        spec, namespace = policy.spec, policy.metadata.namespace
-        mine = [each.name for each in spec.target_refs if (each.group, each.kind) == (GROUP, "Gateway")]
-        if not any((namespace, name) in gateways for name in mine):
-            continue
-        if spec.regions is not None:
-            regions = config.RegionTable(
-                header=spec.regions.header,
-                trusted=tuple(spec.regions.trusted),
-                ranges=tuple((each.cidr, each.region) for each in spec.regions.ranges),
-                default=spec.regions.default,
-            )
-        if spec.limits is not None:
-            limits = msgspec.structs.replace(
-                limits,
-                body_bytes=spec.limits.body_bytes,
-                head_bytes=spec.limits.head_bytes,
-                connections=spec.limits.connections,
-            )
-        trusted = tuple(spec.trusted_proxies) or trusted
-        if spec.proxy_protocol:
-            proxied += [f"{namespace}/{name}/" for name in mine]
-    return regions, limits, trusted, tuple(proxied)
+        namespace = policy.metadata.namespace
+        for each in policy.spec.target_refs:
+            key = (namespace, each.name)
+            if (each.group, each.kind) != (GROUP, "Gateway") or key not in gateways:
+                continue
+            wrong = _wrong_with_gateways(snapshot, policy)
+            found = _settings(snapshot, policy) if not wrong or wrong.startswith("sessionKeyRef") else {}
+            if found:
+                settings[key] = msgspec.structs.replace(settings.get(key, config.Settings()), **found)
+            if policy.spec.proxy_protocol:
+                proxied += [f"{namespace}/{each.name}/", f"{namespace}/{each.name}+"]
+    return settings, tuple(proxied)
+
+
+def _settings(snapshot: Snapshot, policy: TrafficPolicy) -> dict[str, Any]:
+    """Return the fields of a gateway's settings that a policy gives."""
+    spec, found = policy.spec, dict[str, Any]()
+    if spec.regions is not None:
+        found["regions"] = config.RegionTable(
+            header=spec.regions.header,
+            trusted=tuple(spec.regions.trusted),
+            ranges=tuple((each.cidr, each.region) for each in spec.regions.ranges),
+            default=spec.regions.default,
+        )
+    if spec.limits is not None:
+        found["limits"] = config.Limits(
+            body_bytes=spec.limits.body_bytes,
+            head_bytes=spec.limits.head_bytes,
+            connections=spec.limits.connections,
+        )
+    if spec.trusted_proxies:
+        found["trusted_proxies"] = tuple(spec.trusted_proxies)
+    keys, _ = _keys_of(snapshot, policy)
+    if keys:
+        found["session_keys"] = keys
+    return found
+
+
+def _keys_of(snapshot: Snapshot, policy: TrafficPolicy) -> tuple[tuple[bytes, ...], str]:
+    """Return the keys that a policy's Secret has, and what is wrong with it."""
+    ref = policy.spec.session_key_ref
+    if ref is None:
+        return (), ""
+    namespace = policy.metadata.namespace
+    secret = snapshot.get(Secret, (namespace, ref.name))
+    if secret is None:
+        return (), f"sessionKeyRef: Secret '{namespace}/{ref.name}' is not there"
+    keys = tuple(secret.data[name] for name in ("key", "previous") if len(secret.data.get(name, b"")) >= _KEY_BYTES)
+    if not keys or len(secret.data.get("key", b"")) < _KEY_BYTES:
+        return (), f"sessionKeyRef: Secret '{namespace}/{ref.name}' has no 'key' of {_KEY_BYTES} bytes and more"
+    return keys, ""
+
+
+def _wrong_with_gateways(snapshot: Snapshot, policy: TrafficPolicy) -> str:
+    """Return why a policy for a gateway cannot be carried out; the gateway then goes by its defaults for that."""
+    regions = policy.spec.regions
+    ranges = [("trustedProxies", each) for each in policy.spec.trusted_proxies]
+    if regions is not None:
+        ranges += [("regions.trusted", each) for each in regions.trusted]
+        ranges += [("regions.ranges", each.cidr) for each in regions.ranges]
+    for field, text in ranges:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            return f"{field}: '{text}' is no range of addresses; write such as 10.0.0.0/8"
+    return _keys_of(snapshot, policy)[1]

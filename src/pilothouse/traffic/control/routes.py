@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -190,7 +191,7 @@ class Compiler:
         for problem in problems:
             self._attached.fail("ResolvedRefs", problem.reason, problem.message)
 
-    def rule(self, rule: Any) -> config.HttpRule:
+    def rule(self, rule: Any, number: int = 0) -> config.HttpRule:
         """Return a rule of an HTTPRoute or GRPCRoute. Raises Unsupported."""
         match = grpc_match if isinstance(self._route, GRPCRoute) else http_match
         filters, problems = filters_of(rule.filters, self.backend)
@@ -208,7 +209,8 @@ class Compiler:
             regions=regions or (),
             timeouts=timeouts_of(getattr(rule, "timeouts", None)),
             retry=retry_of(getattr(rule, "retry", None)),
-            stickiness=stickiness_of(rule.session_persistence) or _stickiness(policy),
+            stickiness=stickiness_of(rule.session_persistence, f"{'/'.join(key_of(self._route))}/{rule.name or number}")
+            or _stickiness(policy),
             rate=rate_of(self._backends.look, self._policy)[0] if self._policy is not None else None,
         )
 
@@ -301,7 +303,7 @@ def _made(
         name=name,
         listeners=names,
         hostnames=_hostnames(route),
-        rules=tuple(compiler.rule(rule) for rule in route.spec.rules),
+        rules=tuple(compiler.rule(rule, number) for number, rule in enumerate(route.spec.rules)),
         is_grpc=isinstance(route, GRPCRoute),
         created=seconds_of(route),
     )
@@ -345,5 +347,9 @@ def _stickiness(policy: Any) -> config.Stickiness | None:
     if given is None:
         return None
     return config.Stickiness(
-        type=given.type, name=given.name, seconds=int(seconds(given.lifetime)), idle_seconds=int(seconds(given.idle))
+        type=given.type,
+        name=given.name,
+        seconds=math.ceil(seconds(given.lifetime)),
+        idle_seconds=math.ceil(seconds(given.idle)),
+        is_endpoint=given.to == "Endpoint",
     )

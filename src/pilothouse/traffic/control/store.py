@@ -63,7 +63,7 @@ class Store:
 
 
 def _material(obj: Secret | ConfigMap) -> tuple[object, ...]:
-    names = ("tls.crt", "tls.key", "url", "key") if isinstance(obj, Secret) else ("ca.crt",)
+    names = ("tls.crt", "tls.key", "url", "key", "previous") if isinstance(obj, Secret) else ("ca.crt",)
     return tuple(obj.data.get(name) for name in names)
 
 

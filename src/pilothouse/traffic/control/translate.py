@@ -423,18 +423,19 @@ class _Translator:
 
     def _configured(self, listeners: Sequence[config.Listener], doors: Sequence[_Door]) -> config.Configuration:
         """Return all but routes and backends."""
-        regions, limits, trusted, proxied = of_gateways(self._snapshot, {key_of(door.gateway) for door in doors})
+        settings, proxied = of_gateways(self._snapshot, {key_of(door.gateway) for door in doors})
+        owners = {name: key_of(door.gateway) for door in doors for bound in door.listeners for name in bound.names}
         return config.Configuration(
             listeners=tuple(
-                msgspec.structs.replace(each, has_proxy_protocol=True)
-                if each.name.startswith(proxied) and proxied
-                else each
+                msgspec.structs.replace(
+                    each,
+                    has_proxy_protocol=bool(proxied) and each.name.startswith(proxied),
+                    settings="/".join(owners[each.name]) if owners.get(each.name) in settings else "",
+                )
                 for each in listeners
             ),
             certificates=dict(self._certificates),
-            regions=regions,
-            limits=limits,
-            trusted_proxies=trusted,
+            settings={"/".join(key): found for key, found in settings.items()},
         )
 
 

@@ -74,7 +74,7 @@ class Acceptor(Timed):
                     self._pause()
                     return
                 continue  # the client went away before it was taken
-            if worker.is_full:
+            if worker.is_full(self.port.scope):
                 worker.refused(Refused(503, "connections", "as many connections are open as may be"), None)
                 sock.close()
                 continue
@@ -90,6 +90,7 @@ class Acceptor(Timed):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         worker, port = self._worker, self.port
         wire = Wire(worker.reactor, sock, worker.counters)
+        wire.join(port.scope.crowd)
         host = address[0].removeprefix("::ffff:")
         if port.kind == "HTTP" and not port.has_proxy_protocol:
             client = Client1(worker, wire, worker.peer(host, address[1], "http", port))
@@ -118,7 +119,7 @@ class _Beginning(Timed):
         """Wait for the first bytes."""
         worker = self._worker
         worker.clients.add(self)
-        worker.reactor.arm(self, worker.reactor.now + worker.plan.limits.head_seconds)
+        worker.reactor.arm(self, worker.reactor.now + self._port.scope.limits.head_seconds)
         self._wire.attach(self)
         self.on_event(IN)
 

@@ -135,15 +135,17 @@ class Attempts:
     def _try(self) -> None:
         pool, worker = self._pool, self._worker
         assert pool is not None  # noqa: S101
-        state = pool.balancer.pick(worker.reactor.now, self._tried)
+        decision = self._decision
+        session = decision.session if decision is not None else None
+        now, tried = worker.reactor.now, self._tried
+        state = pool.balancer.pick(now, tried) if session is None else session.pick(pool.balancer, now, tried)
         if state is None:
             self.refuse(Refused(503, "no endpoints", "the backend has no healthy endpoints"))
             return
         self._state = state
         kept = pool.idle(state) if self._stale < _STALE_TRIES else None
-        decision = self._decision
         if decision is not None and decision.rule.timeouts.backend:
-            self._try_deadline = worker.reactor.now + decision.rule.timeouts.backend
+            self._try_deadline = now + decision.rule.timeouts.backend
         if self._try_deadline < self.deadline or self.deadline != math.inf or self.request.body is not Body.NONE:
             self._client.watch(self.next_deadline())
         if kept is not None:
@@ -190,7 +192,7 @@ class Attempts:
                 if self._mirrored
                 else Pump(worker.reactor, worker.pipes, source, sink, self._uploaded)
             )
-            most = self._worker.plan.limits.body_bytes
+            most = self._client.peer.scope.limits.body_bytes
             pump.most = max(1, most - self.bytes_in) if most else 0
             self._look_later()
             pump.run()

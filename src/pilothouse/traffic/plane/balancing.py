@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from pilothouse.traffic.config import Endpoint, OutlierEjection
@@ -65,6 +65,7 @@ class Balancer:
         self.slow_start = slow_start
         self.chance = chance
         self.states: tuple[EndpointState, ...] = ()
+        self._tagged: dict[bytes, EndpointState] | None = None
         self._began = False
 
     def take(self, endpoints: Sequence[Endpoint], now: float) -> list[EndpointState]:
@@ -78,14 +79,13 @@ class Balancer:
             state.endpoint = endpoint
             states.append(state)
         self.states = tuple(states)
+        self._tagged = None
         self._began = True
         return list(known.values())
 
     def pick(self, now: float, tried: Collection[EndpointState] = ()) -> EndpointState | None:
         """Return an endpoint that was not tried yet, if there is one; None where none may be used."""
-        fit = [state for state in self.states if self._is_fit(state, now)]
-        fresh = [state for state in fit if state not in tried] if tried else fit
-        fit = fresh or fit
+        fit = self.fit(now, tried)
         if len(fit) <= 1:
             return fit[0] if fit else None
         one, other = self.chance.sample(fit, 2) if len(fit) > 2 else fit
@@ -94,6 +94,21 @@ class Balancer:
         if load == beside:
             return one if self.chance.random() < weight / (weight + against) else other
         return one if load < beside else other
+
+    def fit(self, now: float, tried: Collection[EndpointState] = ()) -> list[EndpointState]:
+        """Return the endpoints that may be used, without those that were tried if there are others."""
+        fit = [state for state in self.states if self._is_fit(state, now)]
+        return ([state for state in fit if state not in tried] or fit) if tried else fit
+
+    def tagged(self, tag_of: Callable[[str], bytes]) -> dict[bytes, EndpointState]:
+        """Return the endpoints by what sessions call them."""
+        if self._tagged is None:
+            self._tagged = {tag_of(state.address): state for state in self.states}
+        return self._tagged
+
+    def may_keep(self, state: EndpointState, now: float) -> bool:
+        """Return whether an endpoint may go on with its clients, which one that drains may."""
+        return state.is_healthy and state.endpoint.weight > 0 and state.ejected_until <= now
 
     def _is_fit(self, state: EndpointState, now: float) -> bool:
         endpoint = state.endpoint

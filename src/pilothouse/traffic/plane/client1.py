@@ -96,7 +96,7 @@ class Client1(Timed):
     def begin(self) -> None:
         """Take up the connection; its wire tells us of its events already."""
         self._worker.clients.add(self)
-        self._worker.reactor.arm(self, self._worker.reactor.now + self._worker.plan.limits.head_seconds)
+        self._worker.reactor.arm(self, self._worker.reactor.now + self.peer.scope.limits.head_seconds)
         if self._inbox:
             self._search(b"")
         if self.wire.pending:
@@ -172,7 +172,7 @@ class Client1(Timed):
         if data.startswith(b"\r\n"):
             data = data[2:]
         end = data.find(HEAD_END, max(0, self._searched - 3))
-        limits = self._worker.plan.limits
+        limits = self.peer.scope.limits
         if (end < 0 and len(data) > limits.head_bytes) or end > limits.head_bytes:
             self._refuse(Refused(431, "head", "the request's head is too large"))
         elif end < 0:
@@ -183,7 +183,7 @@ class Client1(Timed):
             self._begin(data[: end + 4], data[end + 4 :])
 
     def _incomplete(self, data: bytes) -> None:
-        limits, reactor = self._worker.plan.limits, self._worker.reactor
+        limits, reactor = self.peer.scope.limits, self._worker.reactor
         if _BARE.search(data, max(0, self._searched - 1)) or data[:1] < b"!":
             if data:
                 self._refuse(Refused(400, "head", "malformed head"))
@@ -198,12 +198,12 @@ class Client1(Timed):
         if head == PREFACE[: len(head)] and worker.upgrade_to_http2(self, head + rest):
             return
         try:
-            request = worker.reader.request(head)
+            request = self.peer.scope.reader.request(head)
         except Refused as error:
             self._refuse(error)
             return
         self._count += 1
-        limits = worker.plan.limits
+        limits = self.peer.scope.limits
         most = limits.requests_per_connection
         self._is_persistent = request.persistent and not worker.is_draining and not (most and self._count >= most)
         self._request = request
@@ -272,7 +272,7 @@ class Client1(Timed):
             self._inbox[:] = body.beyond
         self._body = self._request = None
         reactor = self._worker.reactor
-        reactor.arm(self, reactor.now + self._worker.plan.limits.idle_seconds)
+        reactor.arm(self, reactor.now + self.peer.scope.limits.idle_seconds)
         self.wire.want_read(True)
         if self._inbox or self.wire.pending:
             reactor.soon(self._resume)
@@ -292,7 +292,7 @@ class Client1(Timed):
         self._exchange = None
         self.deadline = float("inf")
         self._worker.clients.discard(self)
-        self._worker.tunnel(WireEnd(self.wire, bytes(self._inbox)), upstream)
+        self._worker.tunnel(self.peer.scope.limits, WireEnd(self.wire, bytes(self._inbox)), upstream)
 
     # Ends
 

@@ -78,7 +78,7 @@ class Client2(Timed):
     def __init__(self, worker: Worker, wire: Wire, peer: Peer) -> None:
         super().__init__()
         self._worker, self.wire, self.peer = worker, wire, peer
-        limits, now = worker.plan.limits, worker.reactor.now
+        limits, now = peer.scope.limits, worker.reactor.now
         self.engine = Connection(
             Role.SERVER,
             Configuration(
@@ -112,7 +112,7 @@ class Client2(Timed):
     def begin(self, early: bytes = b"") -> None:
         """Take up the connection; early: what was read of it. Its wire tells us of its events already."""
         self._worker.clients.add(self)
-        self._worker.reactor.arm(self, self._worker.reactor.now + self._worker.plan.limits.head_seconds)
+        self._worker.reactor.arm(self, self._worker.reactor.now + self.peer.scope.limits.head_seconds)
         self.flush()
         if early:
             self._feed(early)
@@ -216,12 +216,12 @@ class Client2(Timed):
     def _request(self, event: RequestReceived) -> Stream2:
         worker, stream_id = self._worker, event.stream_id
         self._count += 1
-        most = worker.plan.limits.requests_per_connection
+        most = self.peer.scope.limits.requests_per_connection
         if most and self._count == most:
             self.drain()
         error: Refused | None = None
         try:
-            request = read_request(event.headers, is_whole=event.end_stream, most=worker.plan.limits.headers)
+            request = read_request(event.headers, is_whole=event.end_stream, most=self.peer.scope.limits.headers)
         except Refused as refused:
             error, request = refused, Request(b"GET", b"/", b"", "", [])
         stream = self._streams[stream_id] = Stream2(self, worker, stream_id, request, event.end_stream)
@@ -252,7 +252,7 @@ class Client2(Timed):
                 self._worker.reactor.soon(self._end)
             else:
                 reactor = self._worker.reactor
-                reactor.arm(self, reactor.now + self._worker.plan.limits.idle_seconds)
+                reactor.arm(self, reactor.now + self.peer.scope.limits.idle_seconds)
 
     # What streams ask
 

@@ -18,6 +18,7 @@ from pilothouse.traffic.config import (
 from pilothouse.traffic.plane.connections import Peer
 from pilothouse.traffic.plane.fields import changed
 from pilothouse.traffic.plane.http import FieldList, Request, Response
+from pilothouse.traffic.plane.sessions import Session
 
 __all__ = ["Decision", "altered_response", "prepared"]
 
@@ -27,13 +28,12 @@ _SCHEME_PORTS: Final = {"http": 80, "https": 443}
 
 
 class Decision:
-    """Where one request goes. target, authority, fields: as the backend gets them. cookie: to set, or empty."""
+    """Where one request goes. target, authority, fields: as the backend gets them. session: of a client that stays."""
 
     __slots__ = (
         "authority",
         "backend",
         "changes_response",
-        "cookie",
         "fields",
         "filters",
         "is_grpc",
@@ -43,6 +43,7 @@ class Decision:
         "route",
         "rule",
         "rule_name",
+        "session",
         "target",
         "version",
     )
@@ -54,7 +55,7 @@ class Decision:
         self.backend = ""
         self.version = ""
         self.region = ""
-        self.cookie = b""
+        self.session: Session | None = None
         self.prefix = ""
         self.is_grpc = False
         self.filters: tuple[Filter, ...] = rule.filters
@@ -67,7 +68,7 @@ class Decision:
 
 def prepared(decision: Decision, peer: Peer, request: Request) -> Response | None:
     """Apply the filters to the request; return the answer where they give one themselves."""
-    decision.changes_response = bool(decision.cookie)
+    decision.changes_response = decision.session is not None
     for each in decision.filters:
         if isinstance(each, RequestHeaders):
             _change_request(decision, each)
@@ -177,9 +178,8 @@ def _preflight(request: Request, cors: Cors) -> Response | None:
     return response
 
 
-def altered_response(decision: Decision, peer: Peer, request: Request, response: Response) -> None:
-    """Change a backend's answer as the filters have it."""
-    del peer
+def altered_response(decision: Decision, peer: Peer, request: Request, response: Response, address: str) -> None:
+    """Change a backend's answer as the filters have it. address: of the endpoint that gave it."""
     response.lines = None
     for each in decision.filters:
         if isinstance(each, ResponseHeaders):
@@ -189,5 +189,7 @@ def altered_response(decision: Decision, peer: Peer, request: Request, response:
             if origin is not None and _allowed(each, origin.decode("latin-1")):
                 kept = [field for field in response.fields if not field[0].startswith(b"access-control-")]
                 response.fields = kept + _origin_fields(each, origin)
-    if decision.cookie:
-        response.fields.append((b"set-cookie", decision.cookie))
+    if decision.session is not None:
+        told = decision.session.told(address, is_secure=peer.scheme == "https")
+        if told is not None:
+            response.fields.append(told)

@@ -60,10 +60,10 @@ class Exchange(Upgrades):
     def _go_on(self, decision: Decision, pool: Pool | None) -> None:
         """Send the request on its way within its limits. Raises Refused."""
         worker, request = self._worker, self.request
-        most = worker.plan.limits.body_bytes
+        most = self._client.peer.scope.limits.body_bytes
         if most and request.length > most:
             raise Refused(413, "body", "the request's body is too large")
-        if decision.filters or decision.cookie:
+        if decision.filters or decision.session is not None:
             answer = prepared(decision, self._client.peer, request)
             if answer is not None:
                 self.answer(answer, b"")
@@ -129,7 +129,7 @@ class Exchange(Upgrades):
             self.refuse(error)
             return
         self.bytes_in += sum(map(len, pieces))
-        most = self._worker.plan.limits.body_bytes
+        most = self._client.peer.scope.limits.body_bytes
         if most and self.bytes_in > most:
             self.refuse(Refused(413, "body", "the request's body is too large"))
         self._replay = pieces
@@ -161,7 +161,7 @@ class Exchange(Upgrades):
         elif state.failures:
             pool.balancer.succeeded(state)
         if decision.changes_response:
-            altered_response(decision, client.peer, self.request, response)
+            altered_response(decision, client.peer, self.request, response, state.address)
         self._response = response
         self._is_answered = True
         self.status = response.status
@@ -362,12 +362,12 @@ class Exchange(Upgrades):
             self._look(now)
 
     def _look_later(self) -> None:
-        self._looked_at = self._worker.reactor.now + self._worker.plan.limits.body_idle_seconds
+        self._looked_at = self._worker.reactor.now + self._client.peer.scope.limits.body_idle_seconds
         self._client.watch(self.next_deadline())
 
     def _look(self, now: float) -> None:
         """See whether the client does its part: sends its body, takes the response."""
-        self._looked_at = now + self._worker.plan.limits.body_idle_seconds
+        self._looked_at = now + self._client.peer.scope.limits.body_idle_seconds
         upload, download = self._upload, self._download
         moved = (upload.passed if upload else 0) + (download.passed if download else 0)
         progress, self._seen = moved - self._seen, moved

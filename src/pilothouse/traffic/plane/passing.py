@@ -77,7 +77,7 @@ class StreamConnection(Timed):
         assert state is not None  # noqa: S101
         state.active += 1
         self._worker.clients.discard(self)
-        self._worker.tunnel(WireEnd(self._wire), upstream.tunnelled(b""), self._ended)
+        self._worker.tunnel(self._peer.scope.limits, WireEnd(self._wire), upstream.tunnelled(b""), self._ended)
 
     def on_unreachable(self, upstream: Upstream, reason: str) -> None:
         del upstream

@@ -6,7 +6,8 @@ The parent compiles it first, to refuse what cannot be used.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from pilothouse.traffic.config import (
@@ -21,18 +22,18 @@ from pilothouse.traffic.config import (
     RequestHeaders,
     ResponseHeaders,
     Rewrite,
-    Stickiness,
+    Settings,
     StreamRoute,
     Weighted,
 )
 from pilothouse.traffic.plane.connections import Peer
 from pilothouse.traffic.plane.decisions import Decision
-from pilothouse.traffic.plane.fields import Trusted
 from pilothouse.traffic.plane.http import Refused, Request
 from pilothouse.traffic.plane.pools import BackendConnector
 from pilothouse.traffic.plane.ratestore import is_able, place_of
+from pilothouse.traffic.plane.scopes import Scope, region_of
 from pilothouse.traffic.plane.tls import BadTls, Terminator, connector
-from pilothouse.traffic.routing import BadRoute, Counters, Found, Regions, Router
+from pilothouse.traffic.routing import BadRoute, Counters, Found, Router
 
 __all__ = ["BadConfiguration", "Plan", "Port"]
 
@@ -48,10 +49,15 @@ class BadConfiguration(ValueError):
 
 
 class Port:
-    """The listeners of one socket. kind: HTTP, TLS (a greeting is read first) or TCP."""
+    """The listeners of one socket. kind: HTTP, TLS (a greeting is read first) or TCP.
 
-    def __init__(self, address: str, port: int) -> None:
+    settings: by name; scope: what of them holds now, which is the worker's to keep up.
+    """
+
+    def __init__(self, address: str, port: int, scope: Scope) -> None:
         self.address = address
+        self.settings = scope.name
+        self.scope = scope
         self.port = port
         self.kind = "HTTP"
         self.has_proxy_protocol = False
@@ -70,6 +76,8 @@ class Port:
             )
         if self.listeners and listener.has_proxy_protocol != self.has_proxy_protocol:
             raise BadConfiguration(f"listener '{listener.name}': has_proxy_protocol differs at port {self.port}")
+        if listener.settings != self.settings:
+            raise BadConfiguration(f"listener '{listener.name}': settings differ at port {self.port}")
         self.kind, self.has_proxy_protocol = kind, listener.has_proxy_protocol
         self.listeners.append(listener)
         name = listener.hostname.lower()
@@ -105,11 +113,15 @@ class Plan:
     a change costs what it changes; the plan before goes on as it was.
     """
 
-    def __init__(self, configuration: Configuration, before: Plan | None = None) -> None:
+    def __init__(
+        self, configuration: Configuration, before: Plan | None = None, *, wall: Callable[[], float] = time.time
+    ) -> None:
         self.configuration = configuration
         self.generation = configuration.generation
-        self.limits = configuration.limits
-        self.trusted: Trusted = _trusted(configuration, before)
+        self.scopes: dict[str, Scope] = _scopes(configuration, before, wall)
+        for listener in configuration.listeners:
+            if listener.settings not in self.scopes:
+                raise BadConfiguration(f"listener '{listener.name}': there are no settings '{listener.settings}'")
         self.ports: dict[tuple[str, int], Port] = {}
         self.terminators: dict[str, Terminator] = {}
         self.connectors: dict[str, BackendConnector] = {}
@@ -133,8 +145,6 @@ class Plan:
             self.router: Router = Router(configuration, before.router if before is not None else None)
         except BadRoute as error:
             raise BadConfiguration(str(error)) from None
-        self.regions: Regions = _regions(configuration, before)
-        self._region_header = self.regions.request_header.encode()
         streams = {each.name for each in configuration.streams}
         turns: Mapping[str, int] = before._turns if before is not None else {}
         self._turns: dict[str, int] = {name: turn for name, turn in turns.items() if name in streams}
@@ -143,7 +153,10 @@ class Plan:
         if not 0 < listener.port < 65_536:
             raise BadConfiguration(f"listener '{listener.name}': port {listener.port} is none")
         key = (listener.address, listener.port)
-        port = self.ports.setdefault(key, Port(*key))
+        scope = self.scopes[listener.settings]
+        port = self.ports.get(key)
+        if port is None:
+            port = self.ports[key] = Port(*key, scope.copy())
         port.add(listener)
         if listener.protocol == "HTTPS" and listener.tls is None:
             raise BadConfiguration(f"listener '{listener.name}': tls is not given; HTTPS needs a certificate")
@@ -195,11 +208,13 @@ class Plan:
         """Return what is to be done with a request. Raises Refused where nobody takes it."""
         port = self.ports.get(peer.socket)
         listener = port.listener_for(request.host) if port is not None else None
-        if listener is None:
+        if listener is None or port is None:
             raise Refused(404, "no listener", "no listener takes this host")
         if peer.server_name and peer.listener != listener.name:
             raise Refused(421, "misdirected", "this host is served by another connection")
-        region = self._region_of(peer, request) if self.regions.is_used else ""
+        scope, region = port.scope, ""
+        if scope.regions.is_used:
+            region = region_of(scope, peer.address, peer.forwarding.client(request.fields), request)
         found = self.router.find(
             listener.name,
             request.host,
@@ -211,18 +226,7 @@ class Plan:
         )
         if found is None:
             raise Refused(404, "no route", "no route matches")
-        return _decision(found, request, region, counters)
-
-    def _region_of(self, peer: Peer, request: Request) -> str:
-        """Return the client's region, and have it in the request instead of what the client says of itself."""
-        regions = self.regions
-        told = request.header(regions.header) if regions.header else None
-        region = regions.of(peer.address, told, peer.forwarding.client(request.fields))
-        name = self._region_header
-        request.fields = [field for field in request.fields if field[0] != name]
-        if region:
-            request.fields.append((name, region.encode("latin-1", "replace")))
-        return region
+        return _decision(found, request, region, counters, scope)
 
     def stream_for(self, port: Port, server_name: str) -> tuple[StreamRoute, Weighted] | None:
         """Return where a connection is passed on to."""
@@ -250,42 +254,23 @@ class Plan:
         return route.backends[-1]
 
 
-def _decision(found: Found, request: Request, region: str, counters: Counters) -> Decision:
+def _decision(found: Found, request: Request, region: str, counters: Counters, scope: Scope) -> Decision:
     rule = found.rule
     decision = Decision(found.route.name, rule, found.name, request)
     decision.is_grpc = found.route.is_grpc
     decision.prefix = found.prefix
     decision.region = region
     shares = found.shares(region)
-    sticky = rule.stickiness
-    share = None
-    told = _told(sticky, request) if sticky is not None else ""
-    if sticky is not None and told:
-        share = shares.of_hash(told) if sticky.type == "Header" else shares.of_token(told)
-    if share is None:
+    if rule.stickiness is None:
         share = shares.next(counters)
-        if share is not None and sticky is not None and sticky.type == "Cookie":
-            age = f"; Max-Age={sticky.seconds}" if sticky.seconds else ""
-            decision.cookie = f"{sticky.name}={share.token}; Path=/{age}; HttpOnly; SameSite=Lax".encode()
+    else:
+        share, decision.session = scope.sessions.begin(rule.stickiness, request, shares, counters)
     if share is not None:
         weighted = share.weighted
         decision.backend, decision.version = weighted.backend, weighted.version
         if weighted.filters:
             decision.filters = (*rule.filters, *weighted.filters)
     return decision
-
-
-def _told(sticky: Stickiness, request: Request) -> str:
-    """Return what a request says of where it was before, empty for nothing."""
-    if sticky.type == "Header":
-        return request.header(sticky.name.lower()) or ""
-    for name, value in request.fields:
-        if name == b"cookie":
-            for pair in value.split(b";"):
-                key, _, token = pair.strip().partition(b"=")
-                if key == sticky.name.encode():
-                    return token.decode("latin-1")
-    return ""
 
 
 def _check_routes(configuration: Configuration, before: Plan | None) -> None:
@@ -338,15 +323,6 @@ def _alpn(backend: Backend) -> tuple[str, ...]:
     return ("h2",) if backend.protocol == "h2" else ("http/1.1",) if backend.protocol == "http/1.1" else ()
 
 
-def _trusted(configuration: Configuration, before: Plan | None) -> Trusted:
-    if before is not None and before.configuration.trusted_proxies == configuration.trusted_proxies:
-        return before.trusted
-    try:
-        return Trusted(configuration.trusted_proxies)
-    except ValueError as error:
-        raise BadConfiguration(f"trusted_proxies: {error}") from None
-
-
 def _has_same_doors(one: Configuration, other: Configuration) -> bool:
     """Say whether two configurations have the same listeners, with the same certificates."""
     if one.listeners != other.listeners:
@@ -360,10 +336,24 @@ def _has_same_backends(one: Configuration, other: Configuration) -> bool:
     return one.backends is other.backends and one.certificates is other.certificates
 
 
-def _regions(configuration: Configuration, before: Plan | None) -> Regions:
-    if before is not None and before.configuration.regions == configuration.regions:
-        return before.regions
-    try:
-        return Regions(configuration.regions)
-    except ValueError as error:
-        raise BadConfiguration(f"regions: {error}") from None
+def _scopes(configuration: Configuration, before: Plan | None, wall: Callable[[], float]) -> dict[str, Scope]:
+    """Return the settings by name, those of the whole by an empty one. Raises BadConfiguration."""
+    whole = Settings(
+        regions=configuration.regions,
+        limits=configuration.limits,
+        trusted_proxies=configuration.trusted_proxies,
+        session_keys=configuration.session_keys,
+    )
+    known = before.scopes if before is not None else {}
+    found = {}
+    for name, settings in {**configuration.settings, "": whole}.items():
+        keys = settings.session_keys or configuration.session_keys
+        old = known.get(name)
+        if old is not None and old.is_of(settings, keys):
+            found[name] = old
+            continue
+        try:
+            found[name] = Scope(name, settings, keys, wall)
+        except ValueError as error:
+            raise BadConfiguration(f"settings '{name}': {error}" if name else str(error)) from None
+    return found

@@ -142,7 +142,7 @@ class Stream2(StreamBodies):
         """Pass bytes both ways from now on."""
         self.deadline = math.inf
         end = self.exchange = StreamEnd(self)
-        self._worker.tunnel(end, upstream)
+        self._worker.tunnel(self.peer.scope.limits, end, upstream)
 
     def leave(self, is_clean: bool) -> None:
         """Let the stream go after a tunnel. Not clean: reset it, as a connection would be (RFC 8441, 5)."""

@@ -70,7 +70,7 @@ class Upgrades(Attempts):
                 return
             response.lines = None
         if decision.changes_response:
-            altered_response(decision, self._client.peer, request, response)
+            altered_response(decision, self._client.peer, request, response, upstream.endpoint.address)
         self.status = 101
         self._is_answered = True
         try:

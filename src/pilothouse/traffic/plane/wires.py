@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import Sequence
-from typing import Final, TypeAlias, cast
+from typing import Final, Protocol, TypeAlias, cast
 
 from pilothouse.traffic.plane.reactor import IN, OUT, Handler, Reactor
 
@@ -51,6 +51,12 @@ class Counters:
         self.buffers_reused = 0
         self.pipes_made = 0
         self.pipes_reused = 0
+
+
+class Countable(Protocol):
+    """Counts open connections."""
+
+    open: int
 
 
 class Pipe:
@@ -137,6 +143,7 @@ class Wire:
     """
 
     __slots__ = (
+        "_crowd",
         "_is_paused",
         "_kept",
         "counters",
@@ -157,11 +164,17 @@ class Wire:
         self.counters = counters
         self.is_raw = not isinstance(sock, ssl.SSLSocket)
         self.is_closed = False
+        self._crowd: Countable | None = None
         self.mask = 0
         self._is_paused = False
         self._kept: bytes = b""
         self.received = 0
         self.sent = 0
+
+    def join(self, crowd: Countable) -> None:
+        """Be counted as open until it is closed."""
+        crowd.open += 1
+        self._crowd = crowd
 
     def attach(self, handler: Handler, events: int = IN) -> None:
         """Have a handler told of the connection's events."""
@@ -349,6 +362,8 @@ class Wire:
 
     def _retire(self) -> None:
         self.is_closed = True
+        if self._crowd is not None:
+            self._crowd.open -= 1
         self.reactor.retire(self.fd, self.sock)
 
     def abort(self) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from pilothouse.traffic.config import Configuration, RateLimit
+from pilothouse.traffic.config import Configuration, Limits, RateLimit
 from pilothouse.traffic.numbers import Key
 from pilothouse.traffic.plane.accepting import Acceptor
 from pilothouse.traffic.plane.client1 import Client1
@@ -27,6 +27,7 @@ from pilothouse.traffic.plane.pools import Pool
 from pilothouse.traffic.plane.ratestore import RateStore, store_key
 from pilothouse.traffic.plane.reactor import Reactor, Timed
 from pilothouse.traffic.plane.refusals import refusal
+from pilothouse.traffic.plane.scopes import Crowd, Scope
 from pilothouse.traffic.plane.sharing import FileCounters
 from pilothouse.traffic.plane.switching import NONCE_BYTES
 from pilothouse.traffic.plane.tunnels import End, Tunnel
@@ -69,6 +70,7 @@ class Worker:
         *,
         workers: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         seed: int | None = None,
         told: Callable[[str, dict[str, str]], object] | None = None,
         shares: FileCounters | None = None,
@@ -77,6 +79,7 @@ class Worker:
         self.workers = workers
         self.shares = shares or FileCounters(slots=1)
         self.clock = clock
+        self._wall = wall
         self.reactor = Reactor(clock)
         self.counters = Counters()
         self.pipes = Pipes(self.counters, splice_least)
@@ -95,6 +98,8 @@ class Worker:
         self._sockets: dict[tuple[str, int], socket.socket] = {}
         self._health: dict[str, Health] = {}
         self._stores: dict[str, RateStore] = {}
+        self._crowds: dict[str, Crowd] = {}
+        self._readers: dict[int, HeadReader] = {}
         self._told = told
         self._told_at: dict[str, float] = {}
 
@@ -110,17 +115,31 @@ class Worker:
 
     def take(self, configuration: Configuration) -> None:
         """Go on by a configuration. Raises BadConfiguration, and goes on by the old one."""
-        plan = Plan(configuration, self.plan)
+        plan = Plan(configuration, self.plan, wall=self._wall)
         for key in plan.ports:
             if key not in self._sockets:
                 raise ValueError(f"there is no socket for port {key[1]}")
         before, self.plan = self.plan, plan
-        self.reader.take_most(plan.limits.headers)
+        self._take_scopes(before, plan)
         self.lines = [] if configuration.access_log and self.lines is None else self.lines
         if plan.connectors is not before.connectors:
             self._take_backends(plan)
         self._take_stores(plan)
         self._take_ports(plan)
+
+    def _take_scopes(self, before: Plan, plan: Plan) -> None:
+        """Have sockets that stay, and their connections, go by what holds now."""
+        if plan.ports is before.ports and plan.scopes == before.scopes:
+            return
+        for key, port in plan.ports.items():
+            old = before.ports.get(key)
+            scope = port.scope = old.scope if old is not None else port.scope
+            scope.become(plan.scopes[port.settings])
+            scope.crowd = self._crowds.setdefault(port.settings, Crowd())
+            scope.reader = self._readers.setdefault(scope.limits.headers, HeadReader(scope.limits.headers))
+        used = {port.settings for port in plan.ports.values()}
+        for name in [name for name, crowd in self._crowds.items() if not crowd.open and name not in used]:
+            del self._crowds[name]
 
     def _take_stores(self, plan: Plan) -> None:
         for url in [url for url in self._stores if url not in plan.stores]:
@@ -212,14 +231,13 @@ class Worker:
 
     # What connections ask
 
-    @property
-    def is_full(self) -> bool:
-        """Whether as many connections are open as may be."""
-        return len(self.clients) + len(self.tunnels) >= math.ceil(self.plan.limits.connections / self.workers)
+    def is_full(self, scope: Scope) -> bool:
+        """Return whether as many connections are open as a gateway may have."""
+        return scope.crowd.open >= math.ceil(scope.limits.connections / self.workers)
 
     def peer(self, address: str, remote_port: int, scheme: str, port: Port) -> Peer:
         """Return what is known of a connection."""
-        return Peer(address, remote_port, scheme, (port.address, port.port), self.plan.trusted.has(address))
+        return Peer(address, remote_port, scheme, (port.address, port.port), port.scope)
 
     def speak_http2(self, wire: Wire, peer: Peer, early: bytes = b"") -> bool:
         """Take up a connection of HTTP/2; return False where it is not spoken."""
@@ -325,7 +343,7 @@ class Worker:
                     found.append(made)
         return found
 
-    def tunnel(self, left: End, right: End, ended: Callable[[Tunnel], object] | None = None) -> None:
+    def tunnel(self, limits: Limits, left: End, right: End, ended: Callable[[Tunnel], object] | None = None) -> None:
         """Bind two ends to each other."""
 
         def over(tunnel: Tunnel) -> None:
@@ -333,7 +351,7 @@ class Worker:
             if ended is not None:
                 ended(tunnel)
 
-        idle = max(self.plan.limits.idle_seconds, self.plan.limits.body_idle_seconds) * 48
+        idle = max(limits.idle_seconds, limits.body_idle_seconds) * 48
         tunnel = Tunnel(self.reactor, self.pipes, left, right, idle, over)
         self.tunnels.add(tunnel)
         tunnel.begin()

@@ -73,7 +73,7 @@ class Shares:
     def __init__(self, key: str, backends: Sequence[Weighted]) -> None:
         self._all = tuple(Share(each, _token(each)) for each in backends)
         self._turns = tuple(self._all[index] for index in schedule([each.weight for each in backends]))
-        self._by_token = {each.token: each for each in self._all if each.weighted.weight}
+        self._by_token = {each.token: each for each in self._all}
         self._only = self._turns[0] if len(set(self._turns)) == 1 else None
         self._key = key
 
@@ -88,9 +88,10 @@ class Shares:
             return None
         return self._turns[counters.next(self._key) % len(self._turns)]
 
-    def of_token(self, token: str) -> Share | None:
+    def of_token(self, token: str, *, even_without_weight: bool = False) -> Share | None:
         """Return the share that a client's cookie tells of, None where that has no weight any more."""
-        return self._by_token.get(token)
+        share = self._by_token.get(token)
+        return share if share is not None and (share.weighted.weight or even_without_weight) else None
 
     def of_hash(self, value: str) -> Share | None:
         """Return the same share for the same value, for as long as the shares are the same."""

@@ -192,9 +192,13 @@ class RateLimitSpec(Struct):
 
 
 class StickinessSpec(Struct):
-    """Send a client where it was sent before."""
+    """Send a client where it was sent before: to the same backend, or to the same endpoint of it.
 
-    type: Literal["Cookie", "Header"] = "Cookie"
+    type: by a cookie, by the hash of a header, or by a header (Token) that answers have and clients send again.
+    """
+
+    type: Literal["Cookie", "Header", "Token"] = "Cookie"
+    to: Literal["Backend", "Endpoint"] = "Backend"
     name: Annotated[str, MinLength(1), MaxLength(128)] = "pilothouse-session"
     lifetime: Duration | None = None
     idle: Duration | None = None
@@ -267,6 +271,8 @@ class TrafficPolicySpec(Struct):
     limits: LimitsSpec | None = None
     trusted_proxies: Annotated[Sequence[str], MaxLength(256)] = ()
     proxy_protocol: bool = False
+    session_key_ref: LocalSecret | None = None
+    """A Secret whose `key` (32 bytes and more) seals sessions; what was sealed by its `previous` is still known."""
 
 
 @custom_resource(short_names=["tpolicy"], categories=["pilothouse"], columns=[_AGE])
