@@ -136,6 +136,16 @@ def test_requests_of_one_connection(served: Plane, origin: Origin) -> None:
     assert b"x-forwarded-for: 127.0.0.1" in asked
 
 
+def test_a_client_that_says_farewell_is_not_refused(served: Plane) -> None:
+    with Client.to(served.port) as client:
+        assert client.answer(client.ask()) == (200, b"hello")
+        client.engine.send_goaway(0)
+        client.flush()
+        client.until_closed()
+    until(lambda: served.do(lambda: len(served.worker.clients)) == 0)
+    assert served.refused("http2") == 0
+
+
 @pytest.mark.parametrize("size", [0, 10, 100_000, 3_000_000])
 def test_bodies_both_ways(size: int) -> None:
     body = (hashlib.sha256(b"%d" % size).digest() * (size // 32 + 1))[:size]

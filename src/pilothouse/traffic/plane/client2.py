@@ -197,7 +197,8 @@ class Client2(Timed):
             self._tolerate(self._settings, "settings")
         elif isinstance(event, ConnectionClosed) and not (self._is_leaving or self._is_condemned):
             self._is_condemned = True
-            self._worker.refused(Refused(400, "http2", "frames that HTTP/2 does not allow"), None)
+            if event.error_code:  # else the client has said that it leaves
+                self._worker.refused(Refused(400, "http2", "frames that HTTP/2 does not allow"), None)
 
     def _tolerate(self, allowance: Allowance, what: str) -> None:
         if not allowance.spend(self._worker.reactor.now):
