@@ -14,7 +14,18 @@ from pilothouse.delivery.errors import RouteInvalid
 from pilothouse.delivery.resources.rollouts import RolloutStatus
 from pilothouse.kinds.structs import replace
 
-from .actions import Action, Annotate, CreateSet, Plan, ScaleWorkload, SelectService, Tell, WriteRoute, WriteStatus
+from .actions import (
+    Action,
+    Annotate,
+    CreateSet,
+    Plan,
+    ScaleWorkload,
+    SelectService,
+    Tell,
+    WriteRegions,
+    WriteRoute,
+    WriteStatus,
+)
 from .bluegreen import analyses as blue_green_analyses
 from .bluegreen import blue_green_next, blue_green_selections
 from .canary import analyses as canary_analyses
@@ -162,7 +173,7 @@ def _planned(sit: Situation, made: Next, plan: Plan, early: list[Action], late: 
     status = _finished(sit, made)
     after = sit.at(status)
     plan.actions += early
-    shows_more = any(isinstance(each, (WriteRoute, SelectService)) for each in late)
+    shows_more = any(isinstance(each, (WriteRoute, WriteRegions, SelectService)) for each in late)
     if status != sit.status or shows_more:
         plan.actions.append(WriteStatus(status))
     plan.actions += [*made.tells, *_annotations(sit), *late]

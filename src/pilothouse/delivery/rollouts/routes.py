@@ -58,7 +58,7 @@ def rewritten(route: _Tree, wants: RouteWants) -> dict[str, Any]:
     sources = [rule for rule in own if _is_source(rule, wants)]
     if not sources:
         raise RouteInvalid(
-            f"{_shown_name(route)}: no rule has backendRefs to both {wants.stable} and {wants.canary}; add one with both"
+            f"{_shown_name(route)}: no rule has backendRefs to both {wants.stable} and {wants.canary}; add both"
         )
     made = [_weighted(rule, wants) if _is_source(rule, wants) else dict(rule) for rule in own]
     order = {name: place for place, name in enumerate(wants.names)}

@@ -113,7 +113,7 @@ class _Changes:
 
 
 def set_actions(sit: Situation, plan: Plan) -> list[Action]:
-    """Return the changes of sets: the stable one before the new one, others last; of a canary one is scaled at a time."""
+    """Return the changes of sets: the stable one before the new one, others last; canaries scale one at a time."""
     changes = _Changes(sit)
     _tend_new(sit, changes)
     if not sit.is_halted:

@@ -7,7 +7,7 @@ from typing import Final
 
 from pilothouse.delivery.errors import RouteInvalid
 from pilothouse.delivery.resources.analyses import AnalysisTemplateRef
-from pilothouse.delivery.resources.rollouts import CanaryStep, CanaryStrategy, RolloutAnalysis, StringMatch
+from pilothouse.delivery.resources.rollouts import CanaryStep, CanaryStrategy, Rollout, RolloutAnalysis, StringMatch
 from pilothouse.kinds import durations, intstr, labels
 from pilothouse.kinds.structs import to_dict
 
@@ -21,7 +21,7 @@ from .steps import kind_of, pause_seconds
 from .traffic import wanted_split
 from .weights import region_config
 
-__all__ = ["not_acted_on", "problems"]
+__all__ = ["analysis_refs", "not_acted_on", "problems", "service_names"]
 
 _METHODS: Final = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 
@@ -182,7 +182,7 @@ def _plugin(sit: Situation, step: CanaryStep) -> Iterator[str]:
         return
     config = region_config(step)
     if config is None or not config[0] or not 0 <= config[1] <= sit.max_weight:
-        yield f"plugin {REGIONS_PLUGIN}: config wants regions, a list of names or '*', and weight up to {sit.max_weight}"
+        yield f"plugin {REGIONS_PLUGIN}: config wants regions, names or '*', and weight, up to {sit.max_weight}"
     elif not sit.is_routed:
         yield f"plugin {REGIONS_PLUGIN}: it needs trafficRouting"
     elif len({key.namespace for key in route_keys(sit.rollout)}) > 1:
@@ -214,7 +214,7 @@ _STEPS: Final[dict[str, Callable[[Situation, CanaryStep], Iterator[str]]]] = {
 
 
 def _of_references(sit: Situation) -> Iterator[str]:
-    for name in _service_names(sit):
+    for name in service_names(sit.rollout):
         service = sit.view.services.get(name)
         if service is None:
             yield f"service '{name}' is not there; create it, or name another"
@@ -222,7 +222,7 @@ def _of_references(sit: Situation) -> Iterator[str]:
         owner = service.metadata.annotations.get(MANAGED_BY)
         if owner not in {None, sit.name}:
             yield f"service '{name}' is managed by rollout '{owner}'; take another service"
-    for refs in _analysis_refs(sit):
+    for refs in analysis_refs(sit.rollout):
         for missing in missing_templates(refs, sit.view.templates):
             yield f"{missing} is not there; apply it, or name another"
     missing_routes = keys_missing(sit)
@@ -235,23 +235,30 @@ def _of_references(sit: Situation) -> Iterator[str]:
             yield str(error)
 
 
-def _service_names(sit: Situation) -> list[str]:
-    if sit.blue_green is not None:
-        found = [sit.blue_green.active_service, sit.blue_green.preview_service or ""]
-    else:
-        found = list(sit.services)
+def service_names(rollout: Rollout) -> list[str]:
+    """Return the services that a rollout names."""
+    canary, blue_green = rollout.spec.strategy.canary, rollout.spec.strategy.blue_green
+    found: list[str | None] = []
+    if blue_green is not None:
+        found = [blue_green.active_service, blue_green.preview_service]
+    elif canary is not None:
+        found = [canary.stable_service, canary.canary_service]
+        if canary.ping_pong is not None:
+            found = [canary.ping_pong.ping_service, canary.ping_pong.pong_service]
     return [name for name in found if name]
 
 
-def _analysis_refs(sit: Situation) -> Iterator[Sequence[AnalysisTemplateRef]]:
+def analysis_refs(rollout: Rollout) -> Iterator[Sequence[AnalysisTemplateRef]]:
+    """Give the templates of each analysis that a rollout may run."""
+    canary, blue_green = rollout.spec.strategy.canary, rollout.spec.strategy.blue_green
     found: list[RolloutAnalysis | None] = []
-    if sit.canary is not None:
-        found = [sit.canary.analysis, *(step.analysis for step in sit.canary.steps)]
-        for step in sit.canary.steps:
+    if canary is not None:
+        found += [canary.analysis, *(step.analysis for step in canary.steps)]
+        for step in canary.steps:
             for one in step.experiment.analyses if step.experiment else ():
                 yield [AnalysisTemplateRef(template_name=one.template_name, cluster_scope=one.cluster_scope)]
-    elif sit.blue_green is not None:
-        found = [sit.blue_green.pre_promotion_analysis, sit.blue_green.post_promotion_analysis]
+    if blue_green is not None:
+        found += [blue_green.pre_promotion_analysis, blue_green.post_promotion_analysis]
     for each in found:
         if each is not None:
             yield each.templates

@@ -1,0 +1,227 @@
+"""The controller of rollouts: reads what a decision needs, decides, and does what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from pilothouse.delivery.errors import DeliveryError
+from pilothouse.delivery.resources.analyses import (
+    AnalysisRun,
+    AnalysisTemplate,
+    AnalysisTemplateSpec,
+    ClusterAnalysisTemplate,
+)
+from pilothouse.delivery.resources.experiments import Experiment
+from pilothouse.delivery.resources.rollouts import Rollout
+from pilothouse.kinds.labels import from_label_selector
+from pilothouse.kinds.status import Conflict
+from pilothouse.kinds.structs import Pod, ReplicaSet, Resource, Service, to_dict
+from pilothouse.operator import Context, Controller, Manager, Reconciler, Request, Result, controller, needs
+
+from .analysisruns import template_keys
+from .deciding import decide
+from .doing import Doer
+from .gatewayroutes import GatewayRoutes, Objects, Traffic
+from .names import REGIONS_PLUGIN
+from .routing import regions_name, route_keys
+from .validation import analysis_refs, service_names
+from .view import RouteKey, TemplateKey, View
+
+__all__ = ["RolloutReconciler", "add_rollouts"]
+
+_CONCURRENCY: Final = 10
+_CONFLICT_SECONDS: Final = 0.02
+_SERVICES: Final = "services"
+_ROUTES: Final = "routes"
+_TEMPLATES: Final = "templates"
+_WORKLOAD: Final = "workload"
+_DEPTH: Final = 8
+
+
+@needs(Pod, "get", "list", "patch")
+@needs("pods/eviction", "create")
+@needs(Service, "patch")
+@needs("deployments.apps", "get", "list", "watch")
+@needs("deployments.apps/scale", "patch")
+@needs("httproutes.gateway.networking.k8s.io", "get", "list", "watch", "update")
+@needs("grpcroutes.gateway.networking.k8s.io", "get", "list", "watch", "update")
+@needs("regionweights.pilothouse.dev", "get", "list", "watch", "create", "patch", "delete")
+class RolloutReconciler(Reconciler[Rollout]):
+    """Brings rollouts a step further, one transition a reconcile."""
+
+    def __init__(self, manager: Manager, traffic: Traffic | None = None) -> None:
+        self._manager = manager
+        self.controller: Controller[Rollout] | None = None
+        self._objects = Objects(manager.client, self._controller)
+        self._traffic = traffic or GatewayRoutes(manager.client, self._objects, self._of_route)
+
+    def _controller(self) -> Controller[Rollout]:
+        if self.controller is None:
+            raise RuntimeError("the reconciler of rollouts has no controller; add it by add_rollouts")
+        return self.controller
+
+    async def reconcile(self, obj: Rollout, context: Context) -> Result | None:
+        """Decide and do. A conflict is no failure: somebody else wrote, so it is looked at again."""
+        view = await self._view(obj, context)
+        try:
+            plan = decide(view, context.clock.now())
+        except DeliveryError as error:
+            context.recorder.warning(obj, "RolloutError", str(error))
+            raise
+        doer = Doer(obj, context, self._traffic, dict(view.services))
+        try:
+            for action in plan.actions:
+                await doer.do(action)
+        except Conflict:
+            return Result(requeue_after=_CONFLICT_SECONDS)
+        return Result(requeue_after=plan.again)
+
+    # What a decision needs
+
+    async def _view(self, obj: Rollout, context: Context) -> View:
+        namespace = obj.metadata.namespace
+        named = ((name, context.get(Service, name)) for name in service_names(obj))
+        keys = route_keys(obj)
+        return View(
+            rollout=obj,
+            sets=context.owned(ReplicaSet, obj),
+            services={name: found for name, found in named if found is not None},
+            routes=await self._traffic.routes(keys) if keys else {},
+            regions=await self._regions(obj, keys),
+            runs=context.owned(AnalysisRun, obj),
+            experiments=context.owned(Experiment, obj),
+            templates=_templates(obj, context),
+            workload=await self._workload(obj, namespace),
+            pods=await _pods(obj, context),
+        )
+
+    async def _regions(self, obj: Rollout, keys: list[RouteKey]) -> Any:
+        canary = obj.spec.strategy.canary
+        plugins = [step.plugin.name for step in (canary.steps if canary else ()) if step.plugin is not None]
+        if not keys or REGIONS_PLUGIN not in plugins:
+            return None
+        return await self._traffic.regions(keys[0].namespace, regions_name(obj))
+
+    async def _workload(self, obj: Rollout, namespace: str) -> Any:
+        ref = obj.spec.workload_ref
+        if ref is None or not (ref.kind and ref.name):
+            return None
+        key = (namespace, ref.name)
+        return await self._objects.get(ref.api_version or "apps/v1", ref.kind, key, self._of_workload(ref.kind))
+
+    # Whose turn it is
+
+    def _by(self, index: str, value: str) -> list[Request]:
+        return [Request.of(found) for found in self._manager.informer(Rollout).indexer.by_index(index, value)]
+
+    def _of_route(self, kind: str) -> Callable[[dict[str, Any]], Iterable[Request]]:
+        def mapped(route: dict[str, Any]) -> Iterable[Request]:
+            metadata = route["metadata"]
+            if owner := next((one for one in metadata.get("ownerReferences") or () if one["kind"] == "Rollout"), None):
+                return [Request(metadata["namespace"], owner["name"])]
+            return self._by(_ROUTES, "/".join(RouteKey(kind, metadata["namespace"], metadata["name"])))
+
+        return mapped
+
+    def _of_workload(self, kind: str) -> Callable[[dict[str, Any]], Iterable[Request]]:
+        def mapped(workload: dict[str, Any]) -> Iterable[Request]:
+            metadata = workload["metadata"]
+            return self._by(_WORKLOAD, f"{metadata['namespace']}/{kind}/{metadata['name']}")
+
+        return mapped
+
+    def of_service(self, service: Service) -> Iterable[Request]:
+        """Map a service to the rollouts that name it."""
+        return self._by(_SERVICES, f"{service.metadata.namespace}/{service.metadata.name}")
+
+    def of_template(self, template: AnalysisTemplate | ClusterAnalysisTemplate) -> Iterable[Request]:
+        """Map a template to the rollouts that name it themselves."""
+        return self._by(_TEMPLATES, f"{template.metadata.namespace}/{template.metadata.name}")
+
+
+def _templates(obj: Rollout, context: Context) -> dict[TemplateKey, AnalysisTemplateSpec]:
+    """Return the templates that a rollout names, and those that they name."""
+    made: dict[TemplateKey, AnalysisTemplateSpec] = {}
+    waiting = [(key, 0) for refs in analysis_refs(obj) for key in template_keys(refs)]
+    while waiting:
+        key, depth = waiting.pop()
+        if key in made or depth > _DEPTH:
+            continue
+        found: AnalysisTemplate | ClusterAnalysisTemplate | None
+        if key.cluster:
+            found = context.get(ClusterAnalysisTemplate, key.name)
+        else:
+            found = context.get(AnalysisTemplate, key.name)
+        if found is not None:
+            made[key] = found.spec
+            waiting += [(inner, depth + 1) for inner in template_keys(found.spec.templates)]
+    return made
+
+
+async def _pods(obj: Rollout, context: Context) -> list[Pod]:
+    """Return the pods, asked for only where they are looked at one by one."""
+    strategy: Any = obj.spec.strategy.canary or obj.spec.strategy.blue_green
+    words = ("canary_metadata", "stable_metadata", "active_metadata", "preview_metadata")
+    marked = any(getattr(strategy, word, None) is not None for word in words)
+    restarting = obj.spec.restart_at and obj.spec.restart_at != obj.status.restarted_at
+    if not (marked or restarting) or obj.spec.selector is None:
+        return []
+    selector = from_label_selector(to_dict(obj.spec.selector))
+    return [pod async for pod in context.client.list(Pod, obj.metadata.namespace, labels=str(selector))]
+
+
+# Indexes
+
+
+def _service_index(obj: Rollout) -> Iterator[str]:
+    yield from (f"{obj.metadata.namespace}/{name}" for name in service_names(obj))
+
+
+def _route_index(obj: Rollout) -> Iterator[str]:
+    yield from ("/".join(key) for key in route_keys(obj))
+
+
+def _template_index(obj: Rollout) -> Iterator[str]:
+    for refs in analysis_refs(obj):
+        for key in template_keys(refs):
+            yield f"{'' if key.cluster else obj.metadata.namespace}/{key.name}"
+
+
+def _workload_index(obj: Rollout) -> Iterator[str]:
+    ref = obj.spec.workload_ref
+    if ref is not None:
+        yield f"{obj.metadata.namespace}/{ref.kind}/{ref.name}"
+
+
+def add_rollouts(
+    manager: Manager, *, traffic: Traffic | None = None, concurrency: int = _CONCURRENCY
+) -> Controller[Rollout]:
+    """Add the controller of rollouts to a manager. The kinds have to be installed: `install_kinds`.
+
+    traffic: where routes are read and written, Gateway API objects by default. concurrency: rollouts at a time. What
+    runs AnalysisRuns is another controller; that of Experiments is added by `add_experiments`.
+    """
+    kinds: tuple[type[Resource], ...] = (Rollout, AnalysisTemplate, ClusterAnalysisTemplate, AnalysisRun, Experiment)
+    manager.scheme.register(*kinds)
+    for name, function in (
+        (_SERVICES, _service_index),
+        (_ROUTES, _route_index),
+        (_TEMPLATES, _template_index),
+        (_WORKLOAD, _workload_index),
+    ):
+        manager.index(Rollout, name, function)
+    reconciler = RolloutReconciler(manager, traffic)
+    reconciler.controller = (
+        controller(manager, "rollouts")
+        .for_(Rollout)
+        .owns(ReplicaSet)
+        .owns(AnalysisRun)
+        .owns(Experiment)
+        .watches(Service, reconciler.of_service)
+        .watches(AnalysisTemplate, reconciler.of_template)
+        .watches(ClusterAnalysisTemplate, reconciler.of_template)
+        .with_options(concurrency=concurrency)
+        .build(reconciler)
+    )
+    return reconciler.controller
