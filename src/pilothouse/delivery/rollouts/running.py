@@ -9,7 +9,6 @@ from pilothouse.delivery.errors import DeliveryError
 from pilothouse.delivery.resources.analyses import (
     AnalysisRun,
     AnalysisTemplate,
-    AnalysisTemplateSpec,
     ClusterAnalysisTemplate,
 )
 from pilothouse.delivery.resources.experiments import Experiment
@@ -23,10 +22,11 @@ from .analysisruns import template_keys
 from .deciding import decide
 from .doing import Doer
 from .gatewayroutes import GatewayRoutes, Objects, Traffic
+from .gathering import templates_of
 from .names import REGIONS_PLUGIN
 from .routing import regions_name, route_keys
 from .validation import analysis_refs, service_names
-from .view import RouteKey, TemplateKey, View
+from .view import RouteKey, View
 
 __all__ = ["RolloutReconciler", "add_rollouts"]
 
@@ -36,7 +36,6 @@ _SERVICES: Final = "services"
 _ROUTES: Final = "routes"
 _TEMPLATES: Final = "templates"
 _WORKLOAD: Final = "workload"
-_DEPTH: Final = 8
 
 
 @needs(Pod, "get", "list", "patch")
@@ -91,7 +90,7 @@ class RolloutReconciler(Reconciler[Rollout]):
             regions=await self._regions(obj, keys),
             runs=context.owned(AnalysisRun, obj),
             experiments=context.owned(Experiment, obj),
-            templates=_templates(obj, context),
+            templates=templates_of(context, [ref for refs in analysis_refs(obj) for ref in refs]),
             workload=await self._workload(obj, namespace),
             pods=await _pods(obj, context),
         )
@@ -138,25 +137,6 @@ class RolloutReconciler(Reconciler[Rollout]):
     def of_template(self, template: AnalysisTemplate | ClusterAnalysisTemplate) -> Iterable[Request]:
         """Map a template to the rollouts that name it themselves."""
         return self._by(_TEMPLATES, f"{template.metadata.namespace}/{template.metadata.name}")
-
-
-def _templates(obj: Rollout, context: Context) -> dict[TemplateKey, AnalysisTemplateSpec]:
-    """Return the templates that a rollout names, and those that they name."""
-    made: dict[TemplateKey, AnalysisTemplateSpec] = {}
-    waiting = [(key, 0) for refs in analysis_refs(obj) for key in template_keys(refs)]
-    while waiting:
-        key, depth = waiting.pop()
-        if key in made or depth > _DEPTH:
-            continue
-        found: AnalysisTemplate | ClusterAnalysisTemplate | None
-        if key.cluster:
-            found = context.get(ClusterAnalysisTemplate, key.name)
-        else:
-            found = context.get(AnalysisTemplate, key.name)
-        if found is not None:
-            made[key] = found.spec
-            waiting += [(inner, depth + 1) for inner in template_keys(found.spec.templates)]
-    return made
 
 
 async def _pods(obj: Rollout, context: Context) -> list[Pod]:
