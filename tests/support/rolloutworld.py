@@ -73,9 +73,13 @@ class World:
         self.experiments: dict[str, Experiment] = {}
         self.templates: dict[TemplateKey, AnalysisTemplateSpec] = {}
         self.pods: dict[str, Any] = {}
+        self.workload: dict[str, Any] | None = None
+        self.scaled: int | None = None
         self.broken: set[str] = set()
         self.log: list[str] = []
         self.names: dict[str, str] = {}
+        self.seen = ""
+        self.after_write: Callable[[writes.Action], None] = lambda _: None
 
     def _service(self, name: str) -> Service:
         tree = {"metadata": {"name": name, "namespace": "default"}, "spec": {"selector": {"app": "shop"}}}
@@ -109,17 +113,21 @@ class World:
             runs=[*self.runs.values()],
             experiments=[*self.experiments.values()],
             templates=dict(self.templates),
+            workload=self.workload,
             pods=[*self.pods.values()],
         )
 
     def step(self, view: View | None = None, limit: int | None = None) -> writes.Plan:
         """Decide once, and do it, or only the first writes of it. Raises Conflict for a view that is too old."""
-        plan = decide(view or self.view(), self.now)
+        view = view or self.view()
+        plan = decide(view, self.now)
+        self.seen = view.rollout.metadata.resource_version
         for place, action in enumerate(plan.actions):
             if limit is not None and place >= limit:
                 break
             self.log.append(f"  {self.told(describe(action))}")
             self.do(action)
+            self.after_write(action)
         return plan
 
     def settle(self, limit: int = 60, *, pods: bool = True) -> None:
@@ -153,13 +161,15 @@ class World:
             raise Conflict(f"{wanted} is {present} by now")
 
     def _write_status(self, action: writes.WriteStatus) -> None:
-        if action.status == self.rollout.status:
-            return
-        self.rollout = replace(self.rollout, status=action.status, metadata__resource_version=self._next())
+        self._checked(self.seen, self.rollout.metadata.resource_version)
+        if action.status != self.rollout.status:
+            self.seen = self._next()
+            self.rollout = replace(self.rollout, status=action.status, metadata__resource_version=self.seen)
 
     def _annotate(self, action: writes.Annotate) -> None:
         notes = {**self.rollout.metadata.annotations, **action.annotations}
-        self.rollout = replace(self.rollout, metadata__annotations=notes, metadata__resource_version=self._next())
+        self.seen = self._next()
+        self.rollout = replace(self.rollout, metadata__annotations=notes, metadata__resource_version=self.seen)
 
     def _create_set(self, action: writes.CreateSet) -> None:
         name = action.wanted.metadata.name
@@ -220,6 +230,13 @@ class World:
 
     def _delete_experiment(self, action: writes.DeleteExperiment) -> None:
         self.experiments.pop(action.found.metadata.name, None)
+
+    def _scale_workload(self, action: writes.ScaleWorkload) -> None:
+        self.scaled = action.replicas
+
+    def workload_replicas(self, before: int) -> int:
+        """Return how many pods the workload has by now."""
+        return before if self.scaled is None else self.scaled
 
     # Others
 

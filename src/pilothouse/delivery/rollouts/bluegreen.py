@@ -10,7 +10,7 @@ from .conditions import counted, has_timed_out
 from .names import BLUE_GREEN_PAUSE, INCONCLUSIVE_RUN
 from .runs import POST, PRE, Role, current, is_bad, refreshed, started
 from .situation import Situation, available, deadline_of, hash_label, size
-from .statuses import Next, aborted, begun, paused, promoted, resumed, settled_pauses, template_changed
+from .statuses import Next, aborted, begun, paused, promoted, resumed, settled_pauses, skips_all, template_changed
 
 __all__ = ["analyses", "blue_green_next", "blue_green_selections", "preview_count"]
 
@@ -23,7 +23,7 @@ def blue_green_next(sit: Situation) -> Next:
         return made
     was = sit
     made = _observed(sit, Next(counted(sit, refreshed(sit))))
-    if made.status.promote_full or sit.is_back_within_window:
+    if skips_all(sit.at(made.status)):
         made.status = replace(resumed(made.status), abort=None, aborted_at=None)
     sit = sit.at(made.status)
     if sit.is_aborted and not sit.is_promoted:

@@ -15,7 +15,7 @@ from .names import CANARY_PAUSE, INCONCLUSIVE_EXPERIMENT, INCONCLUSIVE_RUN, JUDG
 from .routed import routed
 from .runs import BACKGROUND, STEP, Role, current, is_bad, refreshed, started, without
 from .situation import Situation, available, hash_label
-from .statuses import Next, aborted, begun, paused, promoted, resumed, settled_pauses, template_changed
+from .statuses import Next, aborted, begun, paused, promoted, resumed, settled_pauses, skips_all, template_changed
 from .steps import is_complete, pause_left, step_text
 from .traffic import SETTLE_SECONDS, may_take, wanted_split
 from .weights import Split, region_config
@@ -34,7 +34,7 @@ def canary_next(sit: Situation) -> Next:
         return made
     was = sit
     made = Next(counted(sit, refreshed(sit)))
-    if made.status.promote_full or sit.is_back_within_window:
+    if skips_all(sit.at(made.status)):
         made.status = replace(
             resumed(made.status), abort=None, aborted_at=None, current_step_index=len(sit.steps) if sit.steps else None
         )

@@ -90,7 +90,7 @@ def _at_least(sit: Situation, count: int) -> int:
 
 def _routed(sit: Situation, weights: TrafficWeights | None) -> Counts:
     said, weight = _wanted(sit)
-    canary = _at_least(sit, _of_weight(sit, weight)) if said is None else said
+    canary = _at_least(sit, max(_of_weight(sit, weight), _for_routes(sit))) if said is None else said
     if not sit.is_dynamic:
         return Counts(canary, sit.replicas)
     # The stable set serves what it has now and what it gets next, so it shrinks after its traffic and grows before.
@@ -100,6 +100,13 @@ def _routed(sit: Situation, weights: TrafficWeights | None) -> Counts:
         if sit.is_aborted:
             canary = max(canary, _of_weight(sit, weights.canary.weight))
     return Counts(_at_least(sit, canary), _at_least(sit, stable))
+
+
+def _for_routes(sit: Situation) -> int:
+    """Return the pod that routes made by steps lead to, also where no share of the rest of the traffic does."""
+    if sit.is_aborted or sit.is_promoted or sit.is_first or sit.status.promote_full or not sit.replicas:
+        return 0
+    return 1 if split_at(sit.steps, sit.index, sit.max_weight).managed else 0
 
 
 # Without routes
@@ -158,8 +165,10 @@ def _within(
     if kept is None:
         return drain, keep
     keep -= max(0, keep + drain - most)
-    ready = min(available(drained), drain) + min(available(kept), keep)
-    keep += min(max(0, available(kept) - keep), max(0, least - ready))
+    # Pods that are going already are no reserve, though they may be available still.
+    reserve = min(available(kept), size(kept))
+    ready = min(available(drained), drain) + min(reserve, keep)
+    keep += min(max(0, reserve - keep), max(0, least - ready))
     return drain - max(0, keep + drain - most), keep
 
 

@@ -22,6 +22,7 @@ from .actions import (
     ScaleWorkload,
     SelectService,
     Tell,
+    UpdateSet,
     WriteRegions,
     WriteRoute,
     WriteStatus,
@@ -39,7 +40,7 @@ from .routing import route_keys
 from .runs import is_bad, refreshed, run_actions
 from .scaling import history_actions, mark_actions, new_set, set_actions
 from .selecting import canary_selections, selects
-from .situation import Situation, hash_label
+from .situation import Situation, hash_label, size
 from .statuses import Next, timed
 from .traffic import wanted_split
 from .validation import not_acted_on, problems
@@ -172,28 +173,35 @@ def _planned(sit: Situation, made: Next, plan: Plan, early: list[Action], late: 
     """Put the writes in order. early: what takes users back; late: what may show them more."""
     status = _finished(sit, made)
     after = sit.at(status)
+    evicted = evictions(after, plan)
+    # What is available is not known any more where pods were just evicted.
+    sets = [] if evicted else [*set_actions(after, plan), *history_actions(after)]
     plan.actions += early
-    shows_more = any(isinstance(each, (WriteRoute, WriteRegions, SelectService)) for each in late)
-    if status != sit.status or shows_more:
+    if status != sit.status or _shows_more(after, [*late, *sets]):
         plan.actions.append(WriteStatus(status))
     plan.actions += [*made.tells, *_annotations(sit), *late]
     analyses = canary_analyses(after) if after.canary is not None else blue_green_analyses(after)
     plan.actions += run_actions(after, analyses, is_over=_is_over(after))
     if after.canary is not None:
         plan.actions += experiment_actions(after)
-    plan.actions += mark_actions(after)
-    evicted = evictions(after, plan)
-    plan.actions += evicted
-    if not evicted:  # what is available is not known any more where pods were just evicted
-        plan.actions += set_actions(after, plan)
-        plan.actions += history_actions(after)
-    plan.actions += _workload(after)
+    plan.actions += [*mark_actions(after), *evicted, *sets, *_workload(after)]
     for seconds in made.again:
         plan.wait(seconds)
     left = seconds_to_deadline(after, status)
     if left is not None:
         plan.wait(left if left > 0 else 1.0)
     return plan
+
+
+def _shows_more(sit: Situation, late: list[Action]) -> bool:
+    """Whether users may see more of a version by writes: routes and services, and pods where those split traffic."""
+    if any(isinstance(each, (WriteRoute, WriteRegions, SelectService)) for each in late):
+        return True
+    if sit.canary is None or sit.is_routed or sit.new is None:
+        return False
+    named, present = sit.new.metadata.name, size(sit.new)
+    updates = [each.wanted for each in late if isinstance(each, UpdateSet)]
+    return any(each.metadata.name == named and size(each) > present for each in updates)
 
 
 def _is_over(sit: Situation) -> bool:

@@ -13,7 +13,7 @@ from .situation import Situation
 from .view import RouteKey
 from .weights import Split
 
-__all__ = ["Routed", "routed"]
+__all__ = ["Routed", "keys_missing", "routed", "weight_shown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,14 @@ def _shows_more(split: Split, present: Shown, regions: Mapping[str, int]) -> boo
         or not {each.name or "" for each in split.managed} <= present.managed
         or sum(one.weight for one in split.additional) > present.additional
     )
+
+
+def weight_shown(sit: Situation) -> int:
+    """Return the canary's weight as routes have it."""
+    stable, canary = sit.services
+    wants = RouteWants(stable, canary, Split(sit.max_weight), managed_names(sit.rollout))
+    routes = [sit.view.routes[key] for key in route_keys(sit.rollout) if key in sit.view.routes]
+    return max((shown(route, wants).weight for route in routes), default=0)
 
 
 def keys_missing(sit: Situation) -> list[RouteKey]:

@@ -41,7 +41,7 @@ def _select(sit: Situation, name: str, found: ReplicaSet | None, *, check: bool)
     if service is None or found is None:
         return None
     wanted, present = hash_label(found), selected(service)
-    if wanted == present or (check and not _may_select(service, found)):
+    if wanted == present or (check and sit.replicas and not _may_select(service, found)):
         return None
     return SelectService(name, wanted, present)
 

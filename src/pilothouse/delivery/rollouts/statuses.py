@@ -13,7 +13,7 @@ from .conditions import PROMOTION_WATCH, without_condition
 from .runs import BACKGROUND, POST, PRE, STEP, without
 from .situation import Situation
 
-__all__ = ["Next", "aborted", "begun", "paused", "promoted", "resumed", "settled_pauses", "template_changed", "timed"]
+__all__ = ["Next", "aborted", "begun", "paused", "promoted", "resumed", "settled_pauses", "skips_all", "template_changed", "timed"]
 
 
 @dataclass(slots=True)
@@ -39,6 +39,16 @@ def template_changed(sit: Situation) -> bool:
     if status.current_pod_hash is None:
         return True
     return status.current_pod_hash != sit.hash or (status.current_step_hash or "") != sit.step_hash
+
+
+def skips_all(sit: Situation) -> bool:
+    """Whether steps, pauses and aborts do not count any more: somebody promotes in full, or goes back a little.
+
+    Where somebody aborts and promotes before either was seen, nothing tells which came first; the abort counts.
+    """
+    if sit.status.promote_full:
+        return not sit.status.abort or bool(sit.status.aborted_at)
+    return sit.is_back_within_window and not sit.status.abort
 
 
 def begun(sit: Situation) -> Next:

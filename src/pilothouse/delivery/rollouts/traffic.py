@@ -8,6 +8,7 @@ from typing import Final
 from pilothouse.delivery.resources.rollouts import WeightDestination
 
 from .counts import is_at_counts, is_far_enough
+from .routed import weight_shown
 from .situation import Situation, available
 from .weights import Split, abort_weight, is_drained_back, split_at
 
@@ -75,9 +76,9 @@ def _back_weight(sit: Situation) -> int:
     wanted = abort_weight(sit) if sit.is_aborted else 0
     could = total * available(sit.stable) // sit.replicas
     expected = max(0, total - could)
-    if weights is None:
-        return max(expected, wanted)
-    present = weights.canary.weight
+    # What is written counts, not what the status remembers: nothing is given back that has been taken away.
+    there = weight_shown(sit)
+    present = there if weights is None else min(weights.canary.weight, there)
     if wanted <= 0:
         return min(expected, present)
     return present if could < total - wanted else min(wanted, present)

@@ -1,0 +1,272 @@
+"""A model check: whatever happens in whatever order, traffic stays off rejected versions and rollouts come to an end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pilothouse.delivery.rollouts import actions as writes
+from pilothouse.delivery.rollouts import verbs
+from pilothouse.delivery.rollouts.names import HASH
+from pilothouse.delivery.rollouts.view import View
+from pilothouse.kinds.structs import replace
+from support.rolloutworld import Conflict, World, rollout_of
+
+ROUTING = "trafficRouting: {managedRoutes: [{name: vip}], plugins: {argoproj-labs/gatewayAPI: {httpRoute: shop}}}"
+STRATEGIES: Final[Mapping[str, str]] = {
+    "routed": f"""
+canary:
+  canaryService: shop-canary
+  stableService: shop-stable
+  analysis: {{templates: [{{templateName: errors}}], startingStep: 1}}
+  {ROUTING}
+  steps:
+  - setWeight: 20
+  - setHeaderRoute: {{name: vip, match: [{{headerName: x-vip, headerValue: {{exact: "1"}}}}]}}
+  - pause: {{duration: 5}}
+  - plugin: {{name: pilothouse.dev/regions, config: {{regions: [cn-east], weight: 60}}}}
+  - analysis: {{templates: [{{templateName: errors}}]}}
+  - setWeight: 50
+  - pause: {{}}
+""",
+    "dynamic": f"""
+canary:
+  canaryService: shop-canary
+  stableService: shop-stable
+  dynamicStableScale: true
+  {ROUTING}
+  steps: [{{setWeight: 20}}, {{setWeight: 60}}, {{analysis: {{templates: [{{templateName: errors}}]}}}}]
+""",
+    "pods": """
+canary:
+  maxSurge: 1
+  maxUnavailable: 1
+  steps: [{setWeight: 25}, {pause: {duration: 5}}, {analysis: {templates: [{templateName: errors}]}}, {setWeight: 50}]
+""",
+    "bluegreen": """
+blueGreen:
+  activeService: shop-stable
+  previewService: shop-canary
+  autoPromotionEnabled: false
+  previewReplicaCount: 2
+  prePromotionAnalysis: {templates: [{templateName: errors}]}
+  postPromotionAnalysis: {templates: [{templateName: errors}]}
+""",
+}
+PARTS: Final = ("rollout", "sets", "services", "routes", "runs", "regions")
+
+small = st.integers(0, 6)
+events = st.one_of(
+    st.tuples(st.just("decide"), st.none()),
+    st.tuples(st.just("decide"), st.none()),
+    st.tuples(st.just("settle"), st.integers(1, 12)),
+    st.tuples(st.just("settle"), st.integers(1, 12)),
+    st.tuples(st.just("kill"), st.integers(0, 8)),
+    st.tuples(st.just("stale"), st.lists(small, min_size=len(PARTS), max_size=len(PARTS))),
+    st.tuples(st.just("pods"), st.sampled_from(["", "v1", "v2", "v3"])),
+    st.tuples(st.just("break"), st.sampled_from(["v2", "v3"])),
+    st.tuples(st.just("heal"), st.none()),
+    st.tuples(st.just("judge"), st.sampled_from(["Successful", "Failed", "Error", "Inconclusive", "Running"])),
+    st.tuples(st.just("wait"), st.sampled_from([1.0, 6.0, 40.0, 700.0])),
+    st.tuples(st.just("image"), st.sampled_from(["v1", "v2", "v3"])),
+    st.tuples(st.just("replicas"), st.integers(0, 6)),
+    st.tuples(st.just("paused"), st.booleans()),
+    st.tuples(st.just("verb"), st.sampled_from(["abort", "retry", "promote", "full"])),
+)
+
+
+class Model:
+    """A world, what was rejected in it, and what has to hold after each write."""
+
+    def __init__(self, strategy: str) -> None:
+        self.world = World(rollout_of(STRATEGIES[strategy], replicas=4))
+        self.world.add_route()
+        self.world.add_template("errors")
+        self.strategy = strategy
+        self.rejected: set[str] = set()
+        self.history: list[View] = [self.world.view()]
+        self.shown: dict[str, int] = {}
+        self.world.after_write = self.check
+
+    # What holds
+
+    def exposure(self, named: str) -> int:
+        """Return how much a version is shown to users, in percent and for each route that steps have made."""
+        world = self.world
+        if self.strategy == "pods":
+            found = next((one for one in world.sets.values() if one.metadata.labels[HASH] == named), None)
+            return 0 if found is None else found.spec.replicas or 0
+        active = {name: found.spec.selector.get(HASH, "") for name, found in world.services.items()}
+        if self.strategy == "bluegreen":
+            return 100 if active["shop-stable"] == named else 0
+        total, (route,) = 0, [*world.routes.values()]
+        for rule in route["spec"]["rules"]:
+            for ref in rule["backendRefs"]:
+                if active[ref["name"]] == named:
+                    total += ref["weight"]
+            if any(each["type"] == "ExtensionRef" for each in rule.get("filters") or ()) and world.regions:
+                shares = [one["backends"] for one in world.regions["spec"]["weights"]]
+                total += sum(ref["weight"] for refs in shares for ref in refs if active[ref["name"]] == named)
+        return total
+
+    def check(self, action: writes.Action) -> None:
+        world = self.world
+        for route in world.routes.values():
+            for rule in route["spec"]["rules"]:
+                if not rule.get("name"):
+                    assert sum(ref["weight"] for ref in rule["backendRefs"]) == 100
+        if world.regions:
+            for share in world.regions["spec"]["weights"]:
+                assert sum(ref["weight"] for ref in share["backends"]) == 100
+        self.note()
+        for named in self.rejected:
+            now = self.exposure(named)
+            assert now <= self.shown.get(named, now), f"{action} shows a rejected version to more users"
+            self.shown[named] = now
+
+    def note(self) -> None:
+        """Take note of what the rollout has rejected."""
+        status = self.world.rollout.status
+        named = status.current_pod_hash
+        if status.abort and not (status.promote_full and status.aborted_at) and named and named != status.stable_rs and named not in self.rejected:
+            self.rejected.add(named)
+            self.shown[named] = self.exposure(named)
+
+    def forgive(self, named: str | None) -> None:
+        self.rejected.discard(named or "")
+        self.shown.pop(named or "", None)
+
+    # What happens
+
+    def play(self, event: str, value: Any) -> None:
+        world = self.world
+        match event:
+            case "decide":
+                self.decide(world.view(), None)
+            case "settle":
+                for _ in range(value):
+                    self.decide(world.view(), None)
+                    world.play_pods()
+            case "kill":
+                self.decide(world.view(), value)
+            case "stale":
+                self.decide(self.stale(value), None)
+            case "pods":
+                world.play_pods(*([value] if value else []))
+            case "break":
+                world.broken.add(value)
+            case "heal":
+                world.broken.clear()
+            case "judge":
+                world.judge(value)
+            case "wait":
+                world.wait(value)
+            case "image":
+                self.set_image(value)
+            case "replicas":
+                world.change(replicas=value)
+            case "paused":
+                world.change(paused=value)
+            case "verb":
+                self.verb(value)
+        self.history.append(world.view())
+
+    def set_image(self, image: str) -> None:
+        """Somebody sets a version; that was rejected before, and is wanted again."""
+        world = self.world
+        if world.rollout.spec.template is None or world.rollout.spec.template.spec.containers[0].image != f"shop:{image}":
+            world.set_image(image)
+            for named, name in world.names.items():
+                if name == image:
+                    self.forgive(named)
+
+    def verb(self, name: str) -> None:
+        world = self.world
+        if name == "retry" and not world.rollout.status.abort:
+            return
+        changes = {
+            "abort": verbs.abort,
+            "retry": verbs.retry,
+            "promote": verbs.promote,
+            "full": lambda rollout: verbs.promote(rollout, full=True),
+        }
+        world.verb(changes[name](world.rollout))
+        status = world.rollout.status
+        if name == "retry" or (name == "full" and (status.aborted_at or not status.abort)):
+            self.forgive(world.rollout.status.current_pod_hash)
+        self.note()
+
+    def stale(self, ages: list[int]) -> View:
+        """Return a view of which each part is as old as caches may be."""
+        parts: dict[str, Any] = {}
+        for part, age in zip(PARTS, ages, strict=True):
+            parts[part] = getattr(self.history[max(len(self.history) - 1 - age, 0)], part)
+        return View(**parts, templates=self.world.view().templates)
+
+    def decide(self, view: View, limit: int | None) -> None:
+        try:
+            self.world.step(view, limit)
+        except Conflict:
+            return
+
+    def finish(self) -> None:
+        """Be fair from now on: pods get ready, runs end well, people promote; then it has to come to an end."""
+        world = self.world
+        world.broken.clear()
+        if world.rollout.spec.paused:
+            world.change(paused=False)
+        for _ in range(60):
+            world.settle()
+            world.judge("Successful")
+            world.settle()
+            status = world.rollout.status
+            if status.pause_conditions:
+                world.verb(verbs.promote(world.rollout))
+            elif status.phase in {"Healthy", "Degraded"} and not world.step().actions:
+                world.wait(700)
+                if not world.step().actions and not world.play_pods():
+                    return
+            world.wait(7)
+        raise AssertionError(f"no end of it: {world.rollout.status}")
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(st.lists(events, max_size=40))
+def test_rollouts_are_safe_and_end(strategy: str, happens: list[tuple[str, Any]]) -> None:
+    model = Model(strategy)
+    model.world.settle()
+    model.world.wait(60)
+    model.set_image("v2")
+    for event, value in happens:
+        model.play(event, value)
+    model.finish()
+    status = model.world.rollout.status
+    assert status.phase == "Healthy" or status.abort
+    for named in model.rejected:
+        assert model.exposure(named) == 0
+    if status.abort:
+        assert status.stable_rs != status.current_pod_hash
+    else:
+        assert status.stable_rs == status.current_pod_hash
+        assert model.world.selected("shop-stable") in {"", model.world.names[status.stable_rs or ""]}
+
+
+def test_the_model_can_fail() -> None:
+    """A machine that goes on with an aborted version would be noticed."""
+    model = Model("routed")
+    world = model.world
+    world.settle()
+    world.wait(60)
+    model.set_image("v2")
+    world.settle()
+    model.verb("abort")
+    world.rollout = replace(world.rollout, status__abort=None)
+    with pytest.raises(AssertionError, match="rejected version"):
+        for _ in range(3):
+            world.wait(6)
+            world.settle()
