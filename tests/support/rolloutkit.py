@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, Final
 
 import yaml
 
 from pilothouse.client import Client
 from pilothouse.delivery.resources.analyses import AnalysisRun
-from pilothouse.delivery.resources.installing import install_kinds
+from pilothouse.delivery.resources.installing import definitions
 from pilothouse.delivery.resources.rollouts import Rollout, RolloutStatus
 from pilothouse.delivery.rollouts.experimenting import add_experiments
 from pilothouse.delivery.rollouts.names import HASH
@@ -159,8 +160,7 @@ async def fleet(*manifests: str, extra: Iterable[Any] = ()) -> AsyncIterator[Fle
         ControlPlane(clock=clock) as plane,
         Client.for_transport(plane.transport, plane.user) as client,
     ):
-        await install_kinds(client)
-        await install(client, *(definition(kind) for kind in (HTTPRoute, GRPCRoute, RegionWeights)))
+        await install(client, *_definitions())
         harness = Harness(client, clock=clock)
         add_controllers(harness.manager)
         for add in extra:
@@ -171,6 +171,26 @@ async def fleet(*manifests: str, extra: Iterable[Any] = ()) -> AsyncIterator[Fle
                 await made.apply(text)
             await made.settle()
             yield made
+
+
+@cache
+def _definitions() -> list[dict[str, Any]]:
+    """Return the definitions, but for the schema of pods, which servers would take a second to compile each time."""
+    made = [*definitions(), *(definition(kind) for kind in (HTTPRoute, GRPCRoute, RegionWeights))]
+    for one in made:
+        for version in one["spec"]["versions"]:
+            _open_templates(version["schema"]["openAPIV3Schema"])
+    return made
+
+
+def _open_templates(schema: dict[str, Any]) -> None:
+    for name, found in schema.get("properties", {}).items():
+        if name == "template" and "spec" in found.get("properties", {}):
+            found.clear()
+            found.update({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
+        else:
+            _open_templates(found)
+            _open_templates(found.get("items", {}))
 
 
 def add_controllers(manager: Manager) -> None:

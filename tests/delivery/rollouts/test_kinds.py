@@ -85,6 +85,19 @@ async def test_a_manifest_is_stored_as_it_is_and_read_without_loss() -> None:
         assert not read.spec.strategy.canary.carried
 
 
+async def test_a_manifest_that_leaves_out_a_port_s_protocol_is_applied_again_and_again() -> None:
+    manifest = yaml.safe_load(ROLLOUT)
+    del manifest["spec"]["template"]["spec"]["containers"][0]["ports"][0]["protocol"]
+    async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
+        await install_kinds(client)
+        handle = client.dynamic("argoproj.io/v1alpha1", "Rollout")
+        for replicas in (5, 6):
+            manifest["spec"]["replicas"] = replicas
+            made = await handle.apply(manifest, force=True)
+            (port,) = made["spec"]["template"]["spec"]["containers"][0]["ports"]
+            assert port == {"name": "http", "containerPort": 8080, "protocol": "TCP"}
+
+
 async def test_definitions_of_argo_are_used_as_they_are() -> None:
     theirs = next(one for one in definitions() if one["metadata"]["name"] == "rollouts.argoproj.io")
     theirs["metadata"].pop("labels")

@@ -149,7 +149,8 @@ def inline_analysis_that_cannot_tell() -> World:
 def routes_and_mirrors() -> World:
     header = "{setHeaderRoute: {name: vip, match: [{headerName: x-vip, headerValue: {prefix: a}}]}}"
     mirror = "{setMirrorRoute: {name: copies, percentage: 35, match: [{method: {exact: GET}, path: {prefix: /}}]}}"
-    steps = f"[{{setCanaryScale: {{replicas: 2}}}}, {header}, {mirror}, {{pause: {{}}}}, {{setMirrorRoute: {{name: copies}}}}"
+    steps = f"[{{setCanaryScale: {{replicas: 2}}}}, {header}, {mirror}, {{pause: {{}}}}"
+    steps += ", {setMirrorRoute: {name: copies}}"
     world = canary(steps + ", {pause: {}}, {setCanaryScale: {matchTrafficWeight: true}}, {setWeight: 40}, {pause: {}}]")
     promoted(world)
     promoted(world)
@@ -229,7 +230,8 @@ def without_routes() -> World:
 def pods_that_never_come() -> World:
     world = World(
         rollout_of(
-            f"canary:\n  canaryService: shop-canary\n  stableService: shop-stable\n  {ROUTING}\n  steps: [{{setWeight: 20}}]",
+            "canary:\n  canaryService: shop-canary\n  stableService: shop-stable\n"
+            f"  {ROUTING}\n  steps: [{{setWeight: 20}}]",
             progressDeadlineSeconds=30,
             progressDeadlineAbort=True,
         )
@@ -316,7 +318,12 @@ def a_workload_taken_over() -> World:
     }
     rollout = to_dict(rollout_of("canary: {}", replicas=2))
     del rollout["spec"]["template"], rollout["spec"]["selector"]
-    rollout["spec"]["workloadRef"] = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "scaleDown": "onsuccess"}
+    rollout["spec"]["workloadRef"] = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": "shop",
+        "scaleDown": "onsuccess",
+    }
     world = World(from_dict(rollout, Rollout))
     world.workload = deployment
     world.say("applied")

@@ -49,7 +49,7 @@ def _object(node: Node) -> Schema:
             return Schema("map", element=_schema(node.additional), map_type=map_type, nullable=node.nullable)
         if node.additional is True:
             return Schema("map", element=ANY, map_type=map_type, nullable=node.nullable)
-    fields = {name: _schema(part) for name, part in node.properties.items()}
+    fields = {name: _with_default(_schema(part), part) for name, part in node.properties.items()}
     if node.embedded:
         fields |= {"apiVersion": _STRING, "kind": _STRING, "metadata": object_meta()}
     return Schema(
@@ -60,6 +60,13 @@ def _object(node: Node) -> Schema:
         nullable=node.nullable,
         preserve_unknown=node.preserve,
     )
+
+
+def _with_default(schema: Schema, node: Node) -> Schema:
+    """Return a schema with its default: a key that an element of a list leaves out is what it is filled with."""
+    if not isinstance(node.default, (str, int, float, bool)):
+        return schema
+    return replace(schema, default=node.default, has_default=True)
 
 
 def _list(node: Node) -> Schema:

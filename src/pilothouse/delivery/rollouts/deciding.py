@@ -119,7 +119,7 @@ def _annotations(sit: Situation) -> list[Action]:
     missing = wanted.items() - sit.rollout.metadata.annotations.items()
     if not missing:
         return []
-    told = dict(missing)
+    told = dict(sorted(missing))
     made: list[Action] = [Annotate(told)]
     if REVISION in told:
         made.append(Tell("RolloutUpdated", f"Rollout updated to revision {told[REVISION]}"))
@@ -143,7 +143,7 @@ def _canary(sit: Situation) -> Plan:
             before, weights = made.status.canary.weights, weights_of(after, split)
             if before != weights:
                 made.status = replace(made.status, canary__weights=weights)
-                if before is None or before.canary.weight != weights.canary.weight:
+                if (before.canary.weight if before else 0) != weights.canary.weight:
                     was = "" if before is None else f"from {before.canary.weight} "
                     made.tell("TrafficWeightUpdated", f"Traffic weight updated {was}to {weights.canary.weight}")
         is_drained = split is not None and traffic.is_drained

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from pilothouse.client import ignore_not_found
+from pilothouse.client.recorder import EventRecorder
 from pilothouse.delivery.resources.analyses import AnalysisRun
 from pilothouse.delivery.resources.experiments import Experiment
 from pilothouse.delivery.resources.rollouts import Rollout
@@ -22,6 +23,7 @@ from .names import HASH, MANAGED_BY
 __all__ = ["Doer", "create_once"]
 
 _log = get_logger(__name__)
+_VERDICTS: Final = frozenset({"RolloutCompleted", "RolloutPaused", "SkipSteps"})
 
 
 async def create_once(context: Context, wanted: Resource, owner: Resource) -> bool:
@@ -36,10 +38,22 @@ async def create_once(context: Context, wanted: Resource, owner: Resource) -> bo
 
 
 class Doer:
-    """Writes for one rollout within one reconcile. services: as the caches have them."""
+    """Writes for one rollout within one reconcile.
 
-    def __init__(self, obj: Rollout, context: Context, traffic: Traffic, services: dict[str, Service]) -> None:
+    services: as the caches have them. verdicts: records what decides about a version; events of one source and object
+    are limited, and those of steps and scaling must not use that up.
+    """
+
+    def __init__(
+        self,
+        obj: Rollout,
+        context: Context,
+        traffic: Traffic,
+        services: dict[str, Service],
+        verdicts: EventRecorder,
+    ) -> None:
         self._obj = obj
+        self._verdicts: Final = verdicts
         self._context: Final = context
         self._traffic: Final = traffic
         self._services: Final = services
@@ -134,5 +148,6 @@ class Doer:
         await self._context.client.scale(Deployment, action.name, action.replicas, self._obj.metadata.namespace)
 
     async def _tell(self, action: writes.Tell) -> None:
-        tell = self._context.recorder.warning if action.warning else self._context.recorder.normal
+        recorder = self._verdicts if action.warning or action.reason in _VERDICTS else self._context.recorder
+        tell = recorder.warning if action.warning else recorder.normal
         tell(self._obj, action.reason, action.message)

@@ -51,6 +51,7 @@ class RolloutReconciler(Reconciler[Rollout]):
 
     def __init__(self, manager: Manager, traffic: Traffic | None = None) -> None:
         self._manager = manager
+        self._verdicts = manager.recorder("rollouts-verdicts")
         self.controller: Controller[Rollout] | None = None
         self._objects = Objects(manager.client, self._controller)
         self._traffic = traffic or GatewayRoutes(manager.client, self._objects, self._of_route)
@@ -68,7 +69,7 @@ class RolloutReconciler(Reconciler[Rollout]):
         except DeliveryError as error:
             context.recorder.warning(obj, "RolloutError", str(error))
             raise
-        doer = Doer(obj, context, self._traffic, dict(view.services))
+        doer = Doer(obj, context, self._traffic, dict(view.services), self._verdicts)
         try:
             for action in plan.actions:
                 await doer.do(action)

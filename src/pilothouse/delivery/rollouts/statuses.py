@@ -13,7 +13,18 @@ from .conditions import PROMOTION_WATCH, without_condition
 from .runs import BACKGROUND, POST, PRE, STEP, without
 from .situation import Situation
 
-__all__ = ["Next", "aborted", "begun", "paused", "promoted", "resumed", "settled_pauses", "skips_all", "template_changed", "timed"]
+__all__ = [
+    "Next",
+    "aborted",
+    "begun",
+    "paused",
+    "promoted",
+    "resumed",
+    "settled_pauses",
+    "skips_all",
+    "template_changed",
+    "timed",
+]
 
 
 @dataclass(slots=True)
