@@ -22,7 +22,11 @@ _SHARED_BYTES: Final = 1 << 20
 """Of bodies in pipes, for all streams of a connection together; each may have `_LEAST_SHARE`."""
 _LEAST_SHARE: Final = 64 << 10
 _LEAST_FRAME: Final = 32 << 10
-"""A peer that takes no larger frames gets its bodies copied: see the figures in docs/traffic-plane.md."""
+_LEAST_BYTES: Final = 128 << 10
+"""A peer that takes no larger frames, and a body of which less still comes, are not worth a pipe.
+
+Both by the figures in docs/traffic-plane.md.
+"""
 _ZEROS: Final = bytes(16 << 10)
 
 
@@ -113,10 +117,11 @@ class StreamBodies:
         self._carrier.flush_soon()
 
     def takes(self, count: int) -> int:
-        carrier = self._carrier
-        outlet = carrier.outlet
-        if count >= ENDLESS or not self.wire.is_raw or not outlet.is_dry or outlet.most < _LEAST_FRAME:
+        carrier, outlet = self._carrier, self._carrier.outlet
+        if count >= ENDLESS or (self._pipe is None and count < _LEAST_BYTES):
             return 0  # of what has no known end may come little at a time
+        if not self.wire.is_raw or not outlet.is_dry or outlet.most < _LEAST_FRAME:
+            return 0
         share = max(_SHARED_BYTES // max(carrier.load, 1), _LEAST_SHARE)
         with contextlib.suppress(NGH2Error):
             return min(count, share, max(carrier.engine.stream_remote_window_size(self.id), _LEAST_SHARE))
