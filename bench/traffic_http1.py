@@ -214,7 +214,7 @@ async def measure(quick: bool, rounds: int) -> None:
         server = f"server {{ listen 127.0.0.1:PORT; {answer} root {directory}; }}"
         stack.enter_context(running(nginx(directory, origin, server), origin))
         proxies = [await stack.enter_async_context(own(origin)), await stack.enter_async_context(own(origin, _NEVER))]
-        proxies += _peers(stack, directory, origin)
+        proxies += peers(stack, directory, origin)
         figures: dict[tuple[str, str], list[Load]] = {}
         for _ in range(rounds):
             for proxy in proxies:
@@ -251,7 +251,8 @@ def _empty(path: Path, size: int) -> None:
         file.truncate(size)
 
 
-def _peers(stack: contextlib.AsyncExitStack, directory: Path, origin: int) -> list[Proxy]:
+def peers(stack: contextlib.AsyncExitStack, directory: Path, origin: int) -> list[Proxy]:
+    """Run nginx, HAProxy and a relay of asyncio streams, until the stack ends; what is not installed is left out."""
     found = []
     forward = (
         f"upstream u {{ server 127.0.0.1:{origin}; keepalive 64; }} server {{ listen 127.0.0.1:PORT;"
