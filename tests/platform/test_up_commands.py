@@ -28,7 +28,13 @@ def asked(platform: Platform, *arguments: str) -> Any:
 def test_status_says_what_keeps_a_pod_from_running(platform: Platform) -> None:
     found = asked(platform, "status", "--wait", "50s")
     assert (found["platform"]["state"], found["problems"]) == ("ready", [])
-    assert [part["name"] for part in found["parts"]] == ["supervisor", "apiserver", "controllers", "agent"]
+    assert [part["name"] for part in found["parts"]] == [
+        "supervisor",
+        "apiserver",
+        "controllers",
+        "gateway",
+        "agent",
+    ]
     assert [(node["name"], node["state"]) for node in found["nodes"]] == [(platform.node, "Ready")]
     platform.create(pod("bad", {"name": "main", "image": "missing.invalid/none:1"}))
     platform.until_event("bad", "Failed")
