@@ -31,11 +31,12 @@ class World:
 
     async def make(self, name: str = "shop", *, path: str = "app", **spec: Any) -> Application:
         """Create an application of the repository; spec: what differs, `sync` its syncPolicy."""
+        source = spec.pop("source", None) or {}
         tree: Tree = {
             "metadata": {"name": name, "namespace": "argocd", **spec.pop("metadata", {})},
             "spec": {
                 "project": "default",
-                "source": {"repoURL": self.repo.url, "path": path, "targetRevision": "main", **spec.pop("source", {})},
+                "source": {"repoURL": self.repo.url, "path": path, "targetRevision": "main", **source},
                 "destination": {"server": "https://kubernetes.default.svc", "namespace": "default"},
                 "syncPolicy": spec.pop("sync", {"automated": {"prune": True, "selfHeal": True}}),
                 **spec,

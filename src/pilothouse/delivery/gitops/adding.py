@@ -130,7 +130,7 @@ def add_gitops(manager: Manager, options: GitopsOptions, *, source: random.Rando
         .build(ApplicationReconciler(evaluator, operator, options.namespace))
     )
     live.attach(made)
-    settings.on_change(lambda: _all(manager, made))
+    settings.on_change(lambda: _all(manager, made, repositories))
     sets: Controller[ApplicationSet] = (
         controller(manager, "gitops-sets").for_(ApplicationSet).build(ApplicationSetReconciler(repositories, settings))
     )
@@ -158,9 +158,10 @@ def _dependency_keys(app: Application) -> list[str]:
     return [f"{app.metadata.namespace}/{name}" for name in dependencies_of(app)]
 
 
-def _all(manager: Manager, made: Controller[Application]) -> None:
+def _all(manager: Manager, made: Controller[Application], repositories: Repositories[User]) -> None:
     if not manager.is_leading:
         return
+    repositories.retry()
     for app in manager.cached(Application).indexer.list():
         made.queue.add(Request.of(app))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-import yaml
+import msgspec
 
 from pilothouse.delivery.resources.applications import SourceKustomize
 from pilothouse.kinds.structs import to_dict
@@ -125,8 +125,9 @@ def _adjust(directory: str, path: str, options: SourceKustomize) -> None:
     missing = options.ignore_missing_components
     there = [each for each in options.components if not missing or os.path.isdir(os.path.join(directory, each))]
     tree.setdefault("components", []).extend(there)
-    with open(place, "w", encoding="utf-8") as out:
-        yaml.safe_dump({name: value for name, value in tree.items() if value not in ([], None)}, out)
+    # As JSON, which is YAML too, and in which a namespace called `n` is no boolean.
+    with open(place, "wb") as out:
+        out.write(msgspec.json.encode({name: value for name, value in tree.items() if value not in ([], None)}))
 
 
 def _image(text: str) -> dict[str, str]:

@@ -95,8 +95,20 @@ class Repositories(Generic[U]):
 
     async def look(self, mirror: Mirror) -> References:
         """Return the references of a repository as they were last seen, and have it asked for news from now on."""
-        self._arm(normalised(mirror.address.url))
-        return await mirror.look(_KEEP)
+        name = normalised(mirror.address.url)
+        try:
+            found = await mirror.look(_KEEP)
+        except RepositoryError:
+            self._arm(name, min(_AFTER_ERROR_SECONDS, self._polling.of(mirror.address)))
+            raise
+        self._arm(name)
+        return found
+
+    def retry(self) -> None:
+        """Have repositories that did not answer asked anew when they are next looked at, as credentials changed."""
+        for mirror in self._mirrors.values():
+            if mirror.failing:
+                mirror.stale()
 
     def use(self, user: U, urls: list[str]) -> None:
         """Note which repositories somebody uses; none lets go of all."""
