@@ -29,11 +29,11 @@ spec:
 
 
 async def test_a_commit_becomes_objects_and_the_status_says_so(world: World, repo: GitRepo) -> None:
-    commit = repo.commit({"app/a.yaml": config_map("a", x="1"), "app/b.yaml": config_map("b", y="2")})
+    commit = repo.commit({"app/a.yaml": config_map("a", x="1"), "app/b.yaml": config_map("b", w="2")})
     await world.make()
     await world.settle()
     assert await world.data("a") == {"x": "1"}
-    assert await world.data("b") == {"y": "2"}
+    assert await world.data("b") == {"w": "2"}
     app = await world.app()
     assert (app.status.sync.status, app.status.health.status) == ("Synced", "Healthy")
     assert app.status.sync.revision == commit
@@ -47,7 +47,7 @@ async def test_a_commit_becomes_objects_and_the_status_says_so(world: World, rep
 
 
 async def test_a_newer_commit_is_synced_and_what_it_lacks_is_pruned(world: World, repo: GitRepo) -> None:
-    repo.commit({"app/a.yaml": config_map("a", x="1", gone="1"), "app/b.yaml": config_map("b", y="2")})
+    repo.commit({"app/a.yaml": config_map("a", x="1", gone="1"), "app/b.yaml": config_map("b", w="2")})
     await world.make()
     await world.settle()
     await world.push({"app/a.yaml": config_map("a", x="3"), "app/b.yaml": None})
@@ -330,10 +330,10 @@ async def test_fields_that_are_ignored_do_not_count(world: World, repo: GitRepo)
 
 
 async def test_objects_made_by_hand_are_taken_over(world: World, repo: GitRepo) -> None:
-    made = ConfigMap(metadata=ObjectMeta(name="a", namespace="default"), data={"x": "hand", "y": "kept"})
+    made = ConfigMap(metadata=ObjectMeta(name="a", namespace="default"), data={"x": "hand", "w": "kept"})
     await world.client.create(made)
     repo.commit({"app/a.yaml": config_map("a", x="1")})
     await world.make()
     await world.settle()
-    assert await world.data("a") == {"x": "1", "y": "kept"}
+    assert await world.data("a") == {"x": "1", "w": "kept"}
     assert await world.sync_of() == ("Synced", "Healthy")

@@ -34,7 +34,7 @@ CHART = {
     "chart/templates/a.yaml": (
         "apiVersion: v1\nkind: ConfigMap\n"
         "metadata:\n  name: {{ .Release.Name }}-a\n  namespace: {{ .Release.Namespace }}\n"
-        "data:\n  x: {{ .Values.x | quote }}\n  y: {{ .Values.y | default `none` | quote }}\n"
+        "data:\n  x: {{ .Values.x | quote }}\n  z: {{ .Values.z | default `none` | quote }}\n"
     ),
     "chart/templates/hook.yaml": (
         "apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: h\n"
@@ -71,9 +71,9 @@ def shown(rendered: Rendered) -> str:
 
 
 async def test_only_what_changed_is_rendered_again(bench: Bench, repo: GitRepo) -> None:
-    repo.commit({"a/x.yaml": config_map("x", v="1"), "b/y.yaml": config_map("y", v="1")})
+    repo.commit({"a/x.yaml": config_map("x", v="1"), "b/y.yaml": config_map("w", v="1")})
     first = [await bench.render("a"), await bench.render("b")]
-    repo.commit({"b/y.yaml": config_map("y", v="2")})
+    repo.commit({"b/y.yaml": config_map("w", v="2")})
     again = [await bench.render("a"), await bench.render("b")]
     assert again[0] is first[0]
     assert again[1] is not first[1]
@@ -112,17 +112,17 @@ async def test_a_chart(bench: Bench, repo: GitRepo) -> None:
     plain = await bench.render("chart")
     assert plain.kind == "Helm"
     assert '"name":"shop-a","namespace":"d"' in shown(plain)
-    assert {'"x":"1"', '"y":"none"'} <= set(shown(plain).replace("{", " ").replace("}", " ").replace(",", " ").split())
+    assert {'"x":"1"', '"z":"none"'} <= set(shown(plain).replace("{", " ").replace("}", " ").replace(",", " ").split())
     assert "CustomResourceDefinition" in shown(plain)
     helm = {
         "releaseName": "other",
         "valueFiles": ["prod.yaml"],
-        "parameters": [{"name": "y", "value": "1,2", "forceString": True}],
+        "parameters": [{"name": "z", "value": "1,2", "forceString": True}],
         "skipCrds": True,
     }
     changed = await bench.render("chart", helm=helm)
     assert '"x":"prod"' in shown(changed)
-    assert '"y":"1,2"' in shown(changed)
+    assert '"z":"1,2"' in shown(changed)
     assert "other-a" in shown(changed)
     assert "CustomResourceDefinition" not in shown(changed)
     inline = await bench.render("chart", helm={"valuesObject": {"x": "object"}, "values": "x: text"})
@@ -219,18 +219,18 @@ async def test_plugins_and_paths_that_are_not_there(bench: Bench, repo: GitRepo)
 
 
 async def test_several_sources_of_one_application(world: World, repo: GitRepo) -> None:
-    repo.commit({"a/x.yaml": config_map("x", v="1"), "b/y.yaml": config_map("y", v="1")})
+    repo.commit({"a/x.yaml": config_map("x", v="1"), "b/y.yaml": config_map("w", v="1")})
     sources = [{"repoURL": repo.url, "path": path, "targetRevision": "main"} for path in ("a", "b")]
     app = await world.make(source=None, sources=[*sources, {"repoURL": repo.url, "ref": "values"}])
     await world.settle()
     assert app.spec.sources[2].ref == "values"
     assert await world.data("x") == {"v": "1"}
-    assert await world.data("y") == {"v": "1"}
+    assert await world.data("w") == {"v": "1"}
     found = await world.app()
     assert len(found.status.sync.revisions) == 3
     assert len(found.status.history[0].revisions) == 3
-    await world.push({"b/y.yaml": config_map("y", v="2")})
-    assert await world.data("y") == {"v": "2"}
+    await world.push({"b/y.yaml": config_map("w", v="2")})
+    assert await world.data("w") == {"v": "2"}
 
 
 async def test_an_object_in_two_files_is_refused(world: World, repo: GitRepo) -> None:

@@ -139,9 +139,9 @@ async def test_directories_of_git(sources: Sources, repo: GitRepo) -> None:
 
 
 async def test_files_of_git(sources: Sources, repo: GitRepo) -> None:
-    repo.commit({"conf/a/config.json": '{"env": {"name": "dev"}}', "conf/b/config.yaml": "- {n: 1}\n- {n: 2}\n"})
+    repo.commit({"conf/a/config.json": '{"env": {"name": "dev"}}', "conf/b/config.yaml": "- {size: 1}\n- {size: 2}\n"})
     found = await sets({"git": {"repoURL": "r", "files": [{"path": "conf/**/config.*"}]}}, sources)
-    assert [(each.get("env.name"), each.get("n"), each["path.basename"]) for each in found] == [
+    assert [(each.get("env.name"), each.get("size"), each["path.basename"]) for each in found] == [
         ("dev", None, "a"),
         (None, "1", "b"),
         (None, "2", "b"),

@@ -292,3 +292,71 @@ async def test_chosen_objects_alone_are_synced(world: World, repo: GitRepo) -> N
     await world.settle()
     assert await world.data("a") is None
     assert await world.data("b") == {"x": "1"}
+
+
+DEFINITION = """\
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {{name: {plural}.example.com}}
+spec:
+  group: example.com
+  scope: {scope}
+  names: {{plural: {plural}, kind: {kind}}}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            properties:
+              parts:
+                type: array
+                items:
+                  type: object
+                  properties: {{name: {{type: string}}, size: {{type: integer, default: 3}}}}
+"""
+
+
+async def test_definitions_and_their_objects_in_one_sync(world: World, repo: GitRepo) -> None:
+    thing = "apiVersion: example.com/v1\nkind: {kind}\nmetadata: {{name: one}}\nspec: {{parts: [{{name: a}}]}}\n"
+    repo.commit(
+        {
+            "app/1.yaml": thing.format(kind="Boat"),
+            "app/2.yaml": thing.format(kind="Sea"),
+            "app/3.yaml": DEFINITION.format(plural="boats", kind="Boat", scope="Namespaced"),
+            "app/4.yaml": DEFINITION.format(plural="seas", kind="Sea", scope="Cluster"),
+        }
+    )
+    await world.make()
+    await world.settle(5)
+    assert await world.sync_of() == ("Synced", "Healthy")
+    assert len((await world.app()).status.history) == 1
+    boats = world.client.dynamic("example.com/v1", "Boat")
+    made = await boats.get("one", "default")
+    assert made["spec"]["parts"] == [{"name": "a", "size": 3}], "a default in a list, which is no drift"
+    await boats.patch("one", {"spec": {"parts": [{"name": "hand"}]}}, "default")
+    await world.settle(5)
+    assert (await boats.get("one", "default"))["spec"]["parts"][0]["name"] == "a"
+    assert await world.client.dynamic("example.com/v1", "Sea").get("one")
+    await world.push({"app/1.yaml": None, "app/2.yaml": None})
+    await world.settle(2)
+    assert not await boats.list_all("default")
+
+
+async def test_kinds_that_come_first_are_there_first(world: World, repo: GitRepo) -> None:
+    repo.commit(
+        {
+            "app/a.yaml": config_map("a", x="1").replace("name: a", "name: a\n  namespace: made-too"),
+            "app/n.yaml": "apiVersion: v1\nkind: Namespace\nmetadata: {name: made-too}\n",
+        }
+    )
+    await world.make()
+    await world.settle(3)
+    assert await world.sync_of() == ("Synced", "Healthy")
+    state = (await world.app()).status.operation_state
+    assert state is not None
+    assert not state.retry_count

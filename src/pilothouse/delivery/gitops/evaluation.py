@@ -23,7 +23,7 @@ from .repositories import Repositories
 from .selections import SelectionError
 from .settings import Settings
 from .signatures import Signatures
-from .targets import Key, Target, instance_name, make_targets, owner_of
+from .targets import Key, Target, group_of, instance_name, make_targets, owner_of
 
 __all__ = ["Evaluation", "Evaluator", "State", "sources_of"]
 
@@ -80,6 +80,17 @@ class Evaluation:
     def health(self) -> str:
         """Return how the application is: as its worst object."""
         return worst(state.health.status for state in self.states if state.health is not None and not state.is_extra)
+
+
+def _declared(targets: Sequence[Target]) -> dict[tuple[str, str], bool]:
+    """Return which kinds definitions among the targets make, and whether these are of namespaces."""
+    found = {}
+    for target in targets:
+        if target.key.kind == "CustomResourceDefinition":
+            spec = target.object.get("spec") or {}
+            kind = (spec.get("names") or {}).get("kind", "")
+            found[str(spec.get("group", "")), str(kind)] = spec.get("scope") != "Cluster"
+    return found
 
 
 def _is_going(state: State) -> bool:
@@ -239,7 +250,13 @@ class Evaluator:
         if found is None:
             first = make_targets(rendered, instance, namespace or "default", lambda *_: True)
             missing = await self.live.ensure((each.api_version, each.key.kind) for each in first)
-            found = tuple(make_targets(rendered, instance, namespace, self.live.is_namespaced))
+            declared = _declared(first)
+
+            def is_namespaced(api_version: str, kind: str) -> bool:
+                own = declared.get((group_of(api_version), kind))
+                return self.live.is_namespaced(api_version, kind) if own is None else own
+
+            found = tuple(make_targets(rendered, instance, namespace, is_namespaced))
             if missing:
                 return found
             self._placed[place] = found

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pilothouse.client.errors import BadAnswer, UnknownKind
 from pilothouse.delivery.resources.applications import IgnoreDifferences
+from pilothouse.kinds.conditions import is_true
 from pilothouse.kinds.status import AlreadyExists, ApiStatus, Conflict, Invalid, NotFound
 
 from .comparing import MANAGER, Ignored, ignored_for
 from .hooks import annotations_of, options_of
 from .live import LiveObjects
 from .selections import remove_expression
-from .syncing import Result, Task
+from .syncing import KIND_ORDER, Result, Task
 from .targets import Key
 
 __all__ = ["OPERATION", "Executor", "Options"]
@@ -25,6 +27,7 @@ __all__ = ["OPERATION", "Executor", "Options"]
 OPERATION: Final = "pilothouse.dev/operation"
 """The annotation of a hook with the sync that made it, so that one that was begun is not made twice."""
 _AT_ONCE: Final = 8
+_DEFINITION: Final = "CustomResourceDefinition"
 _GONE_SECONDS: Final = 20.0
 _STEP_SECONDS: Final = 0.05
 _POLICIES: Final = {"background": "Background", "foreground": "Foreground", "orphan": "Orphan"}
@@ -100,20 +103,44 @@ class Executor:
         return ""
 
     async def run(self, tasks: Sequence[Task], options: Options) -> dict[tuple[Key, str], Result]:
-        """Run tasks side by side; return their results, none for a hook whose former one is not gone yet."""
+        """Run the tasks of a wave: kind by kind in their order, those of a kind side by side; return their results.
+
+        After a failure the kinds that come later are left.
+        """
         gate = asyncio.Semaphore(_AT_ONCE)
         done: dict[tuple[Key, str], Result] = {}
 
         async def one(task: Task) -> None:
             async with gate:
-                result = await self._run(task, options)
-            if result is not None:
-                done[task.key, task.phase] = result
+                done[task.key, task.phase] = await self._run(task, options)
 
-        await asyncio.gather(*(one(task) for task in tasks))
+        for _, group in itertools.groupby(tasks, lambda task: (task.target is None, KIND_ORDER.get(task.key.kind, 0))):
+            listed = [*group]
+            await asyncio.gather(*(one(task) for task in listed))
+            if any(result.state == "Failed" for result in done.values()):
+                break
+            await self._established([task for task in listed if task.key.kind == _DEFINITION and not task.in_sync])
         return done
 
-    async def _run(self, task: Task, options: Options) -> Result | None:
+    async def _established(self, tasks: Sequence[Task]) -> None:
+        """Wait until the kinds of definitions are served, for what comes next may be of them."""
+        if not any(task.target is not None for task in tasks):
+            return
+        with contextlib.suppress(TimeoutError, ApiStatus):
+            async with asyncio.timeout(_GONE_SECONDS):
+                for task in tasks:
+                    await self._served(task)
+        self._live.forget_kinds()
+
+    async def _served(self, task: Task) -> None:
+        handle = self._live.handle("apiextensions.k8s.io/v1", _DEFINITION)
+        while task.target is not None:
+            found = await handle.get(task.key.name)
+            if is_true(found.get("status", {}).get("conditions"), "Established"):
+                return
+            await asyncio.sleep(_STEP_SECONDS)
+
+    async def _run(self, task: Task, options: Options) -> Result:
         hook = task.phase if task.is_hook else ""
         denied = (options.denied or {}).get(task.key)
         if denied:
@@ -165,7 +192,7 @@ class Executor:
             metadata = {**obj["metadata"], "resourceVersion": present["metadata"]["resourceVersion"]}
             return await handle.update({**obj, "metadata": metadata}, field_manager=MANAGER), "replaced"
 
-    async def _hook(self, task: Task, options: Options) -> Result | None:
+    async def _hook(self, task: Task, options: Options) -> Result:
         target = task.target
         assert target is not None  # noqa: S101  # asked before
         handle = self._live.handle(target.api_version, task.key.kind)

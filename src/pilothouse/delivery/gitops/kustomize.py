@@ -23,7 +23,7 @@ _DIRECTORIES: Final = ("resources", "bases", "components", "generators", "transf
 _MAX: Final = 200
 _MISSING: Final = (
     "this is a Kustomize overlay, and neither kustomize nor kubectl is there; install one of them "
-    "(https://kubectl.docs.kubernetes.io/installation/kustomize/), or name its directory by --tools"
+    "(https://kubectl.docs.kubernetes.io/installation/kustomize/), or name its directory as `programs` of GitopsOptions"
 )
 
 

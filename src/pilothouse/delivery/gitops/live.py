@@ -61,6 +61,10 @@ class LiveObjects:
         """Whether objects of a kind are of namespaces; what `ensure` has not found is taken to be."""
         return self._scopes.get((api_version, kind), True)
 
+    def forget_kinds(self) -> None:
+        """Ask the server anew which kinds it has, as definitions have changed."""
+        self._client.discovery.forget()
+
     async def ensure(self, kinds: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
         """Have caches of these kinds (apiVersion, kind); return those that the server does not have.
 
