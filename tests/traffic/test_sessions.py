@@ -13,11 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pilothouse.traffic import sessionkeys
 from pilothouse.traffic.config import Configuration, Endpoint, HttpRule, OutlierEjection, Stickiness, Weighted
 from pilothouse.traffic.plane.balancing import Balancer
 from pilothouse.traffic.plane.http import Request
-from pilothouse.traffic.plane.sessions import Session, Sessions, Token, session_key, tag_of
+from pilothouse.traffic.plane.sessions import Session, Sessions, Token, tag_of
 from pilothouse.traffic.routing import LocalCounters, Shares
+from pilothouse.traffic.sessionkeys import kept_session_key, session_key
+from support.loglines import logged
 from support.planekit import Origin, Plane, Raw, configuration, free_port, plane
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -187,6 +190,9 @@ def test_keys_are_kept_in_a_file_that_only_its_owner_reads(tmp_path: Path) -> No
     path.write_bytes(b"short")
     with pytest.raises(ValueError, match="remove the file"):
         session_key(path)
+    with logged(sessionkeys) as records:
+        assert kept_session_key(path) == b""
+    assert "no key can be kept" in str(records[0])
 
 
 # Over sockets

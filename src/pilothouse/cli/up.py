@@ -185,6 +185,7 @@ def _gateway(settings: dict[str, Any], directory: Path) -> Part:
     options += [f"--address={each}" for each in settings["gateway_address"]]
     options += [f"--publish={each}" for each in settings["node_ip"] or (own_address(),)]
     options.append(f"--admin-socket={directory / 'run' / 'gateway.sock'}")
+    options.append(f"--session-key={directory / 'gateway' / 'session.key'}")
     options += [f"--metrics={settings['gateway_metrics']}"] if settings["gateway_metrics"] else []
     return Part("gateway", _module("gateway", settings, *options), on_demand=True)
 

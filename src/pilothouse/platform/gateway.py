@@ -22,6 +22,7 @@ from pilothouse.traffic.control.addresses import Addresses
 from pilothouse.traffic.control.controller import add_gateway
 from pilothouse.traffic.control.ingresses import PORTS
 from pilothouse.traffic.gateway import Gateway, GatewayOptions
+from pilothouse.traffic.sessionkeys import kept_session_key
 
 __all__ = ["ingress_ports", "main", "worker_count"]
 
@@ -57,14 +58,16 @@ def worker_count(wanted: int) -> int:
 @click.option("--workers", type=click.IntRange(0), default=0)
 @click.option("--metrics", "metrics_address", default="", metavar="HOST:PORT", help="Where figures are served.")
 @click.option("--admin-socket", type=click.Path(path_type=Path), help="Where its owner asks what it does.")
+@click.option("--session-key", type=click.Path(path_type=Path), help="Where the key is that seals clients' sessions.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
-def main(
+def main(  # noqa: PLR0913  options of a command
     kubeconfig: str,
     networks: tuple[str, ...],
     publish: tuple[str, ...],
     workers: int,
     metrics_address: str,
     admin_socket: Path | None,
+    session_key: Path | None,
     log_level: Literal["debug", "info", "warning", "error"],
 ) -> None:
     """Run the gateway until told to stop."""
@@ -74,6 +77,7 @@ def main(
     options = GatewayOptions(
         workers=worker_count(workers),
         drain_seconds=_DRAIN_SECONDS,
+        session_key=kept_session_key(session_key) if session_key is not None else b"",
         registry=PROGRAM.registry,
         admin_socket=admin_socket,
         needs_admin_socket=False,

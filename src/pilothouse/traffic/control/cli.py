@@ -99,16 +99,17 @@ def run(  # noqa: PLR0913  options of a command
 def _session_key(asked: Path | None, data_dir: Path | None) -> bytes:
     """Return the key of sessions; one that was asked for and cannot be had ends the command at once."""
     from pilothouse.foundation.home import default_home
-    from pilothouse.foundation.logs import get_logger
-    from pilothouse.traffic.plane.sessions import session_key
+    from pilothouse.traffic.sessionkeys import kept_session_key, session_key
 
+    if asked is None:
+        try:
+            return kept_session_key((data_dir or default_home()) / "gateway" / "session.key")
+        except RuntimeError:
+            return b""  # a user without a home
     try:
-        return session_key(asked or (data_dir or default_home()) / "gateway" / "session.key")
-    except (OSError, RuntimeError, ValueError) as error:
-        if asked is not None:
-            raise CommandError(f"--session-key: {error}", code=ExitCode.USAGE) from error
-        get_logger(__name__).warning("sessions of clients end with this gateway: no key can be kept", reason=str(error))
-        return b""
+        return session_key(asked)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--session-key: {error}", code=ExitCode.USAGE) from error
 
 
 def _admin_socket(asked: str | None, data_dir: Path | None) -> Path | None:

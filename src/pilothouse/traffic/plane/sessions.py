@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import functools
 import hashlib
 import os
 import struct
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pilothouse.traffic.config import Stickiness
 from pilothouse.traffic.plane.balancing import Balancer, EndpointState
 from pilothouse.traffic.plane.http import Request
 from pilothouse.traffic.routing import Counters, Share, Shares
+from pilothouse.traffic.sessionkeys import KEY_BYTES
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-__all__ = ["Session", "Sessions", "Token", "session_key", "tag_of"]
+__all__ = ["Session", "Sessions", "Token", "tag_of"]
 
-KEY_BYTES: Final = 32
 _FORM: Final = struct.Struct("<B6s8sII")
 _VERSION: Final = 1
 _ANY: Final = bytes(8)
@@ -53,34 +51,6 @@ class Token(NamedTuple):
 def tag_of(address: str) -> bytes:
     """Return a short name of an endpoint (HOST:PORT)."""
     return hashlib.blake2b(address.encode(), digest_size=8).digest()
-
-
-def session_key(path: Path) -> bytes:
-    """Return the key in a file, which is made (mode 0600) where it is not there. Raises OSError, and ValueError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        return _checked(path)
-    except FileNotFoundError:
-        pass
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(os.urandom(KEY_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(fresh, path)  # whole, and never over a key that another gateway has just made
-    finally:
-        fresh.unlink()
-    return _checked(path)
-
-
-def _checked(path: Path) -> bytes:
-    key = path.read_bytes()
-    if len(key) < KEY_BYTES:
-        raise ValueError(f"{path}: a session key has {KEY_BYTES} bytes and more; remove the file to have a new one")
-    return key
 
 
 class Sessions:
