@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import random
 import shutil
@@ -25,6 +26,7 @@ from ngh2 import (
 )
 
 from pilothouse.traffic.config import Limits
+from pilothouse.traffic.plane.wires import Pipe
 from support.planekit import Origin, Plane, configuration, free_port, head_of, plane, until
 
 MIB = 1 << 20
@@ -238,6 +240,26 @@ def test_a_client_that_goes_away_leaves_no_pipe_behind(served: Plane) -> None:
         client.until(lambda: len(client.bodies[stream]) > 1000)
         until(lambda: in_use(served) > 0)
     until(lambda: in_use(served) == 0, "all pipes free")
+
+
+def test_a_client_that_reads_nothing_holds_few_pipes(served: Plane) -> None:
+    with Client(served.port, buffer=4096) as client:
+        streams = [client.ask(f"/{number}/400000") for number in range(40)]
+        until(lambda: in_use(served) >= 8, "streams with pipes")
+        found = [client.whole(stream) for stream in streams]
+        assert found == [digest(body_of(number, 400_000)) for number in range(40)]
+        assert served.do(lambda: served.worker.counters.pipes_made) <= 32
+    until(lambda: in_use(served) == 0, "all pipes free")
+
+
+def test_without_descriptors_bodies_are_copied(served: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    def take() -> Pipe:
+        raise OSError(errno.EMFILE, "no more")
+
+    monkeypatch.setattr(served.worker.pipes, "take", take)
+    with Client(served.port) as client:
+        assert client.whole(client.ask(f"/1/{MIB}")) == digest(body_of(1, MIB))
+    assert spliced(served) == 0
 
 
 @pytest.mark.parametrize(("frame", "size"), [(65_536, 20_000), (16_384, MIB)])

@@ -6,6 +6,7 @@ Nothing is read that the other side has no room for.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -320,8 +321,8 @@ class Pump:
         size = source.raw()
         if size >= self._pipes.least or (size and self._pipe is not None):
             size = self.sink.takes(size)
-            if size:
-                return self._splice(size)
+            if size and (pipe := self._taken()) is not None:
+                return self._splice(pipe, size)
         pieces = source.read()
         if pieces is None:
             return False
@@ -329,10 +330,14 @@ class Pump:
         self.sink.write(pieces)
         return True
 
-    def _splice(self, size: int) -> bool:
-        pipe, source = self._pipe, self.source
-        if pipe is None:
-            pipe = self._pipe = self._pipes.take()
+    def _taken(self) -> Pipe | None:
+        if self._pipe is None:
+            with contextlib.suppress(OSError):  # without descriptors bodies are copied
+                self._pipe = self._pipes.take()
+        return self._pipe
+
+    def _splice(self, pipe: Pipe, size: int) -> bool:
+        source = self.source
         count = source.wire.fill(pipe, size)
         if count < 0:
             return False

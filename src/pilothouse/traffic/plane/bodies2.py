@@ -27,6 +27,11 @@ _LEAST_BYTES: Final = 128 << 10
 
 Both by the figures in docs/traffic-plane.md.
 """
+_MOST_PIPES: Final = 16
+"""Of streams of a connection that are open: who reads nothing of a hundred of them does not take all descriptors.
+
+Beside those there may be some of streams that are over, whose last bytes are not written yet: 1 MiB of them at most.
+"""
 _ZEROS: Final = bytes(16 << 10)
 
 
@@ -118,7 +123,9 @@ class StreamBodies:
 
     def takes(self, count: int) -> int:
         carrier, outlet = self._carrier, self._carrier.outlet
-        if count >= ENDLESS or (self._pipe is None and count < _LEAST_BYTES):
+        if self._pipe is None and (count < _LEAST_BYTES or len(outlet.piped) >= _MOST_PIPES):
+            return 0
+        if count >= ENDLESS:
             return 0  # of what has no known end may come little at a time
         if not self.wire.is_raw or not outlet.is_dry or outlet.most < _LEAST_FRAME:
             return 0

@@ -28,15 +28,19 @@ _MOST_FRAME: Final = 256 << 10
 
 
 class Outlet:
-    """The way out of one connection. is_dry: whether the engine has nothing ready, so that a run can begin."""
+    """The way out of one connection. is_dry: whether the engine has nothing ready, so that a run can begin.
 
-    __slots__ = ("_engine", "_payloads", "_queue", "_wire", "is_dry")
+    piped: streams that have a pipe, each of which is two descriptors.
+    """
+
+    __slots__ = ("_engine", "_payloads", "_queue", "_wire", "is_dry", "piped")
 
     def __init__(self, engine: Connection, wire: Wire) -> None:
         self._engine, self._wire = engine, wire
         self._payloads = Payloads()
         self._queue: deque[Piece] = deque()
         self.is_dry = True
+        self.piped: set[int] = set()
 
     @property
     def is_blocked(self) -> bool:
@@ -51,10 +55,12 @@ class Outlet:
     def expect(self, stream_id: int, pipe: Pipe, ahead: int) -> None:
         """Write what a pipe holds where the engine writes zeros of a stream, of which it has got as many."""
         pipe.is_lent = True
+        self.piped.add(stream_id)
         self._payloads.expect(stream_id, pipe, pipe.held, ahead)
 
     def forget(self, stream_id: int) -> None:
         """Take note that a stream is over."""
+        self.piped.discard(stream_id)
         self._payloads.leave(stream_id)
         if self.is_dry:
             self._dried()
