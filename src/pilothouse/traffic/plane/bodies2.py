@@ -123,12 +123,12 @@ class StreamBodies:
 
     def takes(self, count: int) -> int:
         carrier, outlet = self._carrier, self._carrier.outlet
-        if self._pipe is None and (count < _LEAST_BYTES or len(outlet.piped) >= _MOST_PIPES):
-            return 0
-        if count >= ENDLESS:
+        if count >= ENDLESS or not self.wire.is_raw or not outlet.is_dry or outlet.most < _LEAST_FRAME:
             return 0  # of what has no known end may come little at a time
-        if not self.wire.is_raw or not outlet.is_dry or outlet.most < _LEAST_FRAME:
-            return 0
+        if self.id not in outlet.piped:
+            if count < _LEAST_BYTES or len(outlet.piped) >= _MOST_PIPES:
+                return 0
+            outlet.piped.add(self.id)
         share = max(_SHARED_BYTES // max(carrier.load, 1), _LEAST_SHARE)
         with contextlib.suppress(NGH2Error):
             return min(count, share, max(carrier.engine.stream_remote_window_size(self.id), _LEAST_SHARE))

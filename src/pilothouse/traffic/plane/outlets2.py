@@ -30,7 +30,7 @@ _MOST_FRAME: Final = 256 << 10
 class Outlet:
     """The way out of one connection. is_dry: whether the engine has nothing ready, so that a run can begin.
 
-    piped: streams that have a pipe, each of which is two descriptors.
+    piped: streams that may have a pipe, each of which is two descriptors.
     """
 
     __slots__ = ("_engine", "_payloads", "_queue", "_wire", "is_dry", "piped")
@@ -55,7 +55,6 @@ class Outlet:
     def expect(self, stream_id: int, pipe: Pipe, ahead: int) -> None:
         """Write what a pipe holds where the engine writes zeros of a stream, of which it has got as many."""
         pipe.is_lent = True
-        self.piped.add(stream_id)
         self._payloads.expect(stream_id, pipe, pipe.held, ahead)
 
     def forget(self, stream_id: int) -> None:
