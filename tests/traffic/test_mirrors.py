@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ngh2 import Configuration as Engine
-from ngh2 import Connection, DataReceived, RequestReceived, Role, TrailersReceived
+from ngh2 import Connection, DataReceived, RequestReceived, ResponseReceived, Role, TrailersReceived
 
 from pilothouse.traffic.config import Backend, Endpoint, HttpRule, Mirror, Weighted
 from pilothouse.traffic.plane.mirrors import HELD_BYTES
@@ -243,6 +243,38 @@ def test_large_bodies_are_copied_whole(protocols: tuple[str, str], is_chunked: b
         for message in (*main.messages, *other.messages):
             assert message.body == body
             assert message.trailers == (b"x-sum: 7" if is_chunked else b"")
+        until(lambda: is_calm(served))
+
+
+@pytest.mark.parametrize("protocols", [("http/1.1", "http/1.1"), ("h2", "h2")])
+@pytest.mark.parametrize("has_length", [False, True])
+def test_bodies_of_http2_clients_are_copied_whole(protocols: tuple[str, str], has_length: bool) -> None:
+    main, other = Taker(protocols[0] == "h2"), Taker(protocols[1] == "h2")
+    body = data_of(2_500_000)
+    with (
+        main.origin,
+        other.origin,
+        mirrored(main.port, (other.port, protocols[1]), protocol=protocols[0]) as served,
+        socket.create_connection(("127.0.0.1", served.port), timeout=20) as sock,
+    ):
+        engine = Connection(Role.CLIENT)
+        engine.initiate_connection()
+        fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"a"), (b":path", b"/")]
+        fields += [(b"content-length", b"%d" % len(body))] if has_length else []
+        stream = engine.send_request(fields)
+        engine.send_data(stream, body, end_stream=True)
+        statuses: list[bytes] = []
+        while not statuses:
+            while data := engine.data_to_send():
+                sock.sendall(data)
+            engine.receive_data(sock.recv(65536))
+            for event in engine.events():
+                if isinstance(event, ResponseReceived):
+                    statuses += [bytes(value) for name, value in event.headers if bytes(name) == b":status"]
+        assert statuses == [b"200"]
+        until(lambda: len(other.messages) == 1 or happened(served), "the copy")
+        assert happened(served) == {}, served.noted
+        assert main.messages[0].body == other.messages[0].body == body
         until(lambda: is_calm(served))
 
 

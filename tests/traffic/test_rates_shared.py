@@ -223,6 +223,18 @@ def test_a_body_waits_with_its_request(redis: Redis) -> None:
         assert client.send(GET).response()[0] == 429
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed (apt-get install curl)")
+def test_requests_of_http2_wait_too(redis: Redis, tmp_path: Path) -> None:
+    (tmp_path / "body").write_bytes(b"x" * 300_000)
+    with two(redis.url, burst=2) as served:
+        command = ["curl", "-s", "--http2-prior-knowledge", "-w", "%{http_code} ", "--data-binary", f"@{tmp_path}/body"]
+        for _ in range(3):
+            command += ["-o", "/dev/null", f"http://127.0.0.1:{served.one.port}/"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout.split() == ["200", "200", "429"]
+        assert served.happened() == 0
+
+
 def test_passwords_databases_and_sockets(tmp_path: Path) -> None:
     redis = Redis(tmp_path, "--requirepass", "s3cret")
     try:
