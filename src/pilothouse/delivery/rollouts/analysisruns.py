@@ -19,11 +19,12 @@ from pilothouse.delivery.resources.analyses import (
     MeasurementRetention,
     Metric,
 )
+from pilothouse.delivery.resources.rollouts import RolloutAnalysis
 from pilothouse.kinds.structs import Resource, replace, to_dict
 
 from .view import TemplateKey
 
-__all__ = ["given_arguments", "metadata_of", "missing_templates", "run_spec", "template_keys"]
+__all__ = ["check_run", "given_arguments", "metadata_of", "missing_templates", "run_spec", "template_keys"]
 
 _DEPTH = 8
 """How deep templates may name templates."""
@@ -103,6 +104,8 @@ def _field(tree: Mapping[str, Any], path: str, argument: str) -> str:
             found = found[int(name)]
         elif isinstance(found, Mapping) and name in found:
             found = found[name]
+        elif matched and names[0] == "metadata":
+            return ""  # a label or an annotation that is not there reads as empty, as pods read theirs
         else:
             raise AnalysisInvalid(f"argument '{argument}': fieldRef '{path}': the rollout has no such field")
     if isinstance(found, bool):
@@ -110,6 +113,12 @@ def _field(tree: Mapping[str, Any], path: str, argument: str) -> str:
     if isinstance(found, (dict, list)):
         raise AnalysisInvalid(f"argument '{argument}': fieldRef '{path}' is no single value; name a field in it")
     return str(found)
+
+
+def check_run(analysis: RolloutAnalysis, templates: Templates) -> None:
+    """Raise AnalysisInvalid where templates and arguments make no run, whatever fields and hashes will be."""
+    given = [Argument(name=one.name, value="" if one.value_from is not None else one.value) for one in analysis.args]
+    run_spec(analysis.templates, templates, given, analysis.dry_run, analysis.measurement_retention)
 
 
 def run_spec(

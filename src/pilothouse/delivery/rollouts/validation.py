@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from pilothouse.delivery.errors import RouteInvalid
+from pilothouse.delivery.errors import AnalysisInvalid, RouteInvalid
 from pilothouse.delivery.resources.analyses import AnalysisTemplateRef
 from pilothouse.delivery.resources.rollouts import CanaryStep, CanaryStrategy, Rollout, RolloutAnalysis, StringMatch
 from pilothouse.kinds import durations, intstr, labels
 from pilothouse.kinds.structs import to_dict
 
-from .analysisruns import missing_templates
+from .analysisruns import check_run, missing_templates
 from .canary import watch_seconds
 from .names import MANAGED_BY, REGIONS_PLUGIN, WATCH_AFTER
 from .routed import keys_missing, routed
@@ -222,9 +222,7 @@ def _of_references(sit: Situation) -> Iterator[str]:
         owner = service.metadata.annotations.get(MANAGED_BY)
         if owner not in {None, sit.name}:
             yield f"service '{name}' is managed by rollout '{owner}'; take another service"
-    for refs in analysis_refs(sit.rollout):
-        for missing in missing_templates(refs, sit.view.templates):
-            yield f"{missing} is not there; apply it, or name another"
+    yield from _of_analyses(sit)
     missing_routes = keys_missing(sit)
     for key in missing_routes:
         yield f"{key.kind} '{key.namespace}/{key.name}' is not there; create it, or name another"
@@ -233,6 +231,18 @@ def _of_references(sit: Situation) -> Iterator[str]:
             routed(sit, wanted_split(sit))
         except RouteInvalid as error:
             yield str(error)
+
+
+def _of_analyses(sit: Situation) -> Iterator[str]:
+    for refs in analysis_refs(sit.rollout):
+        for missing in missing_templates(refs, sit.view.templates):
+            yield f"{missing} is not there; apply it, or name another"
+    for analysis in _analyses(sit.rollout):
+        if analysis.templates and not missing_templates(analysis.templates, sit.view.templates):
+            try:
+                check_run(analysis, sit.view.templates)
+            except AnalysisInvalid as error:
+                yield str(error)
 
 
 def service_names(rollout: Rollout) -> list[str]:
@@ -250,15 +260,19 @@ def service_names(rollout: Rollout) -> list[str]:
 
 def analysis_refs(rollout: Rollout) -> Iterator[Sequence[AnalysisTemplateRef]]:
     """Give the templates of each analysis that a rollout may run."""
+    for analysis in _analyses(rollout):
+        yield analysis.templates
+    canary = rollout.spec.strategy.canary
+    for step in canary.steps if canary is not None else ():
+        for one in step.experiment.analyses if step.experiment else ():
+            yield [AnalysisTemplateRef(template_name=one.template_name, cluster_scope=one.cluster_scope)]
+
+
+def _analyses(rollout: Rollout) -> list[RolloutAnalysis]:
     canary, blue_green = rollout.spec.strategy.canary, rollout.spec.strategy.blue_green
     found: list[RolloutAnalysis | None] = []
     if canary is not None:
         found += [canary.analysis, *(step.analysis for step in canary.steps)]
-        for step in canary.steps:
-            for one in step.experiment.analyses if step.experiment else ():
-                yield [AnalysisTemplateRef(template_name=one.template_name, cluster_scope=one.cluster_scope)]
     if blue_green is not None:
         found += [blue_green.pre_promotion_analysis, blue_green.post_promotion_analysis]
-    for each in found:
-        if each is not None:
-            yield each.templates
+    return [each for each in found if each is not None]
