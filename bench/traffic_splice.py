@@ -36,7 +36,7 @@ from pilothouse.traffic.config import Backend, Configuration, Endpoint, HttpRout
 from pilothouse.traffic.plane import bodies2
 from pilothouse.traffic.plane.worker import Worker
 port, origin, least = map(int, sys.argv[1:])
-bodies2._LEAST_FRAME = bodies2._LEAST_BYTES = 0
+bodies2._LEAST_BYTES = 0, 0
 worker = Worker(seed=1, told=lambda event, facts: None, splice_least=least)
 worker.listen(socket.create_server(("127.0.0.1", port)), "127.0.0.1", port)
 worker.take(Configuration(

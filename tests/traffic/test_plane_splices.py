@@ -161,14 +161,14 @@ def in_use(served: Plane) -> int:
     return int(served.do(lambda: served.worker.pipes.taken))
 
 
-@pytest.mark.parametrize("window", [65_535, 16 * MIB])
-def test_a_body_is_spliced_in_frames_as_large_as_the_client_has_them(served: Plane, window: int) -> None:
-    with Client(served.port, window=window) as client:
+@pytest.mark.parametrize(("window", "frame"), [(65_535, 65_536), (16 * MIB, 65_536), (16 * MIB, 16_384)])
+def test_a_body_is_spliced_in_frames_as_large_as_the_client_has_them(served: Plane, window: int, frame: int) -> None:
+    with Client(served.port, window=window, frame=frame) as client:
         stream = client.ask(f"/1/{3 * MIB}")
         assert client.whole(stream) == digest(body_of(1, 3 * MIB))
         data = [(length, flags) for length, kind, flags, _ in client.frames() if kind == 0]
         if window > 65_535:
-            assert max(length for length, _ in data) == 65_536
+            assert max(length for length, _ in data) == frame
         assert data[-1][1] == 1, "the last frame ends the stream"
         assert data[-1][0] > 0
         assert [flags for _, flags in data[:-1]] == [0] * (len(data) - 1)
@@ -263,8 +263,8 @@ def test_without_descriptors_bodies_are_copied(served: Plane, monkeypatch: pytes
     assert spliced(served) == 0
 
 
-@pytest.mark.parametrize(("frame", "size"), [(65_536, 20_000), (16_384, MIB)])
-def test_small_bodies_and_those_in_small_frames_are_copied(served: Plane, frame: int, size: int) -> None:
+@pytest.mark.parametrize(("frame", "size"), [(65_536, 20_000), (16_384, MIB - 1)])
+def test_what_is_not_worth_a_pipe_is_copied(served: Plane, frame: int, size: int) -> None:
     with Client(served.port, frame=frame) as client:
         assert client.whole(client.ask(f"/1/{size}")) == digest(body_of(1, size))
     assert spliced(served) == 0

@@ -21,11 +21,11 @@ _QUEUED_BYTES: Final = 128 << 10
 _SHARED_BYTES: Final = 1 << 20
 """Of bodies in pipes, for all streams of a connection together; each may have `_LEAST_SHARE`."""
 _LEAST_SHARE: Final = 64 << 10
-_LEAST_FRAME: Final = 32 << 10
-_LEAST_BYTES: Final = 128 << 10
-"""A peer that takes no larger frames, and a body of which less still comes, are not worth a pipe.
+_SMALL_FRAME: Final = 16 << 10
+_LEAST_BYTES: Final = (128 << 10, 1 << 20)
+"""Of a body still to come, for a pipe to be worth it: in larger frames, and to a peer that takes small ones only.
 
-Both by the figures in docs/traffic-plane.md.
+See the figures in docs/traffic-plane.md.
 """
 _MOST_PIPES: Final = 16
 """Of streams of a connection that are open: who reads nothing of a hundred of them does not take all descriptors.
@@ -123,10 +123,10 @@ class StreamBodies:
 
     def takes(self, count: int) -> int:
         carrier, outlet = self._carrier, self._carrier.outlet
-        if count >= ENDLESS or not self.wire.is_raw or not outlet.is_dry or outlet.most < _LEAST_FRAME:
+        if count >= ENDLESS or not self.wire.is_raw or not outlet.is_dry:
             return 0  # of what has no known end may come little at a time
         if self.id not in outlet.piped:
-            if count < _LEAST_BYTES or len(outlet.piped) >= _MOST_PIPES:
+            if count < _LEAST_BYTES[outlet.most == _SMALL_FRAME] or len(outlet.piped) >= _MOST_PIPES:
                 return 0
             outlet.piped.add(self.id)
         share = max(_SHARED_BYTES // max(carrier.load, 1), _LEAST_SHARE)
