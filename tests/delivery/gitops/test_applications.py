@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 
-from pilothouse.delivery.gitops import reject_revision
-from pilothouse.delivery.resources.applications import Application
-from pilothouse.kinds.structs import ConfigMap, Deployment, ObjectMeta
+import pytest
+
+from pilothouse.delivery.errors import DeliveryError
+from pilothouse.delivery.gitops import reject_revision, request_refresh, request_sync, rollback
+from pilothouse.delivery.resources.applications import Application, AppProject
+from pilothouse.kinds.structs import ConfigMap, Deployment, ObjectMeta, from_dict
 from support.gitopskit import Begin, World, config_map
 from support.gitrepo import GitRepo
 
@@ -194,21 +197,41 @@ async def test_a_rejected_revision_is_not_brought_back_by_anything_but_a_fix(wor
     assert not (await world.app()).status.conditions
 
 
-async def test_a_repository_that_is_gone_leaves_all_as_it_is(world: World, repo: GitRepo) -> None:
-    repo.commit({"app/a.yaml": config_map("a", x="1")})
-    await world.make()
-    await world.settle()
+async def test_a_repository_that_is_gone_is_said_and_what_was_seen_of_it_goes_on(begin: Begin, repo: GitRepo) -> None:
+    first = repo.commit({"app/a.yaml": config_map("a", x="1")})
     away = repo.path.with_name("away")
-    shutil.move(repo.path, away)
-    await world.news()
+    async with begin() as world:
+        clock = world.harness.clock
+        await world.make()
+        await world.settle()
+        await world.push({"app/a.yaml": config_map("a", x="2")})
+        shutil.move(repo.path, away)
+        await world.news()
+        assert [each.type for each in (await world.app()).status.conditions] == ["RepositoryWarning"]
+    async with begin(clock) as world:  # what was seen is also known to a controller that begins anew
+        await world.settle()
+        await world.client.patch(ConfigMap, "a", {"data": {"x": "hand"}}, "default")
+        await world.settle(10)
+        assert await world.data("a") == {"x": "2"}, "drift is healed"
+        await reject_revision(world.client, "argocd", "shop", now=clock.now())
+        await world.settle(10)
+        assert await world.data("a") == {"x": "1"}, "it goes back"
+        assert (await world.app()).status.sync.revision == first
+        await world.make("other", path="other")
+        await world.settle()
+        shutil.move(away, repo.path)
+        await world.push({"app/a.yaml": config_map("a", x="3"), "other/b.yaml": config_map("b", x="1")})
+        await world.settle(10)
+        assert await world.data("a") == {"x": "3"}
+        assert not (await world.app()).status.conditions
+
+
+async def test_a_repository_that_never_answered_is_an_error(world: World, repo: GitRepo) -> None:
+    await world.make(source={"repoURL": f"{repo.url}-nowhere"})
+    await world.settle()
     app = await world.app()
     assert app.status.sync.status == "Unknown"
     assert app.status.conditions[0].type == "ComparisonError"
-    assert await world.data("a") == {"x": "1"}
-    shutil.move(away, repo.path)
-    await world.push({"app/a.yaml": config_map("a", x="2")})
-    assert await world.data("a") == {"x": "2"}
-    assert not (await world.app()).status.conditions
 
 
 async def test_a_rewritten_history_is_followed(world: World, repo: GitRepo) -> None:
@@ -337,3 +360,89 @@ async def test_objects_made_by_hand_are_taken_over(world: World, repo: GitRepo) 
     await world.settle()
     assert await world.data("a") == {"x": "1", "w": "kept"}
     assert await world.sync_of() == ("Synced", "Healthy")
+
+
+async def test_a_closed_window_holds_automatic_syncs_back(world: World, repo: GitRepo) -> None:
+    # The clock stands at midnight of January 1st, 2025.
+    deny = {"kind": "deny", "schedule": "0 0 * * *", "duration": "1h", "applications": ["*"], "manualSync": True}
+    tree = {
+        "metadata": {"name": "default", "namespace": "argocd"},
+        "spec": {"sourceRepos": ["*"], "destinations": [{"server": "*", "namespace": "*"}], "syncWindows": [deny]},
+    }
+    await world.client.create(from_dict(tree, AppProject))
+    repo.commit({"app/a.yaml": config_map("a", x="1")})
+    await world.make()
+    await world.settle(2)
+    assert await world.data("a") is None
+    assert (await world.app()).status.conditions[0].type == "SyncWindow"
+    await request_sync(world.client, "argocd", "shop", by="ada")
+    await world.settle(2)
+    assert await world.data("a") == {"x": "1"}
+
+
+async def test_a_project_refuses_kinds_and_applications(world: World, repo: GitRepo) -> None:
+    tree = {
+        "metadata": {"name": "narrow", "namespace": "argocd"},
+        "spec": {
+            "sourceRepos": [f"{repo.url}*"],
+            "destinations": [{"name": "in-cluster", "namespace": "default"}],
+            "namespaceResourceBlacklist": [{"group": "", "kind": "ConfigMap"}],
+        },
+    }
+    await world.client.create(from_dict(tree, AppProject))
+    repo.commit({"app/a.yaml": config_map("a", x="1")})
+    await world.make(project="narrow", sync={"automated": {}, "retry": {"limit": 0}})
+    await world.make("elsewhere", project="narrow", destination={"name": "in-cluster", "namespace": "kube-system"})
+    await world.make("nowhere", project="none")
+    await world.make("far", destination={"server": "https://far.example.com", "namespace": "default"})
+    await world.settle(2)
+    state = (await world.app()).status.operation_state
+    assert state is not None
+    assert state.phase == "Failed"
+    assert "not permitted in project narrow" in state.message
+    for name, why in (("elsewhere", "destination"), ("nowhere", "does not exist"), ("far", "only this cluster")):
+        condition = (await world.app(name)).status.conditions[0]
+        assert condition.type == "InvalidSpecError"
+        assert why in condition.message
+    assert await world.data("a") is None
+
+
+async def test_what_tools_ask_for(world: World, repo: GitRepo) -> None:
+    repo.commit({"app/a.yaml": config_map("a", x="1")})
+    await world.make(sync={})
+    await world.settle()
+    client = world.client
+    await request_sync(client, "argocd", "shop", prune=True)
+    await world.settle()
+    repo.commit({"app/a.yaml": config_map("a", x="2")})
+    await request_refresh(client, "argocd", "shop")
+    await world.settle()
+    assert (await world.app()).metadata.annotations == {}
+    assert (await world.sync_of())[0] == "OutOfSync"
+    await request_sync(client, "argocd", "shop")
+    await world.settle()
+    assert await world.data("a") == {"x": "2"}
+    await rollback(client, "argocd", "shop", 0)
+    await world.settle()
+    assert await world.data("a") == {"x": "1"}
+    with pytest.raises(DeliveryError, match="no deployment 9"):
+        await rollback(client, "argocd", "shop", 9)
+    await client.patch(Application, "shop", {"spec": {"syncPolicy": {"automated": {}}}}, "argocd")
+    with pytest.raises(DeliveryError, match="automated"):
+        await rollback(client, "argocd", "shop", 0)
+
+
+async def test_rules_of_health_for_kinds_of_ones_own(world: World, repo: GitRepo) -> None:
+    rules = "- {status: Degraded, path: data.x, value: broken, message: data.why}\n"
+    made = ConfigMap(
+        metadata=ObjectMeta(name="argocd-cm", namespace="argocd", labels={"app.kubernetes.io/part-of": "argocd"}),
+        data={"pilothouse.health.ConfigMap": rules},
+    )
+    await world.client.create(made)
+    repo.commit({"app/a.yaml": config_map("a", x="broken", why="no wind")})
+    await world.make()
+    await world.settle(2)
+    assert await world.sync_of() == ("Synced", "Degraded")
+    health = (await world.app()).status.resources[0].health
+    assert health is not None
+    assert health.message == "no wind"

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pilothouse.delivery.gitops.mirrors import Limits, Mirror, checked_path
 from pilothouse.delivery.gitops.settings import access_of
 from pilothouse.delivery.resources.applications import AppProject, SourceDirectory
 from pilothouse.foundation.clock import FakeClock
-from pilothouse.kinds.structs import ObjectMeta, Secret, from_dict
+from pilothouse.kinds.structs import ConfigMap, ObjectMeta, Secret, from_dict
 from support.githttp import git_server
 from support.gitopskit import Begin, World, config_map
 from support.gitrepo import GitRepo
@@ -302,3 +303,64 @@ async def test_commits_must_be_signed_where_the_project_says_so(world: World, re
     repo.commit({"app/a.yaml": config_map("a", x="stranger")}, "--gpg-sign")
     await world.news()
     assert await world.data("a") == {"x": "1"}
+
+
+def gpg_key(home: Path) -> tuple[str, str]:
+    """Make a key; return its id and itself."""
+    home.mkdir(mode=0o700)
+    base = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
+    subprocess.run([*base, "--quick-generate-key", "ada@example.com", "ed25519", "sign"], check=True)
+    listed = subprocess.run([*base, "--list-keys", "--with-colons"], check=True, capture_output=True, text=True).stdout
+    key = next(line.split(":")[4] for line in listed.splitlines() if line.startswith("pub"))
+    armoured = subprocess.run([*base, "--armor", "--export", key], check=True, capture_output=True, text=True).stdout
+    return key, armoured
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg is not there")
+async def test_commits_signed_by_gpg(world: World, repo: GitRepo, tmp_path: Path) -> None:
+    home = Path(tempfile.mkdtemp(prefix="ph"))  # sockets want a short path
+    try:
+        key, armoured = gpg_key(home / "g")
+        tree = {
+            "metadata": {"name": "strict", "namespace": "argocd"},
+            "spec": {
+                "sourceRepos": ["*"],
+                "destinations": [{"server": "*", "namespace": "*"}],
+                "signatureKeys": [{"keyID": key}],
+            },
+        }
+        await world.client.create(from_dict(tree, AppProject))
+        labels = {"app.kubernetes.io/part-of": "argocd"}
+        metadata = ObjectMeta(name="argocd-gpg-keys-cm", namespace="argocd", labels=labels)
+        await world.client.create(ConfigMap(metadata=metadata, data={key: armoured}))
+        script = tmp_path / "gpg"
+        script.write_text(
+            f'#!/bin/sh\nexec gpg --homedir {home}/g --batch --pinentry-mode loopback --passphrase "" "$@"\n'
+        )
+        script.chmod(0o755)
+        repo.git("config", "gpg.program", str(script))
+        repo.git("config", "user.signingkey", key)
+        repo.commit({"app/a.yaml": config_map("a", x="1")}, "--gpg-sign")
+        await world.make(project="strict")
+        await world.settle()
+        assert await world.data("a") == {"x": "1"}, (await world.app()).status.conditions
+        await world.push({"app/a.yaml": config_map("a", x="unsigned")})
+        assert await world.data("a") == {"x": "1"}
+    finally:
+        subprocess.run(["gpgconf", "--homedir", str(home / "g"), "--kill", "all"], check=False)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+async def test_credentials_of_one_project_open_nothing_for_another(world: World, repo: GitRepo, tmp_path: Path) -> None:
+    repo.commit({"app/a.yaml": config_map("a", x="1")})
+    with git_server(tmp_path, "ada", "hunter2") as server:
+        url = f"{server.url}/repo/.git"
+        await secret(world, "repository", url=url, username="ada", password="hunter2", project="one")
+        for name in ("one", "two"):
+            spec = {"sourceRepos": ["*"], "destinations": [{"server": "*", "namespace": "*"}]}
+            tree = {"metadata": {"name": name, "namespace": "argocd"}, "spec": spec}
+            await world.client.create(from_dict(tree, AppProject))
+            await world.make(name, project=name, source={"repoURL": url})
+            await world.settle(1)
+        assert (await world.sync_of("one"))[0] == "Synced"
+        assert (await world.sync_of("two"))[0] == "Unknown"

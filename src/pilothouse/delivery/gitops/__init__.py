@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from .adding import GITOPS_KINDS, Gitops, GitopsOptions, add_gitops, install_gitops_kinds
+from .asking import request_refresh, request_sync, rollback, terminate
 from .mirrors import Limits
 from .rejections import reject_revision
 from .repositories import Polling
@@ -19,4 +20,8 @@ __all__ = [
     "add_gitops",
     "install_gitops_kinds",
     "reject_revision",
+    "request_refresh",
+    "request_sync",
+    "rollback",
+    "terminate",
 ]

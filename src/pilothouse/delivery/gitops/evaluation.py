@@ -9,10 +9,11 @@ from typing import Any, Final, NamedTuple
 
 from pilothouse.delivery.errors import DeliveryError
 from pilothouse.delivery.resources.applications import Application, AppProject, Source
+from pilothouse.kinds.structs import to_dict
 from pilothouse.operator import Request
 
 from .comparing import Drift, compare, ignored_for
-from .errors import ManifestError, RevisionError, SourceError
+from .errors import ManifestError, RepositoryError, RevisionError, SourceError
 from .health import Verdict, health_of, worst
 from .helm import ReleaseFacts
 from .hooks import annotations_of, is_hook
@@ -24,6 +25,7 @@ from .selections import SelectionError
 from .settings import Settings
 from .signatures import Signatures
 from .targets import Key, Target, group_of, instance_name, make_targets, owner_of
+from .versions import is_commit
 
 __all__ = ["Evaluation", "Evaluator", "State", "sources_of"]
 
@@ -179,12 +181,37 @@ class Evaluator:
                 raise ManifestError(source.chart, "charts of chart repositories are not fetched; use one in git")
             mirror = self.repositories.mirror(source.repo_url, app.spec.project)
             wanted = revisions[number] if number < len(revisions) and revisions[number] else source.target_revision
-            references = await self.repositories.look(mirror)
-            commit = references.resolve(wanted)
-            await mirror.ensure(commit)
+            commit, problem = await self._commit(app, number, source, mirror, wanted)
+            await self.repositories.fetched(mirror, commit)
             await self._signatures.check(mirror, commit, project)
-            found.append(At(mirror, commit))
+            found.append(At(mirror, commit, problem))
         return found
+
+    async def _commit(
+        self, app: Application, number: int, source: Source, mirror: Mirror, wanted: str
+    ) -> tuple[str, str]:
+        """Return the commit that is wanted, and what is to be said of it.
+
+        One that is there needs no repository; where that does not answer, what was compared last goes on.
+        """
+        if is_commit(wanted) and await mirror.has(wanted):
+            return wanted, ""
+        try:
+            references, problem = await self.repositories.look(mirror)
+        except RepositoryError as error:
+            sync = app.status.sync
+            before = [*sync.revisions] or [sync.revision]
+            compared = (sync.compared_to or {}).get("sources") or [(sync.compared_to or {}).get("source")]
+            same = number < len(compared) and compared[number] == to_dict(source)
+            if (
+                not same
+                or number >= len(before)
+                or not is_commit(before[number])
+                or not await mirror.has(before[number])
+            ):
+                raise
+            return before[number], f"{mirror.address.url}: {error}; going on with the revision compared last"
+        return references.resolve(wanted), problem
 
     async def render(self, app: Application, sources: Sequence[Source], ats: Sequence[At]) -> list[Rendered]:
         """Return what each source gives; one that others refer to and that has no path gives nothing."""
@@ -222,7 +249,8 @@ class Evaluator:
         instance = self.instance(app)
         targets = await self._targets(app, instance, rendered)
         states = self._states(app, instance, targets)
-        problems = tuple(("ComparisonError", f"{each.key}: {each.problem}") for each in states if each.problem)
+        problems = [("ComparisonError", f"{each.key}: {each.problem}") for each in states if each.problem]
+        problems += [("RepositoryWarning", at.problem) for at in ats if at.problem]
         made = Evaluation(
             revisions=tuple(at.commit for at in ats),
             sources=tuple(sources),
@@ -230,7 +258,7 @@ class Evaluator:
             digest=tuple(each.digest for each in rendered),
             targets=targets,
             states=tuple(states),
-            problems=problems,
+            problems=tuple(problems),
             by_key={state.key: state for state in states},
         )
         self._last[instance] = made

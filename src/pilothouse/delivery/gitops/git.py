@@ -65,7 +65,10 @@ esac
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What opens a repository. It shows nothing of it. known_hosts: for ssh; proxy: for https."""
+    """What opens a repository. It shows nothing of it.
+
+    known_hosts: for ssh. proxy: for https. scope: the project that alone may use it, none by default.
+    """
 
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
@@ -77,6 +80,7 @@ class Access:
     known_hosts: str = field(default="", repr=False)
     insecure: bool = False
     proxy: str = field(default="", repr=False)
+    scope: str = ""
 
 
 class Git:

@@ -83,11 +83,19 @@ class Mirror:
     """One repository. access: what opens it, asked at each run, for it may change."""
 
     def __init__(
-        self, address: Address, directory: str, git: Git, clock: Clock, limits: Limits, access: Access | None = None
+        self,
+        address: Address,
+        directory: str,
+        git: Git,
+        clock: Clock,
+        limits: Limits,
+        access: Access | None = None,
+        key: str = "",
     ) -> None:
         self.address: Final = address
         self.access = access
-        self.name: Final = hashlib.sha256(normalised(address.url).encode()).hexdigest()[:32]
+        self.key: Final = key or normalised(address.url)
+        self.name: Final = hashlib.sha256(self.key.encode()).hexdigest()[:32]
         """The same for addresses that mean the same repository."""
         self.path: Final = os.path.join(directory, f"{self.name}.git")
         self.fetches = 0
@@ -158,6 +166,14 @@ class Mirror:
         finally:
             self._asked = self._clock.monotonic()
         return self.references
+
+    async def has(self, commit: str) -> bool:
+        """Whether a commit is there without asking anybody."""
+        if commit in self._have:
+            return True
+        async with self._lock:
+            await self._prepare()
+            return await self._has(commit)
 
     async def ensure(self, commit: str) -> None:
         """Have a commit with all its files. Raises RepositoryError, and RevisionError where it is not there."""

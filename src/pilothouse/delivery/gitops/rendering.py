@@ -28,10 +28,11 @@ _encoder: Final = msgspec.json.Encoder(order="sorted")
 
 
 class At(NamedTuple):
-    """A commit of a mirror."""
+    """A commit of a mirror. problem: why it may not be the newest, where that is so."""
 
     mirror: Mirror
     commit: str
+    problem: str = ""
 
 
 class Written(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Awaitable, Callable
-from typing import Final, Generic, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from pilothouse.foundation.clock import Clock
 from pilothouse.foundation.logs import get_logger
@@ -21,9 +21,11 @@ from .versions import References
 __all__ = ["Polling", "Repositories", "User"]
 
 U = TypeVar("U")
+T = TypeVar("T")
 _KEEP: Final = float("inf")
 _AFTER_ERROR_SECONDS: Final = 10.0
 _AT_ONCE: Final = 2
+_PATIENCE_SECONDS: Final = 10.0
 _log = get_logger("pilothouse.delivery.gitops")
 
 
@@ -82,27 +84,66 @@ class Repositories(Generic[U]):
         self._waiting: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._begun: list[str] = []
+        self._working: dict[tuple[str, str], asyncio.Future[Any]] = {}
+        self._late: set[tuple[str, str]] = set()
 
     def mirror(self, url: str, project: str = "") -> Mirror:
-        """Return the mirror of a repository. Raises RepositoryError for an address that is not allowed."""
+        """Return the mirror of a repository. Raises RepositoryError for an address that is not allowed.
+
+        What credentials of one project open is mirrored for that project alone.
+        """
         address = parse_address(url, plain_http=self._plain_http)
-        name = normalised(url)
-        found = self._mirrors.get(name)
+        access = self._access(address, project)
+        key = self._key(url, access)
+        found = self._mirrors.get(key)
         if found is None:
-            found = self._mirrors[name] = Mirror(address, self._directory, self.git, self._clock, self.limits)
-        found.access = self._access(address, project)
+            found = Mirror(address, self._directory, self.git, self._clock, self.limits, key=key)
+            self._mirrors[key] = found
+        found.access = access
         return found
 
-    async def look(self, mirror: Mirror) -> References:
-        """Return the references of a repository as they were last seen, and have it asked for news from now on."""
-        name = normalised(mirror.address.url)
+    @staticmethod
+    def _key(url: str, access: Access) -> str:
+        return f"{normalised(url)}#{access.scope}" if access.scope else normalised(url)
+
+    async def look(self, mirror: Mirror) -> tuple[References, str]:
+        """Return the references of a repository as they were last seen, and have it asked for news from now on.
+
+        With them comes why they may be old, an empty text otherwise. Raises RepositoryError where none are known.
+        """
         try:
-            found = await mirror.look(_KEEP)
-        except RepositoryError:
-            self._arm(name, min(_AFTER_ERROR_SECONDS, self._polling.of(mirror.address)))
-            raise
-        self._arm(name)
-        return found
+            found = await self._patiently((mirror.key, "references"), mirror, lambda: mirror.look(_KEEP))
+        except RepositoryError as error:
+            self._arm(mirror.key, min(_AFTER_ERROR_SECONDS, self._polling.of(mirror.address)))
+            if not mirror.references.commits:
+                raise
+            return mirror.references, f"{mirror.address.url}: {error}; going on with what was seen of it before"
+        self._arm(mirror.key)
+        return found, ""
+
+    async def fetched(self, mirror: Mirror, commit: str) -> None:
+        """Have a commit in a mirror. Raises SourceError, also where that takes its time: its users are told then."""
+        await self._patiently((mirror.key, commit), mirror, lambda: mirror.ensure(commit))
+
+    async def _patiently(self, what: tuple[str, str], mirror: Mirror, work: Callable[[], Awaitable[T]]) -> T:
+        """Wait some seconds for work that others may wait for too; a repository that hangs holds up nobody for long."""
+        task = self._working.get(what)
+        if task is None:
+            task = self._working[what] = asyncio.ensure_future(work())
+            task.add_done_callback(lambda done: self._worked(what, done))
+        done, _ = await asyncio.wait([task], timeout=_PATIENCE_SECONDS)
+        if not done:
+            self._late.add(what)
+            raise RepositoryError(f"{mirror.address.url}: it is still being asked or fetched")
+        return cast("T", task.result())
+
+    def _worked(self, what: tuple[str, str], done: asyncio.Future[Any]) -> None:
+        del self._working[what]
+        if not done.cancelled():
+            done.exception()  # whoever waited has it
+        if what in self._late:
+            self._late.discard(what)
+            self._start(self._tell(what[0]), what[0])
 
     def retry(self) -> None:
         """Have repositories that did not answer asked anew when they are next looked at, as credentials changed."""
@@ -110,9 +151,14 @@ class Repositories(Generic[U]):
             if mirror.failing:
                 mirror.stale()
 
-    def use(self, user: U, urls: list[str]) -> None:
+    def use(self, user: U, urls: list[str], project: str = "") -> None:
         """Note which repositories somebody uses; none lets go of all."""
-        names = {normalised(url) for url in urls}
+        names = set()
+        for url in urls:
+            try:
+                names.add(self.mirror(url, project).key)
+            except RepositoryError:
+                continue  # told when it is looked at
         for name, users in [*self._users.items()]:
             if name not in names:
                 users.discard(user)
@@ -121,25 +167,21 @@ class Repositories(Generic[U]):
         for name in names:
             self._users.setdefault(name, set()).add(user)
 
-    def users(self, url: str) -> set[U]:
-        """Return who uses a repository."""
-        return self._users.get(normalised(url), set())
-
     def news(self, url: str) -> bool:
         """Have a repository asked at once, as a webhook says; return whether anybody uses it."""
-        name = normalised(url)
-        if name not in self._mirrors or name not in self._users:
-            return False
-        self._mirrors[name].stale()
-        # One that waits for its turn will see this news too.
-        if self._begun.count(name) < _AT_ONCE:
-            self._begin(name)
-        return True
+        found = [key for key in self._users if key.partition("#")[0] == normalised(url)]
+        for key in found:
+            self._mirrors[key].stale()
+            # One that waits for its turn will see this news too.
+            if self._begun.count(key) < _AT_ONCE:
+                self._start(self._poll(key), key)
+        return bool(found)
 
     def matching(self, urls: list[str]) -> list[str]:
         """Return the addresses in use that mean the same as one of these, or differ only in transport."""
         wanted = {_bare(normalised(url)) for url in urls}
-        return [name for name in self._users if _bare(name) in wanted]
+        used = {key.partition("#")[0] for key in self._users}
+        return sorted(name for name in used if _bare(name) in wanted)
 
     async def idle(self) -> None:
         """Wait until what is asked of repositories now is answered."""
@@ -154,10 +196,12 @@ class Repositories(Generic[U]):
     async def aclose(self) -> None:
         """End what is under way."""
         self._waiting = set(self._mirrors)  # nothing more is begun
-        for task in [*self._tasks]:
+        self._late.clear()
+        under_way = [*self._tasks, *self._working.values()]
+        for task in under_way:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if under_way:
+            await asyncio.wait(under_way)
 
     def _arm(self, name: str, seconds: float = 0.0) -> None:
         if name in self._waiting:
@@ -170,13 +214,13 @@ class Repositories(Generic[U]):
         def due() -> None:
             self._waiting.discard(name)
             if self._active() and name in self._users:
-                self._begin(name)
+                self._start(self._poll(name), name)
 
         self._clock.call_later(every, due)
 
-    def _begin(self, name: str) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._begun.append(name)
-        task = asyncio.get_running_loop().create_task(self._poll(name))
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -184,6 +228,9 @@ class Repositories(Generic[U]):
             self._begun.remove(name)
 
         task.add_done_callback(ended)
+
+    async def _tell(self, name: str) -> None:
+        await self._changed(self._mirrors[name], [*self._users.get(name, ())])
 
     async def _poll(self, name: str) -> None:
         mirror = self._mirrors[name]
@@ -200,7 +247,7 @@ class Repositories(Generic[U]):
         else:
             changed = failed or after != before
         if changed:
-            await self._changed(mirror, [*self._users.get(name, ())])
+            await self._tell(name)
         self._arm(name, pause)
 
 

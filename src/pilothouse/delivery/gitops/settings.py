@@ -18,7 +18,7 @@ from .manifests import read_documents
 __all__ = ["SECRET_TYPE", "Settings", "access_of"]
 
 SECRET_TYPE: Final = "argocd.argoproj.io/secret-type"  # noqa: S105  # the name of a label
-_HEALTH: Final = "pilothouse.dev/health."
+_HEALTH: Final = "pilothouse.health."
 _log = get_logger("pilothouse.delivery.gitops")
 
 
@@ -82,6 +82,8 @@ class Settings:
                 own = each
         for each in self.secrets("repo-creds"):
             prefix = normalised(each.get("url", ""))
+            if each.get("project", "") not in {"", project}:
+                continue
             if prefix and url.startswith(prefix) and len(prefix) > length:
                 best, length = each, len(prefix)
         chosen = own or {}
@@ -91,7 +93,7 @@ class Settings:
         return access_of(chosen, known_hosts=hosts, ca=self.config("argocd-tls-certs-cm").get(address.host, ""))
 
     def health_rules(self, group: str, kind: str) -> tuple[HealthRule, ...]:
-        """Return the rules for a kind: of `argocd-cm`, under `pilothouse.dev/health.GROUP_KIND`, as a list of YAML."""
+        """Return the rules for a kind: of `argocd-cm`, under `pilothouse.health.GROUP_KIND`, as a list of YAML."""
         found = self._maps.indexer.get(f"{self.namespace}/argocd-cm")
         version = found.metadata.resource_version if found is not None else None
         if self._rules[0] != version:
@@ -116,6 +118,7 @@ def access_of(secret: Mapping[str, str], *, known_hosts: str = "", ca: str = "")
         known_hosts=known_hosts,
         insecure=secret.get("insecure") == "true" or secret.get("insecureIgnoreHostKey") == "true",
         proxy=secret.get("proxy", ""),
+        scope=secret.get("project", ""),
     )
 
 

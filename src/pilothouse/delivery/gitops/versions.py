@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from .errors import RevisionError
 
-__all__ = ["References", "Version", "is_constraint", "newest", "parse_references", "satisfies"]
+__all__ = ["References", "Version", "is_commit", "is_constraint", "newest", "parse_references", "satisfies"]
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SHORT: Final = re.compile(r"[0-9a-f]{7,39}")
@@ -48,6 +48,11 @@ def _pre(text: str | None) -> tuple[int, tuple[tuple[int, int, str], ...]]:
         return 1, ()
     parts = [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in text.split(".")]
     return 0, tuple(parts)
+
+
+def is_commit(text: str) -> bool:
+    """Whether a text is a whole commit."""
+    return _COMMIT.fullmatch(text) is not None
 
 
 def is_constraint(text: str) -> bool:

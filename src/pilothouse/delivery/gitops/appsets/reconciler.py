@@ -107,8 +107,9 @@ class ApplicationSetReconciler(Reconciler[ApplicationSet]):
             urls.append(url)
             self._repositories.use(User("set", Request.of(obj)), urls)
             mirror = self._repositories.mirror(url)
-            commit = (await self._repositories.look(mirror)).resolve(revision)
-            await mirror.ensure(commit)
+            references, _ = await self._repositories.look(mirror)
+            commit = references.resolve(revision)
+            await self._repositories.fetched(mirror, commit)
             return mirror, commit
 
         strict = "missingkey=error" in obj.spec.go_template_options
