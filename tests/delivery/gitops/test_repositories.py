@@ -316,6 +316,11 @@ def gpg_key(home: Path) -> tuple[str, str]:
     return key, armoured
 
 
+def end_gpg(home: Path) -> None:
+    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
+    shutil.rmtree(home.parent, ignore_errors=True)
+
+
 @pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg is not there")
 async def test_commits_signed_by_gpg(world: World, repo: GitRepo, tmp_path: Path) -> None:
     home = Path(tempfile.mkdtemp(prefix="ph"))  # sockets want a short path
@@ -347,8 +352,7 @@ async def test_commits_signed_by_gpg(world: World, repo: GitRepo, tmp_path: Path
         await world.push({"app/a.yaml": config_map("a", x="unsigned")})
         assert await world.data("a") == {"x": "1"}
     finally:
-        subprocess.run(["gpgconf", "--homedir", str(home / "g"), "--kill", "all"], check=False)
-        shutil.rmtree(home, ignore_errors=True)
+        end_gpg(home / "g")
 
 
 async def test_credentials_of_one_project_open_nothing_for_another(world: World, repo: GitRepo, tmp_path: Path) -> None:

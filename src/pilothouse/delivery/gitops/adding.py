@@ -97,7 +97,8 @@ def add_gitops(manager: Manager, options: GitopsOptions, *, source: random.Rando
 
     source: of jitter. Raises BuildError.
     """
-    os.makedirs(options.directory, mode=0o700, exist_ok=True)
+    directory = os.path.abspath(options.directory)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
     for kind in GITOPS_KINDS:
         manager.scheme.register(kind)
     settings = Settings(manager, options.namespace)
@@ -107,7 +108,7 @@ def add_gitops(manager: Manager, options: GitopsOptions, *, source: random.Rando
 
     live = LiveObjects(manager.client, request)
     repositories: Repositories[User] = Repositories(
-        options.directory,
+        directory,
         access=settings.access,
         changed=lambda mirror, users: _changed(mirror, users, evaluator, made, sets),
         active=lambda: manager.is_leading,
