@@ -111,7 +111,7 @@ def test_pods_beside_routes(weight: int, more: dict[str, Any], expected: tuple[i
 pods = st.integers(0, 12)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(st.integers(1, 10), st.integers(0, 100), pods, pods, st.integers(0, 3), st.integers(0, 3), st.data())
 def test_surge_and_unavailability_are_kept(
     replicas: int, weight: int, canary: int, stable: int, unavailable: int, surge: int, data: st.DataObject

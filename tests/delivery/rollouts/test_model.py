@@ -245,7 +245,7 @@ class Model:
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(st.lists(events, max_size=40))
 def test_rollouts_are_safe_and_end(strategy: str, happens: list[tuple[str, Any]]) -> None:
     model = Model(strategy)
