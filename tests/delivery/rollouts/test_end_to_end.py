@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from pilothouse.delivery.analysis.reconciler import add_analyses
 from pilothouse.delivery.resources.analyses import AnalysisRun
 from pilothouse.delivery.resources.experiments import Experiment
 from pilothouse.delivery.resources.rollouts import Rollout
@@ -360,3 +362,62 @@ async def test_a_controller_that_dies_after_every_write_comes_to_the_same() -> N
         assert await made.sizes() == {"v1": 3, "v2": 0}
         assert len([one async for one in made.client.list(AnalysisRun)]) == 2
         assert len([one async for one in made.client.list(Rollout)]) == 1
+
+
+class Figures:
+    """What a window says: so many requests a second, and a share of them bad."""
+
+    def __init__(self, requests: int, share: float) -> None:
+        self.requests = requests
+        self.errors = round(requests * share)
+        self.p95 = 0.05
+
+    def slower(self, seconds: float) -> int:
+        del seconds
+        return 0
+
+
+class Plane:
+    """The data plane's numbers; bad: the share of the canary's answers that are errors."""
+
+    def __init__(self) -> None:
+        self.bad = 0.0
+
+    def over(self, seconds: int, now: float, *, route: str, version: str, regions: Sequence[str]) -> Figures:
+        del now, route, regions
+        return Figures(150 * seconds, self.bad if version == "shop-canary" else 0.0)
+
+
+JUDGED: Final = """
+apiVersion: argoproj.io/v1alpha1
+kind: AnalysisTemplate
+metadata: {name: judged}
+spec:
+  metrics:
+  - name: traffic
+    provider: {plugin: {pilothouse.dev/traffic: {route: default/shop, canary: shop-canary, stable: shop-stable}}}
+"""
+
+
+async def test_the_judgement_takes_a_version_back_even_with_all_traffic_at_it() -> None:
+    numbers = Plane()
+    steps = canary({"setWeight": 50}, analysis={"templates": [{"templateName": "judged"}]})
+    add: Any = lambda manager: add_analyses(manager, numbers)  # noqa: E731
+    async with fleet(SERVICES, ROUTE, JUDGED, rollout(steps), extra=[add]) as made:
+        await made.set_image("v2")
+        await made.settle()
+        await made.advance(10)
+        assert (await made.status()).message == "watching the new version with all traffic"
+        assert await made.weights() == {"shop-stable": 0, "shop-canary": 100}
+        numbers.bad = 0.02
+        await made.advance(8)
+        status = await made.status()
+        assert status.abort
+        assert "Background analysis phase error/failed" in (status.message or "")
+        assert await made.weights() == {"shop-stable": 100, "shop-canary": 0}
+        numbers.bad = 0.0
+        await made.set_image("v3")
+        await made.settle()
+        await made.advance(130)
+        assert (await made.status()).phase == "Healthy"
+        assert await made.selected("shop-stable") == "v3"

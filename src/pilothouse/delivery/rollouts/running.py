@@ -17,6 +17,8 @@ from pilothouse.kinds.labels import from_label_selector
 from pilothouse.kinds.status import Conflict
 from pilothouse.kinds.structs import Pod, ReplicaSet, Resource, Service, to_dict
 from pilothouse.operator import Context, Controller, Manager, Reconciler, Request, Result, controller, needs
+from pilothouse.operator.loop import LoopOptions
+from pilothouse.operator.predicates import Predicate
 
 from .analysisruns import template_keys
 from .deciding import decide
@@ -31,6 +33,8 @@ from .view import RouteKey, View
 __all__ = ["RolloutReconciler", "add_rollouts"]
 
 _CONCURRENCY: Final = 10
+_ROUNDS: Final = 1_000
+"""Reconciles in a row that are nothing strange: pods of a large rollout get ready one by one."""
 _CONFLICT_SECONDS: Final = 0.02
 _SERVICES: Final = "services"
 _ROUTES: Final = "routes"
@@ -152,6 +156,17 @@ async def _pods(obj: Rollout, context: Context) -> list[Pod]:
     return [pod async for pod in context.client.list(Pod, obj.metadata.namespace, labels=str(selector))]
 
 
+class _Verdict(Predicate[AnalysisRun]):
+    """Runs that say something else; what they measure meanwhile is written often and changes nothing here."""
+
+    def update(self, old: AnalysisRun, new: AnalysisRun) -> bool:
+        return (old.status.phase, old.status.message, old.metadata.deletion_timestamp) != (
+            new.status.phase,
+            new.status.message,
+            new.metadata.deletion_timestamp,
+        )
+
+
 # Indexes
 
 
@@ -197,12 +212,12 @@ def add_rollouts(
         controller(manager, "rollouts")
         .for_(Rollout)
         .owns(ReplicaSet)
-        .owns(AnalysisRun)
+        .owns(AnalysisRun, _Verdict())
         .owns(Experiment)
         .watches(Service, reconciler.of_service)
         .watches(AnalysisTemplate, reconciler.of_template)
         .watches(ClusterAnalysisTemplate, reconciler.of_template)
-        .with_options(concurrency=concurrency)
+        .with_options(concurrency=concurrency, loop=LoopOptions(rounds=_ROUNDS))
         .build(reconciler)
     )
     return reconciler.controller
