@@ -2,3 +2,5 @@
 
 `deciding.decide` is the machine, `running.add_rollouts` adds the controllers, `verbs` has the patches of users' verbs.
 """
+
+__all__: list[str] = []
