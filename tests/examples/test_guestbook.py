@@ -230,7 +230,7 @@ def objects() -> list[dict[str, Any]]:
 def test_the_config_map_has_the_programs_as_they_are() -> None:
     program = next(each for each in objects() if each["metadata"]["name"] == "guestbook-program")
     assert program["data"] == {each.name: each.read_text(encoding="utf-8") for each in GUESTBOOK.glob("*.py")}
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "generate-guestbook"), "--check"], check=False)
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "generate-examples"), "--check"], check=False)
     assert done.returncode == 0
 
 
