@@ -67,7 +67,10 @@ def test_asking_again_keeps_an_order_once(tmp_path: Path) -> None:
 
 
 def test_the_front_sells_on_while_the_catalogue_is_away(products: Path) -> None:
-    with service("catalogue.py", PRODUCTS_FILE=str(products)) as catalogue, front(catalogue, PATIENCE_SECONDS="0.5") as web:
+    with (
+        service("catalogue.py", PRODUCTS_FILE=str(products)) as catalogue,
+        front(catalogue, PATIENCE_SECONDS="0.5") as web,
+    ):
         assert web.ask("GET", "/api/products").json()["products"][0]["id"] == "tea"
         catalogue.end(signal.SIGKILL)
         deadline = time.monotonic() + 30
