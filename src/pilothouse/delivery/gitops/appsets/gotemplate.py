@@ -1,7 +1,7 @@
-"""The part of Go's text templates that ApplicationSets use: fields, index, pipes, functions, if, with and range.
+"""The part of Go's text templates that is used: fields, variables, index, pipes, functions, if, with and range.
 
-Not there: variables, definitions of templates, comparisons of more than simple values, and most of sprig's functions;
-each is an error that names it. Output, depth and steps are bounded.
+Not there: definitions of templates, comparisons of more than simple values, and most of sprig's functions; each is an
+error that names it. Output, depth and steps are bounded.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ _ACTION: Final = re.compile(
 )
 _TOKEN: Final = re.compile(
     r"""\s*(?:(?P<text>"(?:[^"\\]|\\.)*"|`[^`]*`)|(?P<number>-?\d+(?:\.\d+)?)"""
+    r"""|(?P<variable>\$[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)"""
     r"""|(?P<field>\$?(?:\.[A-Za-z_][A-Za-z0-9_]*)+|\$?\.)"""
-    r"""|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<op>[()|,:=]|\$[A-Za-z_]*))"""
+    r"""|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<op>[()|,:=]|\$))"""
+)
+_SETTING: Final = re.compile(
+    r"\$(?P<first>[A-Za-z_]\w*)?(?:\s*,\s*\$(?P<second>[A-Za-z_]\w*))?\s*:=\s*(?P<rest>.*)", re.DOTALL
 )
 _MAX_OUTPUT: Final = 1 << 20
 _MAX_STEPS: Final = 100_000
@@ -160,6 +164,7 @@ class _Run:
     def __init__(self, values: Mapping[str, Any], *, strict: bool) -> None:
         self._root = values
         self._strict = strict
+        self._variables: dict[str, Any] = {}
         self._steps = 0
         self._size = 0
 
@@ -185,10 +190,17 @@ class _Run:
                 if run:
                     self._put(made, content)
             elif word in _BLOCKS:
+                outside = self._variables
+                self._variables = dict(outside)
                 at = self._branch(parts, at, dot, made, depth, run=run)
+                self._variables = outside
                 continue
             elif content and run:
-                self._put(made, _shown(self._value(content, dot)))
+                setting = _SETTING.fullmatch(content)
+                if setting is not None and setting["first"] and not setting["second"]:
+                    self._variables[setting["first"]] = self._value(setting["rest"], dot)
+                else:
+                    self._put(made, _shown(self._value(content, dot)))
             at += 1
         return at
 
@@ -196,14 +208,16 @@ class _Run:
         self, parts: list[tuple[str, str]], at: int, dot: Any, made: list[str], depth: int, *, run: bool
     ) -> int:
         word, _, rest = parts[at][1].partition(" ")
-        value = self._value(rest, dot) if run else None
+        setting = _SETTING.fullmatch(rest.strip())
+        value = self._value(setting["rest"] if setting else rest, dot) if run else None
         taken = run and _truth(value)
         if word == "range" and taken:
-            listed = [value[name] for name in sorted(value)] if isinstance(value, Mapping) else list(value or ())
             end = at + 1
-            for each in listed:
+            for key, each in _elements(value):
+                self._set(setting, key, each)
                 end = self._block(parts, at + 1, each, made, depth + 1, run=True)
         else:
+            self._set(setting, value, value)
             inner = value if word == "with" else dot
             end = self._block(parts, at + 1, inner, made, depth + 1, run=taken)
         if end >= len(parts):
@@ -219,6 +233,16 @@ class _Run:
         if end >= len(parts) or parts[end][1] != "end":
             raise TemplateError(f"{parts[at][1]!r} has no end")
         return end + 1
+
+    def _set(self, setting: re.Match[str] | None, key: Any, value: Any) -> None:
+        """Set what a range or a condition names: `$key, $value`, or `$value` alone."""
+        if setting is None:
+            return
+        first, second = setting["first"], setting["second"]
+        if second:
+            self._variables[second] = value
+        if first:
+            self._variables[first] = key if second else value
 
     def _count(self) -> None:
         self._steps += 1
@@ -289,13 +313,22 @@ class _Run:
             return word[1:-1] if word.startswith("`") else json.loads(word), at + 1
         if kind == "number":
             return float(word) if "." in word else int(word), at + 1
-        if kind == "field":
-            return self._field(self._root if word.startswith("$") else dot, word.lstrip("$"), text), at + 1
+        if kind in {"variable", "field"}:
+            return self._path(word, dot, text), at + 1
         if word in {"true", "false", "nil"}:
             return {"true": True, "false": False, "nil": None}[word], at + 1
         if kind == "name" and word in FUNCTIONS:
             return self._call(word, FUNCTIONS[word], [], text), at + 1
         raise TemplateError(f"{{{{{text}}}}}: {word!r} is not understood")
+
+    def _path(self, word: str, dot: Any, text: str) -> Any:
+        """Return what a field of `.`, of `$` or of a variable is."""
+        name, dotted, path = word.partition(".")
+        if name in {"", "$"}:
+            return self._field(self._root if name else dot, path, text)
+        if name[1:] not in self._variables:
+            raise TemplateError(f"{{{{{text}}}}}: there is no variable '{name}'")
+        return self._field(self._variables[name[1:]], dotted + path, text)
 
     def _field(self, at: Any, path: str, text: str) -> Any:
         for name in filter(None, path.split(".")):
@@ -306,6 +339,13 @@ class _Run:
             else:
                 at = None
         return at
+
+
+def _elements(value: Any) -> list[tuple[Any, Any]]:
+    """Return what a range goes over, with keys or positions."""
+    if isinstance(value, Mapping):
+        return sorted(value.items())
+    return list(enumerate(value or ()))
 
 
 def _split(text: str) -> list[tuple[str, str]]:
@@ -332,7 +372,7 @@ def _tokens(text: str) -> list[tuple[str, str]]:
     while at < len(text.rstrip()):
         match = _TOKEN.match(text, at)
         if match is None or (match.lastgroup == "op" and match["op"] not in {"(", ")", "|"}):
-            raise TemplateError(f"{{{{{text}}}}}: {text[at : at + 20]!r} is not understood; variables are not there")
+            raise TemplateError(f"{{{{{text}}}}}: {text[at : at + 20]!r} is not understood")
         found.append((str(match.lastgroup), match[str(match.lastgroup)]))
         at = match.end()
     return found
