@@ -2,12 +2,13 @@
 
 DeliveryError
 ├── AnalysisInvalid   templates that make no analysis run
-└── RouteInvalid      a route that takes no weights
+├── RouteInvalid      a route that takes no weights
+└── NoticeError       a notification that cannot be made or delivered
 """
 
 from __future__ import annotations
 
-__all__ = ["AnalysisInvalid", "DeliveryError", "RouteInvalid"]
+__all__ = ["AnalysisInvalid", "DeliveryError", "NoticeError", "RouteInvalid"]
 
 
 class DeliveryError(Exception):
@@ -20,3 +21,7 @@ class AnalysisInvalid(DeliveryError):
 
 class RouteInvalid(DeliveryError):
     """A route that cannot carry the weights, headers or mirrors that a rollout wants."""
+
+
+class NoticeError(DeliveryError):
+    """A notification cannot be made or delivered; the message has no secrets in it."""

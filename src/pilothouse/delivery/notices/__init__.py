@@ -1,0 +1,10 @@
+"""What is told and done after rollouts: notifications, incident records, and git that knows of a rollback.
+
+`add_notices(manager)` and `add_incidents(manager)` add it to a manager.
+"""
+
+from __future__ import annotations
+
+from .adding import NoticeOptions, add_notices
+
+__all__ = ["NoticeOptions", "add_notices"]
