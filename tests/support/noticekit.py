@@ -28,9 +28,11 @@ class Inbox:
     down: int = 0
     asked: int = 0
     requests: list[Request] = field(default_factory=list)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __call__(self, request: Request) -> Answer:
         self.asked += 1
+        self.arrived.set()
         if self.down > 0:
             self.down -= 1
             return Response(503, b"later", content_type="text/plain")

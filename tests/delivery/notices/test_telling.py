@@ -179,8 +179,7 @@ async def test_new_settings_count_at_once_for_what_was_not_told() -> None:
             data = {"data": {"service.webhook.hook": f"url: {hook.url}"}}
             await client.patch(ConfigMap, "argo-rollouts-notification-configmap", data, "argo")
             async with asyncio.timeout(20):
-                while not hook.asked:
-                    await asyncio.sleep(0.01)
+                await hook.arrived.wait()
             await harness.settle()
         events = [each.message async for each in client.list(Event, "default")]
         assert events == ["a subscription names service 'hook', which is not there"]
