@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -20,7 +21,7 @@ from ngh2 import Configuration, Connection, Role, Setting, StreamClosed
 from pilothouse.traffic.plane.outlets2 import Outlet
 from pilothouse.traffic.plane.payloads2 import Payload, Payloads
 from pilothouse.traffic.plane.reactor import IN, Reactor
-from pilothouse.traffic.plane.wires import Counters, Pipe, Pipes, Wire
+from pilothouse.traffic.plane.wires import Counters, Gone, Pipe, Pipes, Wire
 
 REQUEST = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")]
 FRAME = struct.Struct(">HBBBL")
@@ -331,3 +332,27 @@ def test_a_connection_that_ends_lets_go_of_its_pipes(
     pipes.give(pipe)
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(pipe.reading)
+
+
+def test_a_client_that_breaks_the_connection_leaves_no_pipe_lent(
+    connected: tuple[Reactor, Wire, socket.socket, Counters],
+) -> None:
+    _, wire, theirs, counters = connected
+    wire.attach(Told(), IN)
+    engine, _, stream = server()
+    outlet, pipes = Outlet(engine, wire), Pipes(counters)
+    pipe = pipes.take()
+    fill(pipe, os.urandom(60_000))
+    engine.send_data(stream, bytes(60_000))
+    outlet.expect(stream, pipe, 0)
+    assert not outlet.flush()
+    pipes.give(pipe)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    end = time.monotonic() + 20
+    with pytest.raises(Gone):
+        while time.monotonic() < end:
+            outlet.flush()
+    outlet.close()
+    assert not lent(pipe)
+    assert pipes.taken == 0

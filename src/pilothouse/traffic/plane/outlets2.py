@@ -55,28 +55,31 @@ class Outlet:
     def expect(self, stream_id: int, pipe: Pipe, ahead: int) -> None:
         """Write what a pipe holds where the engine writes zeros of a stream, of which it has got as many."""
         pipe.is_lent = True
+        self.piped.add(stream_id)
         self._payloads.expect(stream_id, pipe, pipe.held, ahead)
 
     def forget(self, stream_id: int) -> None:
         """Take note that a stream is over."""
-        self.piped.discard(stream_id)
-        self._payloads.leave(stream_id)
-        if self.is_dry:
-            self._dried()
+        if stream_id in self.piped:
+            self.piped.discard(stream_id)
+            self._payloads.leave(stream_id)
+            if self.is_dry:
+                self._dried()
 
     def flush(self) -> bool:
         """Write what was kept, then what the engine has; return whether nothing is left. Raises Gone, NGH2Error."""
-        if self._wire.blocked and not self._wire.flush():
+        wire, engine = self._wire, self._engine
+        if wire.blocked and not wire.flush():
             return False
-        while self._write():
-            data = self._engine.data_to_send(_OUT_BYTES)
+        while not self._queue or self._write():
+            data = engine.data_to_send(_OUT_BYTES)
             if not data:
                 self._dried()
                 return True
             self.is_dry = False
             if self._payloads.is_idle:
-                self._wire.send((data,))
-                if self._wire.blocked:
+                wire.send((data,))
+                if wire.blocked:
                     return False
             else:
                 self._collect(data)
@@ -102,12 +105,10 @@ class Outlet:
     def _write(self) -> bool:
         """Write what is queued; return whether nothing is left."""
         queue, wire = self._queue, self._wire
-        if not queue:
-            return True
         self._payloads.seal()
         while queue:
-            piece = queue.popleft()
-            is_more = bool(queue)
+            piece = queue[0]  # it stays there until it is written whole, so that `close` finds it
+            is_more = len(queue) > 1
             if isinstance(piece, Payload):
                 run, header = piece.run, piece.header
                 count = wire.drain(run.pipe, piece.size, is_more, header)
@@ -120,11 +121,11 @@ class Outlet:
             else:
                 count = wire.put(piece, is_more)
                 left = len(piece) - count
-                piece = piece[count:]
+                queue[0] = piece[count:]
             if left:
-                queue.appendleft(piece)
                 wire.want_write(True)
                 return False
+            queue.popleft()
         wire.want_write(False)
         return True
 

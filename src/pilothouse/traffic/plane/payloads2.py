@@ -190,7 +190,9 @@ class Payloads:
 
     def dry(self) -> list[Run]:
         """Take note that the engine has written all that it had ready; return runs that are over by that."""
-        over = []
+        over: list[Run] = []
+        if not self._runs:
+            return over
         for stream_id, run in list(self._runs.items()):
             if run.is_left:
                 run.awaited = 0
