@@ -364,6 +364,17 @@ async def test_a_controller_that_dies_after_every_write_comes_to_the_same() -> N
         assert len([one async for one in made.client.list(Rollout)]) == 1
 
 
+async def test_services_outlive_their_rollout() -> None:
+    async with fleet(SERVICES, ROUTE, rollout(canary({"setWeight": 20}))) as made:
+        assert await made.selected("shop-stable") == "v1"
+        await made.client.delete(Rollout, "shop")
+        await made.settle()
+        for name in ("shop-stable", "shop-canary"):
+            service = await made.client.get(Service, name)
+            assert service.spec.selector == {"app": "shop"}
+            assert not service.metadata.annotations
+
+
 class Figures:
     """What a window says: so many requests a second, and a share of them bad."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -60,6 +61,9 @@ blueGreen:
 }
 PARTS: Final = ("rollout", "sets", "services", "routes", "runs", "regions")
 
+HANDS: Final = ("weights", "rules", "service", "size", "set", "run")
+"""What somebody changes by hand."""
+
 small = st.integers(0, 6)
 events = st.one_of(
     st.tuples(st.just("decide"), st.none()),
@@ -77,6 +81,7 @@ events = st.one_of(
     st.tuples(st.just("replicas"), st.integers(0, 6)),
     st.tuples(st.just("paused"), st.booleans()),
     st.tuples(st.just("verb"), st.sampled_from(["abort", "retry", "promote", "full"])),
+    st.tuples(st.just("hand"), st.tuples(st.sampled_from(HANDS), small)),
 )
 
 
@@ -180,6 +185,8 @@ class Model:
                 world.change(paused=value)
             case "verb":
                 self.verb(value)
+            case "hand":
+                self.hand(*value)
         self.history.append(world.view())
 
     def set_image(self, image: str) -> None:
@@ -209,6 +216,35 @@ class Model:
         if name == "retry" or (name == "full" and (status.aborted_at or not status.abort)):
             self.forgive(world.rollout.status.current_pod_hash)
         self.note()
+
+    def hand(self, what: str, number: int) -> None:
+        """Somebody changes an object that the rollout made or keeps."""
+        world, names = self.world, [*self.world.sets]
+        key, route = next(iter(world.routes.items()))
+        name = names[number % len(names)]
+        found = world.sets[name]
+        if what in {"weights", "rules"}:
+            rule = copy.deepcopy(next(one for one in route["spec"]["rules"] if "name" not in one))
+            for ref, weight in zip(rule["backendRefs"], (100 - number * 10, number * 10), strict=False):
+                ref["weight"] = weight
+            rules = (
+                [rule] if what == "rules" else [rule if "name" not in one else one for one in route["spec"]["rules"]]
+            )
+            metadata = {**route["metadata"], "resourceVersion": f"9{world.version}"}
+            world.version += 1
+            world.routes[key] = {**route, "metadata": metadata, "spec": {**route["spec"], "rules": rules}}
+        elif what == "service":
+            service = ("shop-stable", "shop-canary")[number % 2]
+            selector = {**world.services[service].spec.selector, HASH: found.metadata.labels[HASH]}
+            world.services[service] = replace(world.services[service], spec__selector=selector)
+        elif what == "size":
+            world.version += 1
+            world.sets[name] = replace(found, spec__replicas=number, metadata__resource_version=str(world.version))
+        elif what == "set" and found.metadata.labels[HASH] != world.rollout.status.stable_rs:
+            del world.sets[name]
+        elif what == "run" and world.runs:
+            world.runs.pop([*world.runs][number % len(world.runs)])
+        self.shown = {named: self.exposure(named) for named in self.rejected}
 
     def stale(self, ages: list[int]) -> View:
         """Return a view of which each part is as old as caches may be."""
@@ -263,7 +299,8 @@ def test_rollouts_are_safe_and_end(strategy: str, happens: list[tuple[str, Any]]
         assert status.stable_rs != status.current_pod_hash
     else:
         assert status.stable_rs == status.current_pod_hash
-        assert model.world.selected("shop-stable") in {"", model.world.names[status.stable_rs or ""]}
+        named = model.world.names[status.stable_rs or ""]
+        assert strategy == "pods" or model.world.selected("shop-stable") == named
 
 
 def test_the_model_can_fail() -> None:

@@ -49,6 +49,8 @@ from .weights import weights_of
 
 __all__ = ["decide"]
 
+_AGAIN_SECONDS: Final = 30.0
+"""Until what is wrong is looked at again: not all that may put it right, such as a kind that is installed, is told."""
 _IGNORED: Final = "NotActedOn"
 """The condition that names fields which are kept but change nothing. Ours."""
 
@@ -74,7 +76,7 @@ def decide(view: View, now: datetime) -> Plan:
 
 def _invalid(sit: Situation, found: list[str]) -> Plan:
     """Say what is wrong and change nothing, but take users back from a version that is or was judged bad."""
-    plan = Plan()
+    plan = Plan(again=_AGAIN_SECONDS)
     message = "; ".join(dict.fromkeys(found))
     status = replace(sit.status, observed_generation=str(sit.rollout.metadata.generation or 0))
     status = with_condition(sit, status, "InvalidSpec", "True", "InvalidSpec", message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
+from pilothouse.client import ignore_not_found
 from pilothouse.delivery.errors import DeliveryError
 from pilothouse.delivery.resources.analyses import (
     AnalysisRun,
@@ -25,7 +26,7 @@ from .deciding import decide
 from .doing import Doer
 from .gatewayroutes import GatewayRoutes, Objects, Traffic
 from .gathering import templates_of
-from .names import REGIONS_PLUGIN
+from .names import HASH, MANAGED_BY, REGIONS_PLUGIN
 from .routing import regions_name, route_keys
 from .validation import analysis_refs, service_names
 from .view import RouteKey, View
@@ -80,6 +81,14 @@ class RolloutReconciler(Reconciler[Rollout]):
         except Conflict:
             return Result(requeue_after=_CONFLICT_SECONDS)
         return Result(requeue_after=plan.again)
+
+    async def removed(self, request: Request, context: Context) -> Result | None:
+        """Let the services of a rollout that is gone select all its labels again, and not pods that go with it."""
+        for service in self._manager.informer(Service).lister().namespaced(request.namespace).list():
+            if service.metadata.annotations.get(MANAGED_BY) == request.name:
+                patch = {"metadata": {"annotations": {MANAGED_BY: None}}, "spec": {"selector": {HASH: None}}}
+                await ignore_not_found(context.patch(service, patch))
+        return None
 
     # What a decision needs
 
