@@ -56,7 +56,7 @@ lint: $(READY) ## check style, types, floors and generated files
 	@if [ -e scripts/generate-protobuf ]; then $(VENV)/python scripts/generate-protobuf --check; fi
 	@if [ -e scripts/generate-kinds ]; then $(VENV)/python scripts/generate-kinds --check; fi
 	@if [ -e scripts/generate-structs ]; then $(VENV)/python scripts/generate-structs --check; fi
-	@if [ -e scripts/generate-gateway-objects ]; then $(VENV)/python scripts/generate-gateway-objects --check; fi
+	@if [ -e scripts/generate-bundled-objects ]; then $(VENV)/python scripts/generate-bundled-objects --check; fi
 
 bench: $(READY) debian-packages ## run all benchmarks, or one (NAME=x); one JSON line each
 	@scripts/bench $(NAME)

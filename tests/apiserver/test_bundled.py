@@ -58,7 +58,7 @@ async def made_by_requests(*properties: dict[str, Any]) -> list[dict[str, Any]]:
 
 def bundle(place: Path, *objects: dict[str, Any]) -> ServerOptions:
     place.write_text("".join(json.dumps(each) + "\n" for each in objects))
-    return ServerOptions(metrics=Metrics(), bundled=str(place))
+    return ServerOptions(metrics=Metrics(), bundled=(str(place),))
 
 
 async def test_they_are_as_if_requests_had_made_them(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ class _Patient(SystemClock):
 
 
 async def test_it_is_told_at_first_and_at_each_change_as_the_controllers_user() -> None:
-    options = ServerOptions(metrics=Metrics(), platform=True, bundled=GATEWAY_OBJECTS)
+    options = ServerOptions(metrics=Metrics(), platform=True, bundled=(GATEWAY_OBJECTS,))
     clock, told = _Patient(), list[bool]()
     async with (
         ControlPlane(options=options) as plane,

@@ -171,7 +171,7 @@ class Plane:
 
 
 async def test_no_request_of_the_gateway_is_refused() -> None:
-    options = ServerOptions(metrics=Metrics(), platform=True, bundled=GATEWAY_OBJECTS)
+    options = ServerOptions(metrics=Metrics(), platform=True, bundled=(GATEWAY_OBJECTS,))
     user = user_of("system:pilothouse:gateway")
     async with ControlPlane(options=options) as plane, Client.for_transport(plane.transport, user) as client:
         manager = Manager(client, metrics=Metrics())
@@ -207,7 +207,7 @@ def _bound(pods: Any) -> int:
 
 
 def _is_programmed(gateway: Any) -> bool:
-    conditions = gateway["status"].get("conditions") or ()
+    conditions = gateway.get("status", {}).get("conditions") or ()
     return any(each["type"] == "Programmed" and each["status"] == "True" for each in conditions)
 
 

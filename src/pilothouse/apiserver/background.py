@@ -139,7 +139,8 @@ class Background:
         )
 
     async def _bundled(self) -> None:
-        await ensure_bundled(self._server, self._server.options.bundled)
+        for path in self._server.options.bundled:
+            await ensure_bundled(self._server, path)
 
     async def _roles(self) -> None:
         await reconcile(self._server.view, self._server.local, platform=self._server.options.platform)

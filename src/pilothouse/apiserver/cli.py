@@ -95,8 +95,9 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--data-dir", required=True, type=click.Path(), help="Where everything is kept; made if missing.")
 @click.option("--lifecycle", is_flag=True, hidden=True, help="With what `pilothouse up` has: garbage collection, ...")
 @click.option("--allow-loopback-endpoints", is_flag=True, hidden=True, help="Endpoints may be at 127.0.0.0/8.")
-@click.option("--bundled", default="", type=click.Path(), hidden=True, help="Objects that come with the program.")
+@click.option("--bundled", multiple=True, type=click.Path(), hidden=True, help="Objects that come with the program.")
 @click.option("--gateway", is_flag=True, hidden=True, help="Write DIR/gateway.kubeconfig, of the platform's gateway.")
+@click.option("--delivery", is_flag=True, hidden=True, help="Write DIR/delivery.kubeconfig, of who delivers.")
 @click.option("--node-name", default="", hidden=True, help="Write DIR/agent.kubeconfig, of the node of this name.")
 @server_options
 def apiserver(data_dir: str, lifecycle: bool, **settings: Any) -> None:
@@ -234,6 +235,7 @@ def _program_options(data_dir: str, lifecycle: bool, settings: dict[str, Any]) -
         node=_node(settings["node_name"]),
         components=lifecycle,
         gateway=settings["gateway"],
+        delivery=settings["delivery"],
         server=server,
     )
 

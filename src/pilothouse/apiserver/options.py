@@ -25,7 +25,7 @@ class ServerOptions:
     oidc: providers of identities, oidc_ca: a file of their authorities.
     lifecycle: whether garbage collection, namespace deletion, default accounts and signing of certificates run here.
     platform: whether what the platform's own processes and nodes that join need is there: roles, and where to join.
-    bundled: a file of objects that come with the program (`apiserver.bundled`), empty for none.
+    bundled: files of objects that come with the program (`apiserver.bundled`).
     loopback_endpoints: whether pods and endpoints of services may be at 127.0.0.0/8, as they are where all run on one
     machine as an ordinary user; Kubernetes refuses it.
     compact_seconds: between compactions of the store; 0 for none. enable_admission, disable_admission: plugins by name.
@@ -40,7 +40,7 @@ class ServerOptions:
     oidc_ca: str = ""
     lifecycle: bool = False
     platform: bool = False
-    bundled: str = ""
+    bundled: tuple[str, ...] = ()
     loopback_endpoints: bool = False
     compact_seconds: float = 300.0
     enable_admission: tuple[str, ...] = ()

@@ -59,9 +59,9 @@ class ProgramOptions:
     data_dir: where keys, the store and the kubeconfig are kept, mode 0700. store: URL of an etcd cluster, empty for
     the embedded engine. advertise: address at which pods and nodes reach this server, empty for `host`, or this
     machine's own where it listens on all. hosts: names and addresses for the serving certificate, besides the usual.
-    encryption: path of an EncryptionConfiguration, empty for one made here. components, gateway: whether the platform's
-    controllers and its gateway have kubeconfigs beside the administrator's (`controllers.kubeconfig`,
-    `gateway.kubeconfig`); node: the node of this machine that has one (`agent.kubeconfig`), empty for none.
+    encryption: path of an EncryptionConfiguration, empty for one made here. components, gateway, delivery: whether the
+    platform's controllers, its gateway and who delivers have kubeconfigs beside the administrator's, each by its name;
+    node: the node of this machine that has one (`agent.kubeconfig`), empty for none.
     kubeconfig: a file of the user's that has the administrator's too, under the context `pilothouse`, or empty.
     """
 
@@ -74,6 +74,7 @@ class ProgramOptions:
     encryption: str = ""
     components: bool = False
     gateway: bool = False
+    delivery: bool = False
     node: str = ""
     kubeconfig: str = ""
     server: ServerOptions = field(default_factory=ServerOptions)
@@ -272,8 +273,14 @@ def _clients(options: ProgramOptions) -> tuple[ClientName, ...]:
     """Return the platform's own processes that have kubeconfigs beside the administrator's."""
     controllers = ClientName("controllers", "system:pilothouse:controllers")
     gateway = ClientName("gateway", "system:pilothouse:gateway")
+    delivery = ClientName("delivery", "system:pilothouse:delivery")
     agent = ClientName("agent", f"system:node:{options.node}", ("system:nodes",))
-    wanted = ((controllers, options.components), (gateway, options.gateway), (agent, bool(options.node)))
+    wanted = (
+        (controllers, options.components),
+        (gateway, options.gateway),
+        (delivery, options.delivery),
+        (agent, bool(options.node)),
+    )
     return tuple(client for client, is_wanted in wanted if is_wanted)
 
 

@@ -17,7 +17,7 @@ from pilothouse.apiserver.cli import server_options
 from pilothouse.foundation.addresses import own_address
 from pilothouse.foundation.rights import owns_network
 from pilothouse.foundation.terminal import CommandError, ExitCode, examples, listen_address
-from pilothouse.platform import CONTROL, GATEWAY_OBJECTS, NODE, PARTS, Part, become_supervisor
+from pilothouse.platform import CONTROL, DELIVERY_OBJECTS, GATEWAY_OBJECTS, NODE, PARTS, Part, become_supervisor
 from pilothouse.platform.configfile import config_option
 from pilothouse.platform.nodeplan import DEFAULT_BRIDGE, NodePlan, dns_address, write_plan
 from pilothouse.platform.state import holder
@@ -50,7 +50,7 @@ _ROOT_DEFAULTS: Final[dict[str, Any]] = {
         "pilothouse up --data-dir ./try --listen 127.0.0.1:16443",
         "kubectl --kubeconfig ./try/admin.kubeconfig apply -f app.yaml",
         "# only the API server, with garbage collection and what else belongs to it",
-        "pilothouse up --without controllers,scheduler,load-balancers,gateway,dns,agent",
+        "pilothouse up --without controllers,scheduler,load-balancers,gateway,delivery,dns,agent",
         "# the pods of this machine, in a cluster elsewhere; `pilothouse token create` there prints T",
         "pilothouse up --role agent --join https://192.0.2.7:6443 --token T",
         "# at each start of this machine",
@@ -141,7 +141,7 @@ def _settle_address(ctx: click.Context, directory: Path) -> None:
         with contextlib.suppress(OSError), socket.create_server((host, 0), family=family) as found:
             shown = f"[{host}]" if ":" in host else host
             ctx.params["listen"] = f"{shown}:{found.getsockname()[1]}"
-    for name in ("controllers", "gateway", "agent"):
+    for name in ("controllers", "gateway", "delivery", "agent"):
         (directory / f"{name}.kubeconfig").unlink(missing_ok=True)
 
 
@@ -162,14 +162,14 @@ def _parts(ctx: click.Context, directory: Path, left_out: set[str]) -> list[Part
     has_agent = settings["role"] != "server" and "agent" not in left_out
     parts = []
     if settings["role"] != "agent":
-        parts.append(_server(ctx, directory, has_agent, has_gateway="gateway" not in left_out))
+        parts.append(_server(ctx, directory, has_agent, left_out))
         if working := [each for each in CONTROL if each not in left_out]:
             kubeconfig = directory / "controllers.kubeconfig"
             options = [f"--kubeconfig={kubeconfig}", f"--dns-address={dns}", *(f"--part={each}" for each in working)]
             options += [f"--cluster-cidr={settings['cluster_cidr']}"] if owns_network() else []
             parts.append(Part("controllers", _module("work", settings, *options), {ExitCode.USAGE}))
-        if "gateway" not in left_out:
-            parts.append(_gateway(settings, directory))
+        if not left_out.issuperset(("gateway", "delivery")):
+            parts.append(_gateway(settings, directory, left_out))
     if has_agent:
         plan = _node_plan(settings, directory, left_out, dns)
         path = directory / "node" / "plan.json"
@@ -179,9 +179,19 @@ def _parts(ctx: click.Context, directory: Path, left_out: set[str]) -> list[Part
     return parts
 
 
-def _gateway(settings: dict[str, Any], directory: Path) -> Part:
-    """Return the gateway, which the controllers' process asks for when there is something for it to do."""
+def _gateway(settings: dict[str, Any], directory: Path, left_out: set[str]) -> Part:
+    """Return gateway and delivery, which the controllers' process asks for when there is something for them to do.
+
+    They are one process: who judges a new version reads what the gateway has counted out of the same memory.
+    """
+    delivering = [
+        f"--delivery-kubeconfig={directory / 'delivery.kubeconfig'}",
+        f"--delivery-dir={directory / 'delivery'}",
+    ]
+    if "gateway" in left_out:
+        return Part("delivery", _module("gateway", settings, *delivering), on_demand=True)
     options = [f"--kubeconfig={directory / 'gateway.kubeconfig'}", f"--workers={settings['gateway_workers']}"]
+    options += [] if "delivery" in left_out else delivering
     options += [f"--address={each}" for each in settings["gateway_address"]]
     options += [f"--publish={each}" for each in settings["node_ip"] or (own_address(),)]
     options.append(f"--admin-socket={directory / 'run' / 'gateway.sock'}")
@@ -195,12 +205,14 @@ def _module(name: str, settings: dict[str, Any], *arguments: str) -> tuple[str, 
     return (sys.executable, "-m", f"pilothouse.platform.{name}", level, *arguments)
 
 
-def _server(ctx: click.Context, directory: Path, has_agent: bool, *, has_gateway: bool) -> Part:
+def _server(ctx: click.Context, directory: Path, has_agent: bool, left_out: set[str]) -> Part:
     options = ["--data-dir", str(directory), "--lifecycle", *_given(ctx)]
     if has_agent:
         options += ["--node-name", _node_name(ctx.params)]
-    if has_gateway:
+    if "gateway" not in left_out:
         options += ["--gateway", "--bundled", GATEWAY_OBJECTS]
+    if "delivery" not in left_out:
+        options += ["--delivery", "--bundled", DELIVERY_OBJECTS]
     if not owns_network():
         options.append("--allow-loopback-endpoints")
     return Part("apiserver", (sys.executable, "-m", "pilothouse", "apiserver", *options), range(1, _SIGNALS))

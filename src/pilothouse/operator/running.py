@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, NamedTuple
 
 from pilothouse.client import Client, ClientError, ConfigError
 from pilothouse.client.factory import CacheSyncError
@@ -22,7 +22,7 @@ from pilothouse.kinds.status import ApiStatus
 from .errors import OperatorError
 from .manager import Manager
 
-__all__ = ["run_manager", "until_changed", "until_served", "until_there"]
+__all__ = ["Beside", "run_manager", "until_changed", "until_served", "until_there"]
 
 _PATIENCE_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 0.02
@@ -32,17 +32,28 @@ _COLLECTIONS: Final = (50_000, 20, 100)
 after each 700, as it does by default, takes a sixth of the time of a manager that has much to read."""
 
 
+class Beside(NamedTuple):
+    """Another manager of the same process, with a user of its own."""
+
+    make: Callable[[Client], Manager]
+    kubeconfig: str
+
+
 def run_manager(
-    make: Callable[[Client], Manager], *, kubeconfig: str | None = None, context: str | None = None
+    make: Callable[[Client], Manager],
+    *,
+    kubeconfig: str | None = None,
+    context: str | None = None,
+    beside: Sequence[Beside] = (),
 ) -> None:
     """Run the manager that `make` returns for a client, until SIGINT, SIGTERM or the end of who supervises it.
 
-    kubeconfig, context: as kubectl finds them by default, or within a pod. A supervised process waits for the server,
-    which starts at the same time. Raises CommandError.
+    kubeconfig, context: as kubectl finds them by default, or within a pod. beside: managers that run as long, and with
+    which it ends. A supervised process waits for the server, which starts at the same time. Raises CommandError.
     """
     gc.set_threshold(*_COLLECTIONS)
     try:
-        _run(_work(make, kubeconfig, context))
+        _run(_work(make, kubeconfig, context, beside))
     except (CacheSyncError, LeadershipLostError) as error:
         raise CommandError(str(error), code=ExitCode.UNAVAILABLE) from error
     except (ConfigError, tls.TlsError) as error:
@@ -60,33 +71,62 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         uvloop.run(work)
 
 
-async def _work(make: Callable[[Client], Manager], kubeconfig: str | None, context: str | None) -> None:
+async def _work(
+    make: Callable[[Client], Manager], kubeconfig: str | None, context: str | None, beside: Sequence[Beside]
+) -> None:
     lifeline = Lifeline.from_environment()
-    if lifeline is not None and kubeconfig:
-        await until_there(kubeconfig)
+    files = [path for path in (kubeconfig, *(each.kubeconfig for each in beside)) if path]
+    if lifeline is not None:
+        for path in files:
+            await until_there(path)
     chosen = bool(kubeconfig or context)
-    async with Client.from_kubeconfig(kubeconfig, context=context) if chosen else Client.from_environment() as client:
+    async with contextlib.AsyncExitStack() as stack:
+        client = Client.from_kubeconfig(kubeconfig, context=context) if chosen else Client.from_environment()
+        await stack.enter_async_context(client)
         if lifeline is not None:
             await until_served(client)
-        manager = make(client)
-        running = asyncio.create_task(manager.run(signals=True))
-        helping = None if lifeline is None else asyncio.create_task(_obey(lifeline, manager, kubeconfig))
-        try:
-            with contextlib.suppress(asyncio.CancelledError):  # a second signal
-                await running
-        finally:
-            if helping is not None:
-                helping.cancel()
+        managers = [make(client)]
+        for each in beside:
+            own = await stack.enter_async_context(Client.from_kubeconfig(each.kubeconfig))
+            managers.append(each.make(own))
+        await _together(managers, lifeline, files)
 
 
-async def _obey(lifeline: Lifeline, manager: Manager, kubeconfig: str | None) -> None:
-    """Tell who supervises when it works, and stop when that is gone, or when it can be begun with a new kubeconfig."""
-    lifeline.watch(manager.stop)
-    await manager.wait_started()
+async def _together(managers: Sequence[Manager], lifeline: Lifeline | None, files: Sequence[str]) -> None:
+    """Run managers until one of them ends; signals stop the first. Raises what one of them raised."""
+    running = [asyncio.create_task(each.run(signals=each is managers[0])) for each in managers]
+    helping = None if lifeline is None else asyncio.create_task(_obey(lifeline, managers, files))
+    try:
+        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for each in managers:
+            each.stop()
+        for ended in await asyncio.gather(*running, return_exceptions=True):
+            if isinstance(ended, BaseException) and not isinstance(ended, asyncio.CancelledError):  # a second signal
+                raise ended
+    finally:
+        if helping is not None:
+            helping.cancel()
+
+
+async def _obey(lifeline: Lifeline, managers: Sequence[Manager], files: Sequence[str]) -> None:
+    """Tell who supervises when all work, and stop when that is gone, or when one can be begun with a new kubeconfig."""
+
+    def stop() -> None:
+        for each in managers:
+            each.stop()
+
+    lifeline.watch(stop)
+    for each in managers:
+        await each.wait_started()
     lifeline.ready()
-    if kubeconfig:
-        await until_changed(kubeconfig)
-        manager.stop()
+    if files:
+        changes = [asyncio.ensure_future(until_changed(path)) for path in files]
+        try:
+            await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for change in changes:
+                change.cancel()
+        stop()
 
 
 async def until_there(path: str) -> None:

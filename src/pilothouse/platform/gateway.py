@@ -1,7 +1,8 @@
-"""The platform's gateway: `python -m pilothouse.platform.gateway`, which the supervisor starts when one is wanted.
+"""The platform's gateway and delivery: `python -m pilothouse.platform.gateway`, started when one of them is wanted.
 
-It follows Gateways, routes and Ingresses as a user of its own, and has workers below it that end with it. As root it
-listens at all addresses of the machine, where networks are given each Gateway has an address of its own.
+The gateway follows Gateways, routes and Ingresses as a user of its own, and has workers below it that end with it. As
+root it listens at all addresses of the machine, where networks are given each Gateway has an address of its own. Who
+delivers is another user beside it, and reads what the gateway has counted out of the same memory.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pilothouse.foundation import logs
 from pilothouse.foundation.rights import NET_BIND_SERVICE, effective
 from pilothouse.operator import Manager
 from pilothouse.operator.loop import LoopOptions
-from pilothouse.operator.running import run_manager
+from pilothouse.operator.running import Beside, run_manager
 from pilothouse.traffic.control.addresses import Addresses
 from pilothouse.traffic.control.controller import add_gateway
 from pilothouse.traffic.control.ingresses import PORTS
@@ -52,13 +53,15 @@ def worker_count(wanted: int) -> int:
 
 
 @click.command()
-@click.option("--kubeconfig", required=True)
+@click.option("--kubeconfig", default="", help="The gateway's user; without one there is no gateway.")
 @click.option("--address", "networks", multiple=True, metavar="CIDR", help="Of Gateways, one each; all by default.")
 @click.option("--publish", multiple=True, metavar="IP", help="What statuses say where Gateways share all addresses.")
 @click.option("--workers", type=click.IntRange(0), default=0)
 @click.option("--metrics", "metrics_address", default="", metavar="HOST:PORT", help="Where figures are served.")
 @click.option("--admin-socket", type=click.Path(path_type=Path), help="Where its owner asks what it does.")
 @click.option("--session-key", type=click.Path(path_type=Path), help="Where the key is that seals clients' sessions.")
+@click.option("--delivery-kubeconfig", default="", help="The user of delivery; without one there is none.")
+@click.option("--delivery-dir", type=click.Path(path_type=Path), help="Where delivery keeps its mirrors.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def main(  # noqa: PLR0913  options of a command
     kubeconfig: str,
@@ -67,10 +70,12 @@ def main(  # noqa: PLR0913  options of a command
     workers: int,
     metrics_address: str,
     admin_socket: Path | None,
+    delivery_kubeconfig: str,
+    delivery_dir: Path | None,
     session_key: Path | None,
     log_level: Literal["debug", "info", "warning", "error"],
 ) -> None:
-    """Run the gateway until told to stop."""
+    """Run the gateway, delivery, or both until told to stop."""
     from pilothouse.foundation.metrics import PROGRAM  # noqa: PLC0415  # loads the library
 
     logs.configure(log_level, "console")
@@ -83,12 +88,20 @@ def main(  # noqa: PLR0913  options of a command
         needs_admin_socket=False,
     )
 
+    gateway = Gateway(options)
+
     def make(client: Client) -> Manager:
         manager = Manager(client, loop=LoopOptions(rounds=0), health_address=metrics_address)
-        add_gateway(manager, Gateway(options), Addresses(networks, publish), ingress_ports=ingress_ports())
+        add_gateway(manager, gateway, Addresses(networks, publish), ingress_ports=ingress_ports())
         return manager
 
-    run_manager(make, kubeconfig=kubeconfig)
+    def deliver(client: Client) -> Manager:
+        from .delivery import make_delivery  # noqa: PLC0415  # only what is wanted
+
+        return make_delivery(client, delivery_dir or Path("delivery"), gateway.windows if kubeconfig else None)
+
+    wanted = [Beside(each, path) for each, path in ((make, kubeconfig), (deliver, delivery_kubeconfig)) if path]
+    run_manager(wanted[0].make, kubeconfig=wanted[0].kubeconfig, beside=wanted[1:])
 
 
 if __name__ == "__main__":

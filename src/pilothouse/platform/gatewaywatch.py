@@ -1,13 +1,14 @@
-"""Whether a gateway is wanted: somebody in a process that runs anyway looks, so that its own need not run in vain.
+"""Whether gateway and delivery are wanted: who runs anyway looks, so that their process need not run in vain.
 
-A Gateway of a class of ours wants it, and an Ingress of a class of ours. Of them next to nothing is read.
+A Gateway of a class of ours wants it, an Ingress of a class of ours, and whatever is delivered: a Rollout, an
+Application or a set of them. Of them next to nothing is read.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, cast
 
 from pilothouse.client.objects import DeletedFinalStateUnknown
@@ -75,7 +76,22 @@ class Ingress(Resource, group="networking.k8s.io", version="v1", plural="ingress
     spec: IngressSpec = IngressSpec()
 
 
-_KINDS: Final[tuple[type[Resource], ...]] = (GatewayClass, IngressClass, Gateway, Ingress)
+class Rollout(Resource, group="argoproj.io", version="v1alpha1", plural="rollouts"):
+    """That there is one is all that is read."""
+
+
+class Application(Resource, group="argoproj.io", version="v1alpha1", plural="applications"):
+    """That there is one is all that is read."""
+
+
+class ApplicationSet(Resource, group="argoproj.io", version="v1alpha1", plural="applicationsets"):
+    """That there is one is all that is read."""
+
+
+_KINDS: Final[Mapping[str, tuple[type[Resource], ...]]] = {
+    "gateway": (GatewayClass, IngressClass, Gateway, Ingress),
+    "delivery": (Rollout, Application, ApplicationSet),
+}
 _Place = tuple[type[Resource], str]
 _NO_CLASS: Final = ""
 
@@ -88,12 +104,15 @@ class Demand:
         self._counts: dict[type[Resource], Counter[str]] = {Gateway: Counter(), Ingress: Counter()}
         self._classes: dict[_Place, str] = {}
         self._defaults: set[str] = set()
+        self._delivered: set[_Place] = set()
 
     @property
     def is_wanted(self) -> bool:
-        """Whether an object is of a class of ours."""
-        return any(self._counts[kind][name] for kind, names in self._ours.items() for name in names) or bool(
-            self._defaults and self._counts[Ingress][_NO_CLASS]
+        """Whether an object is of a class of ours, or is delivered."""
+        return (
+            bool(self._delivered)
+            or any(self._counts[kind][name] for kind, names in self._ours.items() for name in names)
+            or bool(self._defaults and self._counts[Ingress][_NO_CLASS])
         )
 
     def put(self, obj: Resource) -> None:
@@ -113,6 +132,8 @@ class Demand:
             case Ingress():
                 named = obj.spec.ingress_class_name or obj.metadata.annotations.get(OLD_CLASS)
                 self._count(Ingress, _key(obj), named or _NO_CLASS)
+            case _:
+                self._delivered.add((type(obj), _key(obj)))
 
     def _count(self, kind: type[Resource], key: str, name: str) -> None:
         self._classes[kind, key] = name
@@ -125,6 +146,8 @@ class Demand:
         elif kind is IngressClass:
             self._ours[Ingress].discard(key)
             self._defaults.discard(key)
+        elif kind in _KINDS["delivery"]:
+            self._delivered.discard((kind, key))
         elif (name := self._classes.pop((kind, key), None)) is not None:
             self._counts[kind][name] -= 1
 
@@ -142,8 +165,9 @@ class GatewayWatch:
 
     name: Final = "gateway-watch"
 
-    def __init__(self, manager: Manager, tell: Callable[[bool], object]) -> None:
+    def __init__(self, manager: Manager, tell: Callable[[bool], object], parts: Collection[str]) -> None:
         self._manager = manager
+        self._kinds = [kind for part, kinds in _KINDS.items() if part in parts for kind in kinds]
         self._tell = tell
         self._demand = Demand()
         self._told: bool | None = None
@@ -177,7 +201,7 @@ class GatewayWatch:
         return self.has_synced
 
     async def _run(self) -> None:
-        handlers = [self._follow(kind) for kind in _KINDS]
+        handlers = [self._follow(kind) for kind in self._kinds]
         for each in handlers:
             await each.wait_synced()
         self.has_synced = True  # before, classes may be missing
@@ -227,8 +251,10 @@ class GatewayWatch:
             self._tell(is_wanted)
 
 
-def add_gateway_watch(manager: Manager, tell: Callable[[bool], object]) -> GatewayWatch:
-    """Have a manager look whether a gateway is wanted; `tell` is told at first, and at each change."""
-    made = GatewayWatch(manager, tell)
+def add_gateway_watch(
+    manager: Manager, tell: Callable[[bool], object], parts: Collection[str] = ("gateway",)
+) -> GatewayWatch:
+    """Have a manager look whether parts are wanted, `gateway` or `delivery`; `tell` is told first and at changes."""
+    made = GatewayWatch(manager, tell, parts)
     manager.add(cast("Controller[Any]", made))
     return made

@@ -59,12 +59,12 @@ def main(
             from .dnsservice import add_dns_service  # noqa: PLC0415  # only what is wanted
 
             add_dns_service(manager, dns_address)
-        if "gateway" in parts:
+        if asked := {"gateway", "delivery"}.intersection(parts):
             from .gatewaywatch import add_gateway_watch  # noqa: PLC0415  # only what is wanted
 
             lifeline = Lifeline.from_environment()
             if lifeline is not None:
-                add_gateway_watch(manager, partial(lifeline.want, "gateway"))
+                add_gateway_watch(manager, partial(lifeline.want, max(asked)), asked)
         return manager
 
     run_manager(make, kubeconfig=kubeconfig)

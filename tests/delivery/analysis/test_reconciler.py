@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,12 @@ class FakeNumbers:
     canary: Callable[[int], Window] = lambda seconds: Window(150 * seconds)
     asked: list[tuple[int, str, str, Sequence[str]]] = field(default_factory=list)
 
-    def over(self, seconds: int, now: float, *, route: str, version: str, regions: Sequence[str]) -> Window:
+    def last(self) -> tuple[int, float]:
+        now = time.monotonic()
+        return int(now) - 1, 1 - now % 1
+
+    def over(self, seconds: int, last: int, *, route: str, version: str, regions: Sequence[str]) -> Window:
+        assert last <= self.last()[0]
         self.asked.append((seconds, route, version, tuple(regions)))
         return self.canary(seconds) if version == "canary" else Window(450 * seconds)
 

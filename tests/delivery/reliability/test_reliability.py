@@ -23,6 +23,7 @@ from pilothouse.delivery.resources.servicelevels import (
     ServiceLevelSpec,
     ServiceLevelStatus,
 )
+from pilothouse.foundation.clock import FakeClock
 from pilothouse.kinds.structs import from_dict
 from pilothouse.operator import Harness
 from pilothouse.testing import ControlPlane
@@ -140,38 +141,40 @@ class Steady:
 
 
 class SteadyNumbers:
-    def __init__(self) -> None:
-        self.seconds = 0
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.counted = 0
 
-    def over(self, seconds: int, now: float, *, route: str, version: str, regions: Sequence[str]) -> Steady:
+    def last(self) -> tuple[int, float]:
+        return int(self._clock.monotonic()), 1.0
+
+    def over(self, seconds: int, last: int, *, route: str, version: str, regions: Sequence[str]) -> Steady:
         assert (route, version, tuple(regions)) == ("default/shop", "", ())
-        assert int(now) % 60 == 0
-        self.seconds += seconds
-        return Steady(seconds * 1000 // 60, seconds * 2 // 60)
+        assert last == self.last()[0]
+        self.counted += seconds
+        return Steady(seconds * 1000, seconds * 2)
 
 
-async def test_minutes_are_counted_once_also_by_another_controller() -> None:
+async def test_seconds_are_counted_once_also_by_another_controller() -> None:
     async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
         await install_kinds(client, [ServiceLevel, Rollout])
         level = {"metadata": {"name": "shop", "namespace": "default"}, "spec": {"rollout": "shop", "routes": ["shop"]}}
         await client.create(from_dict(level, ServiceLevel))
-        counted_until = ""
-        for _ in range(2):
-            harness = Harness(client)
-            numbers = SteadyNumbers()
+        clock, sent, begun = FakeClock(), 0, 0.0
+        for turn in range(2):
+            harness = Harness(client, clock=clock)
+            numbers = SteadyNumbers(clock)
             add_service_levels(harness.manager, numbers)
-            if counted_until:
-                await harness.clock.run(
-                    (datetime.fromisoformat(counted_until) - harness.clock.now()).total_seconds() + 90
-                )
             async with harness:
-                for _ in range(3):
-                    await harness.settle()
-                    await harness.clock.run(60)
                 await harness.settle()
+                begun = begun or clock.monotonic()
+                for _ in range(3):
+                    await harness.advance(60)
+            sent += numbers.counted
             found = await client.get(ServiceLevel, "shop", "default")
-            counted_until = str(found.status.counted_until)
             assert found.status.figures.attained == "99.800%"
             assert found.status.figures.budget_left == "-100.0%"
-            sent = found.status.figures.requests
-            assert sent % 1000 == 0
+            assert found.status.figures.requests == sent * 1000
+            await clock.run(40)
+            assert turn or sent >= 120
+        assert clock.monotonic() - 40 - begun - sent <= 61

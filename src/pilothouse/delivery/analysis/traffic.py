@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -24,10 +25,10 @@ from .runs import FAILED, INCONCLUSIVE, RUNNING, SUCCESSFUL
 __all__ = ["PLUGIN", "Numbers", "Seen", "TrafficConfig", "TrafficProvider"]
 
 PLUGIN: Final = "pilothouse.dev/traffic"
-_SECOND: Final = timedelta(seconds=1)
-_SETTLED: Final = 0.15
-"""Seconds after the end of a second at which what came in it is known."""
+_MOST_MISSED: Final = 10
+"""Seconds that are looked at one by one where nobody could look in time."""
 _STATE: Final = "judge"
+_NOTHING: Final = Verdict("Thin", "nothing was looked at yet")
 _MOST_RUNS: Final = 10_000
 
 
@@ -45,10 +46,16 @@ class Seen(Protocol):
 
 
 class Numbers(Protocol):
-    """The port: what came to a version of a route in the last whole seconds before `now` (seconds since 1970)."""
+    """The port: what the data plane counted, second by second. Seconds have numbers that only grow."""
 
-    def over(self, seconds: int, now: float, *, route: str, version: str, regions: Sequence[str]) -> Seen:
-        """Return its figures. route: NAMESPACE/NAME; version: name of the Service, or empty; no regions are all."""
+    def last(self) -> tuple[int, float]:
+        """Return the last second of which all is known, and in how many seconds the next will be."""
+
+    def over(self, seconds: int, last: int, *, route: str, version: str, regions: Sequence[str]) -> Seen:
+        """Return the figures of so many seconds, of which `last` is the last.
+
+        route: NAMESPACE/NAME; version: name of the Service, or empty for all; regions: none are all.
+        """
 
 
 class TrafficConfig(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -80,58 +87,76 @@ class TrafficConfig(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_
         )
 
 
+@dataclass(slots=True)
+class _Session:
+    """One version under judgement. seen: the last second that was looked at."""
+
+    judge: Judge
+    seen: int
+    verdict: Verdict = _NOTHING
+
+
 class TrafficProvider:
     """Asks `numbers` each second. Verdicts' figures are the measurement's value, as JSON."""
 
     def __init__(self, numbers: Numbers) -> None:
         self._numbers = numbers
-        self._judges: dict[tuple[str, str], Judge] = {}
+        self._sessions: dict[tuple[str, str], _Session] = {}
 
     async def measure(
         self, run: AnalysisRun, metric: Metric, started: Measurement | None, now: datetime
     ) -> Measurement:
-        """Look at the last second; see `Provider`."""
+        """Look at the seconds that are over since the last look; see `Provider`."""
         config, limits = _config(metric)
-        judge = self._judge(run, metric, started, limits)
-        verdict = judge.look(
-            self._sight(run, config, config.canary, limits, now), self._sight(run, config, config.stable, limits, now)
-        )
+        last, wait = self._numbers.last()
+        session = self._session(run, metric, started, limits, last)
+        verdict = session.verdict
+        for second in range(max(session.seen + 1, last - _MOST_MISSED + 1), last + 1):
+            verdict = session.judge.look(
+                self._sight(run, config, config.canary, limits, second),
+                self._sight(run, config, config.stable, limits, second),
+            )
+            if verdict.outcome == "Failed":
+                break
+        session.seen, session.verdict = last, verdict
         began = (started.started_at if started is not None else None) or times.format_micros(now)
         phase = self._phase(config, verdict, (now - times.parse(began)).total_seconds())
         value = json.dumps(verdict.figures, separators=(",", ":"))
         if phase != RUNNING:
-            self._judges.pop((run.metadata.uid, metric.name), None)
+            self._sessions.pop((run.metadata.uid, metric.name), None)
             return ended(phase, now, began, message=verdict.message, value=value)
         return Measurement(
             phase=RUNNING,
             message=verdict.message,
             started_at=began,
-            resume_at=times.format_micros(_next_look(now)),
+            resume_at=times.format_micros(now + timedelta(seconds=wait)),
             value=value,
-            metadata={_STATE: json.dumps(judge.state, separators=(",", ":"))},
+            metadata={_STATE: json.dumps(session.judge.state, separators=(",", ":"))},
         )
 
     async def end(self, run: AnalysisRun, metric: Metric, started: Measurement, now: datetime) -> Measurement:
         """Say what was seen until now: nothing spoke against the version."""
-        self._judges.pop((run.metadata.uid, metric.name), None)
+        self._sessions.pop((run.metadata.uid, metric.name), None)
         return ended(SUCCESSFUL, now, started.started_at, message=started.message, value=started.value)
 
-    def _judge(self, run: AnalysisRun, metric: Metric, started: Measurement | None, limits: Limits) -> Judge:
+    def _session(
+        self, run: AnalysisRun, metric: Metric, started: Measurement | None, limits: Limits, last: int
+    ) -> _Session:
         key = run.metadata.uid, metric.name
-        found = self._judges.get(key)
+        found = self._sessions.get(key)
         if found is None:
-            if len(self._judges) >= _MOST_RUNS:
+            if len(self._sessions) >= _MOST_RUNS:
                 raise MetricError(f"metric '{metric.name}': {_MOST_RUNS} are measured already; end some")
-            found = self._judges[key] = Judge(limits, _remembered(started))
+            found = self._sessions[key] = _Session(Judge(limits, _remembered(started)), last - 1)
         return found
 
-    def _sight(self, run: AnalysisRun, config: TrafficConfig, version: str, limits: Limits, now: datetime) -> Sight:
+    def _sight(self, run: AnalysisRun, config: TrafficConfig, version: str, limits: Limits, last: int) -> Sight:
         if not version:
             return Sight()
         route = config.route if "/" in config.route else f"{run.metadata.namespace}/{config.route}"
 
         def over(seconds: int) -> Answers:
-            seen = self._numbers.over(seconds, now.timestamp(), route=route, version=version, regions=config.regions)
+            seen = self._numbers.over(seconds, last, route=route, version=version, regions=config.regions)
             return Answers(seen.requests, seen.errors, seen.slower(limits.p95), seen.p95)
 
         return Sight(over(1), over(limits.window), over(limits.long_window))
@@ -145,11 +170,6 @@ class TrafficProvider:
         if verdict.outcome == "Healthy":
             return SUCCESSFUL
         return INCONCLUSIVE if seconds >= 2 * wanted else RUNNING
-
-
-def _next_look(now: datetime) -> datetime:
-    whole = now.replace(microsecond=0) + timedelta(seconds=_SETTLED)
-    return whole if whole > now else whole + _SECOND
 
 
 def _config(metric: Metric) -> tuple[TrafficConfig, Limits]:

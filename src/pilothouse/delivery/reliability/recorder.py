@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from pilothouse.client.patches import MergePatch
@@ -18,26 +18,27 @@ from .figures import ObjectiveError, counted, objective_of, summed_up
 
 __all__ = ["ServiceLevelReconciler", "add_service_levels"]
 
-_MINUTE: Final = 60
-_SLACK: Final = 1.0
-"""Seconds after a minute at which all that came in it is known."""
+_MINUTE: Final = 60.0
+_REACH: Final = 240
+"""Seconds that are counted at most at once."""
 
 
 class ServiceLevelReconciler(Reconciler[ServiceLevel]):
-    """Counts each minute once: `countedUntil` says up to which it is done, so a restart counts nothing twice.
+    """Counts each second once. `countedUntil` says up to when it is done, for who goes on after a restart.
 
     What came while nobody counted is not known and is left out; windows reach back five minutes.
     """
 
     def __init__(self, numbers: Numbers | None) -> None:
         self._numbers = numbers
+        self._counted: dict[Request, tuple[str, int]] = {}
 
     async def reconcile(self, obj: ServiceLevel, context: Context) -> Result | None:
-        """Count the minutes that are over, and take in what the rollout says."""
+        """Count what came since the last time, and take in what the rollout says."""
         now = context.clock.now()
         try:
             objective_of(obj.spec)
-            status = self._counted(obj, now)
+            status = self._count(obj, now)
         except (ObjectiveError, durations.DurationError) as error:
             context.recorder.warning(obj, "InvalidObjective", str(error))
             return None
@@ -47,27 +48,36 @@ class ServiceLevelReconciler(Reconciler[ServiceLevel]):
         if status != obj.status:
             status = replace(status, figures=summed_up(obj.spec, status, now))
             await context.patch(obj, MergePatch({"status": _written(status)}), subresource="status")
-        left = _MINUTE - (now.timestamp() - _SLACK) % _MINUTE
-        return Result(requeue_after=left)
+        return Result(requeue_after=_MINUTE)
 
-    def _counted(self, obj: ServiceLevel, now: datetime) -> ServiceLevelStatus:
+    async def removed(self, request: Request, context: Context) -> Result | None:
+        """Forget what is counted no longer."""
+        self._counted.pop(request, None)
+        return None
+
+    def _count(self, obj: ServiceLevel, now: datetime) -> ServiceLevelStatus:
         if self._numbers is None:
             return obj.status
-        until = datetime.fromtimestamp((now.timestamp() - _SLACK) // _MINUTE * _MINUTE, now.tzinfo)
-        last = times.parse(obj.status.counted_until) if obj.status.counted_until else until - timedelta(seconds=_MINUTE)
-        seconds = min(int((until - last).total_seconds()), 4 * _MINUTE)
+        last, _ = self._numbers.last()
+        uid, until = self._counted.get(Request.of(obj), ("", 0))
+        seconds = min(last - (until if uid == obj.metadata.uid else self._first(obj, now, last)), _REACH)
+        self._counted[Request.of(obj)] = obj.metadata.uid, last
         if seconds <= 0:
             return obj.status
         latency = durations.parse(obj.spec.latency) / durations.SECOND if obj.spec.latency else None
         requests = bad = 0
         for route in obj.spec.routes:
             name = route if "/" in route else f"{obj.metadata.namespace}/{route}"
-            # A window ends with the last second that is whole, and that has to be the last of the minute.
-            seen = self._numbers.over(seconds, until.timestamp() + _SLACK / 2, route=name, version="", regions=())
+            seen = self._numbers.over(seconds, last, route=name, version="", regions=())
             requests += seen.requests
             bad += min(seen.requests, seen.errors + (seen.slower(latency) if latency is not None else 0))
-        return replace(counted(obj.status, until - timedelta(seconds=1), requests, bad, obj.spec.window_days),
-                       counted_until=times.format_seconds(until))  # fmt: skip
+        return counted(obj.status, now, requests, bad, obj.spec.window_days)
+
+    def _first(self, obj: ServiceLevel, now: datetime, last: int) -> int:
+        """Return the second up to which somebody else has counted; nothing is known of one who never did."""
+        if not obj.status.counted_until:
+            return last
+        return last - max(0, int((now - times.parse(obj.status.counted_until)).total_seconds()))
 
 
 def _written(status: ServiceLevelStatus) -> dict[str, object]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Final
 
-from pilothouse.kinds.structs import Resource, Struct
+from pilothouse.kinds.structs import Resource, Struct, field
 from pilothouse.operator.crd_markers import Default, Timestamp
 from pilothouse.operator.crds import PrinterColumn, custom_resource
 
@@ -63,8 +63,8 @@ class ServiceFigures(Struct):
     requests: int = 0
     attained: str | None = None
     budget_left: str | None = None
-    burn_rate_1h: str | None = None
-    burn_rate_6h: str | None = None
+    burn_rate_1h: str | None = field(default=None, name="burnRate1h")
+    burn_rate_6h: str | None = field(default=None, name="burnRate6h")
     deploys: int = 0
     deploys_per_day: str | None = None
     success_rate: str | None = None

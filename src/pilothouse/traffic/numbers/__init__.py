@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .histogram import WIDTH, Histogram, bounds_of, bucket_of
 from .rates import Rates
-from .windows import LATENESS, Figures, Key, Second, Windows
+from .windows import LATENESS, Figures, Key, Second, Windows, last_whole
 
 __all__ = [
     "LATENESS",
@@ -17,4 +17,5 @@ __all__ = [
     "Windows",
     "bounds_of",
     "bucket_of",
+    "last_whole",
 ]

@@ -1,0 +1,105 @@
+"""The platform's delivery: its controllers on one manager, and what they read of the gateway in the same process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+from pilothouse.client import Client
+from pilothouse.delivery.analysis.reconciler import add_analyses
+from pilothouse.delivery.gitops.adding import Gitops, GitopsOptions, add_gitops
+from pilothouse.delivery.reliability.recorder import add_service_levels
+from pilothouse.delivery.rollouts.experimenting import add_experiments
+from pilothouse.delivery.rollouts.running import add_rollouts
+from pilothouse.foundation.metrics import Metrics
+from pilothouse.operator import Manager
+from pilothouse.operator.controllers import Controller
+from pilothouse.operator.loop import LoopOptions
+from pilothouse.traffic.numbers import LATENESS, Histogram, Key, Windows, last_whole
+
+__all__ = ["Counted", "WindowNumbers", "make_delivery"]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a window says. p95: seconds."""
+
+    requests: int = 0
+    errors: int = 0
+    p95: float = 0.0
+    latency: Histogram = field(default_factory=Histogram)
+
+    def slower(self, seconds: float) -> int:
+        """Return how many answers took longer."""
+        return self.latency.over(seconds)
+
+
+class WindowNumbers:
+    """What a gateway of this process has counted, as who judges versions asks for it."""
+
+    def __init__(self, windows: Windows) -> None:
+        self._windows = windows
+
+    def last(self) -> tuple[int, float]:
+        """Return the last second of which all is known, and in how many seconds the next will be."""
+        now = time.monotonic()
+        last = last_whole(now)
+        return last, last + 2 + LATENESS - now
+
+    def over(self, seconds: int, last: int, *, route: str, version: str, regions: Sequence[str]) -> Counted:
+        """Return the figures of so many seconds, of which `last` is the last; see `delivery.analysis.traffic`."""
+        wanted = frozenset(regions)
+
+        def group(key: Key) -> bool | None:
+            return (
+                key.route == route and (not version or key.version == version) and (not wanted or key.region in wanted)
+            ) or None
+
+        found = self._windows.grouped(seconds, last + 1 + LATENESS, group).get(True)
+        return Counted(found.requests, found.errors, found.p95, found.latency) if found is not None else Counted()
+
+
+class _Closing:
+    """Runs within a manager, beside its controllers, and closes repositories when it ends."""
+
+    name: Final = "repositories"
+    has_synced = True
+    is_idle = True
+
+    def __init__(self, gitops: Gitops) -> None:
+        self._gitops = gitops
+
+    def start(self) -> None:
+        """Do nothing: repositories begin when they are asked for."""
+
+    async def stop(self, seconds: float) -> None:
+        """Close them, in so many seconds at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._gitops.aclose()
+
+    def unconverged(self) -> list[Any]:
+        """Return nothing: controllers say what there is to do."""
+        return []
+
+    def samples(self) -> Iterable[Any]:
+        """Return no figures of its own."""
+        return ()
+
+
+def make_delivery(client: Client, directory: Path, windows: Windows | None) -> Manager:
+    """Return a manager with all that delivers. directory: of mirrors; windows: of the gateway in this process."""
+    manager = Manager(client, loop=LoopOptions(rounds=0), metrics=Metrics())
+    numbers = WindowNumbers(windows) if windows is not None else None
+    add_rollouts(manager)
+    add_experiments(manager)
+    add_analyses(manager, numbers)
+    add_service_levels(manager, numbers)
+    gitops = add_gitops(manager, GitopsOptions(directory=str(directory)))
+    manager.add(cast("Controller[Any]", _Closing(gitops)))
+    return manager
