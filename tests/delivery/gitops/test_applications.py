@@ -47,6 +47,10 @@ async def test_a_commit_becomes_objects_and_the_status_says_so(world: World, rep
     live = await world.client.get(ConfigMap, "a", "default")
     assert live.metadata.annotations["argocd.argoproj.io/tracking-id"] == "shop:/ConfigMap:default/a"
     assert live.metadata.managed_fields[0].manager == "argocd-controller"
+    figures = {each.name: each for each in world.gitops.figures.samples()}
+    assert figures["pilothouse_gitops_applications"].labels == {"sync": "Synced", "health": "Healthy"}
+    assert figures["argocd_app_sync_total"].value == 1
+    assert figures["argocd_git_request_total"].value == 1
 
 
 async def test_a_newer_commit_is_synced_and_what_it_lacks_is_pruned(world: World, repo: GitRepo) -> None:

@@ -69,7 +69,7 @@ TARGETS = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(TARGETS, st.data())
 def test_every_sync_ends_and_does_each_task_once_and_in_order(listed: Any, data: Any) -> None:
     """Objects get healthy or fail in any order; the controller may be begun anew between any two steps."""

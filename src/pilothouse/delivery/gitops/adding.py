@@ -21,6 +21,7 @@ from .appsets.reconciler import ApplicationSetReconciler
 from .comparing import Drift
 from .evaluation import Evaluator
 from .live import LiveObjects
+from .metrics import Figures
 from .mirrors import Limits, Mirror
 from .operating import Operator
 from .rendering import Renderer
@@ -64,7 +65,9 @@ class Gitops:
         operator: Operator,
         applications: Controller[Application],
         webhook: WebhookReceiver,
+        figures: Figures,
     ) -> None:
+        self.figures: Final = figures
         self.webhook: Final = webhook
         self.repositories: Final = repositories
         self.evaluator: Final = evaluator
@@ -122,20 +125,23 @@ def add_gitops(manager: Manager, options: GitopsOptions, *, source: random.Rando
     evaluator = Evaluator(repositories, renderer, live, settings, Signatures(settings), options.namespace)
     operator = Operator(live, settings)
     manager.index(Application, DEPENDS_ON, _dependency_keys)
+    reconciler = ApplicationReconciler(evaluator, operator, options.namespace)
     made: Controller[Application] = (
         controller(manager, "gitops")
         .for_(Application)
         .watches(AppProject, _Members(manager, options.namespace))
         .watches(Application, _Dependents(manager))
         .with_options(concurrency=options.concurrency)
-        .build(ApplicationReconciler(evaluator, operator, options.namespace))
+        .build(reconciler)
     )
     live.attach(made)
     settings.on_change(lambda: _all(manager, made, repositories))
     sets: Controller[ApplicationSet] = (
         controller(manager, "gitops-sets").for_(ApplicationSet).build(ApplicationSetReconciler(repositories, settings))
     )
-    return Gitops(repositories, evaluator, operator, made, WebhookReceiver(repositories, settings))
+    listed = manager.cached(Application).indexer.list
+    figures = Figures(listed, repositories, evaluator, reconciler.syncs, manager.metrics)
+    return Gitops(repositories, evaluator, operator, made, WebhookReceiver(repositories, settings), figures)
 
 
 async def _changed(

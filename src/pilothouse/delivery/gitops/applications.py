@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -84,6 +85,8 @@ class ApplicationReconciler(Reconciler[Application]):
         self._evaluator = evaluator
         self._operator = operator
         self._namespace = namespace
+        self.syncs: Final[Counter[str]] = Counter()
+        """Syncs that ended, by phase."""
 
     async def removed(self, request: Request, context: Context) -> Result | None:
         self._evaluator.repositories.use(User("application", request), [])
@@ -384,6 +387,7 @@ class ApplicationReconciler(Reconciler[Application]):
         await self._write(turn, made, drop_operation=ended and app.operation is not None)
 
     def _record_end(self, turn: _Turn, operation: Mapping[str, Any]) -> None:
+        self.syncs[str(operation.get("phase"))] += 1
         recorder, message = turn.context.recorder, str(operation.get("message", ""))[:900]
         if operation.get("phase") == "Succeeded":
             recorder.normal(turn.app, "OperationCompleted", message)

@@ -171,16 +171,25 @@ def _environment(home: Path, access: Access, config: Mapping[str, str]) -> Itera
         settings["http.sslVerify"] = "false"
     if access.proxy:
         settings["http.proxy"] = access.proxy
-    with tempfile.TemporaryDirectory(prefix="pilothouse-git-") as private:
-        for name, data in (("sslCert", access.tls_certificate), ("sslKey", access.tls_key), ("sslCAInfo", access.ca)):
-            if data:
-                settings[f"http.{name}"] = _private(private, name, data)
+    files = {"sslCert": access.tls_certificate, "sslKey": access.tls_key, "sslCAInfo": access.ca}
+    with _private_directory(any((*files.values(), access.ssh_key, access.known_hosts))) as private:
+        settings |= {f"http.{name}": _private(private, name, data) for name, data in files.items() if data}
         env["GIT_SSH_COMMAND"] = _ssh(private, access)
         # Not on the command line, where all of the machine's users could read it.
         env["GIT_CONFIG_COUNT"] = str(len(settings))
         for number, (key, value) in enumerate(settings.items()):
             env[f"GIT_CONFIG_KEY_{number}"], env[f"GIT_CONFIG_VALUE_{number}"] = key, value
         yield env
+
+
+@contextlib.contextmanager
+def _private_directory(wanted: bool) -> Iterator[str]:
+    """Give a directory for files with secrets, where there are any."""
+    if not wanted:
+        yield ""
+        return
+    with tempfile.TemporaryDirectory(prefix="pilothouse-git-") as place:
+        yield place
 
 
 def _ssh(directory: str, access: Access) -> str:

@@ -54,18 +54,19 @@ class _Resolver:
     def ascend_resolver(self) -> None: ...
 
 
-if hasattr(yaml, "CParser"):
+if yaml.__with_libyaml__:
+    from yaml.cyaml import CParser  # type: ignore[attr-defined]  # it is there
 
-    class _Loader(yaml.CParser, _Resolver):  # type: ignore[misc,name-defined]  # it has no types
-        def __init__(self, stream: Any) -> None:
-            yaml.CParser.__init__(self, stream)  # type: ignore[attr-defined]
+    class _Loader(CParser, _Resolver):
+        def __init__(self, stream: str) -> None:
+            CParser.__init__(self, stream)
 
 else:  # pragma: no cover  # where PyYAML was built without libyaml
 
     class _Loader(  # type: ignore[no-redef]
         yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser, yaml.composer.Composer, _Resolver
     ):
-        def __init__(self, stream: Any) -> None:
+        def __init__(self, stream: str) -> None:
             yaml.reader.Reader.__init__(self, stream)
             yaml.scanner.Scanner.__init__(self)
             yaml.parser.Parser.__init__(self)

@@ -24,6 +24,7 @@ __all__ = ["Entry", "Limits", "Mirror", "Named", "checked_path"]
 
 _log = get_logger("pilothouse.delivery.gitops")
 _OWN: Final = "refs/pilothouse/"
+_MAX_KNOWN: Final = 50_000
 _FORMAT: Final = "--batch-check=%(objecttype) %(objectname) %(objectsize)"
 
 
@@ -112,6 +113,7 @@ class Mirror:
         self._asking: asyncio.Task[References] | None = None
         self._late = False
         self._have: OrderedDict[str, None] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], Named | None] = OrderedDict()
         self._names: Batch[tuple[str, str], Named] = Batch(self._look_up)
         self._blobs: Batch[tuple[str, int], bytes] = Batch(self._read, limit=512)
 
@@ -240,8 +242,15 @@ class Mirror:
     async def named(self, commit: str, paths: Iterable[str]) -> dict[str, Named | None]:
         """Return what each path of a commit is, None for what is not there. Raises RevisionError for a wrong path."""
         wanted = {path: (commit, checked_path(path)) for path in paths}
-        answers = await self._names.ask(wanted.values())
-        return {path: answers.get(key) for path, key in wanted.items()}
+        unknown = [key for key in wanted.values() if key not in self._known]
+        if unknown:
+            answers = await self._names.ask(unknown)
+            for key in unknown:  # what a path of a commit is never changes
+                self._known[key] = answers.get(key)
+        found = {path: self._known[key] for path, key in wanted.items()}
+        while len(self._known) > _MAX_KNOWN:
+            self._known.popitem(last=False)
+        return found
 
     async def entries(self, tree: str, *, recurse: bool = True) -> list[Entry]:
         """Return the files, links and submodules of a directory. Raises RepositoryError for too many."""
@@ -299,6 +308,7 @@ class Mirror:
         """Remove the mirror from the disk; the next use makes it anew."""
         async with self._lock:
             self._have.clear()
+            self._known.clear()
             await asyncio.to_thread(shutil.rmtree, self.path, True)
 
 

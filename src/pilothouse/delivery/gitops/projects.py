@@ -19,7 +19,16 @@ from .addresses import normalised
 from .globs import matches
 from .targets import Key
 
-__all__ = ["DEFAULT_PROJECT", "IN_CLUSTER", "IN_CLUSTER_URL", "default_project", "is_here", "problems_of", "refused"]
+__all__ = [
+    "DEFAULT_PROJECT",
+    "IN_CLUSTER",
+    "IN_CLUSTER_URL",
+    "allows_repository",
+    "default_project",
+    "is_here",
+    "problems_of",
+    "refused",
+]
 
 DEFAULT_PROJECT: Final = "default"
 IN_CLUSTER: Final = "in-cluster"
@@ -85,6 +94,11 @@ def _any(patterns: Iterable[str], text: str) -> bool:
     if any(each.startswith("!") and matches(each[1:], text) for each in listed):
         return False
     return any(matches(each, text) for each in listed if not each.startswith("!"))
+
+
+def allows_repository(project: AppProject, url: str) -> bool:
+    """Whether a project allows a repository."""
+    return _repository_allowed(project.spec, url)
 
 
 def _repository_allowed(spec: AppProjectSpec, url: str) -> bool:

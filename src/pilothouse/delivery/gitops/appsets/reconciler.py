@@ -12,9 +12,10 @@ from pilothouse.delivery.errors import DeliveryError
 from pilothouse.delivery.gitops.errors import TemplateError
 from pilothouse.delivery.gitops.manifests import read_documents
 from pilothouse.delivery.gitops.mirrors import Mirror
+from pilothouse.delivery.gitops.projects import DEFAULT_PROJECT, allows_repository
 from pilothouse.delivery.gitops.repositories import Repositories, User
 from pilothouse.delivery.gitops.settings import Settings
-from pilothouse.delivery.resources.applications import Application, ApplicationSet
+from pilothouse.delivery.resources.applications import Application, ApplicationSet, AppProject
 from pilothouse.kinds import mergepatch, times
 from pilothouse.kinds.conditions import find
 from pilothouse.kinds.status import ApiStatus
@@ -91,7 +92,7 @@ class ApplicationSetReconciler(Reconciler[ApplicationSet]):
         if obj.metadata.deletion_timestamp is not None:
             return None
         try:
-            wanted = await self._wanted(obj)
+            wanted = await self._wanted(obj, context)
         except DeliveryError as error:
             # Nothing is removed where it is not known what there shall be.
             await self._report(obj, context, ("ApplicationGenerationFromParamsError", str(error)), [])
@@ -100,10 +101,11 @@ class ApplicationSetReconciler(Reconciler[ApplicationSet]):
         await self._report(obj, context, problem, wanted)
         return Result(_AGAIN_SECONDS)
 
-    async def _wanted(self, obj: ApplicationSet) -> list[Application]:
+    async def _wanted(self, obj: ApplicationSet, context: Context) -> list[Application]:
         urls: list[str] = []
 
         async def repository(url: str, revision: str) -> tuple[Mirror, str]:
+            self._check_allowed(obj, context, url)
             urls.append(url)
             self._repositories.use(User("set", Request.of(obj)), urls)
             mirror = self._repositories.mirror(url)
@@ -118,6 +120,15 @@ class ApplicationSetReconciler(Reconciler[ApplicationSet]):
         if not urls:
             self._repositories.use(User("set", Request.of(obj)), [])
         return [self._application(obj, tree) for tree in trees]
+
+    def _check_allowed(self, obj: ApplicationSet, context: Context, url: str) -> None:
+        """Refuse a repository that the project of the applications does not allow, where that is known beforehand."""
+        name = str((obj.spec.template.get("spec") or {}).get("project") or DEFAULT_PROJECT)
+        if "{{" in name:
+            return
+        project = context.get(AppProject, name, self._settings.namespace)
+        if project is not None and not allows_repository(project, url):
+            raise TemplateError(f"generator git: project {name} does not allow the repository {url}: sourceRepos")
 
     def _application(self, obj: ApplicationSet, tree: Mapping[str, Any]) -> Application:
         given = tree.get("metadata") or {}
