@@ -274,6 +274,11 @@ spec:
         await made.settle()
         assert (await made.status()).phase == "Paused"
         assert await made.sizes() == {"v1": 1, "v2": 1}
+        before = {pod.metadata.name async for pod in made.client.list(Pod)}
+        await made.advance(5)
+        await made.verb(verbs.restart(await made.rollout(), made.clock.now()))
+        await made.advance(95)
+        assert not before & {pod.metadata.name async for pod in made.client.list(Pod)}
 
 
 async def test_pods_are_restarted_a_few_at_a_time() -> None:

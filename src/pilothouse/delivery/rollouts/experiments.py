@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from pilothouse.delivery.errors import AnalysisInvalid
-from pilothouse.delivery.resources.analyses import AnalysisRun, AnalysisTemplateRef, AnalysisTemplateSpec, Argument
+from pilothouse.delivery.resources.analyses import AnalysisRun, AnalysisTemplateSpec, Argument
 from pilothouse.delivery.resources.experiments import (
     Experiment,
     ExperimentAnalysis,
@@ -22,23 +22,10 @@ from pilothouse.delivery.resources.experiments import (
     TemplateStatus,
 )
 from pilothouse.kinds import durations, times
-from pilothouse.kinds.structs import (
-    ObjectMeta,
-    PodTemplateSpec,
-    ReplicaSet,
-    Service,
-    ServicePort,
-    ServiceSpec,
-    from_dict,
-    replace,
-    to_dict,
-)
-from pilothouse.kinds.structs.apps import ReplicaSetSpec
-from pilothouse.operator.owners import owner_reference
+from pilothouse.kinds.structs import ReplicaSet, Service, replace
 
 from .actions import (
     Action,
-    CreateService,
     CreateSet,
     DeleteService,
     Plan,
@@ -48,11 +35,10 @@ from .actions import (
     UpdateSet,
     WriteExperimentStatus,
 )
-from .analysisruns import metadata_of, run_spec
-from .names import DEADLINE, EXPERIMENT_NAME, EXPERIMENT_TEMPLATE, HASH, INSTANCE
+from .experimentobjects import experiment_run, experiment_service, experiment_set
+from .names import DEADLINE, EXPERIMENT_TEMPLATE
 from .runs import DONE
 from .situation import available, deadline_of, hash_label, size
-from .templates import hash_of, hash_text
 from .view import TemplateKey
 
 __all__ = ["ExperimentView", "decide_experiment", "is_terminating"]
@@ -250,11 +236,11 @@ class _Work:
     def _of_template(self, wanted: ExperimentTemplate, count: int, plan: Plan) -> list[Action]:
         found = self.sets.get(wanted.name)
         if found is None:
-            return [CreateSet(self._set(wanted, count))] if count else []
+            return [CreateSet(experiment_set(self.experiment, wanted, count))] if count else []
         made: list[Action] = []
         service = self.services.get(wanted.name)
         if count and wanted.service is not None and service is None:
-            made += self._service(wanted, found)
+            made += experiment_service(self.experiment, wanted, found)
         if not count and service is not None and not available(found):
             made.append(DeleteService(service))
         changed = self._delayed(found, plan) if not count else _sized(found, count)
@@ -308,70 +294,11 @@ class _Work:
                 since = self._since(one.last_transition_time)
                 plan.wait((_DEADLINE_SECONDS if limit is None else limit) - since + 1)
 
-    # Objects
-
-    def _metadata(self, name: str, template: str, labels: Mapping[str, str]) -> ObjectMeta:
-        notes = {EXPERIMENT_NAME: self.experiment.metadata.name, EXPERIMENT_TEMPLATE: template}
-        return ObjectMeta(
-            name=name,
-            namespace=self.experiment.metadata.namespace,
-            labels=labels,
-            annotations=notes,
-            owner_references=(owner_reference(self.experiment),),
-        )
-
-    def _set(self, wanted: ExperimentTemplate, count: int) -> ReplicaSet:
-        tree: dict[str, Any] = to_dict(wanted.template)
-        metadata = tree.setdefault("metadata", {})
-        labels = {name: value for name, value in (metadata.get("labels") or {}).items() if name != HASH}
-        name = f"{self.experiment.metadata.name}-{wanted.name}"
-        plain = from_dict({**tree, "metadata": {**metadata, "labels": labels}}, PodTemplateSpec)
-        # Another hash than that of the set with the same template: no selector of both may take the other's pods.
-        named = hash_text(f"{name}/{hash_of(plain)}".encode())
-        metadata["labels"] = {**labels, HASH: named}
-        selector: dict[str, Any] = to_dict(wanted.selector)
-        selector["matchLabels"] = {**(selector.get("matchLabels") or {}), HASH: named}
-        spec = {
-            "replicas": count,
-            "minReadySeconds": wanted.min_ready_seconds or 0,
-            "selector": selector,
-            "template": tree,
-        }
-        return ReplicaSet(
-            metadata=self._metadata(name, wanted.name, metadata["labels"]), spec=from_dict(spec, ReplicaSetSpec)
-        )
-
-    def _service(self, wanted: ExperimentTemplate, found: ReplicaSet) -> list[Action]:
-        ports = [
-            ServicePort(name=port.name, port=port.container_port, target_port=port.container_port, protocol="TCP")
-            for one in found.spec.template.spec.containers
-            for port in one.ports
-        ]
-        if not ports:
-            return []
-        name = (wanted.service.name if wanted.service is not None else None) or found.metadata.name
-        spec = ServiceSpec(selector=dict(found.spec.selector.match_labels), ports=ports)
-        return [CreateService(Service(metadata=self._metadata(name, wanted.name, {}), spec=spec))]
-
     def _analysis_run(self, wanted: ExperimentAnalysis, name: str) -> AnalysisRun:
-        extra = metadata_of(self.spec.analysis_run_metadata)
-        labels = dict(extra.labels)
-        if instance := self.experiment.metadata.labels.get(INSTANCE):
-            labels[INSTANCE] = instance
-        refs = [AnalysisTemplateRef(template_name=wanted.template_name, cluster_scope=wanted.cluster_scope)]
         given = [
             one if one.value is None else Argument(name=one.name, value=self._filled(one.value)) for one in wanted.args
         ]
-        return AnalysisRun(
-            metadata=ObjectMeta(
-                name=name,
-                namespace=self.experiment.metadata.namespace,
-                labels=labels,
-                annotations=dict(extra.annotations),
-                owner_references=(owner_reference(self.experiment),),
-            ),
-            spec=run_spec(refs, self.view.templates, given, self.spec.dry_run, self.spec.measurement_retention),
-        )
+        return experiment_run(self.experiment, wanted, name, given, self.view.templates)
 
     def _filled(self, value: str) -> str:
         """Fill in what an argument says of the experiment: `{{templates.canary.podTemplateHash}}`."""

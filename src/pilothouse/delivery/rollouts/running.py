@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from pilothouse.client import ignore_not_found
@@ -28,6 +29,7 @@ from .gatewayroutes import GatewayRoutes, Objects, Traffic
 from .gathering import templates_of
 from .names import HASH, MANAGED_BY, REGIONS_PLUGIN
 from .routing import regions_name, route_keys
+from .situation import Situation
 from .validation import analysis_refs, service_names
 from .view import RouteKey, View
 
@@ -96,7 +98,7 @@ class RolloutReconciler(Reconciler[Rollout]):
         namespace = obj.metadata.namespace
         named = ((name, context.get(Service, name)) for name in service_names(obj))
         keys = route_keys(obj)
-        return View(
+        view = View(
             rollout=obj,
             sets=context.owned(ReplicaSet, obj),
             services={name: found for name, found in named if found is not None},
@@ -106,8 +108,8 @@ class RolloutReconciler(Reconciler[Rollout]):
             experiments=context.owned(Experiment, obj),
             templates=templates_of(context, [ref for refs in analysis_refs(obj) for ref in refs]),
             workload=await self._workload(obj, namespace),
-            pods=await _pods(obj, context),
         )
+        return replace(view, pods=await _pods(view, context))
 
     async def _regions(self, obj: Rollout, keys: list[RouteKey]) -> Any:
         canary = obj.spec.strategy.canary
@@ -153,15 +155,18 @@ class RolloutReconciler(Reconciler[Rollout]):
         return self._by(_TEMPLATES, f"{template.metadata.namespace}/{template.metadata.name}")
 
 
-async def _pods(obj: Rollout, context: Context) -> list[Pod]:
+async def _pods(view: View, context: Context) -> list[Pod]:
     """Return the pods, asked for only where they are looked at one by one."""
+    obj = view.rollout
     strategy: Any = obj.spec.strategy.canary or obj.spec.strategy.blue_green
     words = ("canary_metadata", "stable_metadata", "active_metadata", "preview_metadata")
     marked = any(getattr(strategy, word, None) is not None for word in words)
     restarting = obj.spec.restart_at and obj.spec.restart_at != obj.status.restarted_at
-    if not (marked or restarting) or obj.spec.selector is None:
+    if not (marked or restarting):
         return []
-    selector = from_label_selector(to_dict(obj.spec.selector))
+    selector = from_label_selector(to_dict(Situation(view, context.clock.now()).selector))
+    if selector.empty:
+        return []
     return [pod async for pod in context.client.list(Pod, obj.metadata.namespace, labels=str(selector))]
 
 
