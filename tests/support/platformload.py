@@ -17,17 +17,19 @@ PORT = 8080
 _FIRST_SECONDS = 60.0
 
 SERVER = """
-import http.server, os, signal, socketserver, sys, threading, time
+import http.server, os, random, signal, socketserver, sys, threading, time
 
 draining = threading.Event()
 name, version = os.uname().nodename, os.environ.get("VERSION", "")
+bad = float(os.environ.get("BAD", "0"))
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
         text = f"{version} {name} {self.client_address[0]}".encode()
-        self.send_response(200)
+        is_probe = "kube-probe" in self.headers.get("User-Agent", "")
+        self.send_response(500 if random.random() < bad and not is_probe else 200)
         self.send_header("Content-Length", str(len(text)))
         if draining.is_set():
             self.send_header("Connection", "close")
@@ -49,7 +51,10 @@ def drain(*_):
 signal.signal(signal.SIGTERM, drain)
 Server((os.environ["POD_IP"], int(os.environ.get("PORT", "8080"))), Handler).serve_forever()
 """
-"""An HTTP server on the pod's own address that answers with its version, its host name and who asked."""
+"""An HTTP server on the pod's own address that answers with its version, its host name and who asked.
+
+BAD: the share (0 to 1) of requests that it fails, probes left out.
+"""
 
 _POD_IP = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 

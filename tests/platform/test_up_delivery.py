@@ -1,0 +1,244 @@
+"""`pilothouse up`: a good version is promoted, a bad one taken back by itself, and git is followed."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pilothouse.platform.state import read_state
+from support.platformkit import USERS, Platform, eventually, platform_of
+from support.platformload import Load, configured, service
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+Object = dict[str, Any]
+ARGO = "/apis/argoproj.io/v1alpha1/namespaces"
+GATEWAYS = "/apis/gateway.networking.k8s.io/v1/namespaces/default"
+PORT = 18090
+QUICK = {"window": "5s", "leastRequests": 20}
+
+
+@pytest.fixture(scope="module", params=USERS)
+def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
+    with platform_of(request.param) as made:
+        yield made
+
+
+def apply(platform: Platform, *objects: Object) -> None:
+    platform.kubectl("apply", "-f", "-", data=yaml.safe_dump_all(objects))
+
+
+def front() -> list[Object]:
+    listeners = [{"name": "http", "port": PORT, "protocol": "HTTP"}]
+    backends = [{"name": name, "port": 8080, "weight": weight} for name, weight in (("stable", 100), ("canary", 0))]
+    group = "gateway.networking.k8s.io/v1"
+    return [
+        *(service(name, selector={"app": "web"}) for name in ("stable", "canary")),
+        {
+            "apiVersion": group,
+            "kind": "Gateway",
+            "metadata": {"name": "front"},
+            "spec": {"gatewayClassName": "pilothouse", "listeners": listeners},
+        },
+        {
+            "apiVersion": group,
+            "kind": "HTTPRoute",
+            "metadata": {"name": "web"},
+            "spec": {"parentRefs": [{"name": "front"}], "rules": [{"backendRefs": backends}]},
+        },
+        {
+            "apiVersion": "pilothouse.dev/v1alpha1",
+            "kind": "ServiceLevel",
+            "metadata": {"name": "web"},
+            "spec": {"rollout": "web", "routes": ["web"]},
+        },
+        {
+            "apiVersion": "argoproj.io/v1alpha1",
+            "kind": "AnalysisTemplate",
+            "metadata": {"name": "judged"},
+            "spec": {
+                "metrics": [
+                    {
+                        "name": "traffic",
+                        "provider": {
+                            "plugin": {
+                                "pilothouse.dev/traffic": {
+                                    "route": "web",
+                                    "canary": "canary",
+                                    "stable": "stable",
+                                    **QUICK,
+                                }
+                            }
+                        },
+                    }
+                ]
+            },
+        },
+    ]
+
+
+def rollout(version: str, bad: float = 0.0, seconds: int = 60) -> Object:
+    container = configured(version)
+    container["env"] = [*container["env"], {"name": "BAD", "value": str(bad)}]
+    plugin = {"argoproj-labs/gatewayAPI": {"httpRoute": "web", "namespace": "default"}}
+    canary = {
+        "canaryService": "canary",
+        "stableService": "stable",
+        "trafficRouting": {"plugins": plugin},
+        "analysis": {"templates": [{"templateName": "judged"}]},
+        "steps": [{"setWeight": 40}, {"pause": {"duration": seconds}}],
+    }
+    template = {
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": 5},
+    }
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Rollout",
+        "metadata": {"name": "web", "annotations": {"pilothouse.dev/watch-after-promotion": "2s"}},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": template,
+            "strategy": {"canary": canary},
+        },
+    }
+
+
+def status(platform: Platform) -> Object:
+    found: Object = platform.call("GET", f"{ARGO}/default/rollouts/web").get("status", {})
+    return found
+
+
+def weights(platform: Platform) -> list[int]:
+    (rule,) = platform.call("GET", f"{GATEWAYS}/httproutes/web")["spec"]["rules"]
+    return [each["weight"] for each in rule["backendRefs"]]
+
+
+def address(platform: Platform) -> str:
+    found: str = platform.call("GET", f"{GATEWAYS}/gateways/front")["status"]["addresses"][0]["value"]
+    return found
+
+
+def version(platform: Platform) -> str:
+    """Return which version answers one request; empty where none does."""
+    try:
+        with contextlib.closing(http.client.HTTPConnection(address(platform), PORT, timeout=20)) as connection:
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            return answer.read().decode().partition(" ")[0] if answer.status == 200 else ""
+    except (OSError, KeyError, http.client.HTTPException):
+        return ""
+
+
+def test_nobody_wants_delivery_and_there_is_none(platform: Platform) -> None:
+    assert "gateway" not in platform.parts()
+    shown = platform.kubectl("explain", "rollout.spec.strategy.canary")
+    assert "stableService" in shown
+
+
+def test_the_first_version(platform: Platform) -> None:
+    apply(platform, *front(), rollout("1"))
+    eventually(lambda: version(platform) == "1", lambda: (status(platform), platform.logged()))
+    eventually(lambda: status(platform).get("phase") == "Healthy", lambda: status(platform))
+
+
+def test_a_good_version_is_promoted_without_a_lost_request(platform: Platform) -> None:
+    with Load(address(platform), PORT) as load:
+        apply(platform, rollout("2", seconds=3))
+        eventually(lambda: load.answers["2"] >= 20, lambda: (status(platform), load.answers))
+        eventually(lambda: status(platform).get("phase") == "Healthy", lambda: status(platform))
+        load.forget()
+        eventually(lambda: load.count >= 100, lambda: load.failures)
+    assert load.failures == []
+    assert set(load.answers) == {"2"}
+
+
+def test_a_bad_version_is_taken_back_by_itself(platform: Platform) -> None:
+    with Load(address(platform), PORT) as load:
+        apply(platform, rollout("3", bad=0.1))
+        eventually(lambda: status(platform).get("abort"), lambda: (status(platform), load.failures))
+        eventually(lambda: weights(platform) == [100, 0], lambda: status(platform))
+        load.forget()
+        eventually(lambda: load.count >= 100, lambda: load.failures)
+        load.forget()
+        eventually(lambda: load.count >= 100, lambda: load.failures)
+    assert set(load.answers) == {"2"}
+    found = status(platform)
+    assert found["phase"] == "Degraded"
+    assert "are errors" in found["message"]
+    assert "limit 0.30%" in found["message"]
+    level = "/apis/pilothouse.dev/v1alpha1/namespaces/default/servicelevels/web"
+
+    def outcomes() -> list[str]:
+        return [each.get("outcome") for each in platform.call("GET", level)["status"]["deploys"]]
+
+    eventually(lambda: outcomes() == ["Succeeded", "Succeeded", "RolledBack"], outcomes)
+
+
+def test_a_kill_in_the_midst_of_a_bad_canary_keeps_nobody_on_it(platform: Platform) -> None:
+    apply(platform, rollout("2"))
+    eventually(lambda: status(platform).get("phase") == "Healthy", lambda: status(platform))
+    with Load(address(platform), PORT) as load:
+        apply(platform, rollout("4", bad=0.1))
+        eventually(lambda: weights(platform) == [60, 40] or status(platform).get("abort"), lambda: status(platform))
+        platform.kill("gateway")
+        eventually(lambda: status(platform).get("abort"), lambda: (status(platform), load.failures, platform.logged()))
+        eventually(lambda: weights(platform) == [100, 0], lambda: status(platform))
+        eventually(lambda: [version(platform) for _ in range(8)] == ["2"] * 8, lambda: status(platform))
+
+
+def git(directory: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=tests", "-c", "user.email=tests@example.com", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *identity, "-C", str(directory), *arguments], check=True, capture_output=True, timeout=60)
+
+
+def test_what_is_committed_is_applied(platform: Platform, tmp_path: Path) -> None:
+    repository = platform.data.parent / "repository"
+    subprocess.run(["git", "init", "-q", "-b", "main", str(repository)], check=True, timeout=60)
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "greeting"}, "data": {"text": "one"}}
+    (repository / "config.yaml").write_text(yaml.safe_dump(config))
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "one")
+    for path in (repository, *repository.rglob("*")):  # an ordinary user's platform reads it too
+        path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+    source = {"repoURL": f"file://{repository}", "targetRevision": "main", "path": "."}
+    application = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Application",
+        "metadata": {"name": "config", "namespace": "argocd"},
+        "spec": {
+            "project": "default",
+            "source": source,
+            "destination": {"server": "https://kubernetes.default.svc", "namespace": "default"},
+            "syncPolicy": {"automated": {"prune": True, "selfHeal": True}},
+        },
+    }
+    apply(platform, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "argocd"}}, application)
+
+    def said() -> Object:
+        found: Object = platform.call("GET", f"{ARGO}/argocd/applications/config").get("status", {})
+        return found
+
+    eventually(lambda: said().get("sync", {}).get("status") == "Synced", lambda: (said(), platform.logged()))
+    assert platform.get("ConfigMap", "greeting")["data"] == {"text": "one"}
+    platform.patch("ConfigMap", "greeting", {"data": {"text": "by hand"}})
+    eventually(lambda: platform.get("ConfigMap", "greeting")["data"] == {"text": "one"}, said)
+
+
+def test_it_is_gone_where_it_was_left_out(platform: Platform) -> None:
+    state = read_state(str(platform.data))
+    assert state is not None
+    assert state.parts["gateway"].state == "ready"
+    platform.stop()
+    platform.start("--without", "gateway,delivery")
+    state = read_state(str(platform.data))
+    assert state is not None
+    assert not {"gateway", "delivery"} & set(state.parts)
