@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -14,6 +15,10 @@ from pilothouse.delivery.resources.rollouts import SetHeaderRoute, SetMirrorRout
 from pilothouse.delivery.rollouts.routes import RouteWants, region_shares, rewritten, shown
 from pilothouse.delivery.rollouts.weights import Split
 from pilothouse.kinds.structs import from_dict
+from pilothouse.traffic.control.addresses import Addresses
+from pilothouse.traffic.control.files import problems, read_text
+from pilothouse.traffic.control.snapshot import Snapshot
+from pilothouse.traffic.control.translate import Options, translate
 
 HEADER = from_dict({"name": "vip", "match": [{"headerName": "x", "headerValue": {"prefix": "a.b"}}]}, SetHeaderRoute)
 MIRROR = from_dict(
@@ -139,3 +144,48 @@ def test_rewriting_is_final_and_forgets_what_was_before(first: Split, second: Sp
     for one in once["spec"]["rules"]:
         if "name" not in one:
             assert sum(ref["weight"] for ref in one["backendRefs"]) == 100
+
+
+def test_our_gateway_understands_them() -> None:
+    split = Split(100, 10, {"cn-east": 60}, managed=(HEADER, MIRROR))
+    base = route(rule())
+    base |= {"apiVersion": "gateway.networking.k8s.io/v1"}
+    base["metadata"] = {"name": "shop", "namespace": "default"}
+    shares = region_shares(split, "stable", "canary")
+    objects = [
+        rewritten(base, wants(split)),
+        {
+            "apiVersion": "pilothouse.dev/v1alpha1",
+            "kind": "RegionWeights",
+            "metadata": {"name": "shop-regions"},
+            "spec": {"weights": [*shares]},
+        },
+        *(
+            {"apiVersion": "pilothouse.dev/v1alpha1", "kind": "Backend", "metadata": {"name": name}, "spec": spec}
+            for name, spec in (("stable", {"endpoints": ["10.0.0.1:80"]}), ("canary", {"endpoints": ["10.0.0.2:80"]}))
+        ),
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "GatewayClass",
+            "metadata": {"name": "pilothouse"},
+            "spec": {"controllerName": "pilothouse.dev/gateway"},
+        },
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": "front"},
+            "spec": {
+                "gatewayClassName": "pilothouse",
+                "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}],
+            },
+        },
+    ]
+    text = "\n---\n".join(json.dumps(one) for one in objects)
+    made = translate(Snapshot.of(*read_text(text)), Options(Addresses(("127.90.0.0/24",))))
+    assert [*problems(made)] == []
+    (found,) = made.configuration.routes
+    rules = {len(one.backends): one for one in found.rules}  # type: ignore[union-attr]
+    (region,) = rules[2].regions
+    assert (region.regions, [each.weight for each in region.backends]) == (("cn-east",), [40, 60])
+    assert [each.weight for each in rules[2].backends] == [90, 10]
+    assert [each.version for each in rules[1].backends] == ["canary"]
