@@ -15,6 +15,7 @@ from pilothouse.delivery.resources.rollouts import Rollout
 from pilothouse.delivery.rollouts import actions as writes
 from pilothouse.delivery.rollouts import verbs
 from pilothouse.delivery.rollouts.doing import Doer
+from pilothouse.foundation.clock import Clock, FakeClock
 from pilothouse.kinds.structs import Deployment, Event, Pod, ReplicaSet, Service
 from support.rolloutkit import ROUTE, SERVICES, Fleet, fleet
 
@@ -398,9 +399,14 @@ class Plane:
 
     def __init__(self) -> None:
         self.bad = 0.0
+        self.clock: Clock = FakeClock()
 
-    def over(self, seconds: int, now: float, *, route: str, version: str, regions: Sequence[str]) -> Figures:
-        del now, route, regions
+    def last(self) -> tuple[int, float]:
+        now = self.clock.now().timestamp()
+        return int(now) - 1, 1 - now % 1
+
+    def over(self, seconds: int, last: int, *, route: str, version: str, regions: Sequence[str]) -> Figures:
+        del last, route, regions
         return Figures(150 * seconds, self.bad if version == "shop-canary" else 0.0)
 
 
@@ -420,6 +426,7 @@ async def test_the_judgement_takes_a_version_back_even_with_all_traffic_at_it() 
     steps = canary({"setWeight": 50}, analysis={"templates": [{"templateName": "judged"}]})
     add: Any = lambda manager: add_analyses(manager, numbers)  # noqa: E731
     async with fleet(SERVICES, ROUTE, JUDGED, rollout(steps), extra=[add]) as made:
+        numbers.clock = made.clock
         await made.set_image("v2")
         await made.settle()
         await made.advance(10)

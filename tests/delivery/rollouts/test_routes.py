@@ -184,7 +184,7 @@ def test_our_gateway_understands_them() -> None:
     made = translate(Snapshot.of(*read_text(text)), Options(Addresses(("127.90.0.0/24",))))
     assert [*problems(made)] == []
     (found,) = made.configuration.routes
-    rules = {len(one.backends): one for one in found.rules}  # type: ignore[union-attr]
+    rules = {len(one.backends): one for one in found.rules}
     (region,) = rules[2].regions
     assert (region.regions, [each.weight for each in region.backends]) == (("cn-east",), [40, 60])
     assert [each.weight for each in rules[2].backends] == [90, 10]
