@@ -250,6 +250,10 @@ async def test_what_says_so_is_not_pruned(world: World, repo: GitRepo) -> None:
     await world.settle()
     await world.push({"app/kept.yaml": None})
     assert await world.data("kept") == {"x": "1"}
+    syncs = world.gitops.figures
+    before = [each.value for each in syncs.samples() if each.name == "argocd_app_sync_total"]
+    await world.settle(10)
+    assert [each.value for each in syncs.samples() if each.name == "argocd_app_sync_total"] == before, "nothing to do"
 
 
 async def test_replace_writes_the_whole_object(world: World, repo: GitRepo) -> None:

@@ -377,7 +377,7 @@ class ApplicationReconciler(Reconciler[Application]):
         app = turn.app
         ended = operation.get("phase") not in {"Running", "Terminating"}
         history = to_dict(app.status).get("history", ())
-        if operation.get("phase") == "Succeeded":
+        if operation.get("phase") == "Succeeded" and _is_deployment(operation):
             history = history_with(app, from_dict(dict(operation), OperationState), turn.now_text)
         if ended:
             self._record_end(turn, operation)
@@ -409,6 +409,8 @@ class ApplicationReconciler(Reconciler[Application]):
             patch["status"] = mergepatch.diff(before, status)
         if drop_operation and app.operation is not None:
             patch["operation"] = None
+            # One that somebody asks for at this moment must not be lost.
+            patch["metadata"] = {"resourceVersion": app.metadata.resource_version}
         if patch:
             turn.app = await turn.context.patch(app, patch)
 
@@ -451,6 +453,12 @@ def _revisions(app: Application, evaluation: Evaluation) -> dict[str, Any]:
     if app.spec.sources:
         return {"revisions": [*evaluation.revisions]}
     return {"revision": evaluation.revisions[0]}
+
+
+def _is_deployment(operation: Mapping[str, Any]) -> bool:
+    """Whether a sync is one to go back to: not what only healed drift, or was of chosen objects."""
+    sync = operation.get("operation", {}).get("sync", {})
+    return not sync.get("selfHealAttemptsCount") and not sync.get("resources")
 
 
 def _creates_namespace(app: Application) -> bool:

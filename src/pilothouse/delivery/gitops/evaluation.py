@@ -16,7 +16,7 @@ from .comparing import Drift, compare, ignored_for
 from .errors import ManifestError, RepositoryError, RevisionError, SourceError
 from .health import Verdict, health_of, worst
 from .helm import ReleaseFacts
-from .hooks import annotations_of, is_hook
+from .hooks import APPROVED, annotations_of, is_hook, options_of
 from .live import LiveObjects
 from .mirrors import Mirror, checked_path
 from .rendering import At, Rendered, Renderer
@@ -35,7 +35,10 @@ _MAX_PLACED: Final = 4_096
 
 
 class State(NamedTuple):
-    """How one object compares and is. target: None where it is to go. problem: why it cannot be compared or synced."""
+    """How one object compares and is. target: None where it is to go. problem: why it cannot be compared or synced.
+
+    held: it is to go, but says that no sync may prune it.
+    """
 
     key: Key
     target: Target | None
@@ -44,6 +47,7 @@ class State(NamedTuple):
     health: Verdict | None
     drift: Sequence[Drift] = ()
     problem: str = ""
+    held: bool = False
 
     @property
     def is_extra(self) -> bool:
@@ -72,7 +76,7 @@ class Evaluation:
     @property
     def to_do(self) -> bool:
         """Whether a sync would do something: what is being deleted already needs none."""
-        return any(not state.synced and not (state.is_extra and _is_going(state)) for state in self.states)
+        return any(not state.synced and not state.held and not _is_going(state) for state in self.states)
 
     @property
     def only_prune(self) -> bool:
@@ -96,7 +100,7 @@ def _declared(targets: Sequence[Target]) -> dict[tuple[str, str], bool]:
 
 
 def _is_going(state: State) -> bool:
-    return state.live is not None and bool(state.live["metadata"].get("deletionTimestamp"))
+    return state.is_extra and state.live is not None and bool(state.live["metadata"].get("deletionTimestamp"))
 
 
 def sources_of(app: Application) -> tuple[Source, ...]:
@@ -297,12 +301,15 @@ class Evaluator:
     def _states(self, app: Application, instance: str, targets: Sequence[Target]) -> list[State]:
         found = [self._state(app, instance, target) for target in targets if not target.is_hook]
         wanted = {target.key for target in targets}
+        approved = bool((app.metadata.annotations or {}).get(APPROVED))
         names = [(t.key._replace(name=""), t.generate_name) for t in targets if t.generate_name]
         for key, obj in self.live.of_application(instance).items():
             if key in wanted or is_hook(obj) or (key._replace(name=""), obj["metadata"].get("generateName")) in names:
                 continue
             kept = "IgnoreExtraneous" in annotations_of(obj).get(_COMPARE, "")
-            found.append(State(key, None, obj, kept, self._health(key, obj)))
+            said = options_of(obj)
+            held = "Prune=false" in said or ("Prune=confirm" in said and not approved)
+            found.append(State(key, None, obj, kept, self._health(key, obj), held=held))
         return sorted(found, key=lambda state: state.key)
 
     def _health(self, key: Key, obj: Mapping[str, Any]) -> Verdict | None:

@@ -6,12 +6,14 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["HOOK_PHASES", "delete_policies_of", "is_hook", "options_of", "phases_of", "wave_of"]
+__all__ = ["APPROVED", "HOOK_PHASES", "delete_policies_of", "is_hook", "options_of", "phases_of", "wave_of"]
 
 HOOK: Final = "argocd.argoproj.io/hook"
 POLICY: Final = "argocd.argoproj.io/hook-delete-policy"
 WAVE: Final = "argocd.argoproj.io/sync-wave"
 OPTIONS: Final = "argocd.argoproj.io/sync-options"
+APPROVED: Final = "argocd.argoproj.io/deletion-approved"
+"""The annotation of an application that lets go of what says `Prune=confirm`."""
 HOOK_PHASES: Final = frozenset({"PreSync", "Sync", "PostSync", "SyncFail", "PreDelete", "PostDelete", "Skip"})
 _HELM: Final = {
     "pre-install": "PreSync",

@@ -23,17 +23,14 @@ from .autosync import retry_pause
 from .evaluation import Evaluation, State
 from .executing import Executor, Options
 from .health import health_of
-from .hooks import annotations_of, options_of
+from .hooks import APPROVED, annotations_of, options_of
 from .live import LiveObjects
 from .projects import refused
 from .settings import Settings
 from .syncing import Plan, Result, ResultKey, Task, advance, make_tasks
 from .targets import Key, Target
 
-__all__ = ["APPROVED", "Operator", "begun", "results_of", "retry_at", "sources_in"]
-
-APPROVED: Final = "argocd.argoproj.io/deletion-approved"
-_MAX_RESULTS: Final = 500
+__all__ = ["Operator", "begun", "results_of", "retry_at", "sources_in"]
 
 
 class Step(NamedTuple):
@@ -82,7 +79,7 @@ def results_of(state: OperationState) -> dict[ResultKey, Result]:
 
 def _written(results: Mapping[ResultKey, Result], versions: Mapping[Key, str]) -> list[dict[str, Any]]:
     made = []
-    for (key, phase), result in [*results.items()][:_MAX_RESULTS]:
+    for (key, phase), result in results.items():
         one = {
             "group": key.group,
             "version": versions.get(key, "").rpartition("/")[2],
