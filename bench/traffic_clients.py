@@ -60,8 +60,16 @@ def _half_load(proxy: Proxy, seconds: int, directory: Path) -> None:
     log = directory / "latencies"
     log.unlink(missing_ok=True)
     took = _latencies(proxy, most / 2, seconds, log)
-    more = {"p50": fraction(took, 0.5) * 1e3, "rate": len(took) / seconds, "most": most, "proxy": proxy.name}
-    report("traffic clients p99 at half load", fraction(took, 0.99) * 1e3, "ms", digits=2, **more)
+    report(
+        "traffic clients p99 at half load",
+        fraction(took, 0.99) * 1e3,
+        "ms",
+        digits=2,
+        p50=fraction(took, 0.5) * 1e3,
+        rate=len(took) / seconds,
+        most=most,
+        proxy=proxy.name,
+    )
 
 
 def _idle(proxy: Proxy, pids: list[int], count: int) -> None:
