@@ -16,6 +16,7 @@ from pilothouse.delivery.rollouts import actions as writes
 from pilothouse.delivery.rollouts import verbs
 from pilothouse.delivery.rollouts.doing import Doer
 from pilothouse.foundation.clock import Clock, FakeClock
+from pilothouse.foundation.metrics import Metrics
 from pilothouse.kinds.structs import Deployment, Event, Pod, ReplicaSet, Service
 from support.rolloutkit import ROUTE, SERVICES, Fleet, fleet
 
@@ -78,6 +79,10 @@ async def test_a_version_comes_step_by_step_and_stays() -> None:
         assert (await made.status()).phase == "Paused"
         assert await made.weights() == {"shop-stable": 80, "shop-canary": 20}
         assert await made.selected("shop-canary") == "v2"
+        page = (made.harness.manager.metrics or Metrics()).exposition().decode()
+        assert 'strategy="canary",traffic_router="GatewayAPI"' in page
+        assert 'rollout_info_replicas_desired{name="shop",namespace="default"} 3.0' in page
+        assert 'pilothouse_rollout_canary_weight{name="shop",namespace="default"} 20.0' in page
         await made.advance(11)
         assert await made.weights() == {"shop-stable": 50, "shop-canary": 50}
         await made.verb(verbs.promote(await made.rollout()))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pilothouse.client import ignore_not_found
+from pilothouse.client.metrics import register
 from pilothouse.delivery.errors import DeliveryError
 from pilothouse.delivery.resources.analyses import (
     AnalysisRun,
@@ -27,6 +28,7 @@ from .deciding import decide
 from .doing import Doer
 from .gatewayroutes import GatewayRoutes, Objects, Traffic
 from .gathering import templates_of
+from .metrics import RolloutFigures
 from .names import HASH, MANAGED_BY, REGIONS_PLUGIN
 from .routing import regions_name, route_keys
 from .situation import Situation
@@ -58,6 +60,8 @@ class RolloutReconciler(Reconciler[Rollout]):
 
     def __init__(self, manager: Manager, traffic: Traffic | None = None) -> None:
         self._manager = manager
+        self._figures = RolloutFigures(manager)
+        register(self._figures, manager.metrics)
         self._verdicts = manager.recorder("rollouts-verdicts")
         self.controller: Controller[Rollout] | None = None
         self._objects = Objects(manager.client, self._controller)
