@@ -1,9 +1,9 @@
 """Other forms in which objects are told: as tables and as metadata alone."""
 
-from pilothouse.apiserver.tables.ages import Ages, human_duration, short_human_duration
 from pilothouse.apiserver.tables.jsonpath import JsonPath, JsonPathError, compile_path
 from pilothouse.apiserver.tables.partial import check_partial, to_partial, to_partial_list
 from pilothouse.apiserver.tables.table import IncludeObject, columns, include_object, printer, to_table
+from pilothouse.kinds.ages import Ages, human_duration, short_human_duration
 
 __all__ = [
     "Ages",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pilothouse.apiserver.tables.ages import Ages, human_duration
 from pilothouse.apiserver.tables.cells import NONE, UNSET, Object, Printer, age
+from pilothouse.kinds.ages import Ages, human_duration
 
 __all__ = ["PRINTERS"]
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pilothouse.apiserver.tables.ages import Ages
 from pilothouse.apiserver.tables.cells import NONE, UNSET, Object, age, quantity
+from pilothouse.kinds.ages import Ages
 
 __all__ = ["autoscaler"]
 

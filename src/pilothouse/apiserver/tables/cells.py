@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
-from pilothouse.apiserver.tables.ages import Ages
+from pilothouse.kinds.ages import Ages
 from pilothouse.kinds.labels import SelectorError, from_label_selector
 from pilothouse.kinds.quantity import QuantityError, parse_json
 

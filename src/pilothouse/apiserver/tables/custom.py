@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
-from pilothouse.apiserver.tables.ages import INVALID, UNKNOWN, Ages
 from pilothouse.apiserver.tables.cells import Object, Printer
 from pilothouse.apiserver.tables.jsonpath import JsonPath, JsonPathError, compile_path
+from pilothouse.kinds.ages import INVALID, UNKNOWN, Ages
 from pilothouse.kinds.registry import Column
 from pilothouse.kinds.times import TimeError, parse
 

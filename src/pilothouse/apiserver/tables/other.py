@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pilothouse.apiserver.tables.ages import Ages
 from pilothouse.apiserver.tables.cells import NONE, Object, Printer, age
+from pilothouse.kinds.ages import Ages
 
 __all__ = ["PRINTERS"]
 

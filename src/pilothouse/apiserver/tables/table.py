@@ -8,11 +8,11 @@ from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from pilothouse.apiserver.tables import access, core, networking, other, storage, workloads
-from pilothouse.apiserver.tables.ages import Ages
 from pilothouse.apiserver.tables.cells import Object, Printer
 from pilothouse.apiserver.tables.custom import custom_columns, custom_printer
 from pilothouse.apiserver.tables.partial import to_partial
 from pilothouse.apiserver.tables.pods import pod_conditions
+from pilothouse.kinds.ages import Ages
 from pilothouse.kinds.fielderrors import quote
 from pilothouse.kinds.registry import Column, Resource
 from pilothouse.kinds.status import BadRequest

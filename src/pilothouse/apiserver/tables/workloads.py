@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from pilothouse.apiserver.tables.ages import Ages, human_duration
 from pilothouse.apiserver.tables.autoscalers import autoscaler
 from pilothouse.apiserver.tables.cells import (
     NONE,
@@ -22,6 +21,7 @@ from pilothouse.apiserver.tables.cells import (
 )
 from pilothouse.apiserver.tables.pods import pod
 from pilothouse.kinds import intstr
+from pilothouse.kinds.ages import Ages, human_duration
 from pilothouse.kinds.times import parse
 
 __all__ = ["PRINTERS"]
