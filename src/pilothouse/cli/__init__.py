@@ -41,6 +41,9 @@ COMMANDS: tuple[LazyCommand, ...] = (
     LazyCommand("node", "pilothouse.node.cli", "node", "Run pods on this machine, or simulate nodes."),
     LazyCommand("operator", "pilothouse.operator.cli", "operator", "Begin, run and install operators in Python."),
     LazyCommand("restore", "pilothouse.cli.restore", "restore", "Make a platform of a backup, in a new directory."),
+    LazyCommand(
+        "rollout", "pilothouse.delivery.cli", "rollout", "Bring new versions step by step, and take them back."
+    ),
     LazyCommand("scheduler", "pilothouse.scheduling.cli", "scheduler", "Bind pods to nodes, against any server."),
     LazyCommand("status", "pilothouse.cli.status", "status", "Show how the platform on this machine is."),
     LazyCommand("store", "pilothouse.store.cli", "store", "Serve, read, check and back up the store."),

@@ -21,7 +21,7 @@ from .steps import kind_of, pause_seconds
 from .traffic import wanted_split
 from .weights import region_config
 
-__all__ = ["analysis_refs", "not_acted_on", "problems", "service_names"]
+__all__ = ["analysis_refs", "missing", "not_acted_on", "problems", "service_names"]
 
 _METHODS: Final = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 
@@ -213,20 +213,27 @@ _STEPS: Final[dict[str, Callable[[Situation, CanaryStep], Iterator[str]]]] = {
 # What it names
 
 
+def missing(sit: Situation) -> list[str]:
+    """Return what a rollout names and what is not there, as `problems` says it."""
+    found = [f"service '{name}'" for name in service_names(sit.rollout) if name not in sit.view.services]
+    for refs in analysis_refs(sit.rollout):
+        found += missing_templates(refs, sit.view.templates)
+    found += [f"{key.kind} '{key.namespace}/{key.name}'" for key in keys_missing(sit)]
+    ref = sit.spec.workload_ref
+    if ref is not None and sit.view.workload is None:
+        found.append(f"spec.workloadRef: {ref.kind} '{ref.name}'")
+    return [f"{each} is not there; create it, or name another" for each in found]
+
+
 def _of_references(sit: Situation) -> Iterator[str]:
+    yield from (each for each in missing(sit) if not each.startswith("spec.workloadRef"))
     for name in service_names(sit.rollout):
         service = sit.view.services.get(name)
-        if service is None:
-            yield f"service '{name}' is not there; create it, or name another"
-            continue
-        owner = service.metadata.annotations.get(MANAGED_BY)
+        owner = None if service is None else service.metadata.annotations.get(MANAGED_BY)
         if owner not in {None, sit.name}:
             yield f"service '{name}' is managed by rollout '{owner}'; take another service"
     yield from _of_analyses(sit)
-    missing_routes = keys_missing(sit)
-    for key in missing_routes:
-        yield f"{key.kind} '{key.namespace}/{key.name}' is not there; create it, or name another"
-    if sit.is_routed and route_keys(sit.rollout) and not missing_routes and all(sit.services):
+    if sit.is_routed and route_keys(sit.rollout) and not keys_missing(sit) and all(sit.services):
         try:
             routed(sit, wanted_split(sit))
         except RouteInvalid as error:
@@ -234,9 +241,6 @@ def _of_references(sit: Situation) -> Iterator[str]:
 
 
 def _of_analyses(sit: Situation) -> Iterator[str]:
-    for refs in analysis_refs(sit.rollout):
-        for missing in missing_templates(refs, sit.view.templates):
-            yield f"{missing} is not there; apply it, or name another"
     for analysis in _analyses(sit.rollout):
         if analysis.templates and not missing_templates(analysis.templates, sit.view.templates):
             try:

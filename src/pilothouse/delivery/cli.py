@@ -1,0 +1,25 @@
+"""The commands of delivery: `pilothouse rollout`, `pilothouse app` and `pilothouse slo`."""
+
+from __future__ import annotations
+
+import click
+
+from .commands.lint import install, lint
+from .commands.rollouts import get, listed, status
+from .commands.verbs import abort, pause, promote, restart, resume, retry, set_group, undo
+
+__all__ = ["rollout"]
+
+
+@click.group()
+def rollout() -> None:
+    """Bring new versions step by step: see how far they are, let them go on, take them back.
+
+    ROLLOUT is a name, or rollout/NAME.
+    """
+
+
+for command in (
+    abort, get, install, lint, listed, pause, promote, restart, resume, retry, set_group, status, undo,
+):  # fmt: skip
+    rollout.add_command(command)
