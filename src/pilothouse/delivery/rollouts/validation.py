@@ -216,13 +216,16 @@ _STEPS: Final[dict[str, Callable[[Situation, CanaryStep], Iterator[str]]]] = {
 def missing(sit: Situation) -> list[str]:
     """Return what a rollout names and what is not there, as `problems` says it."""
     found = [f"service '{name}'" for name in service_names(sit.rollout) if name not in sit.view.services]
-    for refs in analysis_refs(sit.rollout):
-        found += missing_templates(refs, sit.view.templates)
     found += [f"{key.kind} '{key.namespace}/{key.name}'" for key in keys_missing(sit)]
     ref = sit.spec.workload_ref
     if ref is not None and sit.view.workload is None:
         found.append(f"spec.workloadRef: {ref.kind} '{ref.name}'")
-    return [f"{each} is not there; create it, or name another" for each in found]
+    made = [f"{each} is not there; create it, or name another" for each in found]
+    for refs in analysis_refs(sit.rollout):
+        made += [
+            f"{each} is not there; apply it, or name another" for each in missing_templates(refs, sit.view.templates)
+        ]
+    return made
 
 
 def _of_references(sit: Situation) -> Iterator[str]:
