@@ -6,5 +6,6 @@
 from __future__ import annotations
 
 from .adding import NoticeOptions, add_notices
+from .recording import IncidentOptions, Samples, add_incidents
 
-__all__ = ["NoticeOptions", "add_notices"]
+__all__ = ["IncidentOptions", "NoticeOptions", "Samples", "add_incidents", "add_notices"]
