@@ -128,3 +128,33 @@ def test_how_long_it_took_and_how_it_ended_is_kept() -> None:
     assert duration.finished_at == "2025-01-01T00:02:30Z"
     deploy(world, "v3")
     assert world.status.duration.completion_status == "Promoted"
+
+
+def test_other_steps_do_not_try_an_aborted_version_again() -> None:
+    world = world_of({"canary": {**ROUTED, **PAUSED}})
+    world.wait(60)
+    world.set_image("v2")
+    world.settle()
+    world.verb(verbs.abort(world.rollout))
+    world.settle()
+    world.change(strategy={"canary": {**ROUTED, "steps": [{"setWeight": 10}]}})
+    world.settle()
+    assert (world.status.abort, world.weights()) == (True, {"shop-stable": 100, "shop-canary": 0})
+    world.verb(verbs.retry(world.rollout))
+    world.settle()
+    world.wait(3)
+    world.settle()
+    assert (world.status.phase, world.selected("shop-stable")) == ("Healthy", "v2")
+
+
+def test_a_canary_becomes_blue_green() -> None:
+    world = world_of({"canary": {**ROUTED, **PAUSED}})
+    world.wait(60)
+    world.set_image("v2")
+    world.settle()
+    world.change(strategy={"blueGreen": {"activeService": "shop-stable", "previewService": "shop-canary"}})
+    world.settle()
+    assert (world.status.phase, world.selected("shop-stable")) == ("Healthy", "v2")
+    world.wait(31)
+    world.settle()
+    assert (world.size("v1"), world.size("v2")) == (0, 10)

@@ -15,7 +15,7 @@ from pilothouse.delivery.rollouts import actions as writes
 from pilothouse.delivery.rollouts import verbs
 from pilothouse.delivery.rollouts.names import HASH
 from pilothouse.delivery.rollouts.view import View
-from pilothouse.kinds.structs import replace
+from pilothouse.kinds.structs import replace, to_dict
 from support.rolloutworld import Conflict, World, rollout_of
 
 ROUTING = "trafficRouting: {managedRoutes: [{name: vip}], plugins: {argoproj-labs/gatewayAPI: {httpRoute: shop}}}"
@@ -61,7 +61,7 @@ blueGreen:
 }
 PARTS: Final = ("rollout", "sets", "services", "routes", "runs", "regions")
 
-HANDS: Final = ("weights", "rules", "service", "size", "set", "run")
+HANDS: Final = ("weights", "rules", "service", "size", "set", "run", "steps")
 """What somebody changes by hand."""
 
 small = st.integers(0, 6)
@@ -242,6 +242,10 @@ class Model:
             world.sets[name] = replace(found, spec__replicas=number, metadata__resource_version=str(world.version))
         elif what == "set" and found.metadata.labels[HASH] != world.rollout.status.stable_rs:
             del world.sets[name]
+        elif what == "steps" and self.strategy != "bluegreen":
+            strategy = to_dict(world.rollout.spec.strategy)
+            strategy["canary"]["steps"] = [*strategy["canary"]["steps"], {"pause": {"duration": number}}][-9:]
+            world.change(strategy=strategy)
         elif what == "run" and world.runs:
             world.runs.pop([*world.runs][number % len(world.runs)])
         self.shown = {named: self.exposure(named) for named in self.rejected}

@@ -55,6 +55,10 @@ def steps(*given: Any, routed: bool = True) -> dict[str, Any]:
         ),
         (steps({"analysis": {"templates": [{"templateName": "gone"}]}}), "AnalysisTemplate 'gone' is not there"),
         (
+            steps({"setWeight": 96}, {"experiment": {"templates": [{"name": "a", "specRef": "stable", "weight": 5}]}}),
+            "its weights are 5 and the canary has 96",
+        ),
+        (
             steps({"experiment": {"templates": [{"name": "a", "specRef": "other"}]}}),
             "specRef 'other'; want stable or canary",
         ),

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pilothouse.delivery.resources.rollouts import PauseCondition, RolloutDuration, RolloutStatus
+from pilothouse.delivery.resources.rollouts import (
+    BlueGreenStatus,
+    CanaryStatus,
+    PauseCondition,
+    RolloutDuration,
+    RolloutStatus,
+)
 from pilothouse.kinds.structs import replace
 
 from .actions import Tell
@@ -63,10 +69,12 @@ def skips_all(sit: Situation) -> bool:
 
 
 def begun(sit: Situation) -> Next:
-    """Begin with the present template and steps: nothing is paused, aborted or measured, and the first step is next.
+    """Begin with the present template and steps: nothing is paused or measured, and the first step is next.
 
-    The stable template, or one that the rollback window has, skips the steps.
+    The stable template, or one that the rollback window has, skips the steps. A version that was aborted stays so where
+    only the steps are others.
     """
+    is_same = sit.status.current_pod_hash == sit.hash and bool(sit.status.abort)
     status = without(sit.status, STEP, BACKGROUND, PRE, POST)
     status = without_condition(status, PROMOTION_WATCH)
     first = sit.status.current_pod_hash is None
@@ -78,15 +86,16 @@ def begun(sit: Situation) -> Next:
             current_step_index=0 if sit.steps else None,
             pause_conditions=(),
             controller_pause=None,
-            abort=None,
-            aborted_at=None,
+            abort=is_same or None,
+            aborted_at=sit.status.aborted_at if is_same else None,
             promote_full=None,
             restarted_at=sit.spec.restart_at,
-            canary__current_experiment=None,
-            canary__step_plugin_statuses=(),
-            blue_green__scale_up_preview_check_point=None,
+            blue_green=BlueGreenStatus() if sit.blue_green is None else status.blue_green,
+            canary=status.canary if sit.blue_green is None else CanaryStatus(),
         )
     )
+    cleared = {"canary__current_experiment": None, "canary__step_plugin_statuses": ()}
+    made.status = replace(made.status, blue_green__scale_up_preview_check_point=None, **cleared)
     if first or not sit.steps:
         return made
     if status.stable_rs == sit.hash:

@@ -19,7 +19,7 @@ from .routing import route_keys, unsupported_of
 from .situation import Situation
 from .steps import kind_of, pause_seconds
 from .traffic import wanted_split
-from .weights import region_config
+from .weights import region_config, split_at
 
 __all__ = ["analysis_refs", "missing", "not_acted_on", "problems", "service_names"]
 
@@ -197,6 +197,11 @@ def _experiment(sit: Situation, step: CanaryStep) -> Iterator[str]:
             yield f"experiment template '{one.name}': specRef '{one.spec_ref}'; want stable or canary"
         if one.weight is not None and not sit.is_routed:
             yield f"experiment template '{one.name}': weight needs trafficRouting"
+    index = next(place for place, each in enumerate(sit.steps) if each is step)
+    canary = split_at(sit.steps, index, sit.max_weight).most
+    shares = sum(one.weight or 0 for one in step.experiment.templates)
+    if canary + shares > sit.max_weight:
+        yield f"experiment: its weights are {shares} and the canary has {canary}; want {sit.max_weight} in all at most"
 
 
 _STEPS: Final[dict[str, Callable[[Situation, CanaryStep], Iterator[str]]]] = {
