@@ -245,8 +245,8 @@ def test_the_first_bad_second_is_found_behind_the_verdict(length: int, before: i
     first = 100 - length
     bad = Second(slow=50) if slow else Second(errors=2)
 
-    def look(now: float) -> Second:
-        second = int(now - NOW.timestamp()) - 1
+    def look(end: float) -> Second:
+        second = round(end - NOW.timestamp()) - 1
         if first <= second < 100:
             return bad
         return Second(errors=1) if before > 5 and second == first - before else Second()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pilothouse.delivery.resources.installing import install_kinds
 from pilothouse.delivery.resources.rollouts import Rollout
 from pilothouse.delivery.rollouts import verbs
 from pilothouse.foundation.clock import FakeClock
+from pilothouse.kinds import times
 from pilothouse.kinds.structs import Namespace, ObjectMeta, Secret, from_dict
 from pilothouse.operator import Harness, definition, install
 from pilothouse.testing import ControlPlane
@@ -121,8 +123,34 @@ class Yard(Fleet):
         await self.settle()
 
 
+@dataclass
+class Second:
+    requests: int = 100
+    errors: int = 0
+    p95: float = 0.1
+
+    def slower(self, seconds: float) -> int:
+        return 0
+
+
+class Plane:
+    """A data plane whose seconds are bad from one on."""
+
+    clock: FakeClock
+    since = float("inf")
+
+    def last(self) -> tuple[int, float]:
+        return int(self.clock.now().timestamp()) - 1, 0.5
+
+    def over(self, seconds: int, last: int, *, route: str, version: str, regions: Sequence[str]) -> Second:
+        assert (seconds, route, version, regions) == (1, "default/shop", "shop-canary", ())
+        return Second(errors=2 if last >= self.since else 0)
+
+
 @asynccontextmanager
-async def yard(path: Path, *, secret: str = "", samples: Any = None) -> AsyncIterator[Yard]:
+async def yard(
+    path: Path, *, secret: str = "", samples: Any = None, numbers: Plane | None = None
+) -> AsyncIterator[Yard]:
     clock = FakeClock()
     repo = GitRepo(path / "repo")
     repo.git("config", "receive.denyCurrentBranch", "ignore")
@@ -139,7 +167,10 @@ async def yard(path: Path, *, secret: str = "", samples: Any = None) -> AsyncIte
         harness = Harness(client, clock=clock)
         add_controllers(harness.manager)
         gitops = add_gitops(harness.manager, GitopsOptions(directory=str(path / "gitops")))
-        add_incidents(harness.manager, IncidentOptions(directory=str(path / "incidents")), samples=samples)
+        if numbers is not None:
+            numbers.clock = clock
+        given = IncidentOptions(directory=str(path / "incidents"))
+        add_incidents(harness.manager, given, numbers=numbers, samples=samples)
         made = Yard(plane, client, harness, clock)
         made.repo, made.gitops = repo, gitops
         async with harness:
@@ -171,10 +202,15 @@ async def test_a_bad_commit_is_taken_back_in_the_cluster_and_in_git(tmp_path: Pa
     def samples(route: str, version: str) -> Sequence[str]:
         return [f"{version} of {route} said 500"]
 
-    async with yard(tmp_path, secret="commit", samples=samples) as made:
+    numbers = Plane()
+    async with yard(tmp_path, secret="commit", samples=samples, numbers=numbers) as made:
         good = made.repo.git("rev-parse", "main")
         bad = await made.push("v2")
         assert await made.weights() == {"shop-stable": 70, "shop-canary": 30}
+        await made.jump(20)
+        first = made.clock.now()
+        numbers.since = first.timestamp()
+        await made.jump(4)
         await made.fail()
         assert await made.weights() == {"shop-stable": 100, "shop-canary": 0}
         await made.jump(40)
@@ -182,6 +218,7 @@ async def test_a_bad_commit_is_taken_back_in_the_cluster_and_in_git(tmp_path: Pa
         assert (found.spec.cause, found.spec.git_revisions, found.spec.good_revision) == ("Analysis", [bad], good)
         assert found.spec.people == ["ada@shop.test", "bo@shop.test"]
         assert found.status.phase == "Closed"
+        assert abs((times.parse(found.status.first_bad_at or "") - first).total_seconds()) <= 1
         assert found.status.samples == ["shop-canary of default/shop said 500"]
         (evidence,) = found.status.evidence
         assert (evidence.metric, evidence.value) == ("errors", "0.021")

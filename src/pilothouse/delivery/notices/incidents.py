@@ -106,7 +106,7 @@ def first_failure(runs: Iterable[AnalysisRun], evidence: Sequence[Evidence]) -> 
 def first_bad(look: Callable[[float], Seen], decided: datetime, since: datetime | None, p95: float) -> str | None:
     """Return the first of the bad seconds that led to a verdict, none where there are none.
 
-    look: gives the figures of the second before a moment (seconds since 1970). p95: seconds above which answers are
+    look: gives the figures of the second that ends at a moment (since 1970). p95: seconds above which answers are
     bad where it is more than one in twenty. Pauses of up to 3 s are a part of it; it goes back 90 s at most.
     """
     found: datetime | None = None
@@ -116,7 +116,7 @@ def first_bad(look: Callable[[float], Seen], decided: datetime, since: datetime 
         at = end - timedelta(seconds=number)
         if (since is not None and at <= since) or gap > _GAP_SECONDS + (2 if found is None else 0):
             break
-        seen = look(at.timestamp() + 0.5)
+        seen = look(at.timestamp())
         if seen.errors or (seen.requests and seen.slower(p95) > seen.requests / 20):
             found, gap = at - timedelta(seconds=1), 0
         else:

@@ -165,20 +165,23 @@ class IncidentFollower(Reconciler[Incident]):
         route, service = _route(rollout)
         if not route:
             return status
-        if (found := self._first_bad(obj, route, service)) is not None:
+        if (found := self._first_bad(obj, route, service, context)) is not None:
             status = replace(status, first_bad_at=found)
         if self._samples is not None:
             texts = [text[:_MOST_TEXT] for text in self._samples(route, service)]
             status = replace(status, samples=texts[:_SAMPLES])
         return status
 
-    def _first_bad(self, obj: Incident, route: str, service: str) -> str | None:
+    def _first_bad(self, obj: Incident, route: str, service: str, context: Context) -> str | None:
         numbers, spec = self._numbers, obj.spec
         if numbers is None or not service:
             return None
 
-        def look(now: float) -> Seen:
-            return numbers.over(1, now, route=route, version=service, regions=())
+        last, wait = numbers.last()
+        ended = context.clock.now().timestamp() + wait - 1  # when the last second that is known was over
+
+        def look(end: float) -> Seen:
+            return numbers.over(1, last - round(ended - end), route=route, version=service, regions=())
 
         since = times.parse(spec.started_at) if spec.started_at else None
         return first_bad(look, times.parse(spec.decided_at), since, _P95_SECONDS)
