@@ -130,6 +130,35 @@ def test_users_are_taken_back_from_a_bad_version_even_while_it_is_wrong(how: str
     assert world.weights() == {"shop-stable": 100, "shop-canary": 0}
 
 
+def test_users_are_taken_back_by_the_routes_and_services_that_are_left() -> None:
+    world = running()
+    world.change(replicas=-1)
+    routing = {"plugins": {"argoproj-labs/gatewayAPI": {"httpRoutes": [{"name": "shop"}, {"name": "gone"}]}}}
+    world.change(
+        strategy={"canary": {**ROUTED, "trafficRouting": routing, "steps": [{"setWeight": 40}, {"pause": {}}]}}
+    )
+    world.verb(verbs.abort(world.rollout))
+    world.settle()
+    assert world.weights() == {"shop-stable": 100, "shop-canary": 0}
+    strategy = {
+        "blueGreen": {
+            "activeService": "shop-stable",
+            "postPromotionAnalysis": {"templates": [{"templateName": "errors"}]},
+        }
+    }
+    green = World(rollout_of(json.dumps(strategy)))
+    green.add_template("errors")
+    green.settle()
+    green.wait(60)
+    green.set_image("v2")
+    green.settle()
+    assert green.selected("shop-stable") == "v2"
+    green.change(replicas=-1)
+    green.judge("Failed")
+    green.settle()
+    assert green.selected("shop-stable") == "v1"
+
+
 def test_a_service_of_another_rollout_is_left_alone() -> None:
     world = running()
     other = World(rollout_of(json.dumps({"canary": ROUTED})))

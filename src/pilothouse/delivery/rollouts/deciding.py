@@ -35,9 +35,8 @@ from .conditions import condition, seconds_to_deadline, with_condition, with_con
 from .experimentsteps import experiment_actions
 from .names import REVISION, WORKLOAD_GENERATION
 from .restarts import evictions, has_restarted
-from .routed import Routed, keys_missing, routed
-from .routing import route_keys
-from .runs import is_bad, refreshed, run_actions
+from .routed import Routed, routed
+from .runs import BACKGROUND, POST, PRE, STEP, current, is_bad, refreshed, run_actions
 from .scaling import history_actions, mark_actions, new_set, set_actions
 from .selecting import canary_selections, selects
 from .situation import Situation, hash_label, size
@@ -81,13 +80,9 @@ def _invalid(sit: Situation, found: list[str]) -> Plan:
     status = replace(sit.status, observed_generation=str(sit.rollout.metadata.generation or 0))
     status = with_condition(sit, status, "InvalidSpec", "True", "InvalidSpec", message)
     status = replace(status, phase="Degraded", message=f"InvalidSpec: {message}")
-    canary = refreshed(sit).canary
-    bad = is_bad(canary.current_step_analysis_run_status) or is_bad(canary.current_background_analysis_run_status)
-    if (sit.is_aborted or bad) and not sit.is_promoted and sit.is_routed and not keys_missing(sit):
+    if (sit.is_aborted or _is_judged_bad(sit)) and not sit.is_promoted:
         status = replace(status, abort=True, aborted_at=sit.status.aborted_at or sit.stamp, promote_full=None)
-        after = sit.at(status)
-        if all(after.services):
-            plan.actions += [each for each in _taken_back(after) if isinstance(each, WriteRoute)]
+        plan.actions += _taken_back(sit.at(status))
     if status != sit.status:
         plan.actions.append(WriteStatus(status))
         if condition(sit.status, "InvalidSpec") is None:
@@ -95,9 +90,21 @@ def _invalid(sit: Situation, found: list[str]) -> Plan:
     return plan
 
 
+def _is_judged_bad(sit: Situation) -> bool:
+    """Whether a run that counts now has failed."""
+    status = refreshed(sit)
+    return any(is_bad(current(status, role)) for role in (STEP, BACKGROUND, PRE, POST))
+
+
 def _taken_back(after: Situation) -> list[Action]:
+    """Return what takes users back to the stable version, as far as routes and services are there for it."""
+    if after.blue_green is not None:
+        selections, is_back = blue_green_selections(after)
+        return list(selections[:1]) if is_back and after.view.services.get(selections[0].name) else []
+    if not after.is_routed or not all(after.services):
+        return []
     try:
-        return routed(after, wanted_split(after)).writes if route_keys(after.rollout) else []
+        return [each for each in routed(after, wanted_split(after)).writes if isinstance(each, WriteRoute)]
     except RouteInvalid:
         return []
 
