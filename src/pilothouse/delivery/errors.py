@@ -3,7 +3,8 @@
 DeliveryError
 ├── AnalysisInvalid   templates that make no analysis run
 ├── RouteInvalid      a route that takes no weights
-└── NoticeError       a notification that cannot be made or delivered
+├── NoticeError       a notification that cannot be made or delivered
+└── VerbError         of `rollouts.verbs`: a verb that makes no sense for a rollout as it is
 """
 
 from __future__ import annotations
