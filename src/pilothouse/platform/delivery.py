@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 from pilothouse.client import Client
 from pilothouse.delivery.analysis.reconciler import add_analyses
 from pilothouse.delivery.gitops.adding import Gitops, GitopsOptions, add_gitops
+from pilothouse.delivery.notices import IncidentOptions, add_incidents, add_notices
 from pilothouse.delivery.reliability.recorder import add_service_levels
 from pilothouse.delivery.rollouts.experimenting import add_experiments
 from pilothouse.delivery.rollouts.running import add_rollouts
@@ -100,6 +101,8 @@ def make_delivery(client: Client, directory: Path, windows: Windows | None) -> M
     add_experiments(manager)
     add_analyses(manager, numbers)
     add_service_levels(manager, numbers)
+    add_notices(manager)
+    add_incidents(manager, IncidentOptions(directory=str(directory / "incidents")), numbers=numbers)
     gitops = add_gitops(manager, GitopsOptions(directory=str(directory)))
     manager.add(cast("Controller[Any]", _Closing(gitops)))
     return manager
