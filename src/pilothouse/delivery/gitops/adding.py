@@ -18,6 +18,7 @@ from pilothouse.operator import Controller, Manager, Request, controller
 
 from .applications import DEPENDS_ON, ApplicationReconciler, dependencies_of
 from .appsets.reconciler import ApplicationSetReconciler
+from .charts import Charts
 from .comparing import Drift
 from .evaluation import Evaluator
 from .live import LiveObjects
@@ -122,7 +123,10 @@ def add_gitops(manager: Manager, options: GitopsOptions, *, source: random.Rando
         plain_http=options.plain_http,
     )
     renderer = Renderer(limits=options.limits, programs=options.programs)
-    evaluator = Evaluator(repositories, renderer, live, settings, Signatures(settings), options.namespace)
+    place = os.path.join(directory, "charts")
+    charts = Charts(place, manager.clock, programs=options.programs, plain_http=options.plain_http)
+    signatures = Signatures(settings)
+    evaluator = Evaluator(repositories, renderer, live, settings, signatures, charts, options.namespace)
     operator = Operator(live, settings)
     manager.index(Application, DEPENDS_ON, _dependency_keys)
     reconciler = ApplicationReconciler(evaluator, operator, options.namespace)

@@ -94,7 +94,7 @@ class ApplicationReconciler(Reconciler[Application]):
 
     async def reconcile(self, obj: Application, context: Context) -> Result | None:
         sources = sources_of(obj)
-        urls = [source.repo_url for source in sources if source.repo_url]
+        urls = [source.repo_url for source in sources if source.repo_url and not source.chart]
         self._evaluator.repositories.use(User("application", Request.of(obj)), urls, obj.spec.project)
         if obj.metadata.deletion_timestamp is not None:
             return await self._delete(obj, context)

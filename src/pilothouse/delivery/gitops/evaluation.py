@@ -12,14 +12,15 @@ from pilothouse.delivery.resources.applications import Application, AppProject, 
 from pilothouse.kinds.structs import to_dict
 from pilothouse.operator import Request
 
+from .charts import Charts
 from .comparing import Drift, compare, ignored_for
-from .errors import ManifestError, RepositoryError, RevisionError, SourceError
+from .errors import RepositoryError, RevisionError, SourceError
 from .health import Verdict, health_of, worst
 from .helm import ReleaseFacts
 from .hooks import APPROVED, annotations_of, is_hook, options_of
 from .live import LiveObjects
 from .mirrors import Mirror, checked_path
-from .rendering import At, Rendered, Renderer
+from .rendering import At, Pulled, Rendered, Renderer
 from .repositories import Repositories
 from .selections import SelectionError
 from .settings import Settings
@@ -120,8 +121,10 @@ class Evaluator:
         live: LiveObjects,
         settings: Settings,
         signatures: Signatures,
+        charts: Charts,
         namespace: str,
     ) -> None:
+        self._charts = charts
         self.repositories: Final = repositories
         self.renderer: Final = renderer
         self.live: Final = live
@@ -177,14 +180,17 @@ class Evaluator:
 
     async def resolve(
         self, app: Application, project: AppProject, sources: Sequence[Source], revisions: Sequence[str] = ()
-    ) -> list[At]:
+    ) -> list[At | Pulled]:
         """Return the commit of each source. revisions: instead of what the sources say. Raises SourceError."""
-        found = []
+        found: list[At | Pulled] = []
         for number, source in enumerate(sources):
-            if source.chart:
-                raise ManifestError(source.chart, "charts of chart repositories are not fetched; use one in git")
-            mirror = self.repositories.mirror(source.repo_url, app.spec.project)
             wanted = revisions[number] if number < len(revisions) and revisions[number] else source.target_revision
+            if source.chart:
+                access = self.repositories.access(source.repo_url, app.spec.project)
+                chart = await self._charts.pull(source.repo_url, source.chart, wanted, access)
+                found.append(Pulled(chart, chart.version))
+                continue
+            mirror = self.repositories.mirror(source.repo_url, app.spec.project)
             commit, problem = await self._commit(app, number, source, mirror, wanted)
             await self.repositories.fetched(mirror, commit)
             await self._signatures.check(mirror, commit, project)
@@ -217,12 +223,16 @@ class Evaluator:
             return before[number], f"{mirror.address.url}: {error}; going on with the revision compared last"
         return references.resolve(wanted), problem
 
-    async def render(self, app: Application, sources: Sequence[Source], ats: Sequence[At]) -> list[Rendered]:
+    async def render(self, app: Application, sources: Sequence[Source], ats: Sequence[At | Pulled]) -> list[Rendered]:
         """Return what each source gives; one that others refer to and that has no path gives nothing."""
-        refs = {f"{source.ref}": at for source, at in zip(sources, ats, strict=True) if source.ref}
+        pairs = zip(sources, ats, strict=True)
+        refs = {f"{source.ref}": at for source, at in pairs if source.ref and isinstance(at, At)}
         facts = ReleaseFacts(app.metadata.name, app.spec.destination.namespace)
         found = []
         for source, at in zip(sources, ats, strict=True):
+            if isinstance(at, Pulled):
+                found.append(await self.renderer.render_pulled(source, at.chart, facts, refs))
+                continue
             if source.ref and not source.path:
                 continue
             try:
@@ -247,7 +257,7 @@ class Evaluator:
         return await self.compared_with(app, sources, ats, rendered)
 
     async def compared_with(
-        self, app: Application, sources: Sequence[Source], ats: Sequence[At], rendered: Sequence[Rendered]
+        self, app: Application, sources: Sequence[Source], ats: Sequence[At | Pulled], rendered: Sequence[Rendered]
     ) -> Evaluation:
         """Return the evaluation of what was rendered."""
         instance = self.instance(app)

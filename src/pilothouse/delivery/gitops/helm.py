@@ -16,9 +16,9 @@ from .manifests import Manifest, read_documents, read_manifests
 from .mirrors import Mirror, checked_path
 from .tools import find_program, run_tool
 
-__all__ = ["Chart", "ReleaseFacts", "chart_files", "render_helm"]
+__all__ = ["MISSING", "Chart", "ReleaseFacts", "chart_files", "render_helm", "values_within"]
 
-_MISSING: Final = "this is a Helm chart, and helm is not there; install it (https://helm.sh/docs/intro/install/)"
+MISSING: Final = "this is a Helm chart, and helm is not there; install it (https://helm.sh/docs/intro/install/)"
 _SCHEMES: Final = ("http://", "https://")
 
 
@@ -99,13 +99,33 @@ async def _local_dependencies(mirror: Mirror, commit: str, path: str) -> list[st
     return found
 
 
+def values_within(directory: str, label: str, options: SourceHelm) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the files of values of a chart on the disk, and those of parameters, as whole paths or `$ref/...`.
+
+    Raises ManifestError for what is not there or leads out of the chart.
+    """
+    values = []
+    for each in options.value_files:
+        if each.startswith(("$", *_SCHEMES)):
+            if each.startswith(_SCHEMES):
+                raise ManifestError(label, f"valueFiles: {each[:200]!r} is remote and not fetched; commit it")
+            values.append(each)
+            continue
+        place = os.path.join(directory, _place("", each))
+        if os.path.isfile(place):
+            values.append(place)
+        elif not options.ignore_missing_value_files:
+            raise ManifestError(label, f"valueFiles: {each[:200]!r} is not there")
+    return values, [(each.name, os.path.join(directory, _place("", each.path))) for each in options.file_parameters]
+
+
 async def render_helm(
     chart: Chart, label: str, options: SourceHelm, facts: ReleaseFacts, home: str, programs: str = ""
 ) -> list[Manifest]:
     """Return the objects of a chart. label: of the chart, for errors. Raises ToolError and ManifestError."""
     program = find_program("helm", path=programs)
     if program is None:
-        raise ToolError(_MISSING)
+        raise ToolError(MISSING)
     if _wants_dependencies(chart.directory):
         await run_tool(
             f"helm dependency build, {label}", [program, "dependency", "build", "."], home=home, cwd=chart.directory

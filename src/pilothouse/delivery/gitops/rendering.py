@@ -14,15 +14,16 @@ import msgspec
 from pilothouse.delivery.resources.applications import Source, SourceDirectory, SourceHelm, SourceKustomize
 from pilothouse.kinds.structs import to_dict
 
+from .charts import PulledChart
 from .directory import read_directory
 from .errors import ManifestError, RevisionError
 from .extracting import extract
-from .helm import Chart, ReleaseFacts, chart_files, render_helm
+from .helm import Chart, ReleaseFacts, chart_files, render_helm, values_within
 from .kustomize import NAMES, closure_of, render_kustomize
 from .manifests import Manifest
 from .mirrors import Limits, Mirror, checked_path
 
-__all__ = ["At", "Rendered", "Renderer"]
+__all__ = ["At", "Pulled", "Rendered", "Renderer"]
 
 _encoder: Final = msgspec.json.Encoder(order="sorted")
 
@@ -31,6 +32,14 @@ class At(NamedTuple):
     """A commit of a mirror. problem: why it may not be the newest, where that is so."""
 
     mirror: Mirror
+    commit: str
+    problem: str = ""
+
+
+class Pulled(NamedTuple):
+    """A chart of a chart repository. commit: its version, which stands where a commit does."""
+
+    chart: PulledChart
     commit: str
     problem: str = ""
 
@@ -130,18 +139,37 @@ class Renderer:
         with tempfile.TemporaryDirectory(prefix="pilothouse-render-") as place:
             root, home = _places(place)
             await extract(at.mirror, at.commit, wanted, root, self.limits)
-            whole = []
-            for number, each in enumerate(values):
-                if each.startswith("$"):
-                    other, inner = _referred(each, refs)
-                    apart = os.path.join(place, f"ref{number}")
-                    await extract(other.mirror, other.commit, [inner], apart, self.limits)
-                    whole.append(os.path.join(apart, inner))
-                else:
-                    whole.append(os.path.join(root, each))
+            whole = [await self._whole(each, number, place, root, refs) for number, each in enumerate(values)]
             chart = Chart(os.path.join(root, path), whole, [(name, os.path.join(root, each)) for name, each in files])
             found = await render_helm(chart, path or ".", options, facts, home, self._programs)
         return self._keep("Helm", digest, found)
+
+    async def render_pulled(
+        self, source: Source, chart: PulledChart, facts: ReleaseFacts, refs: Mapping[str, At]
+    ) -> Rendered:
+        """Return the objects of a chart that was pulled. Raises SourceError."""
+        options = source.helm or SourceHelm()
+        label = f"{source.chart} {chart.version}"
+        values, files = values_within(chart.directory, label, options)
+        others = await _others([each for each in values if each.startswith("$")], refs)
+        digest = _digest("chart", chart.directory, to_dict(options), list(facts), others)
+        known = self._remembered(digest)
+        if known is not None:
+            return known
+        with tempfile.TemporaryDirectory(prefix="pilothouse-render-") as place:
+            _, home = _places(place)
+            whole = [await self._whole(each, number, place, "", refs) for number, each in enumerate(values)]
+            found = await render_helm(Chart(chart.directory, whole, files), label, options, facts, home, self._programs)
+        return self._keep("Helm", digest, found)
+
+    async def _whole(self, value: str, number: int, place: str, root: str, refs: Mapping[str, At]) -> str:
+        """Return the whole path of a file of values; one of another source is written out."""
+        if not value.startswith("$"):
+            return os.path.join(root, value)
+        other, inner = _referred(value, refs)
+        apart = os.path.join(place, f"ref{number}")
+        await extract(other.mirror, other.commit, [inner], apart, self.limits)
+        return os.path.join(apart, inner)
 
     async def _digest_of(self, kind: str, at: At, paths: Sequence[str], more: object) -> bytes:
         named = await at.mirror.named(at.commit, paths)

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
+from urllib.parse import urlsplit
 
 from pilothouse.foundation.clock import Clock
 from pilothouse.foundation.logs import get_logger
@@ -101,6 +102,10 @@ class Repositories(Generic[U]):
             self._mirrors[key] = found
         found.access = access
         return found
+
+    def access(self, url: str, project: str = "") -> Access:
+        """Return what opens a repository of any kind, by its address."""
+        return self._access(Address(url, "", urlsplit(url).hostname or url.partition("/")[0]), project)
 
     @staticmethod
     def _key(url: str, access: Access) -> str:
