@@ -45,6 +45,7 @@ COMMANDS: tuple[LazyCommand, ...] = (
         "rollout", "pilothouse.delivery.cli", "rollout", "Bring new versions step by step, and take them back."
     ),
     LazyCommand("scheduler", "pilothouse.scheduling.cli", "scheduler", "Bind pods to nodes, against any server."),
+    LazyCommand("slo", "pilothouse.delivery.cli", "slo", "Show how services keep what they promise."),
     LazyCommand("status", "pilothouse.cli.status", "status", "Show how the platform on this machine is."),
     LazyCommand("store", "pilothouse.store.cli", "store", "Serve, read, check and back up the store."),
     LazyCommand("token", "pilothouse.cli.token", "token", "Let machines join the platform on this one."),

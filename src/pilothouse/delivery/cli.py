@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from .commands.levels import slo
 from .commands.lint import install, lint
 from .commands.rollouts import get, listed, status
 from .commands.verbs import abort, pause, promote, restart, resume, retry, set_group, undo
 
-__all__ = ["rollout"]
+__all__ = ["rollout", "slo"]
 
 
 @click.group()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pilothouse.kinds.status import ApiStatus, NotFound
     from pilothouse.kinds.structs import Resource
 
-__all__ = ["ALL", "Reach", "asked", "client_of", "name_of", "named", "reaching", "refusals_told"]
+__all__ = ["ALL", "Reach", "asked", "client_of", "name_of", "named", "reaching", "refusals_told", "sorted_by_name"]
 
 R = TypeVar("R")
 K = TypeVar("K", bound="Resource")
@@ -34,21 +34,25 @@ class Reach(NamedTuple):
     context: str | None = None
 
 
-def reaching(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `-n`, `--kubeconfig` and `--context`; the command receives them as `reach`."""
+def reaching(command: Callable[..., Any], default: str = "") -> Callable[..., Any]:
+    """Add `-n`, `--kubeconfig` and `--context`; the command receives them as `reach`.
+
+    default: the namespace where none is named, instead of the context's.
+    """
 
     @functools.wraps(command)
     def reached(
         *args: Any, namespace: str | None, kubeconfig: str | None, context: str | None, **options: Any
     ) -> object:
-        return command(*args, reach=Reach(namespace, kubeconfig, context), **options)
+        return command(*args, reach=Reach(namespace or default or None, kubeconfig, context), **options)
 
+    where = f"{default} by default." if default else "Instead of the context's namespace."
     for option in (
         click.option("--context", help="The context of the kubeconfig, instead of its current one."),
         click.option(
             "--kubeconfig", type=click.Path(), help="How the server is reached; as kubectl finds it by default."
         ),
-        click.option("-n", "--namespace", help="Instead of the context's namespace."),
+        click.option("-n", "--namespace", help=where),
     ):
         option(reached)
     return reached
@@ -59,8 +63,12 @@ def name_of(kind: str, text: str) -> str:
     before, slash, name = text.partition("/")
     if not slash:
         return text
-    short = {"rollout": ("rollouts", "ro"), "application": ("applications", "app", "apps")}.get(kind, ())
-    if before.removesuffix(".argoproj.io") not in (kind, *short) or not name:
+    short = {
+        "rollout": ("rollouts", "ro"),
+        "application": ("applications", "app", "apps"),
+        "servicelevel": ("servicelevels", "sl"),
+    }.get(kind, ())
+    if before.partition(".")[0] not in (kind, *short) or not name:
         raise CommandError(f"{text!r}: want a {kind}, as NAME or {kind}/NAME", code=ExitCode.USAGE)
     return name
 
@@ -104,7 +112,7 @@ async def _missing(client: Client, kind: type[Resource], name: str) -> CommandEr
         if len(there) >= _NAMES:
             break
     near = difflib.get_close_matches(name, there, _SHOWN) or sorted(there)[:_SHOWN]
-    hint = f"there is {', '.join(near)}" if near else f"-n names another namespace, and `list -A` shows {word}s of all"
+    hint = f"there is {', '.join(near)}" if near else "-n names another namespace, and -A shows those of all"
     return CommandError(
         f"namespace {client.namespace}: there is no {word} '{name}'", hint=hint, code=ExitCode.NOT_FOUND
     )
