@@ -60,6 +60,20 @@ def test_json_and_yaml_hold_every_field(capsys: Captured) -> None:
     assert yaml.safe_load(capsys.readouterr().out) == found
 
 
+def test_texts_and_numbers_of_derived_classes_are_plain_ones(capsys: Captured) -> None:
+    class Text(str):
+        __slots__ = ()
+
+    emit([{"name": Text("a"), "count": _Count(3)}], "json")
+    assert json.loads(capsys.readouterr().out) == [{"name": "a", "count": 3}]
+    with pytest.raises(NotImplementedError, match="object is no data"):
+        emit(object())
+
+
+class _Count(int):
+    __slots__ = ()
+
+
 def test_on_a_terminal_it_is_drawn_without_markup(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")

@@ -30,6 +30,7 @@ class LazyCommand(NamedTuple):
 
 COMMANDS: tuple[LazyCommand, ...] = (
     LazyCommand("apiserver", "pilothouse.apiserver.cli", "apiserver", "Serve the Kubernetes API in one process."),
+    LazyCommand("app", "pilothouse.delivery.cli", "app", "Keep the cluster as git says."),
     LazyCommand("backup", "pilothouse.cli.backup", "backup", "Save the platform on this machine to one file."),
     LazyCommand("controllers", "pilothouse.workloads.cli", "controllers", "Run the controllers against any server."),
     LazyCommand("crd", "pilothouse.operator.cli_crd", "crd", "Make definitions of custom resources."),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from .commands import applications, appverbs
 from .commands.levels import slo
 from .commands.lint import install, lint
 from .commands.rollouts import get, listed, status
 from .commands.verbs import abort, pause, promote, restart, resume, retry, set_group, undo
 
-__all__ = ["rollout", "slo"]
+__all__ = ["app", "rollout", "slo"]
 
 
 @click.group()
@@ -24,3 +25,18 @@ for command in (
     abort, get, install, lint, listed, pause, promote, restart, resume, retry, set_group, status, undo,
 ):  # fmt: skip
     rollout.add_command(command)
+
+
+@click.group()
+def app() -> None:
+    """Keep the cluster as git says: see applications, sync them, go back.
+
+    APP is a name, or app/NAME. Applications are in the namespace argocd unless -n names another.
+    """
+
+
+for command in (
+    applications.diff, applications.get, applications.history, applications.listed, applications.wait,
+    appverbs.rollback, appverbs.sync,
+):  # fmt: skip
+    app.add_command(command)

@@ -103,7 +103,7 @@ def emit(data: Any, output: str = "table", columns: Sequence[str] | None = None)
     so decode what people should read before. A table is drawn by rich on a terminal and is plain aligned text
     elsewhere. Control characters are shown escaped in a table, because data must not steer the terminal.
     """
-    plain = msgspec.to_builtins(data, str_keys=True)
+    plain = msgspec.to_builtins(data, str_keys=True, enc_hook=_exact)
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(plain), indent=2))
     elif output == "yaml":
@@ -112,6 +112,15 @@ def emit(data: Any, output: str = "table", columns: Sequence[str] | None = None)
         click.echo(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), nl=False)
     else:
         _emit_table(plain, columns)
+
+
+def _exact(value: Any) -> Any:
+    """Return a text or number of a class derived from these, such as a default of a typed object, as a plain one."""
+    plain: tuple[type[Any], ...] = (str, int, float, bytes)
+    for kind in plain:
+        if isinstance(value, kind):
+            return kind(value)
+    raise NotImplementedError(f"{type(value).__name__} is no data")
 
 
 def printable(value: Any) -> str:
