@@ -110,9 +110,7 @@ async def test_what_is_refused(charts: Repository, tmp_path: Path, url: str, cha
     assert "hunter2" not in str(raised.value)
 
 
-async def test_an_application_of_a_chart_with_values_of_git(
-    begin: Begin, charts: Repository, repo: GitRepo
-) -> None:
+async def test_an_application_of_a_chart_with_values_of_git(begin: Begin, charts: Repository, repo: GitRepo) -> None:
     charts.add("1.0.0")
     repo.commit({"env/prod.yaml": "x: far\n", "app/a.yaml": config_map("a", x="1")})
     async with begin(programs=str(CLIENTS)) as world:

@@ -11,6 +11,7 @@ from pilothouse.delivery.gitops.executing import Executor
 from pilothouse.delivery.resources.applications import Application
 from pilothouse.kinds.status import NotFound
 from pilothouse.kinds.structs import ConfigMap, Deployment, Job, ObjectMeta
+from pilothouse.operator import Context
 from support.gitopskit import Begin, World, config_map
 from support.gitrepo import GitRepo
 
@@ -219,6 +220,47 @@ async def test_a_controller_killed_at_any_write_goes_on_where_it_was(
         assert await world.data("b") == {"x": "1"}
         assert (await phase(world))[0] == "Succeeded"
         assert len((await world.app()).status.history) == 1
+    assert len(uids) == 1, "the hook ran once"
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_controller_killed_at_any_write_of_the_status_goes_on(
+    begin: Begin, repo: GitRepo, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """It is gone before the server has the status, or before it knows that the server has it."""
+    repo.commit({"app/before.yaml": job("before", hook="PreSync"), "app/a.yaml": config_map("a", x="1")})
+    uids: set[str] = set()
+    real = Context.patch
+    clock = None
+    for limit in range(5):
+        writes = 0
+
+        async def patch(self: Context, *arguments: Any, limit: int = limit, **options: Any) -> Any:
+            nonlocal writes
+            writes += 1
+            if writes > limit:
+                if not lost:
+                    await real(self, *arguments, **options)
+                raise OSError("the controller is gone")
+            return await real(self, *arguments, **options)
+
+        monkeypatch.setattr(Context, "patch", patch)
+        async with begin(clock) as world:
+            clock = world.harness.clock
+            if limit == 0:
+                await world.make()
+            await world.settle()
+            if await exists(world.client, Job, "before"):
+                uids.add((await world.client.get(Job, "before", "default")).metadata.uid)
+                await end_job(world.client, "before")
+                await world.settle()
+    monkeypatch.setattr(Context, "patch", real)
+    async with begin(clock) as world:
+        await world.harness.converge()
+        await world.settle(2)
+        assert await world.data("a") == {"x": "1"}
+        assert (await phase(world))[0] == "Succeeded"
+        assert [each.id for each in (await world.app()).status.history] == [0]
     assert len(uids) == 1, "the hook ran once"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from pilothouse.delivery.errors import DeliveryError
@@ -89,6 +89,12 @@ class Evaluation:
         return worst(state.health.status for state in self.states if state.health is not None and not state.is_extra)
 
 
+def _slim(found: Evaluation) -> Evaluation:
+    """Return an evaluation without its objects, which would be kept in memory: its drift stays."""
+    states = tuple(state._replace(target=None, live=None) for state in found.states if state.drift)
+    return replace(found, targets=(), states=states, by_key={})
+
+
 def _declared(targets: Sequence[Target]) -> dict[tuple[str, str], bool]:
     """Return which kinds definitions among the targets make, and whether these are of namespaces."""
     found = {}
@@ -142,7 +148,7 @@ class Evaluator:
         return instance_name(app.metadata.namespace, app.metadata.name, self._namespace)
 
     def last(self, app: Application) -> Evaluation | None:
-        """Return what was found of an application last."""
+        """Return what was found of an application last, without its objects: revisions and drift."""
         return self._last.get(self.instance(app))
 
     def forget(self, app: Application) -> None:
@@ -275,7 +281,7 @@ class Evaluator:
             problems=tuple(problems),
             by_key={state.key: state for state in states},
         )
-        self._last[instance] = made
+        self._last[instance] = _slim(made)
         self._last.move_to_end(instance)
         if len(self._last) > _MAX_PLACED:
             self._last.popitem(last=False)
