@@ -222,6 +222,13 @@ def test_evidence_has_the_numbers_of_canary_and_stable_side_by_side() -> None:
     assert found[1].canary == {}
 
 
+def test_runs_of_an_earlier_try_are_no_evidence() -> None:
+    run = analysis("r1", "Failed", "v3", result("web", "Failed", ("Failed", "2")))
+    run = replace(run, status__completed_at=at(-0.5))
+    assert evidence_of([run], "v3", at(-1)) != []
+    assert evidence_of([run], "v3", at(0)) == []
+
+
 def test_the_first_measurement_that_failed_is_the_first_bad_moment() -> None:
     run = analysis("r1", "Failed", "v3", result("web", "Failed", ("Successful", "1"), ("Failed", "2"), ("Failed", "3")))
     assert first_failure([run], evidence_of([run], "v3", None)) == at(1)

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from pilothouse.client import Client
-from pilothouse.delivery.gitops import GitopsOptions, add_gitops, install_gitops_kinds
+from pilothouse.delivery.gitops import GITOPS_KINDS, GitopsOptions, add_gitops, install_gitops_kinds
 from pilothouse.delivery.gitops.rejections import read_rejections
 from pilothouse.delivery.notices import recording
 from pilothouse.delivery.notices.recording import IncidentOptions, add_incidents
 from pilothouse.delivery.resources.analyses import AnalysisRun
 from pilothouse.delivery.resources.applications import Application
 from pilothouse.delivery.resources.incidents import Incident
-from pilothouse.delivery.resources.installing import install_kinds
+from pilothouse.delivery.resources.installing import ROLLOUT_KINDS, install_kinds
 from pilothouse.delivery.resources.rollouts import Rollout
 from pilothouse.delivery.rollouts import verbs
 from pilothouse.foundation.clock import FakeClock
@@ -224,7 +225,7 @@ async def test_a_bad_commit_is_taken_back_in_the_cluster_and_in_git(tmp_path: Pa
         assert (evidence.metric, evidence.value) == ("errors", "0.021")
         assert (found.status.git.state, found.status.git.branch) == ("Reverted", "main")
         words = {each.what for each in found.status.timeline}
-        assert {"Started", "Decided", "TrafficBack", "ReplicasDown", "Rejected", "Git"} <= words
+        assert {"Started", "Updated", "Decided", "TrafficBack", "ReplicasDown", "Rejected", "Git"} <= words
         assert [each.revision for each in read_rejections(await made.app())] == [bad]
         assert "shop:v1" in made.repo.git("show", "main:app/rollout.yaml")
         assert "Pilothouse-Incident: default/shop-" in made.repo.git("log", "-1", "--format=%B", "main")
@@ -292,6 +293,101 @@ async def test_an_incident_stays_when_its_rollout_goes(tmp_path: Path) -> None:
         await made.client.delete(Rollout, "shop", "default")
         await made.jump(40)
         assert (await made.incident()).status.phase == "Closed"
+
+
+@pytest.mark.parametrize("writes", [1, 2, 3, 4])
+async def test_a_controller_that_dies_at_any_write_leaves_the_same_behind(tmp_path: Path, writes: int) -> None:
+    repo = GitRepo(tmp_path / "repo")
+    repo.git("config", "receive.denyCurrentBranch", "ignore")
+    good, bad = repo.commit({"app/a": "v1"}), repo.commit({"app/a": "v2"})
+    async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
+        await install_kinds(client, [*ROLLOUT_KINDS, *GITOPS_KINDS, Incident])
+        await client.create(Namespace(metadata=ObjectMeta(name="argocd")))
+        data = {"url": repo.url.encode(), "pilothouseRevert": b"commit"}
+        labels = {"argocd.argoproj.io/secret-type": "repository"}
+        await client.create(Secret(metadata=ObjectMeta(name="repo", namespace="argocd", labels=labels), data=data))
+        await client.create(from_dict(synced(repo.url, good, bad), Application))
+        await client.create(from_dict(ABORTED, Rollout))
+        await client.patch(Rollout, "shop", {"status": ABORTED["status"]}, subresource="status")
+        options = IncidentOptions(directory=str(tmp_path / "incidents"))
+        for left in (writes, 1000):
+            harness = Harness(client, clock=FakeClock())
+            add_incidents(harness.manager, options)
+            with pytest.MonkeyPatch.context() as patch:
+                dies(patch, left)
+                async with harness:
+                    await harness.settle()
+            if left == 1000:
+                break
+        (found,) = [each async for each in client.list(Incident, "default")]
+        assert (found.status.phase, found.status.git.state) == ("Closed", "Reverted")
+        app = await client.get(Application, "shop", "argocd")
+        assert [each.revision for each in read_rejections(app)] == [bad]
+        assert repo.git("rev-list", "--count", "main") == "3"
+        assert repo.git("show", "main:app/a") == "v1"
+
+
+def dies(patch: pytest.MonkeyPatch, left: int) -> None:
+    """Have all writes fail after so many; those of events do not count."""
+    count = 0
+
+    def wrapped(name: str) -> None:
+        real = getattr(Client, name)
+
+        async def write(self: Client, *arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count > left:
+                raise ConnectionError("dead")
+            return await real(self, *arguments, **options)
+
+        patch.setattr(Client, name, write)
+
+    for name in ("create", "patch", "delete"):
+        wrapped(name)
+
+
+ABORTED: dict[str, Any] = {
+    "metadata": {
+        "name": "shop",
+        "namespace": "default",
+        "annotations": {"argocd.argoproj.io/tracking-id": "shop:argoproj.io/Rollout:default/shop"},
+    },
+    "spec": {"selector": {}, "strategy": {"canary": {}}},
+    "status": {
+        "abort": True,
+        "abortedAt": "2025-01-01T00:00:00Z",
+        "currentPodHash": "v2",
+        "stableRS": "v1",
+        "duration": {"rolloutStartedAt": "2024-12-31T23:59:00Z"},
+        "conditions": [
+            {
+                "type": "Progressing",
+                "status": "False",
+                "reason": "RolloutAborted",
+                "message": "Rollout aborted update to revision 2: Background analysis phase error/failed",
+                "lastUpdateTime": "2025-01-01T00:00:00Z",
+                "lastTransitionTime": "2025-01-01T00:00:00Z",
+            }
+        ],
+    },
+}
+
+
+def synced(url: str, good: str, bad: str) -> dict[str, Any]:
+    """Return an application that was synced to two commits."""
+    times_of = {good: "2024-12-31T10:00:00Z", bad: "2024-12-31T23:58:59Z"}
+    history = [
+        {"id": number, "revision": each, "deployStartedAt": at, "deployedAt": at, "source": {"repoURL": url}}
+        for number, (each, at) in enumerate(times_of.items())
+    ]
+    state = {
+        "operation": {},
+        "phase": "Succeeded",
+        "startedAt": times_of[bad],
+        "syncResult": {"revision": bad, "source": {"repoURL": url}},
+    }
+    return {**APPLICATION(url), "status": {"history": history, "operationState": state}}
 
 
 def test_columns_of_kubectl() -> None:

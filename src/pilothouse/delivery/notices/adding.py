@@ -20,7 +20,7 @@ from pilothouse.operator import Context, Manager, Reconciler, Request, Result, c
 
 from .messages import Message
 from .occasions import Occasion, occasions
-from .planning import NOTIFIED, Destination, Notice, Plan, plan, read_told, told_text
+from .planning import NOTIFIED, Destination, Notice, Plan, destinations, plan, read_told, told_text
 from .sending import Sender
 from .settings import Settings, read_settings
 from .stock import STOCK
@@ -120,13 +120,16 @@ class NoticeReconciler(Reconciler[K], Generic[K]):
         self._sender = sender
         self._seen: Callable[[K, Context], _Seen] = seen
         self._resting: OrderedDict[tuple[str, str], _Rest] = OrderedDict()
+        self._said: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     async def reconcile(self, obj: K, context: Context) -> Result | None:
         """Tell what was not told yet."""
         if obj.metadata.deletion_timestamp is not None:
             return None
-        seen, now = self._seen(obj, context), context.clock.now().timestamp()
         settings = self._place.settings()
+        if not destinations(obj.metadata, settings) and NOTIFIED not in obj.metadata.annotations:
+            return None
+        seen, now = self._seen(obj, context), context.clock.now().timestamp()
         made = plan(obj.metadata, seen.values, settings, given=seen.given, now=now)
         self._tell_problems(obj, made, context)
         told = read_told(obj.metadata)
@@ -176,8 +179,14 @@ class NoticeReconciler(Reconciler[K], Generic[K]):
         return pause
 
     def _tell_problems(self, obj: K, made: Plan, context: Context) -> None:
+        """Tell what is wrong, once as long as it stays the same."""
+        if self._said.get(obj.metadata.uid, ()) == made.problems:
+            return
         for problem in made.problems:
             context.recorder.warning(obj, "NotificationInvalid", problem[:1000])
+        self._said[obj.metadata.uid] = made.problems
+        while len(self._said) > _MOST_RESTING:
+            self._said.popitem(last=False)
 
     def _tell_failure(self, obj: K, notice: Notice, error: NoticeError, context: Context) -> None:
         shown = _shown(notice.destination)

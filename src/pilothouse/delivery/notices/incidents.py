@@ -43,9 +43,13 @@ def evidence_of(runs: Iterable[AnalysisRun], version: str, since: str | None) ->
     made = []
     for run in sorted(runs, key=lambda each: each.metadata.name):
         is_of = run.metadata.labels.get(HASH) == version and run.status.phase in _BAD
-        if is_of and not (since and (run.status.completed_at or since) < since):
+        if is_of and not _is_before(run.status.completed_at, since):
             made += [_evidence(run, result) for result in run.status.metric_results if not result.dry_run]
     return sorted(made, key=lambda each: each.phase not in _BAD)[:_MOST_EVIDENCE]
+
+
+def _is_before(at: str | None, since: str | None) -> bool:
+    return bool(at and since) and times.parse(at or "") < times.parse(since or "")
 
 
 def _evidence(run: AnalysisRun, result: MetricResult) -> Evidence:
