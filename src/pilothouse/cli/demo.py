@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import click
@@ -19,22 +18,29 @@ from pilothouse.kinds.status import ApiStatus
 
 from .demo_guestbook import Guestbook, Object, manifests, of_version, processes_of, restarts, with_greeting
 from .demo_load import Load, Tally
-from .demo_platform import Platform, claimed_share
+from .demo_platform import Platform, cancelled_by_signals, claimed_share
 from .demo_report import ROLL_OUT, WITHOUT_SERVER, Report
+from .shopdemo.command import shop
 
 __all__ = ["demo"]
 
 _GREETING: Final = "Fair winds, and come back."
 
 
-@click.command(epilog=examples("pilothouse demo", "# figures for a program", "pilothouse demo -o json"))
+@click.group(
+    invoke_without_command=True,
+    epilog=examples("pilothouse demo", "# figures for a program", "pilothouse demo -o json", "pilothouse demo shop"),
+)
 @output_option
-def demo(output: Literal["table", "json", "yaml"]) -> None:
+@click.pass_context
+def demo(ctx: click.Context, output: Literal["table", "json", "yaml"]) -> None:
     """Start a platform, run a guestbook of two tiers on it, roll it over under load, kill parts of it, and clear up.
 
     It has processes, ports, addresses and a directory of its own, and leaves nothing behind; other platforms of this
     machine are not touched. Exit code 1 says that a request failed in the roll-out or an entry was lost.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     report = Report()
     try:
         asyncio.run(_run(report))
@@ -43,6 +49,9 @@ def demo(output: Literal["table", "json", "yaml"]) -> None:
     except (ClientError, ApiStatus, OSError) as error:
         raise CommandError(str(error)) from error
     _show(report, output)
+
+
+demo.add_command(shop)
 
 
 def _show(report: Report, output: str) -> None:
@@ -59,7 +68,7 @@ def _show(report: Report, output: str) -> None:
 
 
 async def _run(report: Report) -> None:
-    with claimed_share() as share, _signals() as ending:
+    with claimed_share() as share, cancelled_by_signals() as ending:
         platform = Platform(share)
         try:
             report.doing("starting the platform: API server, controllers, scheduler and this machine's node")
@@ -72,28 +81,6 @@ async def _run(report: Report) -> None:
             report.doing("taking everything down")
             await platform.remove()
             report.moment("everything down", "no process, volume or rule is left")
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[asyncio.Event]:
-    """Have SIGINT and SIGTERM cancel this task, once; not any more when the event is set."""
-    loop, task, ending = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
-
-    def told() -> None:
-        if ending.is_set() or task is None:
-            click.echo("taking everything down; one moment", err=True)
-            return
-        ending.set()
-        task.cancel()
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, told)
-    try:
-        yield ending
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 async def _play(platform: Platform, guestbook: Guestbook, report: Report) -> None:

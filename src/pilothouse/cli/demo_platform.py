@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import click
+
 from pilothouse.foundation.rights import owns_network
 from pilothouse.foundation.terminal import CommandError, ExitCode
 from pilothouse.platform.state import read_state
 
-__all__ = ["Platform", "Share", "claimed_share"]
+__all__ = ["Platform", "Share", "cancelled_by_signals", "claimed_share"]
 
 _SHARES: Final = 64
 _CLAIM_PORT: Final = 40_404
@@ -49,6 +51,11 @@ class Share(NamedTuple):
             f"--service-node-port-range={first}-{first + 15}",
         ]
 
+    @property
+    def gateways(self) -> str:
+        """Addresses of loopback for Gateways of its own."""
+        return f"127.91.{self.number}.0/24"
+
 
 @contextlib.contextmanager
 def claimed_share() -> Iterator[Share]:
@@ -77,7 +84,7 @@ class Platform:
     """A platform of its own processes, ports, addresses and directory."""
 
     def __init__(self, share: Share) -> None:
-        self._share = share
+        self.share: Final = share
         # Those of pods that are other users have to get through it.
         self.directory: Final = Path(tempfile.mkdtemp(prefix="pilothouse-demo-"))
         self.data: Final = self.directory / "platform"
@@ -85,11 +92,11 @@ class Platform:
         self._log = self.directory / "log"
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> None:
-        """Start it and wait until all its parts are ready. Raises CommandError."""
+    async def start(self, *options: str) -> None:
+        """Start it, with more options of `pilothouse up`, and wait until all its parts are ready. Raises CommandError."""
         command = [
             "up", "--data-dir", str(self.data), "--listen", f"127.0.0.1:{_free_port()}", "--log-level", "warning",
-            *self._share.options(is_root=owns_network()),
+            *self.share.options(is_root=owns_network()), *options,
         ]  # fmt: skip
         with open(self._log, "wb") as log:  # noqa: ASYNC230  # small and local
             # A session of its own: Ctrl-C is for the demo, which ends everything in good order.
@@ -165,3 +172,25 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as found:
         port: int = found.getsockname()[1]
         return port
+
+
+@contextlib.contextmanager
+def cancelled_by_signals() -> Iterator[asyncio.Event]:
+    """Have SIGINT and SIGTERM cancel this task, once; not any more when the event is set."""
+    loop, task, ending = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
+
+    def told() -> None:
+        if ending.is_set() or task is None:
+            click.echo("taking everything down; one moment", err=True)
+            return
+        ending.set()
+        task.cancel()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, told)
+    try:
+        yield ending
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,117 @@
+"""`pilothouse demo shop`: starts a platform, plays the story, and tells it in a table and a page."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Final, Literal
+
+import click
+
+from pilothouse.cli.demo_platform import Platform, cancelled_by_signals, claimed_share
+from pilothouse.client import Client, ClientError
+from pilothouse.foundation.processes import ProcessError
+from pilothouse.foundation.terminal import CommandError, emit, examples, output_option
+from pilothouse.kinds.status import ApiStatus
+
+from .cluster import ShopCluster
+from .report import page
+from .story import Story, faulty_of, play
+
+__all__ = ["shop"]
+
+_REPORT: Final = "shop-demo.html"
+
+
+@click.command(
+    epilog=examples(
+        "pilothouse demo shop",
+        "# a version that is slow instead of one that fails; everything stays to be looked at",
+        "pilothouse demo shop --fault slow --keep",
+    )
+)
+@click.option(
+    "--fault",
+    type=click.Choice(["errors", "slow"]),
+    default="errors",
+    show_default=True,
+    help="What is wrong with the bad version: 2 % of its answers fail, or 10 % of them take 1.2 s.",
+)
+@click.option("--keep", is_flag=True, help="Leave everything up, and say where it is.")
+@click.option(
+    "--report",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=_REPORT,
+    show_default=True,
+    help="Where the page with the plots is written.",
+)
+@output_option
+def shop(fault: str, keep: bool, path: Path, output: Literal["table", "json", "yaml"]) -> None:
+    """Deliver a shop out of git to clients of three regions: a good version, and one that is taken back by itself.
+
+    It has processes, ports, addresses and a directory of its own, and leaves nothing behind but the report; other
+    platforms of this machine are not touched. Exit code 1 says that a request failed that should not have, or that the
+    bad version was not taken back in time.
+    """
+    began = time.monotonic()
+    story = Story(faulty_of(fault), lambda what: click.echo(f"{time.monotonic() - began:5.1f} s  {what}", err=True))
+    try:
+        asyncio.run(_run(story, keep=keep, path=path))
+    except asyncio.CancelledError:
+        raise click.Abort from None
+    except (ClientError, ApiStatus, OSError, ProcessError) as error:
+        raise CommandError(str(error)) from error
+    _show(story, path, output)
+
+
+async def _run(story: Story, *, keep: bool, path: Path) -> None:
+    with claimed_share() as share, cancelled_by_signals() as ending:
+        platform = Platform(share)
+        stays = False
+        try:
+            story.doing("starting the platform")
+            await platform.start(f"--gateway-address={share.gateways}")
+            story.moment("note", "the platform is ready")
+            async with Client.from_kubeconfig(str(platform.kubeconfig)) as client:
+                await play(platform, ShopCluster(client), story)
+            stays = keep
+        finally:
+            ending.set()
+            if story.rows:
+                await asyncio.to_thread(path.write_text, page(story.recording), "utf-8")
+            if stays:
+                _say_where(platform, story)
+            else:
+                story.doing("taking everything down")
+                await platform.remove()
+
+
+def _say_where(platform: Platform, story: Story) -> None:
+    for name, value in (
+        ("shop", story.url),
+        ("git repository", platform.directory / "shop"),
+        ("kubeconfig", platform.kubeconfig),
+        ("take it down", f"pilothouse down --data-dir {platform.data} && rm -r {platform.directory}"),
+    ):
+        click.echo(f"         {name}: {value}", err=True)
+
+
+def _show(story: Story, path: Path, output: str) -> None:
+    timeline = [
+        {"at_seconds": round(each.at - story.began, 1), "event": each.event, "detail": each.detail}
+        for each in story.moments
+    ]
+    figures = story.figures()
+    if output == "table":
+        emit(timeline)
+        click.echo()
+        click.echo(
+            f"{figures['users_hit']} of {figures['users']} users were hit, {100 * figures['users_hit_share']:.2f} %; "
+            f"{figures['requests']} requests in all; the plots are in {path}"
+        )
+    else:
+        emit({"timeline": timeline, "figures": figures, "report": str(path)}, output)
+    if story.problems:
+        raise CommandError("; ".join(story.problems))
