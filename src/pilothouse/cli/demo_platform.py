@@ -93,7 +93,7 @@ class Platform:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self, *options: str) -> None:
-        """Start it, with more options of `pilothouse up`, and wait until all its parts are ready. Raises CommandError."""
+        """Start it, with more options of `up`, and wait until all its parts are ready. Raises CommandError."""
         command = [
             "up", "--data-dir", str(self.data), "--listen", f"127.0.0.1:{_free_port()}", "--log-level", "warning",
             *self.share.options(is_root=owns_network()), *options,

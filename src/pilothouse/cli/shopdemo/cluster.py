@@ -66,13 +66,15 @@ class ShopCluster:
 
     async def verdict(self) -> tuple[datetime, str]:
         """Return when the judge last spoke against a version, and what it said; now and nothing where it did not."""
-        found = []
-        for run in await self._client.dynamic(_ARGO, "AnalysisRun").list_all(_NAMESPACE):
-            for metric in run.get("status", {}).get("metricResults", ()):
-                for each in metric.get("measurements", ()):
-                    if each["phase"] == "Failed" and each.get("finishedAt"):
-                        found.append((times.parse(each["finishedAt"]), str(each.get("message", ""))))
-        return max(found, default=(datetime.now(UTC), ""))
+        runs = await self._client.dynamic(_ARGO, "AnalysisRun").list_all(_NAMESPACE)
+        metrics = [metric for run in runs for metric in run.get("status", {}).get("metricResults", ())]
+        failed = [
+            (times.parse(each["finishedAt"]), str(each.get("message", "")))
+            for metric in metrics
+            for each in metric.get("measurements", ())
+            if each["phase"] == "Failed" and each.get("finishedAt")
+        ]
+        return max(failed, default=(datetime.now(UTC), ""))
 
     async def changes(self, api_version: str, kind: str, namespace: str, name: str) -> AsyncGenerator[Object, None]:
         """Give an object as it is now, and at each change."""

@@ -68,16 +68,19 @@ class Repository:
         """Make it with version 1; return the commit. Where pods would not find `python3` they get this program's."""
         shutil.copytree(place_of_shop() / "manifests", self.directory / "manifests")
         if shutil.which(_PYTHON, path=_PATH) is None:
-            for file in (self.directory / "manifests").glob("*.yaml"):
-                wanted = f"command: [{os.path.realpath(sys.executable)},"
-                file.write_text(file.read_text("utf-8").replace(f"command: [{_PYTHON},", wanted), "utf-8")
+            self._name_python()
         await self._git("init", "--quiet", f"--initial-branch={_BRANCH}")
         # What pushes to it moves the work tree too.
         await self._git("config", "receive.denyCurrentBranch", "updateInstead")
         return await self._commit("The shop")
 
+    def _name_python(self) -> None:
+        for file in (self.directory / "manifests").glob("*.yaml"):
+            wanted = f"command: [{os.path.realpath(sys.executable)},"
+            file.write_text(file.read_text("utf-8").replace(f"command: [{_PYTHON},", wanted), "utf-8")
+
     async def commit(self, number: int) -> str:
-        """Make a version of VERSIONS and return the commit. Raises CommandError where the manifest is not the shop's."""
+        """Make a version of VERSIONS and return the commit. Raises CommandError where variables are missing."""
         version = VERSIONS[number]
         file = self.directory / _FRONT
         text = file.read_text("utf-8")
