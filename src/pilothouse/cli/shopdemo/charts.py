@@ -93,7 +93,7 @@ class Chart(NamedTuple):
         bottom = self.top + self.height
         return (
             f'<svg viewBox="0 0 {WIDTH} {bottom + _BOTTOM:g}" role="img" aria-label="{html.escape(self.title)}">'
-            f"{self._grid(bottom)}{body}{self._limit(limit)}{self._marks(bottom)}</svg>"
+            f"{self._grid(bottom)}{body}{self._marks(bottom)}{self._limit(limit)}</svg>"
         )
 
     def _grid(self, bottom: float) -> str:

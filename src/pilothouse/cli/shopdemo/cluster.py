@@ -24,6 +24,7 @@ _REGIONS: Final = "pilothouse.dev/regions"
 _CONTROL: Final = "argocd"
 _NAMESPACE: Final = "shop"
 _MAX_WARNINGS: Final = 5
+_ALL: Final = 100
 
 
 class ShopCluster:
@@ -127,10 +128,10 @@ def _told(obj: Object) -> list[str]:
 def step_said(step: Object) -> str:
     """Return what a step of a rollout does to traffic, in words; empty where it does nothing to it."""
     if "setWeight" in step:
-        return f"{step['setWeight']} % of all"
+        return f"{step['setWeight']} % of all traffic"
     plugin = step.get("plugin") or {}
     if plugin.get("name") != _REGIONS:
         return ""
     regions, weight = plugin["config"]["regions"], plugin["config"]["weight"]
     where = "all regions" if "*" in regions else ", ".join(regions)
-    return f"all of {where}" if weight == 100 and "*" not in regions else f"{weight} % of {where}"
+    return f"all traffic of {where}" if weight == _ALL else f"{weight} % of the traffic of {where}"

@@ -8,6 +8,7 @@ inconclusive. Without `for` it goes on until it is ended: that is what backgroun
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -89,9 +90,10 @@ class TrafficConfig(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_
 
 @dataclass(slots=True)
 class _Session:
-    """One version under judgement. seen: the last second that was looked at."""
+    """One version under judgement. first: the last second before it began; seen: the last that was looked at."""
 
     judge: Judge
+    first: int
     seen: int
     verdict: Verdict = _NOTHING
 
@@ -109,18 +111,20 @@ class TrafficProvider:
         """Look at the seconds that are over since the last look; see `Provider`."""
         config, limits = _config(metric)
         last, wait = self._numbers.last()
-        session = self._session(run, metric, started, limits, last)
+        began = (started.started_at if started is not None else None) or times.format_micros(now)
+        age = (now - times.parse(began)).total_seconds()
+        session = self._session(run, metric, started, limits, last, last - math.ceil(age))
         verdict = session.verdict
         for second in range(max(session.seen + 1, last - _MOST_MISSED + 1), last + 1):
             verdict = session.judge.look(
-                self._sight(run, config, config.canary, limits, second),
+                # What its service got before this run began was another version's.
+                self._sight(run, config, config.canary, limits, second, most=second - session.first),
                 self._sight(run, config, config.stable, limits, second),
             )
             if verdict.outcome == "Failed":
                 break
         session.seen, session.verdict = last, verdict
-        began = (started.started_at if started is not None else None) or times.format_micros(now)
-        phase = self._phase(config, verdict, (now - times.parse(began)).total_seconds())
+        phase = self._phase(config, verdict, age)
         value = json.dumps(verdict.figures, separators=(",", ":"))
         if phase != RUNNING:
             self._sessions.pop((run.metadata.uid, metric.name), None)
@@ -140,22 +144,28 @@ class TrafficProvider:
         return ended(SUCCESSFUL, now, started.started_at, message=started.message, value=started.value)
 
     def _session(
-        self, run: AnalysisRun, metric: Metric, started: Measurement | None, limits: Limits, last: int
+        self, run: AnalysisRun, metric: Metric, started: Measurement | None, limits: Limits, last: int, first: int
     ) -> _Session:
         key = run.metadata.uid, metric.name
         found = self._sessions.get(key)
         if found is None:
             if len(self._sessions) >= _MOST_RUNS:
                 raise MetricError(f"metric '{metric.name}': {_MOST_RUNS} are measured already; end some")
-            found = self._sessions[key] = _Session(Judge(limits, _remembered(started)), last - 1)
+            found = self._sessions[key] = _Session(Judge(limits, _remembered(started)), first, last - 1)
         return found
 
-    def _sight(self, run: AnalysisRun, config: TrafficConfig, version: str, limits: Limits, last: int) -> Sight:
+    def _sight(
+        self, run: AnalysisRun, config: TrafficConfig, version: str, limits: Limits, last: int, most: int = 3600
+    ) -> Sight:
+        """Return what came to a version up to a second; most: of no more seconds than that."""
         if not version:
             return Sight()
         route = config.route if "/" in config.route else f"{run.metadata.namespace}/{config.route}"
 
         def over(seconds: int) -> Answers:
+            seconds = min(seconds, most)
+            if seconds <= 0:
+                return Answers()
             seen = self._numbers.over(seconds, last, route=route, version=version, regions=config.regions)
             return Answers(seen.requests, seen.errors, seen.slower(limits.p95), seen.p95)
 
