@@ -128,10 +128,12 @@ def _told(obj: Object) -> list[str]:
 def step_said(step: Object) -> str:
     """Return what a step of a rollout does to traffic, in words; empty where it does nothing to it."""
     if "setWeight" in step:
-        return f"{step['setWeight']} % of all traffic"
+        return f"{step['setWeight']} % of all"
     plugin = step.get("plugin") or {}
     if plugin.get("name") != _REGIONS:
         return ""
     regions, weight = plugin["config"]["regions"], plugin["config"]["weight"]
     where = "all regions" if "*" in regions else ", ".join(regions)
-    return f"all traffic of {where}" if weight == _ALL else f"{weight} % of the traffic of {where}"
+    if weight == _ALL:
+        return where if "*" in regions else f"all of {where}"
+    return f"{weight} % of {where}"

@@ -43,8 +43,9 @@ class Recording(NamedTuple):
 
 def page(recording: Recording) -> str:
     """Return the report."""
-    end = max([row.sent for row in recording.rows] + [moment.at for moment in recording.moments], default=0.0)
-    seconds = max(10, math.ceil(end - recording.began))
+    # The last second is not a whole one.
+    last = math.floor(max((row.sent for row in recording.rows), default=0.0) - recording.began)
+    seconds = max([10, last, *(math.ceil(moment.at - recording.began) for moment in recording.moments)])
     harm = harm_of(recording.rows, recording.faulty)
     day = datetime.fromtimestamp(recording.began, UTC)
     template = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
