@@ -20,6 +20,7 @@ Object = dict[str, Any]
 REJECTED: Final = "pilothouse.dev/rejected-revisions"
 """An annotation of the Application: which commits are not applied any more."""
 _ARGO: Final = "argoproj.io/v1alpha1"
+_OWN: Final = "pilothouse.dev/v1alpha1"
 _REGIONS: Final = "pilothouse.dev/regions"
 _CONTROL: Final = "argocd"
 _NAMESPACE: Final = "shop"
@@ -39,6 +40,18 @@ class ShopCluster:
         with contextlib.suppress(AlreadyExists):
             await namespaces.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _CONTROL}})
         await self._client.dynamic(_ARGO, "Application").apply(application, field_manager="pilothouse-demo", force=True)
+
+    async def allow_reverts(self, url: str) -> None:
+        """Have a repository's bad commits reverted in it."""
+        data = {"type": "git", "url": url, "pilothouseRevert": "commit"}
+        labels = {"argocd.argoproj.io/secret-type": "repository"}
+        metadata = {"name": "shop-repository", "labels": labels}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
+        await self._client.dynamic("v1", "Secret").apply(secret, _CONTROL, field_manager="pilothouse-demo", force=True)
+
+    async def incident(self, true: Callable[[Object], bool], what: str, seconds: float) -> Object:
+        """Wait until something is so of an incident; return it."""
+        return await self._until(self.changes(_OWN, "Incident", _NAMESPACE), true, what, seconds)
 
     async def refresh(self) -> None:
         """Have the repository looked at now, as a webhook of its server would."""
@@ -77,9 +90,11 @@ class ShopCluster:
         ]
         return max(failed, default=(datetime.now(UTC), ""))
 
-    async def changes(self, api_version: str, kind: str, namespace: str, name: str) -> AsyncGenerator[Object, None]:
-        """Give an object as it is now, and at each change."""
-        of, fields = self._client.dynamic(api_version, kind), f"metadata.name={name}"
+    async def changes(
+        self, api_version: str, kind: str, namespace: str, name: str = ""
+    ) -> AsyncGenerator[Object, None]:
+        """Give an object as it is now, and at each change; without a name all objects of a namespace."""
+        of, fields = self._client.dynamic(api_version, kind), f"metadata.name={name}" if name else ""
         async with aclosing(of.pages(namespace, fields=fields, limit=0)) as pages:
             page = await anext(pages)
         for each in page.items:

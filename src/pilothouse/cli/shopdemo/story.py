@@ -135,6 +135,7 @@ async def begin(shop: ShopCluster, repository: Repository, story: Story) -> None
     commit = await repository.begin()
     story.moment("commit", "version 1 is committed", commit[:10])
     await shop.deliver(application(repository.url))
+    await shop.allow_reverts(repository.url)
     await shop.application(_is_healthy, "the application to be healthy", _START_SECONDS)
     story.url = await shop.url(_START_SECONDS)
     patience = Backoff(base=0.05, cap=0.2, attempts=150)
@@ -187,7 +188,8 @@ async def roll_out(shop: ShopCluster, repository: Repository, story: Story) -> N
 
 
 async def take_back(shop: ShopCluster, repository: Repository, story: Story) -> str:
-    """Commit a bad version and wait until it is judged; return the commit."""
+    """Commit a bad version, a while after the good one, and wait until it is judged; return the commit."""
+    await asyncio.sleep(_BASELINE_SECONDS)
     commit = await _committed(shop, repository, story, story.faulty)
     narrator = _Narrator(story, story.faulty)
 
@@ -204,18 +206,19 @@ async def take_back(shop: ShopCluster, repository: Repository, story: Story) -> 
 
 
 async def pin(shop: ShopCluster, repository: Repository, story: Story, commit: str) -> None:
-    """Wait until the bad commit is rejected, so that nothing brings it back, and say what git has of it."""
-    story.doing("traffic is back; the commit is pinned as rejected")
+    """Wait until the bad commit is rejected, so that nothing brings it back, and until git is without it again."""
+    story.doing("traffic is back; the bad commit is pinned and reverted in git")
     try:
-        app = await shop.application(_rejects(commit), f"commit {commit[:10]} to be rejected", _PIN_SECONDS)
+        await shop.application(_rejects(commit), f"commit {commit[:10]} to be rejected", _PIN_SECONDS)
+        story.moment("done", f"commit {commit[:10]} is rejected", "nothing brings it back")
+        await shop.incident(_is_reverted, f"commit {commit[:10]} to be reverted in git", _PIN_SECONDS)
+        newest, subject = (await repository.subjects())[0]
+        story.moment("done", "git is without it", f"{newest[:10]} {subject}")
+        await shop.refresh()
+        await shop.application(_is_synced_to(newest), "the application to be healthy again", _PIN_SECONDS)
+        story.moment("done", "the application is healthy", f"at {newest[:10]}")
     except CommandError as error:
-        story.problems.append(str(error))
-        return
-    newest, subject = (await repository.subjects())[0]
-    said = f"{subject} ({newest[:10]})" if newest != commit else f"{REJECTED} of the Application"
-    story.moment("done", f"commit {commit[:10]} is rejected", said)
-    if app["status"].get("health", {}).get("status") == "Degraded":
-        await shop.application(_is_healthy, "the application to be healthy again", _PIN_SECONDS)
+        story.problems.append(f"{error}: {error.hint}")
 
 
 async def _committed(shop: ShopCluster, repository: Repository, story: Story, number: int) -> str:
@@ -268,6 +271,10 @@ def _is_healthy(app: Object) -> bool:
 
 def _is_synced_to(commit: str) -> Callable[[Object], bool]:
     return lambda app: _is_healthy(app) and app["status"]["sync"].get("revision") == commit
+
+
+def _is_reverted(incident: Object) -> bool:
+    return bool(incident["status"].get("git", {}).get("state") == "Reverted")
 
 
 def _rejects(commit: str) -> Callable[[Object], bool]:

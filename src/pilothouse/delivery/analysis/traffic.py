@@ -90,7 +90,8 @@ class TrafficConfig(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_
 
 @dataclass(slots=True)
 class _Session:
-    """One version under judgement. first: the last second before it began; seen: the last that was looked at."""
+    """One version under judgement. first: the second in which it began, which does not count; seen: the last that was
+    looked at."""
 
     judge: Judge
     first: int
@@ -113,7 +114,7 @@ class TrafficProvider:
         last, wait = self._numbers.last()
         began = (started.started_at if started is not None else None) or times.format_micros(now)
         age = (now - times.parse(began)).total_seconds()
-        session = self._session(run, metric, started, limits, last, last - math.ceil(age))
+        session = self._session(run, metric, started, limits, last, last + 1 - math.ceil(age))
         verdict = session.verdict
         for second in range(max(session.seen + 1, last - _MOST_MISSED + 1), last + 1):
             verdict = session.judge.look(
