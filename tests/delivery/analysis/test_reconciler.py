@@ -112,7 +112,7 @@ async def test_a_healthy_version_succeeds_after_its_time_and_background_analysis
 
 
 async def test_thin_traffic_is_inconclusive_and_says_so() -> None:
-    async with running(FakeNumbers(lambda seconds: Window(min(seconds, 3)))) as client:
+    async with running(FakeNumbers(lambda _: Window(3))) as client:
         await made(client, "thin", traffic(**{"for": "1s"}))
         run = await until(client, "thin", over)
     assert run.status.phase == "Inconclusive"

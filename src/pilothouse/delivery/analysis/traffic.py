@@ -90,7 +90,7 @@ class TrafficConfig(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_
 
 @dataclass(slots=True)
 class _Session:
-    """One version under judgement. first: the second in which it began, and does not count; seen: the last looked at."""
+    """One version under judgement. first: when it began, which does not count; seen: the last looked at."""
 
     judge: Judge
     first: int
