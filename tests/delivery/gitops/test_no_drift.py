@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from pilothouse.client import Client
+from pilothouse.delivery.gitops.comparing import MANAGER, compare
+from pilothouse.delivery.gitops.manifests import read_documents
 from pilothouse.delivery.resources.installing import install_kinds
 from pilothouse.delivery.resources.rollouts import Rollout
+from pilothouse.kinds.status import Invalid
+from pilothouse.testing import ControlPlane
 from support.gitopskit import Begin
 from support.gitrepo import GitRepo
 
@@ -231,3 +238,51 @@ async def test_nothing_is_out_of_sync_for_ever(begin: Begin, repo: GitRepo) -> N
         await world.settle(3)
         assert world.gitops.operator.executor.requests == 0
         assert (await world.app()).status.sync.status == "Synced"
+
+
+def served(obj: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what differs by itself."""
+    varying = {"managedFields", "resourceVersion", "generation"}
+    return {**obj, "metadata": {name: value for name, value in obj["metadata"].items() if name not in varying}}
+
+
+def changes() -> list[dict[str, Any]]:
+    """Return changes that people and controllers make by hand, as merge patches of a StatefulSet."""
+    container = {"name": "db", "image": "db:1"}
+    return [
+        {"spec": {"replicas": 5}},
+        {"metadata": {"labels": {"own": "1"}}},
+        {"metadata": {"annotations": {"argocd.argoproj.io/tracking-id": None}}},
+        {"spec": {"template": {"metadata": {"annotations": {"restartedAt": "now"}}}}},
+        {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 5}}}},
+        {"spec": {"template": {"spec": {"containers": [container]}}}},
+        {"spec": {"template": {"spec": {"containers": [{**container, "env": [{"name": "C", "value": "3"}]}]}}}},
+        {"spec": {"template": {"spec": {"tolerations": [{"key": "x", "operator": "Exists", "effect": "NoExecute"}]}}}},
+        {"spec": {"template": {"spec": {"volumes": None}}}},
+        {"spec": {"updateStrategy": {"rollingUpdate": {"partition": 2}}}},
+        {"spec": {"minReadySeconds": 3}},
+        {"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}}},
+    ]
+
+
+async def test_drift_is_what_a_real_apply_would_change(plane: ControlPlane) -> None:
+    """The comparison, which asks nobody, says the same as the server when it is asked."""
+    (document,) = [value for _, value in read_documents("f.yaml", KINDS["statefulset"].encode())]
+    async with Client.for_transport(plane.transport, plane.user) as client:
+        handle = client.dynamic("apps/v1", "StatefulSet")
+        changed = 0
+        for number, patch in enumerate(changes()):
+            name = f"db{number}"
+            mark = {"argocd.argoproj.io/tracking-id": f"shop:apps/StatefulSet:default/{name}"}
+            wanted = {**document, "metadata": {"name": name, "namespace": "default", "annotations": mark}}
+            live = await handle.apply(wanted, force=True, field_manager=MANAGER)
+            assert compare(wanted, live) == []
+            try:
+                live = await handle.patch(name, patch, "default", field_manager="hand")
+            except Invalid:
+                continue  # what a server does not let anybody change
+            after = await handle.apply(wanted, force=True, field_manager=MANAGER, dry_run=True)
+            drift = compare(wanted, live)
+            assert bool(drift) is (served(after) != served(live)), (patch, drift)
+            changed += bool(drift)
+        assert changed >= 4

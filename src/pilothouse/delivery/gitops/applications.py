@@ -18,15 +18,14 @@ from pilothouse.delivery.resources.applications import (
     Source,
 )
 from pilothouse.kinds import mergepatch, times
-from pilothouse.kinds.status import NotFound
 from pilothouse.kinds.structs import from_dict, to_dict
 from pilothouse.operator import Context, Reconciler, Request, Result
 
 from .autosync import DEFAULT_RETRY, Situation, automated, decide
 from .conditions import conditions_of
+from .deleting import delete_application
 from .errors import SourceError
 from .evaluation import Evaluation, Evaluator, sources_of
-from .hooks import options_of
 from .operating import Operator, begun, failed, retry_at, sources_in
 from .projects import DEFAULT_PROJECT, IN_CLUSTER, default_project, is_here, problems_of
 from .rejections import Rejection, digest_of, last_good, read_rejections, rejection_of, write_rejections
@@ -34,18 +33,12 @@ from .repositories import User
 from .status import history_with, status_of, status_without
 from .windows import Windowed, WindowError, may_sync
 
-__all__ = ["DEPENDS_ON", "FINALIZERS", "REFRESH", "ApplicationReconciler", "dependencies_of"]
+__all__ = ["DEPENDS_ON", "REFRESH", "ApplicationReconciler", "dependencies_of"]
 
 REFRESH: Final = "argocd.argoproj.io/refresh"
 DEPENDS_ON: Final = "pilothouse.dev/depends-on"
-FINALIZERS: Final = {
-    "resources-finalizer.argocd.argoproj.io": "Foreground",
-    "resources-finalizer.argocd.argoproj.io/foreground": "Foreground",
-    "resources-finalizer.argocd.argoproj.io/background": "Background",
-}
 _STEPS: Final = 200
 _LOOK_AGAIN_SECONDS: Final = 600.0
-_DELETING_SECONDS: Final = 2.0
 
 
 def dependencies_of(app: Application) -> list[str]:
@@ -97,7 +90,7 @@ class ApplicationReconciler(Reconciler[Application]):
         urls = [source.repo_url for source in sources if source.repo_url and not source.chart]
         self._evaluator.repositories.use(User("application", Request.of(obj)), urls, obj.spec.project)
         if obj.metadata.deletion_timestamp is not None:
-            return await self._delete(obj, context)
+            return await delete_application(obj, context, self._evaluator, self._operator.executor)
         turn = _Turn(obj, context, self._project(obj, context), [])
         refreshed = await self._refresh(turn, urls)
         problems = self._problems(turn, sources)
@@ -413,36 +406,6 @@ class ApplicationReconciler(Reconciler[Application]):
             patch["metadata"] = {"resourceVersion": app.metadata.resource_version}
         if patch:
             turn.app = await turn.context.patch(app, patch)
-
-    # Its end
-
-    async def _delete(self, app: Application, context: Context) -> Result | None:
-        """Delete what it has, where its finalizer wants it, and let it go once all is gone."""
-        finalizers = [*(app.metadata.finalizers or ())]
-        own = [name for name in finalizers if name in FINALIZERS]
-        if not own:
-            return None
-        evaluator = self._evaluator
-        kinds = [
-            (f"{each.group}/{each.version}" if each.group else each.version, each.kind) for each in app.status.resources
-        ]
-        await evaluator.live.ensure(kinds)
-        there = evaluator.live.of_application(evaluator.instance(app))
-        kept = {"Delete=false"}
-        left = {key: obj for key, obj in there.items() if not (kept & options_of(obj))}
-        for key, obj in left.items():
-            if not obj["metadata"].get("deletionTimestamp"):
-                await self._operator.executor.delete(key, obj, FINALIZERS[own[0]])
-        if evaluator.live.of_application(evaluator.instance(app)).keys() & left.keys():
-            return Result(_DELETING_SECONDS)
-        rest = [name for name in finalizers if name not in FINALIZERS]
-        try:
-            await context.patch(
-                app, {"metadata": {"finalizers": rest or None, "resourceVersion": app.metadata.resource_version}}
-            )
-        except NotFound:
-            return None
-        return None
 
 
 def _plain(sources: Iterable[Source]) -> list[Any]:
