@@ -16,6 +16,8 @@ import yaml
 from click.testing import CliRunner
 
 from pilothouse.cli import LazyGroup, _root
+from pilothouse.delivery.resources.rollouts import Rollout
+from pilothouse.foundation import refreshing
 from support.rolloutkit import ROUTE, SERVICES, Fleet, fleet
 
 ROLLOUT: Final = """
@@ -208,6 +210,37 @@ async def test_what_is_wrong_is_said_with_a_way_out(shop: Shop, tmp_path: Path) 
     assert (gone.code, "--kubeconfig FILE" in gone.err) == (2, True)
     context = await shop.run("rollout", "get", "shop", "--context", "other")
     assert (context.code, 'no context "other"' in context.err) == (2, True)
+
+
+async def test_who_may_not_is_told_so(shop: Shop, tmp_path: Path) -> None:
+    path = tmp_path / "ann"
+    _as(shop.fleet.plane.kubeconfig, "ann", path)
+    done = await asyncio.to_thread(call, "rollout", "abort", "shop", "--kubeconfig", str(path))
+    assert done.code == 1
+    assert 'User "ann" cannot get resource "rollouts"' in done.err
+    assert "hint: ask for a Role that grants this" in done.err
+
+
+def _as(kubeconfig: str, user: str, path: Path) -> None:
+    config = yaml.safe_load(Path(kubeconfig).read_text(encoding="utf-8"))
+    config["users"][0]["user"]["as"] = user
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+
+
+async def test_it_is_shown_again_and_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    def refresh(frame: Callable[[], list[str]], seconds: float) -> None:
+        assert seconds == 1.0
+        seen.append("\n".join(frame()))
+        asyncio.run_coroutine_threadsafe(shop.fleet.client.delete(Rollout, "shop"), loop).result(30)
+        seen.append("\n".join(frame()))
+
+    monkeypatch.setattr(refreshing, "refresh", refresh)
+    assert (await shop.run("rollout", "get", "shop", "-w", settle=False)).code == 0
+    assert "✔ Healthy" in seen[0]
+    assert seen[1].startswith("error: namespace default: there is no rollout 'shop'\ntrying again")
 
 
 def test_kinds_that_are_not_installed_are_said_and_can_be_installed(kubeconfig: str) -> None:
