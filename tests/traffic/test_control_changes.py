@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from pilothouse.client.errors import StreamFailed
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.kinds.structs import Ingress, IngressClass, Resource, Secret, from_dict
+from pilothouse.traffic.config import Configuration
 from pilothouse.traffic.control import errands
 from pilothouse.traffic.control.errands import Errand
 from pilothouse.traffic.control.ingresses import INGRESS_CONTROLLER
-from pilothouse.traffic.control.kinds import TLSRoute, TrafficPolicy
+from pilothouse.traffic.control.kinds import Gateway, TLSRoute, TrafficPolicy
 from pilothouse.traffic.control.snapshot import key_of
 from pilothouse.traffic.control.store import Store
 from pilothouse.traffic.control.translate import Translation, translate
@@ -138,7 +139,8 @@ def test_what_is_translated_of_changes_is_what_is_found_anew(changes: list[list[
     for some in changes:
         for each in some:
             step(store, *each)
-        made, anew = translate(store.snapshot(), POOL, made), translate(store.snapshot(), POOL)
+        alone = Translation(Configuration(), (), addresses=made.addresses)  # which are kept in any case
+        made, anew = translate(store.snapshot(), POOL, made), translate(store.snapshot(), POOL, alone)
         assert made.configuration == anew.configuration
         assert made.statuses == anew.statuses
 
@@ -154,6 +156,21 @@ def test_routes_that_a_change_does_not_concern_are_taken_over(place: int, number
     step(store, place, number)
     after = translate(store.snapshot(), POOL, before)
     assert {"/".join(key) for (_, key), each in after.routes.items() if before.routes[_, key] is not each} == again
+
+
+def test_a_gateway_keeps_its_address_before_its_status_says_so() -> None:
+    store = Store()
+    for each in (OURS, gateway(listener(), name="a"), gateway(listener(), name="b")):
+        store.put(each)
+    before = translate(store.snapshot(), POOL)
+    assert [each.address for each in before.configuration.listeners] == ["127.5.0.1", "127.5.0.2"]
+    store.remove(Gateway, gateway(listener(), name="a"))
+    store.put(gateway(listener(), name="c"))
+    after = translate(store.snapshot(), POOL, before)
+    assert {each.name.split("/")[1]: each.address for each in after.configuration.listeners} == {
+        "b": "127.5.0.2",
+        "c": "127.5.0.1",
+    }
 
 
 def test_backends_that_a_change_does_not_concern_are_the_same() -> None:

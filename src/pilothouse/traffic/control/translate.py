@@ -90,7 +90,8 @@ class _Made:
 class Translation:
     """What came of a snapshot. What stands behind it is for the next, which takes it over where it is the same.
 
-    surroundings: all that any route may depend on beside itself and what it refers to.
+    surroundings: all that any route may depend on beside itself and what it refers to. addresses: those given out, by
+    gateway and UID; ingresses' by `_INGRESSES`. They are kept before their statuses say so.
     """
 
     configuration: config.Configuration
@@ -98,6 +99,7 @@ class Translation:
     backends: Mapping[str, Filled] = field(default_factory=dict)
     routes: Mapping[tuple[str, Key], _Made] = field(default_factory=dict)
     surroundings: object = None
+    addresses: Mapping[tuple[Key, str], Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -129,7 +131,12 @@ def translate(snapshot: Snapshot, options: Options | None = None, previous: Tran
     return _Translator(snapshot, options or Options(), previous or _NOTHING).run()
 
 
+_INGRESSES: Final = (("", ""), "")
 _NOTHING: Final = Translation(config.Configuration(), ())
+
+
+def _who(gateway: Gateway) -> tuple[Key, str]:
+    return key_of(gateway), gateway.metadata.uid
 
 
 class _Translator:
@@ -166,8 +173,11 @@ class _Translator:
             if bound.is_programmed
             for made in bound.configured(door.assigned.bound)
         ]
+        addresses = {_who(door.gateway): door.assigned.bound for door in doors}
         if ingresses:
-            entry = Entry(kept or self._pool.fresh(), self._options.ingress_ports, self._options.refused)
+            assigned = kept or self._pool.fresh()
+            addresses[_INGRESSES] = assigned.bound
+            entry = Entry(assigned, self._options.ingress_ports, self._options.refused)
             routes, statuses = translate_ingresses(
                 self._snapshot, ingresses, self._backends, entry, self._certificates, listeners
             )
@@ -181,7 +191,7 @@ class _Translator:
             streams=tuple(streams),
             backends={name: each.backend for name, each in filled.items()},
         )
-        return Translation(configuration, self._statuses, filled, self._made, surroundings)
+        return Translation(configuration, self._statuses, filled, self._made, surroundings, addresses)
 
     # Gateways
 
@@ -201,7 +211,8 @@ class _Translator:
 
         assign(self._asked)
         assign(self._kept)
-        kept = self._pool.kept([at.ip for each in ingresses for at in each.status.load_balancer.ingress])
+        said = [at.ip for each in ingresses for at in each.status.load_balancer.ingress]
+        kept = self._pool.kept([*self._previous.addresses.get(_INGRESSES, ()), *said] if ingresses else ())
         assign(lambda _: self._pool.fresh())
         return [doors[key_of(each)] for each in gateways], kept
 
@@ -209,7 +220,8 @@ class _Translator:
         return self._pool.asked([(each.type, each.value) for each in gateway.spec.addresses])
 
     def _kept(self, gateway: Gateway) -> Assigned | None:
-        return self._pool.kept([each.value for each in gateway.status.addresses])
+        before = self._previous.addresses.get(_who(gateway), ())
+        return self._pool.kept([*before, *(each.value for each in gateway.status.addresses)])
 
     def _accept_class(self, found: GatewayClass) -> bool:
         said = Conditions(found.metadata.generation)
