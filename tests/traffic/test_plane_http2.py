@@ -136,11 +136,11 @@ def test_requests_of_one_connection(served: Plane, origin: Origin) -> None:
     assert b"x-forwarded-for: 127.0.0.1" in asked
 
 
-def test_a_client_that_says_farewell_is_not_refused(served: Plane) -> None:
+@pytest.mark.parametrize("last", [0, 2**31 - 1])
+def test_a_client_that_says_farewell_is_not_refused(served: Plane, last: int) -> None:
     with Client.to(served.port) as client:
         assert client.answer(client.ask()) == (200, b"hello")
-        client.engine.send_goaway(0)
-        client.flush()
+        client.sock.sendall(frame(7, 0, 0, struct.pack("!II", last, 0)))
         client.until_closed()
     until(lambda: served.do(lambda: len(served.worker.clients)) == 0)
     assert served.refused("http2") == 0

@@ -52,6 +52,9 @@ _RESETS: Final = (100, 20.0)
 _PINGS: Final = (100, 10.0)
 _SETTINGS: Final = (20, 1.0)
 
+_FAREWELL: Final = b"GOAWAY: invalid last_stream_id"
+"""What the engine says of clients, such as grpc-go, that leave with the largest number instead of a stream's."""
+
 
 class Client2(Timed):
     """One connection: its engine, and its streams."""
@@ -197,7 +200,7 @@ class Client2(Timed):
             self._tolerate(self._settings, "settings")
         elif isinstance(event, ConnectionClosed) and not (self._is_leaving or self._is_condemned):
             self._is_condemned = True
-            if event.error_code:  # else the client has said that it leaves
+            if event.error_code and event.debug_data != _FAREWELL:  # else the client has said that it leaves
                 self._worker.refused(Refused(400, "http2", "frames that HTTP/2 does not allow"), None)
 
     def _tolerate(self, allowance: Allowance, what: str) -> None:
