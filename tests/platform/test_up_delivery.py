@@ -183,6 +183,24 @@ def test_a_bad_version_is_taken_back_by_itself(platform: Platform) -> None:
     eventually(lambda: outcomes() == ["Succeeded", "Succeeded", "RolledBack"], outcomes)
 
 
+def test_what_happened_is_kept_as_an_incident(platform: Platform) -> None:
+    def incidents() -> list[Object]:
+        found: list[Object] = platform.call("GET", "/apis/pilothouse.dev/v1alpha1/namespaces/default/incidents")[
+            "items"
+        ]
+        return found
+
+    eventually(lambda: [each for each in incidents() if each.get("status", {}).get("trafficBackAt")], incidents)
+    (incident,) = incidents()
+    (evidence,) = incident["status"]["evidence"]
+    assert evidence["metric"] == "traffic"
+    assert float(evidence["canary"]["errorRatio"].removesuffix("%")) > 0.3
+    assert evidence["stable"]["errorRatio"] == "0.00%"
+    told = [each["what"] for each in incident["status"]["timeline"]]
+    assert told.index("Started") <= told.index("FirstBad") < told.index("Decided") < told.index("TrafficBack")
+    assert "Analysis" in platform.kubectl("get", "incidents")
+
+
 def test_a_kill_in_the_midst_of_a_bad_canary_keeps_nobody_on_it(platform: Platform) -> None:
     apply(platform, rollout("2"))
     eventually(lambda: status(platform).get("phase") == "Healthy", lambda: status(platform))
