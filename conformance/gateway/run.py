@@ -1,6 +1,6 @@
 """Run Gateway API's conformance suite against the cluster of a kubeconfig, and write what came of it as a page.
 
-`pilothouse up` (as root, so that pods have addresses of their own) and `pilothouse gateway run --install` have to run.
+`pilothouse up --gateway-address 127.91.0.0/16` has to run, as root so that pods have addresses of their own.
 The suite's images are replaced by the echo backend beside this file, which the interpreter that runs this one runs.
 """
 
