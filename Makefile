@@ -31,7 +31,7 @@ setup: $(READY) ## make .venv with everything that tests and checks need
 	@echo "ready: .venv/bin/pilothouse"
 
 demo: $(READY) ## show the best that the project can do
-	@$(VENV)/pilothouse demo $(ARGS)
+	@$(VENV)/pilothouse demo shop $(ARGS)
 
 up: $(READY) ## start the platform on this machine
 	@$(VENV)/pilothouse up $(ARGS)
