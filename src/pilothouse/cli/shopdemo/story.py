@@ -24,7 +24,7 @@ from .records import Row, read_rows
 from .report import Moment, Recording
 from .repository import VERSIONS, Repository, application
 
-__all__ = ["RATES", "Story", "faulty_of", "load", "play"]
+__all__ = ["RATES", "Narrator", "Story", "faulty_of", "load", "play"]
 
 RATES: Final[Mapping[str, int]] = {"cn-east": 760, "cn-north": 120, "us-west": 120}
 """Requests a second of each region: 20 % of the first are more than 150."""
@@ -65,7 +65,7 @@ class Story:
         """Note that something has happened, now or at a time of this machine's clock."""
         made = Moment(self._clock() if at is None else at, kind, event, detail)
         self.moments.append(made)
-        self.moments.sort()
+        self.moments.sort(key=lambda each: each.at)
         return made
 
     def at(self, kind: str) -> float | None:
@@ -174,7 +174,7 @@ async def load(story: Story, file: Path) -> AsyncIterator[None]:
 async def roll_out(shop: ShopCluster, repository: Repository, story: Story) -> None:
     """Commit a good version and wait until everybody has it."""
     commit = await _committed(shop, repository, story, _GOOD)
-    narrator = _Narrator(story, _GOOD)
+    narrator = Narrator(story, _GOOD)
 
     def done(rollout: Object) -> bool:
         narrator.see(rollout)
@@ -191,7 +191,7 @@ async def take_back(shop: ShopCluster, repository: Repository, story: Story) -> 
     """Commit a bad version, a while after the good one, and wait until it is judged; return the commit."""
     await asyncio.sleep(_BASELINE_SECONDS)
     commit = await _committed(shop, repository, story, story.faulty)
-    narrator = _Narrator(story, story.faulty)
+    narrator = Narrator(story, story.faulty)
 
     def decided(rollout: Object) -> bool:
         narrator.see(rollout)
@@ -230,7 +230,7 @@ async def _committed(shop: ShopCluster, repository: Repository, story: Story, nu
     return commit
 
 
-class _Narrator:
+class Narrator:
     """Notes the steps of a rollout to a version as it goes on."""
 
     def __init__(self, story: Story, version: int) -> None:
