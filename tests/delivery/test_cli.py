@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from pilothouse.cli import LazyGroup, _root
 from pilothouse.delivery.resources.rollouts import Rollout
 from pilothouse.foundation import refreshing
+from pilothouse.kinds.structs import Deployment
 from support.rolloutkit import ROUTE, SERVICES, Fleet, fleet
 
 ROLLOUT: Final = """
@@ -194,6 +195,40 @@ async def test_lists_and_data(shop: Shop) -> None:
     assert data["setRegionWeights"] == data["actualRegionWeights"] == {"cn-east": 20}
     assert [one["revision"] for one in data["revisions"]] == [2, 1]
     assert yaml.safe_load(await shop.said("rollout", "get", "shop", "-o", "yaml")) == data
+
+
+BY_REFERENCE: Final = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: web, image: "web:v1"}]}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: Rollout
+metadata: {name: web}
+spec:
+  replicas: 1
+  workloadRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+  strategy: {canary: {steps: [{setWeight: 20}, {pause: {}}]}}
+"""
+
+
+async def test_a_workload_that_is_named_is_changed_instead_of_the_rollout() -> None:
+    async with opened(BY_REFERENCE) as shop:
+        assert "web:v1 (stable)" in await shop.said("rollout", "get", "web")
+        await shop.said("rollout", "set", "image", "web", "*=web:v2")
+        page = await shop.said("rollout", "get", "web")
+        assert "web:v2 (canary)" in page
+        assert page.count("□") == 2
+        assert await shop.said("rollout", "undo", "web", "--to-revision", "1") == "rollout 'web' set to revision 1\n"
+        workload = await shop.fleet.client.get(Deployment, "web")
+        assert workload.spec.template.spec.containers[0].image == "web:v1"
+        assert await shop.said("rollout", "status", "web") == "Healthy\n"
 
 
 async def test_what_is_wrong_is_said_with_a_way_out(shop: Shop, tmp_path: Path) -> None:

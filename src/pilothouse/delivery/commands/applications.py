@@ -42,7 +42,7 @@ async def application(client: Client, name: str) -> Application:
 @output_option
 @in_argocd
 def listed(all_namespaces: bool, output: str, reach: Reach) -> None:
-    """List applications: whether each is as git says, and how its objects are."""
+    """List applications, with sync and health."""
     from pilothouse.delivery.gitops.showing import LIST_COLUMNS, row_of, view_of
     from pilothouse.delivery.resources.applications import Application
 
@@ -72,7 +72,10 @@ def listed(all_namespaces: bool, output: str, reach: Reach) -> None:
 @output_option
 @in_argocd
 def get(name: str, refresh: bool, hard_refresh: bool, output: str, reach: Reach) -> None:
-    """Show an application: source, sync and health, its last operation, and its objects."""
+    """Show an application and its objects.
+
+    Source, sync, health, conditions, and its last operation.
+    """
     from pilothouse.delivery.gitops.showing import page_of, view_of
 
     async def work(client: Client) -> Application:
@@ -110,7 +113,10 @@ async def _refreshed(client: Client, app: Application, how: str) -> Application:
 @output_option
 @in_argocd
 def history(name: str, output: str, reach: Reach) -> None:
-    """Show the syncs of an application that went well, the newest first; `rollback` takes their ids."""
+    """Show the syncs that went well.
+
+    The newest is first; `rollback` takes their ids.
+    """
     from pilothouse.delivery.gitops.showing import HISTORY_COLUMNS, history_rows
 
     rows = history_rows(asked(reach, lambda client: application(client, name)).status.history)
@@ -125,7 +131,10 @@ def history(name: str, output: str, reach: Reach) -> None:
 @output_option
 @in_argocd
 def diff(name: str, output: str, reach: Reach) -> None:
-    """Show the objects that are not as git says, as they were last compared; exit status 1 where there are any."""
+    """Show the objects that are not as git says.
+
+    As they were last compared; exit status 1 where there are any.
+    """
     from pilothouse.delivery.gitops.showing import differences_of
 
     app = asked(reach, lambda client: application(client, name))
@@ -153,7 +162,10 @@ def diff(name: str, output: str, reach: Reach) -> None:
 @click.option("--timeout", default="", metavar="TIME", help="How long to wait, such as 90s; for ever by default.")
 @in_argocd
 def wait(name: str, sync: bool, health: bool, operation: bool, timeout: str, reach: Reach) -> None:
-    """Wait until an application is synced and healthy, or what of it is asked for; each change is told."""
+    """Wait until an application is as it should be.
+
+    Synced and healthy, or what of both is asked for; each change is told.
+    """
     from pilothouse.delivery.gitops.showing import is_settled
 
     limit = seconds_of("--timeout", timeout) if timeout else None

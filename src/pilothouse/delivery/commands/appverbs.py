@@ -56,7 +56,10 @@ def sync(  # noqa: PLR0913  options of a command
     timeout: str,
     reach: Reach,
 ) -> None:
-    """Bring the cluster to what git says, and wait until that is done. Exit status 1 where it fails."""
+    """Bring the cluster to what git says.
+
+    Waits until that is done; exit status 1 where it fails.
+    """
     from pilothouse.delivery.gitops import verbs
 
     chosen = [_resource(text) for text in resources]
@@ -131,7 +134,10 @@ def _operate(name: str, patch: Any, word: str, limit: float | None, reach: Reach
 def rollback(
     name: str, number: int | None, prune: bool, reject: str | None, wait: bool, timeout: str, reach: Reach
 ) -> None:
-    """Go back to an earlier sync. An application that is synced by itself rejects its revision instead (--reject)."""
+    """Go back to an earlier sync.
+
+    An application that is synced by itself rejects its revision instead (--reject).
+    """
     from pilothouse.delivery.gitops import reject_revision, verbs
 
     limit = seconds_of("--timeout", timeout) if timeout else None

@@ -35,7 +35,9 @@ _MAX_BYTES = 16 << 20
 )  # fmt: skip
 @output_option
 def lint(paths: tuple[Path, ...], output: str) -> None:
-    """Check the rollouts in files, without a server; what is wrong is named with its field and the way out.
+    """Check rollouts in files, without a server.
+
+    What is wrong is named with its field and the way out.
 
     What a rollout names is looked for in these files; what is not there may be in the cluster, and is no error.
     """
@@ -79,7 +81,10 @@ def _files(paths: tuple[Path, ...]) -> list[Path]:
 @click.option("--print", "printed", is_flag=True, help="Print the definitions instead, as a list in JSON.")
 @reaching
 def install(printed: bool, reach: Reach) -> None:
-    """Put the definitions of the kinds of delivery into a cluster; Argo's own are used as they are."""
+    """Put the kinds of delivery into a cluster.
+
+    Argo's own definitions, where they are there, are used as they are.
+    """
     from pilothouse.delivery.gitops import GITOPS_KINDS
     from pilothouse.delivery.resources.installing import ROLLOUT_KINDS, definitions, install_kinds
     from pilothouse.delivery.resources.servicelevels import ServiceLevel

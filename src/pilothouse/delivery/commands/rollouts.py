@@ -37,7 +37,10 @@ _ENDS: Final = frozenset({"Healthy", "Degraded"})
 @output_option
 @reaching
 def get(name: str, watch: bool, output: str, reach: Reach) -> None:
-    """Show a rollout: its status, step, weights and images, and the tree of its revisions."""
+    """Show a rollout, and the tree of its revisions.
+
+    Status, step, weights, images; replica sets, pods, analysis runs and experiments.
+    """
     name = name_of("rollout", name)
     if watch and output == "table":
         _watched(name, reach)
@@ -96,7 +99,7 @@ def _watched(name: str, reach: Reach) -> None:
 @output_option
 @reaching
 def listed(all_namespaces: bool, output: str, reach: Reach) -> None:
-    """List rollouts: strategy, status, step, weight and pods of each."""
+    """List rollouts, with status, step and weight."""
     from pilothouse.delivery.resources.rollouts import Rollout
     from pilothouse.delivery.rollouts.tree import view_of
     from pilothouse.delivery.rollouts.treelines import LIST_COLUMNS, row_of
@@ -130,7 +133,9 @@ def listed(all_namespaces: bool, output: str, reach: Reach) -> None:
 @click.option("--watch/--no-watch", default=True, help="Wait until it is Healthy or Degraded.", show_default=True)
 @reaching
 def status(name: str, timeout: str, watch: bool, reach: Reach) -> None:
-    """Wait until a rollout is Healthy, or Degraded, and say how it goes on meanwhile.
+    """Wait until a rollout is Healthy or Degraded.
+
+    Meanwhile it is said how it goes on.
 
     Ends with status 0 for Healthy, 1 for Degraded or when the time is over.
     """

@@ -85,7 +85,10 @@ def _simple(verb: str, reach: Reach, names: Sequence[str], done: str, **options:
 @click.option("--skip-current-step", is_flag=True, help="Skip the present step, whatever it is.")
 @reaching
 def promote(name: str, full: bool, skip_current_step: bool, reach: Reach) -> None:
-    """Let a rollout go on: end its pause, skip its step, or with --full all of them."""
+    """Let a rollout go on.
+
+    That ends its pause, or goes past its step; with --full past all of them.
+    """
     if full and skip_current_step:
         raise CommandError("--full and --skip-current-step exclude each other; leave out one", code=ExitCode.USAGE)
 
@@ -109,7 +112,10 @@ def promote(name: str, full: bool, skip_current_step: bool, reach: Reach) -> Non
 @_NAMES
 @reaching
 def abort(names: tuple[str, ...], reach: Reach) -> None:
-    """Take the new version back: first its traffic, then its pods. The template stays until somebody undoes it."""
+    """Take the new version back, its traffic first.
+
+    The template stays until somebody undoes it; `retry` tries it again.
+    """
     _simple("abort", reach, names, "aborted")
 
 
@@ -117,7 +123,10 @@ def abort(names: tuple[str, ...], reach: Reach) -> None:
 @click.argument("words", metavar="rollout ROLLOUT...", nargs=-1, required=True)
 @reaching
 def retry(words: tuple[str, ...], reach: Reach) -> None:
-    """Try an aborted version again, from the first step on."""
+    """Try an aborted version again.
+
+    It begins with the first step.
+    """
     names = words[1:] if words[0] in {"rollout", "rollouts", "ro"} and len(words) > 1 else words
     _simple("retry", reach, names, "retried")
 
@@ -131,7 +140,10 @@ def retry(words: tuple[str, ...], reach: Reach) -> None:
 @click.option("--to-revision", type=click.IntRange(0), default=0, help="Which one; the one before by default.")
 @reaching
 def undo(name: str, to_revision: int, reach: Reach) -> None:
-    """Set the template of an earlier revision again; it comes by the same steps as any other change."""
+    """Set an earlier revision's template again.
+
+    It comes by the same steps as any other change.
+    """
 
     async def making(client: Client, rollout: Rollout) -> Change:
         from pilothouse.delivery.rollouts import verbs
@@ -149,7 +161,10 @@ def undo(name: str, to_revision: int, reach: Reach) -> None:
 @_NAMES
 @reaching
 def pause(names: tuple[str, ...], reach: Reach) -> None:
-    """Stop where it is: nothing is scaled or switched until it is resumed or promoted."""
+    """Stop a rollout where it is.
+
+    Nothing is scaled or switched until it is resumed or promoted.
+    """
     _simple("pause", reach, names, "paused")
 
 
@@ -157,7 +172,10 @@ def pause(names: tuple[str, ...], reach: Reach) -> None:
 @_NAMES
 @reaching
 def resume(names: tuple[str, ...], reach: Reach) -> None:
-    """Go on after `pause`. Pauses of steps go on; `promote` ends them."""
+    """Go on after `pause`.
+
+    Pauses of steps go on; `promote` ends them.
+    """
     _simple("resume", reach, names, "resumed")
 
 
@@ -168,7 +186,10 @@ def resume(names: tuple[str, ...], reach: Reach) -> None:
 @click.option("--in", "delay", default="0s", metavar="TIME", show_default=True, help="When, from now on.")
 @reaching
 def restart(names: tuple[str, ...], delay: str, reach: Reach) -> None:
-    """Have pods replaced by new ones of the same version, a few at a time."""
+    """Replace pods by new ones of the same version.
+
+    A few at a time, within what may be unavailable.
+    """
     from .times import seconds_of
 
     seconds = seconds_of("--in", delay)
