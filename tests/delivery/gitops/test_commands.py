@@ -55,6 +55,12 @@ async def test_an_application_is_synced_rolled_back_and_shown(world: World) -> N
     assert "Synced, Healthy" in await said(world, "wait", "shop", "--timeout", "60s")
 
     await world.push({"app/a.yaml": config_map("a", colour="blue"), "app/b.yaml": config_map("b", colour="green")})
+    fields = await call(world, "diff", "shop", "--fields")
+    assert fields.code == 1, fields
+    assert fields.out.splitlines() == [
+        "OutOfSync: ConfigMap default/a", "  data.colour", "  - red", "  + blue", "Missing: ConfigMap default/b",
+    ]  # fmt: skip
+    assert await call(world, "diff", "shop", "--revision", first) == (0, "", "")
     await said(world, "sync", "shop", "--resource", ":ConfigMap:a")
     assert (await world.data("a"), await world.data("b")) == ({"colour": "blue"}, None)
     await said(world, "sync", "shop")
@@ -79,6 +85,10 @@ async def test_a_failing_sync_and_a_revision_that_is_not_there(world: World) -> 
     assert done.code == 1
     assert "error: application shop: the sync failed: Error: " in done.err
     assert "nowhere" in done.err
+    diff = await call(world, "diff", "shop", "--revision", "nowhere")
+    assert (diff.code, diff.out, "nowhere" in diff.err) == (1, "", True)
+    data = json.loads((await call(world, "diff", "shop", "--fields", "-o", "json")).out)
+    assert data == [{"what": "Missing", "object": "ConfigMap default/a", "fields": [], "problem": ""}]
 
 
 async def test_an_automated_application_rejects_instead_of_rolling_back(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pilothouse.client import Client
+    from pilothouse.delivery.gitops.evaluation import Evaluation
     from pilothouse.delivery.resources.applications import Application
 
 __all__ = ["ARGOCD", "application", "diff", "get", "history", "in_argocd", "listed", "wait"]
@@ -126,15 +128,28 @@ def history(name: str, output: str, reach: Reach) -> None:
         emit(rows, output, columns=HISTORY_COLUMNS)
 
 
-@click.command(epilog=examples("pilothouse app diff shop"))
+@click.command(
+    epilog=examples(
+        "pilothouse app diff shop",
+        "# field by field, worked out here by git",
+        "pilothouse app diff shop --fields",
+        "# what a sync to a tag would change",
+        "pilothouse app diff shop --revision v1.4.0",
+    )
+)
 @click.argument("name", metavar="APP")
+@click.option("--fields", is_flag=True, help="Field by field: git is asked from here, nothing is written.")
+@click.option("--revision", default="", help="Against another revision, field by field.")
 @output_option
 @in_argocd
-def diff(name: str, output: str, reach: Reach) -> None:
+def diff(name: str, fields: bool, revision: str, output: str, reach: Reach) -> None:
     """Show the objects that are not as git says.
 
-    As they were last compared; exit status 1 where there are any.
+    As they were last compared by the controller, or with --fields as they are now. Exit status 1 where there are any.
     """
+    if fields or revision:
+        _field_by_field(name, revision, output, reach)
+        return
     from pilothouse.delivery.gitops.showing import differences_of
 
     app = asked(reach, lambda client: application(client, name))
@@ -146,6 +161,25 @@ def diff(name: str, output: str, reach: Reach) -> None:
         emit(found, output, columns=("what", "kind", "namespace", "name", "message"))
     if found:
         raise CommandError(f"application {app.metadata.name}: {len(found)} of its objects are not as git says")
+
+
+def _field_by_field(name: str, revision: str, output: str, reach: Reach) -> None:
+    """Print what differs, worked out here. Raises CommandError where anything does."""
+    from pilothouse.delivery.gitops.differing import evaluated
+    from pilothouse.delivery.gitops.showing import fields_of, fields_page
+
+    async def work(client: Client) -> Evaluation:
+        found = await application(client, name)
+        with tempfile.TemporaryDirectory(prefix="pilothouse-diff-") as directory:
+            return await evaluated(client, found, directory, revisions=[revision] if revision else [])
+
+    changes = fields_of(asked(reach, work))
+    if output != "table":
+        emit(changes, output)
+    elif changes:
+        click.echo("\n".join(fields_page(changes)))
+    if changes:
+        raise CommandError(f"application {name_of('application', name)}: {len(changes)} of its objects differ")
 
 
 @click.command(

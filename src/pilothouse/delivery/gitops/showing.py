@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -11,15 +11,18 @@ from pilothouse.delivery.resources.applications import Application, History, Res
 from pilothouse.delivery.showing import Node, aligned, marked, tree_lines
 from pilothouse.foundation.terminal import printable
 
-from .evaluation import sources_of
+from .evaluation import Evaluation, sources_of
 from .rejections import read_rejections
 
 __all__ = [
     "HISTORY_COLUMNS",
     "LIST_COLUMNS",
     "AppView",
+    "ChangeView",
     "DifferenceView",
     "differences_of",
+    "fields_of",
+    "fields_page",
     "history_rows",
     "is_settled",
     "operation_ended",
@@ -222,3 +225,49 @@ def differences_of(app: Application) -> list[DifferenceView]:
             )
         )
     return made
+
+
+# Field by field
+
+
+class FieldView(msgspec.Struct, frozen=True, kw_only=True):
+    """A field that differs. wanted, live: None where there is none."""
+
+    path: str
+    wanted: Any = None
+    live: Any = None
+
+
+class ChangeView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sync would change of an object. what: Missing, Extra or OutOfSync. problem: why it cannot be compared."""
+
+    what: str
+    object: str
+    fields: Sequence[FieldView] = ()
+    problem: str = ""
+
+
+def fields_of(evaluation: Evaluation) -> list[ChangeView]:
+    """Return what differs in an evaluation, object by object; values of Secrets are hidden already."""
+    return [
+        ChangeView(
+            what="Extra" if state.is_extra else "Missing" if state.live is None else "OutOfSync",
+            object=str(state.key),
+            fields=[FieldView(path=one.path, wanted=one.wanted, live=one.live) for one in state.drift],
+            problem=state.problem,
+        )
+        for state in evaluation.states
+        if not state.synced
+    ]
+
+
+def fields_page(changes: Sequence[ChangeView]) -> list[str]:
+    """Return what differs as lines: `-` is what there is, `+` what git says."""
+    lines = []
+    for change in changes:
+        lines.append(printable(f"{change.what}: {change.object}{f': {change.problem}' if change.problem else ''}"))
+        for one in change.fields:
+            lines.append(f"  {printable(one.path)}")
+            lines += [f"  - {printable(one.live)}"] if one.live is not None else []
+            lines += [f"  + {printable(one.wanted)}"] if one.wanted is not None else []
+    return lines
