@@ -247,6 +247,15 @@ def test_what_was_not_seen_yet_is_progressing(status: dict[str, Any], phase: str
     assert found[1].startswith(message)
 
 
+@pytest.mark.parametrize("config", ["{regions: 7, weight: x}", "{regions: [7]}", "{}"])
+def test_steps_that_make_no_sense_are_shown_too(config: str) -> None:
+    steps = f"{{plugin: {{name: pilothouse.dev/regions, config: {config}}}}}, {{}}"
+    rollout = shop(f"canary: {{steps: [{steps}]}}", phase="Degraded", currentStepIndex=5)
+    page = drawn(View(rollout, regions={"spec": {"weights": [{"regions": ["a"]}]}}))
+    assert "  Step:          5/2\n" in page
+    assert row_of(view_of(View(rollout), (), NOW))["step"] == "5/2"
+
+
 def test_progress_in_one_line() -> None:
     rollout = shop(BY_ROUTES, phase="Progressing", message="more replicas need to be updated", currentStepIndex=0)
     assert progress_of(rollout) == "Progressing at step 0/3 (setWeight: 10): more replicas need to be updated"

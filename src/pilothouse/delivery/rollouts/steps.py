@@ -68,7 +68,9 @@ def _scale_text(scale: Any) -> str:
 def _plugin_text(plugin: Any) -> str:
     if plugin.name == REGIONS_PLUGIN:
         config = plugin.config or {}
-        return f"plugin: {plugin.name} ({', '.join(config.get('regions') or ())}: {config.get('weight')})"
+        regions = config.get("regions")
+        named = ", ".join(map(str, regions)) if isinstance(regions, list) else str(regions)
+        return f"plugin: {plugin.name} ({named}: {config.get('weight')})"
     return f"plugin: {plugin.name}"
 
 
