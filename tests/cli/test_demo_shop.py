@@ -61,6 +61,7 @@ def test_a_good_version_reaches_everybody_and_a_bad_one_is_taken_back(home: Path
     assert {"first bad answer", "last bad answer", "decision: version 3 is taken back"} < set(events)
     figures = told["figures"]
     assert figures["failed_of_other_versions"] == 0
+    assert figures["orders_lost"] == 0 < figures["orders"]
     assert 0 < figures["users_hit"] < figures["users"] < figures["requests"]
     assert "was taken back by itself" in (home / "shop-demo.html").read_text()
     assert [each.name for each in home.iterdir() if each.name.startswith("pilothouse-demo-")] == []
@@ -208,6 +209,10 @@ def failed(version: int, at: float) -> Row:
         (lambda told: told.rows.append(failed(3, 59.9)), "requests still went to version 3 8.7 s later"),
         (lambda told: told.rows.insert(0, failed(3, 1)), "there were bad answers for"),
         (lambda told: told.moments.clear(), "version 3 was not taken back"),
+        (
+            lambda told: told.rows.append(failed(2, 30)._replace(status=201)),
+            "orders that were acknowledged and are lost: 1",
+        ),
         (lambda told: told.rows.clear(), "version 3 gave no bad answer"),
     ],
 )

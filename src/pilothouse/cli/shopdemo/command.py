@@ -73,10 +73,13 @@ async def _run(story: Story, *, keep: bool, path: Path) -> None:
         try:
             story.doing("starting the platform")
             await platform.start(f"--gateway-address={share.gateways}")
+            stays = keep  # also where something goes wrong from now on, so that it can be looked at
             story.moment("note", "the platform is ready")
             async with Client.from_kubeconfig(str(platform.kubeconfig)) as client:
                 await play(platform, ShopCluster(client), story)
-            stays = keep
+        except asyncio.CancelledError:
+            stays = False
+            raise
         finally:
             ending.set()
             if story.rows:
@@ -109,7 +112,8 @@ def _show(story: Story, path: Path, output: str) -> None:
         click.echo()
         click.echo(
             f"{figures['users_hit']} of {figures['users']} users were hit, {100 * figures['users_hit_share']:.2f} %; "
-            f"{figures['requests']} requests in all; the plots are in {path}"
+            f"{figures['requests']} requests in all, {figures['orders_lost']} of {figures['orders']} orders are lost; "
+            f"the plots are in {path}"
         )
     else:
         emit({"timeline": timeline, "figures": figures, "report": str(path)}, output)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +57,7 @@ class Story:
         self.rows: list[Row] = []
         self.problems: list[str] = []
         self.url = ""
+        self.orders = 0
         self._tell, self._clock = tell, clock
 
     def doing(self, what: str) -> None:
@@ -83,6 +86,8 @@ class Story:
         """Add what only the clients know, and say what should not have been."""
         harm = harm_of(self.rows, self.faulty)
         decision = self.at("decision")
+        if lost := max(0, self._ordered - self.orders):
+            self.problems.append(f"orders that were acknowledged and are lost: {lost}")
         if failed := sum(row.is_failed for row in self.rows if row.version != self.faulty):
             self.problems.append(f"requests that failed, but for those of version {self.faulty}: {failed}")
         if harm.first_bad is None or harm.last_bad is None or harm.last_sent is None:
@@ -99,11 +104,18 @@ class Story:
         if harm.last_bad - harm.first_bad > _MOST_SECONDS:
             self.problems.append(f"there were bad answers for {harm.last_bad - harm.first_bad:.1f} s")
 
+    @property
+    def _ordered(self) -> int:
+        """How many orders were acknowledged to clients."""
+        return sum(row.status == HTTPStatus.CREATED for row in self.rows)
+
     def figures(self) -> dict[str, Any]:
         """Return what it comes to, for programs."""
         harm, decision = harm_of(self.rows, self.faulty), self.at("decision")
         found: dict[str, Any] = {
             "requests": len(self.rows),
+            "orders": self._ordered,
+            "orders_lost": max(0, self._ordered - self.orders),
             "failed_of_other_versions": sum(row.is_failed for row in self.rows if row.version != self.faulty),
             "users": harm.users,
             "users_hit": harm.hit,
@@ -125,6 +137,7 @@ async def play(platform: Platform, shop: ShopCluster, story: Story) -> None:
         commit = await take_back(shop, repository, story)
         await pin(shop, repository, story, commit)
         await asyncio.sleep(_AFTER_SECONDS)
+    story.orders = await asyncio.to_thread(_orders, story.url)
     story.conclude()
 
 
@@ -147,6 +160,12 @@ def _ask(url: str) -> None:
     """Ask once. Raises OSError, also where the answer is not 200."""
     with urllib.request.urlopen(f"{url}/", timeout=5) as answer:  # noqa: S310  # of our own gateway
         answer.read()
+
+
+def _orders(url: str) -> int:
+    """Return how many orders the shop has. Raises OSError."""
+    with urllib.request.urlopen(f"{url}/api/orders?limit=1", timeout=5) as answer:  # noqa: S310
+        return int(json.load(answer)["total"])
 
 
 @asynccontextmanager
