@@ -101,5 +101,5 @@ def test_the_command() -> None:
 
 
 def _established(found: Any) -> bool:
-    conditions = found["status"].get("conditions", ())
+    conditions = (found.get("status") or {}).get("conditions") or ()  # null until it is looked at
     return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
