@@ -406,8 +406,11 @@ LENIENT: Final = {
     "Sends invalid connection preface",
     "Sends a HEADERS frame that contains a pseudo-header field as trailers",
 }
-"""What h2spec counts as failed; why that is right is in docs/traffic-plane.md. The second it does not always see, and to
-the third the backend's whole answer may have come before the trailers; that they are refused, rows above show."""
+"""What h2spec counts as failed; why that is right is in docs/traffic-plane.md.
+
+The second it does not always see. To the third the whole answer may have come before the trailers: that these are
+refused is shown by rows above.
+"""
 
 
 @pytest.mark.skipif(H2SPEC is None, reason="wants h2spec: go install github.com/summerwind/h2spec/cmd/h2spec@latest")
