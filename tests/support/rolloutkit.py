@@ -25,7 +25,7 @@ from pilothouse.testing import ControlPlane
 from pilothouse.traffic.control.kinds import GRPCRoute, HTTPRoute, RegionWeights
 from pilothouse.workloads.reconcilers.replicaset import add_replicasets
 
-__all__ = ["ROUTE", "SERVICES", "Fleet", "fleet"]
+__all__ = ["ROUTE", "SERVICES", "Fleet", "fleet", "open_definitions"]
 
 SERVICES: Final = """
 apiVersion: v1
@@ -176,7 +176,11 @@ async def fleet(*manifests: str, extra: Iterable[Any] = ()) -> AsyncIterator[Fle
 @cache
 def _definitions() -> list[dict[str, Any]]:
     """Return the definitions, but for the schema of pods, which servers would take a second to compile each time."""
-    made = [*definitions(), *(definition(kind) for kind in (HTTPRoute, GRPCRoute, RegionWeights))]
+    return open_definitions([*definitions(), *(definition(kind) for kind in (HTTPRoute, GRPCRoute, RegionWeights))])
+
+
+def open_definitions(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave the schema of pods out of definitions, which servers would take a second to compile each time."""
     for one in made:
         for version in one["spec"]["versions"]:
             _open_templates(version["schema"]["openAPIV3Schema"])

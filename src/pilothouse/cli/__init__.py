@@ -34,6 +34,7 @@ COMMANDS: tuple[LazyCommand, ...] = (
     LazyCommand("backup", "pilothouse.cli.backup", "backup", "Save the platform on this machine to one file."),
     LazyCommand("controllers", "pilothouse.workloads.cli", "controllers", "Run the controllers against any server."),
     LazyCommand("crd", "pilothouse.operator.cli_crd", "crd", "Make definitions of custom resources."),
+    LazyCommand("dashboard", "pilothouse.dashboard.cli", "dashboard", "Serve the dashboard beside a cluster."),
     LazyCommand("demo", "pilothouse.cli.demo", "demo", "See the main job at work in half a minute."),
     LazyCommand("doctor", "pilothouse.cli.doctor", "doctor", "Show what this machine allows and what is missing."),
     LazyCommand("down", "pilothouse.cli.down", "down", "End the platform on this machine, and its pods."),

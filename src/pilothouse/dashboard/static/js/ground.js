@@ -1,0 +1,122 @@
+// What all modules stand on: the library, requests with their token, and the stream of a page.
+export { h, html, render, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/htm-preact-3.1.1.js";
+import { useEffect, useState } from "../vendor/htm-preact-3.1.1.js";
+
+const KEPT_SECONDS = 300;
+let csrf = "";
+let lost = () => {};
+
+export function setSession(session, whenLost) {
+  csrf = session ? session.csrf : "";
+  lost = whenLost;
+}
+
+export class Refusal extends Error {
+  constructor(status, text, hint) {
+    super(text);
+    this.status = status;
+    this.hint = hint || "";
+  }
+}
+
+export async function ask(method, path, body) {
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method,
+      headers: { "X-CSRF-Token": csrf, ...(body ? { "Content-Type": "application/json" } : {}) },
+      body: body ? JSON.stringify(body) : undefined,
+    });
+  } catch {
+    throw new Refusal(0, "The dashboard does not answer.", "Is it running?");
+  }
+  const found = await answer.json().catch(() => ({}));
+  if (!answer.ok) {
+    if (answer.status === 401 && csrf) lost();
+    throw new Refusal(answer.status, found.error || `The dashboard answered ${answer.status}.`, found.hint);
+  }
+  return found;
+}
+
+// Follows an address of server-sent events. handlers: by event. Returns what ends it.
+export function follow(path, handlers, onState) {
+  let source = null;
+  let timer = null;
+  let ended = false;
+  const open = () => {
+    source = new EventSource(path);
+    source.onopen = () => onState("live");
+    source.onerror = () => {
+      if (ended) return;
+      onState("connecting");
+      if (source.readyState === EventSource.CLOSED) {
+        // refused rather than broken: the session may be over
+        ask("GET", "/api/session").then((found) => found.user || lost(), () => {});
+        timer = setTimeout(open, 3000);
+      }
+    };
+    for (const [name, handler] of Object.entries(handlers)) {
+      source.addEventListener(name, (event) => handler(JSON.parse(event.data), source));
+    }
+    source.addEventListener("over", () => lost());
+  };
+  open();
+  return () => {
+    ended = true;
+    clearTimeout(timer);
+    source.close();
+  };
+}
+
+export function usePage(path) {
+  const empty = { path, items: {}, samples: [], noNumbers: "", link: "connecting", here: false };
+  const [state, set] = useState(empty);
+  useEffect(() => {
+    let now = { ...empty };
+    const become = (change) => {
+      now = { ...now, ...change };
+      set(now);
+    };
+    become({});
+    return follow(
+      path,
+      {
+        reset: (data) => become({ items: data.set || {}, here: true }),
+        change: (data) => {
+          const items = { ...now.items, ...(data.set || {}) };
+          for (const key of data.gone || []) delete items[key];
+          become({ items });
+        },
+        numbers: (data) => {
+          const known = now.samples.length ? now.samples[now.samples.length - 1].t : 0;
+          const samples = [...now.samples, ...data.filter((each) => each.t > known)];
+          become({ samples: samples.slice(-KEPT_SECONDS) });
+        },
+        nonumbers: (data) => become({ noNumbers: data.text }),
+      },
+      (link) => become({ link }),
+    );
+  }, [path]);
+  return state.path === path ? state : empty;
+}
+
+// The items whose keys begin so.
+export const within = (items, prefix) =>
+  Object.entries(items)
+    .filter(([key]) => key.startsWith(prefix))
+    .map(([, value]) => value);
+
+export const remembered = (name, otherwise) => {
+  try {
+    return localStorage.getItem(name) ?? otherwise;
+  } catch {
+    return otherwise;
+  }
+};
+export const remember = (name, value) => {
+  try {
+    localStorage.setItem(name, value);
+  } catch {
+    // only this page knows it then
+  }
+};
