@@ -318,13 +318,13 @@ async def _pods(plane: ControlPlane, uid: str) -> None:
             body = {"metadata": {"name": name, "labels": labels, "ownerReferences": [owner]}, "spec": template["spec"]}
             await plane.call("POST", pods, body)
             state = {"name": "checkout", "image": "i", "imageID": "", "ready": True, "restartCount": 0}
-            status = {
+            running: dict[str, Any] = {
                 "phase": "Running",
                 "podIP": f"10.244.0.{10 + number}",
                 "conditions": [{"type": "Ready", "status": "True"}],
                 "containerStatuses": [{**state, "state": {"running": {"startedAt": _ago(60)}}}],
             }
-            await plane.call("PATCH", f"{pods}/{name}/status", {"status": status})
+            await plane.call("PATCH", f"{pods}/{name}/status", {"status": running})
 
 
 def _owner(version: str, kind: str, name: str, uid: str) -> dict[str, Any]:

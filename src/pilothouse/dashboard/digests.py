@@ -42,16 +42,25 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)[:_MOST_TEXT]
 
 
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
 def _at(obj: Any, *names: str) -> Any:
     for name in names:
         obj = _map(obj).get(name)
     return obj
 
 
+def _judged(obj: _Object) -> Digest:
+    verdict = health_of(obj)
+    found = {"health": "", "message": ""} if verdict is None else {"health": verdict.status, "message": verdict.message}
+    return _base(obj) | {name: _text(value) for name, value in found.items()}
+
+
 def _base(obj: _Object) -> Digest:
     metadata = _map(obj.get("metadata"))
     owner = next((each for each in _list(metadata.get("ownerReferences")) if _map(each).get("controller")), None)
-    verdict = health_of(obj)
     return {
         "namespace": _text(metadata.get("namespace")),
         "name": _text(metadata.get("name")),
@@ -59,8 +68,6 @@ def _base(obj: _Object) -> Digest:
         "created": _text(metadata.get("creationTimestamp")),
         "deleting": bool(metadata.get("deletionTimestamp")),
         "owner": f"{_text(owner.get('kind'))}/{_text(owner.get('name'))}" if owner else "",
-        "health": verdict.status if verdict is not None else "",
-        "message": _text(verdict.message) if verdict is not None else "",
     }
 
 
@@ -131,7 +138,7 @@ def rollout(obj: _Object) -> Digest:
         "phase": phase,
         "strategy": "blueGreen" if blue else "canary",
         "steps": [described(_map(each)) for each in _list(canary.get("steps"))][:100],
-        "step": int(status.get("currentStepIndex") or 0),
+        "step": _count(status.get("currentStepIndex")),
         "weight": _at(weights, "canary", "weight"),
         "current": current,
         "stable": stable,
@@ -181,7 +188,7 @@ def workload(obj: _Object) -> Digest:
     """Return a Deployment's or ReplicaSet's digest."""
     spec, status = _map(obj.get("spec")), _map(obj.get("status"))
     notes = _map(_at(obj, "metadata", "annotations"))
-    return _base(obj) | {
+    return _judged(obj) | {
         "replicas": spec.get("replicas", 1),
         "ready": status.get("readyReplicas") or 0,
         "updated": status.get("updatedReplicas") or 0,
@@ -197,12 +204,12 @@ def pod(obj: _Object) -> Digest:
     spec, status = _map(obj.get("spec")), _map(obj.get("status"))
     states = [_map(each) for each in _list(status.get("containerStatuses"))]
     names = [_text(_map(each).get("name")) for each in _list(spec.get("containers"))]
-    return _base(obj) | {
+    return _judged(obj) | {
         "status": _pod_status(obj, status, states),
         "ready": sum(bool(each.get("ready")) for each in states),
         "containers": names,
         "init": [_text(_map(each).get("name")) for each in _list(spec.get("initContainers"))],
-        "restarts": sum(int(each.get("restartCount") or 0) for each in states),
+        "restarts": sum(_count(each.get("restartCount")) for each in states),
         "node": _text(spec.get("nodeName")),
         "address": _text(status.get("podIP")),
         "hash": _hash(obj),
@@ -234,7 +241,7 @@ def event(obj: _Object) -> Digest:
         "message": _text(obj.get("message")) or _text(obj.get("note")),
         "kind": _text(about.get("kind")),
         "object": _text(about.get("name")),
-        "count": int(series.get("count") or obj.get("count") or 1),
+        "count": _count(series.get("count")) or _count(obj.get("count")) or 1,
         "at": _text(last),
         "by": _text(_at(obj, "source", "component")) or _text(obj.get("reportingComponent")),
     }

@@ -156,6 +156,9 @@ class Feeds:
         self._clock = clock
         self._feeds: dict[tuple[str, str, str], Feed] = {}
 
+    def __len__(self) -> int:
+        return len(self._feeds)
+
     def take(self, source: Source, namespace: str, listener: Callable[[], object], fields: str = "") -> Feed:
         """Return a feed, started where it was not; `listener` is called at each change. Raises TooManyFeeds."""
         key = (source.plural, namespace, fields)

@@ -52,11 +52,13 @@ def _parsed(text: str) -> dict[str, Any]:
     import yaml  # noqa: PLC0415  # only for kubeconfigs
 
     try:
-        if "&" in text or "*" in text:
-            raise PastedError("a kubeconfig with anchors or aliases is not read here; write it out, or paste a token")
-        found = yaml.safe_load(text)
+        # what refers to itself can grow without end
+        has_aliases = any(isinstance(each, yaml.AliasToken) for each in yaml.scan(text, yaml.SafeLoader))
+        found = None if has_aliases else yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError):
-        found = None
+        has_aliases, found = False, None
+    if has_aliases:
+        raise PastedError("a kubeconfig with anchors and aliases is not read here; write it out, or paste a token")
     if not isinstance(found, dict):
         raise PastedError("that is neither a token nor a kubeconfig; a token has no spaces and no line breaks")
     return found

@@ -1,0 +1,171 @@
+"""What people see and do with the dashboard, in headless Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from support.browser import Page
+from support.dashboardkit import ADMIN, VIEWER, Helm, helm, rollout_at
+
+NAMELESS = """
+[...document.querySelectorAll("button, a, input")]
+    .filter((each) => !each.innerText.trim() && !each.getAttribute("aria-label") && !each.labels?.length)
+    .map((each) => each.outerHTML)
+"""
+
+
+@pytest.fixture
+async def found() -> AsyncIterator[Helm]:
+    async with helm() as made:
+        yield made
+
+
+async def enter(browser: Page, found: Helm, token: str, path: str = "/") -> Any:
+    """Log in on the page of a path, and return playwright's page."""
+    assert await browser.goto(found.url + path) == 200
+    page = browser.page
+    await page.fill("#credentials", token)
+    await page.click("button:has-text('Log in')")
+    await page.wait_for_selector("nav[aria-label=Pages]")
+    return page
+
+
+def background(page: Any) -> Any:
+    return page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+
+
+async def test_login_overview_keys_and_themes(browser: Page, found: Helm) -> None:
+    page = browser.page
+    await page.emulate_media(color_scheme="light")
+    await browser.goto(found.url)
+    await page.fill("#credentials", "wrong")
+    await page.keyboard.press("Control+Enter")
+    assert "does not know these credentials" in await browser.text("[role=alert] .note")
+    assert [each for each in browser.errors if "401" not in each] == []
+    browser.errors.clear()
+    await enter(browser, found, ADMIN)
+
+    # the worst first, and a tally of all
+    await page.wait_for_selector(".tile >> text=checkout")
+    await page.wait_for_selector(".tally .bad strong:has-text('1')")
+    first = page.locator("[data-nav]").first
+    assert "payments" in await first.inner_text()
+    assert "Rolled back" in await first.inner_text()
+
+    # everything by keys: help, filter, items, the tree
+    await page.keyboard.press("?")
+    assert "promote" in await browser.text("dialog[open]")
+    await page.keyboard.press("Escape")
+    await page.wait_for_selector("dialog[open]", state="detached")
+    await page.keyboard.press("/")
+    await page.keyboard.type("check")
+    await page.wait_for_function("document.querySelectorAll('[data-nav]').length === 1")
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("j")
+    await page.keyboard.press("Enter")
+    await page.wait_for_selector("h1:has-text('checkout')")
+    await page.wait_for_selector("[role=treeitem] >> text=checkout-7d9f8c6b5-xk2vq")
+    await page.focus("[role=treeitem]")
+    for key, name in (("ArrowDown", "ReplicaSet, checkout-5c4b8d7f9"), ("End", "Pod, checkout-7d9f8c6b5-xk2vq")):
+        await page.keyboard.press(key)
+        assert name in await page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert await page.evaluate("getComputedStyle(document.activeElement.firstElementChild).outlineStyle") == "solid"
+    await page.keyboard.press("Home")
+    await page.keyboard.press("ArrowLeft")
+    assert await page.locator("[role=treeitem]").count() == 1
+
+    # what has no name for those who do not see has no place
+    assert await page.evaluate(NAMELESS) == []
+
+    # light as the system says, dark by the switch, also after the page was loaded anew
+    light = await background(page)
+    await page.keyboard.press("t")
+    dark = await background(page)
+    assert light != dark
+    await page.reload()
+    await page.wait_for_selector("h1:has-text('checkout')")
+    assert await background(page) == dark
+    assert browser.errors == []
+
+
+async def test_a_rollout_moves_and_is_steered(browser: Page, found: Helm) -> None:
+    found.numbers.canary = {"cn-east": 1.0, "cn-north": 0.0, "eu-west": 0.0}
+    found.remember(60)
+    page = await enter(browser, found, ADMIN, "/rollouts/shop/checkout")
+    await page.wait_for_selector(".stand:has-text('Waiting')")
+    await page.wait_for_selector(".chart canvas")
+    await page.wait_for_selector("td:has-text('cn-east') + td:has-text('2')")
+    assert "of 1,420 canary requests failed" in await browser.text(".stand")
+    assert await page.locator(".track .done").count() == 4
+    assert "wait for promotion" in await browser.text("[aria-current=step]")
+
+    # pushed: a status that changes, and numbers
+    await found.show(rollout_at(5, 72))
+    await page.wait_for_selector(".figure:has-text('72 %')")
+    await page.wait_for_selector(".track .done >> nth=4")
+    found.numbers.errors = 0.02
+    await page.wait_for_selector(".chart:has-text('Errors') .over:has-text('canary')")
+
+    await page.click("[data-verb=promote]")
+    await page.wait_for_selector(".toast:has-text('Promoted')")
+    assert "pauseConditions" not in (await found.rollout())["status"]
+
+    # what cannot be taken back asks once more, and Escape is no
+    await page.keyboard.press("a")
+    await page.wait_for_selector("dialog[open]:has-text('Abort this rollout?')")
+    await page.keyboard.press("Escape")
+    await page.wait_for_selector("dialog[open]", state="detached")
+    assert (await found.rollout())["status"]["abort"] is False
+    await page.keyboard.press("a")
+    await page.click("dialog [data-confirm]")
+    await page.wait_for_selector(".stand.bad:has-text('Rolled back')")
+    await page.wait_for_selector("[data-verb=retry]")
+    assert await page.locator("[data-verb=abort]").count() == 0
+    assert (await found.rollout())["status"]["abort"] is True
+    assert browser.errors == []
+
+
+async def test_a_viewer_sees_all_and_is_offered_nothing(browser: Page, found: Helm) -> None:
+    page = await enter(browser, found, VIEWER, "/applications/argocd/shop")
+    await page.wait_for_selector("[role=treeitem] [role=treeitem] >> text=checkout-settings")
+    await page.wait_for_selector("[role=treeitem] >> text=checkout-5c4b8d7f9-mzt8d")
+    await page.click(".tree a:text-is('checkout')")
+    await page.wait_for_selector(".stand:has-text('Waiting')")
+    await page.wait_for_selector("text=View only")
+    assert await page.locator("[data-verb]").count() == 0
+
+    # on a narrow screen nothing is cut off
+    await page.set_viewport_size({"width": 390, "height": 800})
+    assert await page.evaluate("document.documentElement.scrollWidth") == 390
+    assert browser.errors == []
+
+
+async def test_events_logs_and_the_end_of_a_session(browser: Page, found: Helm) -> None:
+    page = await enter(browser, found, ADMIN, "/events")
+    await page.wait_for_selector(".event:has-text('Readiness probe failed')")
+    await page.check("text=Warnings only")
+    assert await page.locator(".event").count() == 1
+
+    await page.goto(f"{found.url}/logs/shop/checkout-7d9f8c6b5-xk2vq")
+    await page.wait_for_selector(".log:has-text('Nothing written yet')")
+    for text in ("hello <b>world</b>", "second"):
+        found.log.put_nowait(text)
+        await page.wait_for_selector(f".log .line:has-text('{text}')")
+    assert await page.locator(".log b").count() == 0
+    await page.fill("[data-filter]", "second")
+    assert await page.locator(".log .line").count() == 1
+
+    for session in found.dashboard.sessions:
+        found.dashboard.sessions.remove(session)
+    await page.goto(f"{found.url}/deployments/shop/search")
+    await page.wait_for_selector("#credentials")
+    await page.fill("#credentials", ADMIN)
+    await page.click("button:has-text('Log in')")
+    await page.wait_for_selector("h1:has-text('search')")
+    await page.click("text=Log out")
+    await page.wait_for_selector("#credentials")
+    assert len(found.dashboard.sessions) == 0
+    assert browser.errors == []

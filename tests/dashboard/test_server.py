@@ -1,0 +1,224 @@
+"""What the dashboard answers: login, rights, streams and buttons, without a browser and without sockets to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pilothouse.apiserver.model import Request, Response, StreamingResponse
+from pilothouse.dashboard.sessions import COOKIE, Sessions
+from pilothouse.foundation.clock import FakeClock
+from pilothouse.foundation.ids import SystemIds
+from support.dashboardkit import ADMIN, STRANGER, VIEWER, Helm, helm, rollout_at
+
+SITE = {"host": "dash.example", "origin": "https://dash.example"}
+
+
+@pytest.fixture
+async def bare() -> AsyncIterator[Helm]:
+    async with helm(full=False) as found:
+        yield found
+
+
+@pytest.fixture
+async def full() -> AsyncIterator[Helm]:
+    async with helm() as found:
+        yield found
+
+
+async def ask(found: Helm, method: str, target: str, body: object = None, **headers: str) -> Any:
+    sent = {name.replace("_", "-"): value for name, value in {**SITE, **headers}.items() if value}
+    path, _, query = target.partition("?")
+    data = b"" if body is None else msgspec.json.encode(body)
+    answer = found.dashboard.handle(Request(method, target, path, query, sent, data))
+    return answer if isinstance(answer, Response | StreamingResponse) else await answer  # type: ignore[misc]
+
+
+async def login(found: Helm, token: str) -> dict[str, str]:
+    answer = await ask(found, "POST", "/api/login", {"credentials": token})
+    assert answer.status == 200, answer.body
+    (cookie,) = (value for name, value in answer.headers if name == "Set-Cookie")
+    assert cookie.endswith("; Path=/; Secure; HttpOnly; SameSite=Strict")
+    return {"cookie": cookie.partition(";")[0], "x_csrf_token": msgspec.json.decode(answer.body)["csrf"]}
+
+
+class Ear:
+    """Hears a stream."""
+
+    def __init__(self) -> None:
+        self.heard = asyncio.Queue[bytes]()
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.heard.put_nowait(data)
+
+    async def drain(self) -> None:
+        return
+
+    async def event(self, name: str) -> Any:
+        """Return the next event of a name."""
+        async with asyncio.timeout(20):
+            while True:
+                lines = (await self.heard.get()).decode().splitlines()
+                if f"event: {name}" in lines:
+                    return msgspec.json.decode(next(each for each in lines if each.startswith("data: "))[6:])
+
+
+async def listen(answer: StreamingResponse) -> tuple[Ear, asyncio.Task[None]]:
+    ear: Any = Ear()
+    return ear, asyncio.create_task(answer.run(ear))
+
+
+async def test_nothing_without_login(bare: Helm) -> None:
+    assert (await ask(bare, "GET", "/api/session")).body == b'{"user":""}'
+    for target in ("/api/pages/overview/*", "/api/logs/a/b", "/api/pods/a/b", "/api/rights/logs/a", "/api/else"):
+        assert (await ask(bare, "GET", target)).status == 401
+        assert (await ask(bare, "GET", target, cookie=f"{COOKIE}=guess")).status == 401
+    assert (await ask(bare, "POST", "/api/rollouts/a/b/abort")).status == 401
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [("wrong", "does not know"), ("", "nothing was given"), ("a b", "no bearer")]
+)
+async def test_a_login_that_is_refused(bare: Helm, given: str, said: str) -> None:
+    answer = await ask(bare, "POST", "/api/login", {"credentials": given})
+    assert answer.status in {400, 401}
+    assert said in msgspec.json.decode(answer.body)["error"]
+    assert not [name for name, _ in answer.headers if name == "Set-Cookie"]
+    assert len(bare.dashboard.sessions) == 0
+
+
+async def test_a_service_accounts_token_and_a_kubeconfig_are_taken(bare: Helm) -> None:
+    accounts = "/api/v1/namespaces/default/serviceaccounts"
+    await bare.plane.call("POST", accounts, {"metadata": {"name": "robot"}})
+    made = await bare.plane.call("POST", f"{accounts}/robot/token", {"spec": {}})
+    auth = await login(bare, made["status"]["token"])
+    told = msgspec.json.decode((await ask(bare, "GET", "/api/session", **auth)).body)
+    assert (told["user"], told["namespace"]) == ("system:serviceaccount:default:robot", "default")
+    auth = await login(bare, await asyncio.to_thread(Path(bare.plane.kubeconfig).read_text))
+    told = msgspec.json.decode((await ask(bare, "GET", "/api/session", **auth)).body)
+    assert (told["user"], told["namespace"]) == ("kubernetes-admin", "*")
+
+
+async def test_changes_want_the_pages_own_secret_and_origin(bare: Helm) -> None:
+    auth = await login(bare, ADMIN)
+    for wrong in ({"x_csrf_token": "x"}, {"x_csrf_token": ""}, {"origin": "https://evil.example"}, {"origin": ""}):
+        answer = await ask(bare, "POST", "/api/logout", **{**auth, **wrong})
+        assert answer.status == 403
+    assert (await ask(bare, "POST", "/api/logout", **auth)).status == 200
+    assert (await ask(bare, "GET", "/api/rights/logs/a", **auth)).status == 401
+
+
+async def test_headers_of_pages_and_files(bare: Helm) -> None:
+    page = await ask(bare, "GET", "/rollouts/shop/checkout")
+    headers = dict(page.headers)
+    assert page.status == 200
+    assert "script-src 'self'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert b"<script>" not in page.body
+    script = await ask(bare, "GET", "/static/js/main.js")
+    tag = dict(script.headers)["ETag"]
+    assert (await ask(bare, "GET", "/static/js/main.js", if_none_match=tag)).status == 304
+    assert (
+        dict((await ask(bare, "GET", "/static/js/main.js", accept_encoding="gzip")).headers)["Content-Encoding"]
+        == "gzip"
+    )
+    for target in ("/static/../server.py", "/static/none.js", "/static/%2e%2e/server.py"):
+        assert (await ask(bare, "GET", target)).status == 404
+    assert dict((await ask(bare, "GET", "/api/session")).headers)["Cache-Control"] == "no-store"
+
+
+async def test_a_session_that_is_over_ends_its_pages(bare: Helm) -> None:
+    clock = FakeClock()
+    bare.dashboard.sessions = Sessions(clock, SystemIds(), most_seconds=60)
+    auth = await login(bare, ADMIN)
+    ear, running = await listen(await ask(bare, "GET", "/api/pages/overview/*", **auth))
+    await ear.event("reset")
+    clock.advance(61)
+    await bare.plane.call("POST", "/api/v1/namespaces", {"metadata": {"name": "ring"}})
+    await ear.event("over")
+    await running
+
+
+async def test_what_a_user_may_not_see_is_said(full: Helm) -> None:
+    auth = await login(full, STRANGER)
+    ear, running = await listen(await ask(full, "GET", "/api/pages/overview/shop", **auth))
+    while True:
+        heard = {**await ear.event("change")}
+        problems = heard.get("set", {}).get("about", {}).get("problems", ())
+        if {each["what"] for each in problems} >= {"rollouts", "deployments"}:
+            break
+    assert all(each["state"] == "refused" and "sam@elsewhere.example" in each["text"] for each in problems)
+    running.cancel()
+    verbs = msgspec.json.decode((await ask(full, "GET", "/api/rights/rollouts/shop", **auth)).body)
+    assert verbs == {"verbs": []}
+
+
+async def test_a_viewer_is_offered_no_verbs_and_refused_them(full: Helm) -> None:
+    auth = await login(full, VIEWER)
+    assert (await ask(full, "GET", "/api/rights/rollouts/shop", **auth)).body == b'{"verbs":[]}'
+    for verb in ("promote", "pause", "abort"):
+        answer = await ask(full, "POST", f"/api/rollouts/shop/checkout/{verb}", **auth)
+        assert answer.status == 403
+        assert "vera@shop.example" in msgspec.json.decode(answer.body)["error"]
+    assert not (await full.rollout())["status"]["abort"]
+
+
+async def test_verbs_change_the_rollout(full: Helm) -> None:
+    auth = await login(full, ADMIN)
+    for verb in ("pause", "promote"):
+        assert (await ask(full, "POST", f"/api/rollouts/shop/checkout/{verb}", **auth)).status == 200
+        assert (await full.rollout())["spec"]["paused"] is (verb == "pause")
+    assert "pauseConditions" not in (await full.rollout())["status"]
+    assert (await ask(full, "POST", "/api/rollouts/shop/checkout/abort", **auth)).status == 200
+    assert (await full.rollout())["status"]["abort"] is True
+    assert (await ask(full, "POST", "/api/rollouts/shop/checkout/retry", **auth)).status == 200
+    again = await ask(full, "POST", "/api/rollouts/shop/checkout/retry", **auth)
+    assert (again.status, "not aborted" in msgspec.json.decode(again.body)["error"]) == (409, True)
+    assert (await ask(full, "POST", "/api/rollouts/shop/checkout/explode", **auth)).status == 409
+    assert (await ask(full, "POST", "/api/rollouts/shop/nobody/abort", **auth)).status == 404
+    assert (await ask(full, "POST", "/api/rollouts/..%2f/nobody/abort", **auth)).status == 404
+
+
+async def test_a_page_is_sent_whole_then_as_changes_and_numbers_go_on_where_they_were(full: Helm) -> None:
+    auth = await login(full, ADMIN)
+    full.remember(20)
+    target = "/api/pages/rollout/shop/checkout"
+    ear, running = await listen(await ask(full, "GET", target, **auth))
+    await ear.event("reset")
+    while "rollout" not in (change := (await ear.event("change"))["set"]):
+        pass
+    assert change["rollout"]["stand"]["word"] == "Waiting"
+    numbers = await ear.event("numbers")
+    assert len(numbers) >= 20
+    assert set(numbers[-1]["v"]) == {"stable"}
+    await full.show(rollout_at(5, 72))
+    while (found := (await ear.event("change")).get("set", {}).get("rollout")) is None or found["weight"] != 72:
+        pass
+    running.cancel()
+    last = str(numbers[-2]["t"])
+    ear, running = await listen(await ask(full, "GET", target, last_event_id=last, **auth))
+    assert (await ear.event("numbers"))[0]["t"] == numbers[-1]["t"]
+    full.numbers.problem = "the gateway is away"
+    assert await ear.event("nonumbers") == {"text": "the gateway is away"}
+    running.cancel()
+
+
+async def test_streams_are_bounded_and_feeds_end_with_their_pages(bare: Helm) -> None:
+    auth = await login(bare, ADMIN)
+    opened = [await listen(await ask(bare, "GET", "/api/pages/events/*", **auth)) for _ in range(24)]
+    for ear, _ in opened:
+        await ear.event("reset")
+    assert (await ask(bare, "GET", "/api/pages/events/*", **auth)).status == 429
+    (session,) = bare.dashboard.sessions
+    assert len(session.feeds) == 1
+    for _, running in opened:
+        running.cancel()
+    await asyncio.gather(*(running for _, running in opened), return_exceptions=True)
+    assert (session.streams, len(session.feeds)) == (0, 0)
