@@ -53,6 +53,8 @@ _ROOT_DEFAULTS: Final[dict[str, Any]] = {
         "pilothouse up --without controllers,scheduler,load-balancers,gateway,delivery,dns,agent",
         "# the pods of this machine, in a cluster elsewhere; `pilothouse token create` there prints T",
         "pilothouse up --role agent --join https://192.0.2.7:6443 --token T",
+        "# with the dashboard; what to log in with: kubectl create token, or the whole admin.kubeconfig",
+        "pilothouse up --dashboard 127.0.0.1:8888",
         "# at each start of this machine",
         "pilothouse up --config /etc/pilothouse.yaml --print-unit > /etc/systemd/system/pilothouse.service",
     )
@@ -88,6 +90,9 @@ _ROOT_DEFAULTS: Final[dict[str, Any]] = {
 )
 @click.option("--gateway-workers", type=click.IntRange(0), default=0, help="Of the gateway; one a core, 4 at most.")
 @click.option("--gateway-metrics", default="", metavar="HOST:PORT", help="Where the gateway serves its figures.")
+@click.option(
+    "--dashboard", default="", metavar="HOST:PORT", help="Where the dashboard is served, over TLS; off by default."
+)
 @config_option(left_out=("print-unit",))
 @click.option("--print-unit", is_flag=True, help="Print a systemd unit for these options instead, and end.")
 @server_options
@@ -170,6 +175,8 @@ def _parts(ctx: click.Context, directory: Path, left_out: set[str]) -> list[Part
             parts.append(Part("controllers", _module("work", settings, *options), {ExitCode.USAGE}))
         if not left_out.issuperset(("gateway", "delivery")):
             parts.append(_gateway(settings, directory, left_out))
+        if settings["dashboard"]:
+            parts.append(_dashboard(settings, directory))
     if has_agent:
         plan = _node_plan(settings, directory, left_out, dns)
         path = directory / "node" / "plan.json"
@@ -198,6 +205,15 @@ def _gateway(settings: dict[str, Any], directory: Path, left_out: set[str]) -> P
     options.append(f"--session-key={directory / 'gateway' / 'session.key'}")
     options += [f"--metrics={settings['gateway_metrics']}"] if settings["gateway_metrics"] else []
     return Part("gateway", _module("gateway", settings, *options), on_demand=True)
+
+
+def _dashboard(settings: dict[str, Any], directory: Path) -> Part:
+    """Return the dashboard, which takes nothing but the server's address of the kubeconfig that it is given."""
+    listen_address("--dashboard", settings["dashboard"])
+    options = [f"--data-dir={directory}", f"--kubeconfig={directory / 'controllers.kubeconfig'}"]
+    options += [f"--listen={settings['dashboard']}", f"--log-level={settings['log_level']}"]
+    command = (sys.executable, "-m", "pilothouse", "dashboard", *options)
+    return Part("dashboard", command, {ExitCode.USAGE, ExitCode.CONFLICT})
 
 
 def _module(name: str, settings: dict[str, Any], *arguments: str) -> tuple[str, ...]:

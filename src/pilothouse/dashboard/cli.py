@@ -81,7 +81,7 @@ def dashboard(  # noqa: PLR0913  # as many as there are options
             port=port,
             tls=_tls(home, host, pair, is_own=is_own),
             numbers=GatewayNumbers(admin_socket or home / "run" / "gateway.sock"),
-            said=lambda url: click.echo(f"dashboard: {url}"),
+            said=lambda url: None if lifeline is not None else click.echo(f"dashboard: {url}"),
         )
         _run(options, lifeline)
     except (ConfigError, TlsError) as error:

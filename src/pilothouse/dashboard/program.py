@@ -98,6 +98,6 @@ async def serve(options: ServeOptions, lifeline: Lifeline | None = None) -> None
         gc.freeze()
         if lifeline is not None:
             lifeline.watch(ended.set)
-            lifeline.ready(url=url)
+            lifeline.ready(dashboard=url)
         await ended.wait()
         await server.close(0.5)

@@ -16,7 +16,13 @@ _REFRESH_SECONDS: Final = 0.1
 _WIDTH: Final = 100
 _WITHOUT: Final = "pods of this node do without: "
 _CLEAR: Final = "\r\x1b[K"
-_WHAT: Final = (("url", "API"), ("kubeconfig", "kubeconfig"), ("node", "node"), ("dns", "DNS"))
+_WHAT: Final = (
+    ("url", "API"),
+    ("kubeconfig", "kubeconfig"),
+    ("node", "node"),
+    ("dns", "DNS"),
+    ("dashboard", "dashboard"),
+)
 
 
 class Progress:

@@ -41,7 +41,7 @@ const Tile = ({ href, each, children }) => html`<li><a class="card tile ${toneOf
 function ApplicationTile({ application: each }) {
   return html`<${Tile} href=${`/applications/${encoded(each.namespace)}/${encoded(each.name)}`} each=${each}>
     <span class="row"><span class="health ${toneOf(each.sync)}">${each.sync === "OutOfSync" ? "Out of sync" : each.sync}</span><span class="mono">${shortRevision(each.revision) || each.target}</span><span class="clip">${each.path}</span></span>
-    <span class="row"><span class="number">${each.objects} objects${each.unwell ? `, ${each.unwell} unwell` : ""}</span></span>
+    <span class="row"><span class="number">${each.objects} ${each.objects === 1 ? "object" : "objects"}${each.unwell ? `, ${each.unwell} unwell` : ""}</span></span>
     ${each.message && each.health !== "Healthy" ? html`<span class="why">${each.message}</span>` : null}</${Tile}>`;
 }
 
