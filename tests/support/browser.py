@@ -17,11 +17,14 @@ from typing import Any, Final
 
 import pytest
 
-__all__ = ["PROGRAM", "Page", "browser"]
+__all__ = ["NETWORK_CHANGED", "PROGRAM", "Page", "browser"]
 
 PROGRAMS: Final = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 PROGRAM: Final = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
 _MILLISECONDS: Final = 30_000
+_TRIES: Final = 20
+NETWORK_CHANGED: Final = "net::ERR_NETWORK_CHANGED"
+"""Chromium breaks off what is under way when an interface comes or goes, as other tests have it: no page's error."""
 _ARGUMENTS: Final = (
     "--host-resolver-rules=MAP *.example 127.0.0.1",
     "--disable-background-networking",
@@ -36,13 +39,24 @@ class Page:
         self.page = page
         self.errors: list[str] = []
         page.set_default_timeout(_MILLISECONDS)
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("console", self._said)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def _said(self, message: Any) -> None:
+        if message.type == "error" and NETWORK_CHANGED not in message.text:
+            self.errors.append(message.text)
 
     async def goto(self, url: str) -> int:
         """Open an address; return its status, 0 where it has none."""
-        response = await self.page.goto(url)
-        return int(response.status) if response is not None else 0
+        for _ in range(_TRIES):
+            try:
+                response = await self.page.goto(url)
+            except Exception as error:
+                if NETWORK_CHANGED not in str(error):
+                    raise
+                continue
+            return int(response.status) if response is not None else 0
+        raise AssertionError(f"{url}: networks of this machine changed {_TRIES} times while it was opened")
 
     async def evaluate(self, script: str, argument: object = None) -> Any:
         """Return what an expression, or a function of the argument, comes to; promises are waited for."""

@@ -78,6 +78,30 @@ class FakeNumbers:
         return self.flows(datetime.now(UTC).timestamp())
 
 
+class Log:
+    """What pods have written."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._more = asyncio.Event()
+
+    def write(self, text: str) -> None:
+        """Write a line."""
+        self._lines.append(f"{datetime.now(UTC).strftime('%Y-%m-%dT%H:%M:%S.%fZ')} {text}\n")
+        self._more.set()
+
+    async def follow(self, sink: Sink) -> None:
+        """Send all lines, and those to come."""
+        sent = 0
+        while True:
+            for line in self._lines[sent:]:
+                sink.write(line.encode())
+            sent = len(self._lines)
+            await sink.drain()
+            self._more.clear()
+            await self._more.wait()
+
+
 @dataclass
 class Helm:
     """What a test has: the plane, the dashboard and where it is."""
@@ -86,7 +110,7 @@ class Helm:
     dashboard: Dashboard
     url: str
     numbers: FakeNumbers
-    log: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+    log: Log = field(default_factory=Log)
 
     async def show(self, status: dict[str, Any], name: str = "checkout") -> None:
         """Set a rollout's status."""
@@ -158,7 +182,9 @@ async def helm(*, full: bool = True) -> AsyncIterator[Helm]:
         made: list[Helm] = []
 
         def front(request: Request) -> Answer | Awaitable[Answer]:
-            return _log(made[0]) if request.path.endswith("/log") else plane.server.handle(request)
+            if request.path.endswith("/log"):
+                return StreamingResponse(made[0].log.follow, 200, (), "text/plain")
+            return plane.server.handle(request)
 
         with tempfile.TemporaryDirectory() as directory:
             ca, context = _certificates(Path(directory))
@@ -184,17 +210,6 @@ def _certificates(directory: Path) -> tuple[bytes, Any]:
     paths = str(directory / "tls.crt"), str(directory / "tls.key")
     tls.write(pair, *paths)
     return ca.certificate, tls.server_context(*paths)
-
-
-def _log(found: Helm) -> Answer:
-    async def run(sink: Sink) -> None:
-        while True:
-            line = await found.log.get()
-            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            sink.write(f"{now} {line}\n".encode())
-            await sink.drain()
-
-    return StreamingResponse(run, 200, (), "text/plain")
 
 
 async def _make_viewer(plane: ControlPlane) -> None:

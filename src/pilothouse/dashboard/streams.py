@@ -26,6 +26,8 @@ __all__ = ["PACE_SECONDS", "Out", "Wake", "difference", "message", "send_log", "
 PACE_SECONDS: Final = 0.25
 """Between two messages of a page: four a second, however much happens."""
 _HEARTBEAT_SECONDS: Final = 15.0
+_MOST_HELD: Final = 8
+"""Of rounds that a page waits for its lists, so that it comes whole: a browser that comes back shows no empty one."""
 _LOG_BATCH: Final = 500
 _RETRY_MILLISECONDS: Final = 1_500
 
@@ -84,12 +86,16 @@ async def send_page(out: Out, page: Page, wake: Wake, board: Board, *, last: str
     """
     out.write(f"retry: {_RETRY_MILLISECONDS}\n\n".encode())
     before: Items = {}
-    seen, is_first, problem = int(last) if last.isdecimal() else 0, True, ""
+    seen, is_first, problem, held = int(last) if last.isdecimal() else 0, True, "", 0
     while not out.closed:
         if is_over():
             out.write(message("over", {}))
             return
         now = page.items()
+        if is_first and now["about"]["loading"] and held < _MOST_HELD:
+            held += 1
+            await wake.wait(PACE_SECONDS)
+            continue
         change = difference(before, now)
         if change or is_first:
             out.write(message("reset" if is_first else "change", change))

@@ -19,17 +19,24 @@ export class Refusal extends Error {
   }
 }
 
-export async function ask(method, path, body) {
-  let answer;
-  try {
-    answer = await fetch(path, {
-      method,
-      headers: { "X-CSRF-Token": csrf, ...(body ? { "Content-Type": "application/json" } : {}) },
-      body: body ? JSON.stringify(body) : undefined,
-    });
-  } catch {
-    throw new Refusal(0, "The dashboard does not answer.", "Is it running?");
+const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+
+// What is only asked is asked again where the connection breaks, as when a laptop changes its network.
+async function sent(path, options, tries) {
+  for (let left = tries; ; left -= 1) {
+    try {
+      return await fetch(path, options);
+    } catch {
+      if (left <= 1) throw new Refusal(0, "The dashboard does not answer.", "Look whether it was done before you try again.");
+      await pause(400);
+    }
   }
+}
+
+export async function ask(method, path, body) {
+  const headers = { "X-CSRF-Token": csrf, ...(body ? { "Content-Type": "application/json" } : {}) };
+  const options = { method, headers, body: body ? JSON.stringify(body) : undefined };
+  const answer = await sent(path, options, method === "GET" || path === "/api/login" || path === "/api/logout" ? 5 : 1);
   const found = await answer.json().catch(() => ({}));
   if (!answer.ok) {
     if (answer.status === 401 && csrf) lost();

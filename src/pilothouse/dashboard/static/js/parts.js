@@ -60,15 +60,22 @@ export function Problems({ about }) {
 
 export const Empty = ({ title, children }) => html`<div class="empty"><strong>${title}</strong>${children}</div>`;
 
-export function Dialog({ title, children, onClose, label }) {
+export function Dialog({ title, children, onClose }) {
   const ref = useRef(null);
+  const closed = useRef(onClose);
+  closed.current = onClose;
   useEffect(() => {
+    // the event comes late: that of a dialog that is gone must not close the next one
     const dialog = ref.current;
+    const ended = () => closed.current();
+    dialog.addEventListener("close", ended);
     dialog.showModal();
-    return () => dialog.open && dialog.close();
+    return () => {
+      dialog.removeEventListener("close", ended);
+      dialog.close();
+    };
   }, []);
-  return html`<dialog ref=${ref} aria-label=${label || title} onCancel=${onClose} onClose=${onClose}
-    onClick=${(event) => event.target === ref.current && onClose()}><h2>${title}</h2>${children}</dialog>`;
+  return html`<dialog ref=${ref} aria-label=${title} onClick=${(event) => event.target === ref.current && ref.current.close()}><h2>${title}</h2>${children}</dialog>`;
 }
 
 let toasts = [];
