@@ -159,6 +159,7 @@ async def test_a_viewer_sees_all_and_is_offered_nothing(browser: Page, found: He
     page = await enter(browser, found, VIEWER, "/applications/argocd/shop")
     await page.wait_for_selector("[role=treeitem] [role=treeitem] >> text=checkout-settings")
     await page.wait_for_selector("[role=treeitem] >> text=checkout-5c4b8d7f9-mzt8d")
+    assert await page.locator(".tree a[href^='/logs']").count() == 0
     await page.click(".tree a:text-is('checkout')")
     await page.wait_for_selector(".stand:has-text('Waiting')")
     await page.wait_for_selector("text=View only")
@@ -180,7 +181,9 @@ async def test_events_logs_and_the_end_of_a_session(browser: Page, found: Helm) 
     await page.check("text=Warnings only")
     assert await page.locator(".event").count() == 1
 
-    await opened(browser, f"{found.url}/logs/shop/checkout-7d9f8c6b5-xk2vq", ".log:has-text('Nothing written yet')")
+    await opened(browser, f"{found.url}/rollouts/shop/checkout", "a[href^='/logs']")
+    await page.click("a:text-is('checkout-7d9f8c6b5-xk2vq')")
+    await page.wait_for_selector(".log:has-text('Nothing written yet')")
     for text in ("hello <b>world</b>", "second"):
         found.log.write(text)
         await page.wait_for_selector(f".log .line:has-text('{text}')")

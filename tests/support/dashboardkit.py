@@ -214,8 +214,12 @@ def _certificates(directory: Path) -> tuple[bytes, Any]:
 
 async def _make_viewer(plane: ControlPlane) -> None:
     rbac = "/apis/rbac.authorization.k8s.io/v1"
-    rule = {"apiGroups": ["", "apps", "argoproj.io"], "resources": ["*"], "verbs": ["get", "list", "watch"]}
-    await plane.call("POST", f"{rbac}/clusterroles", {"metadata": {"name": "viewer"}, "rules": [rule]})
+    verbs = ["get", "list", "watch"]
+    rules = [
+        {"apiGroups": [""], "resources": ["events", "namespaces", "pods"], "verbs": verbs},
+        {"apiGroups": ["apps", "argoproj.io"], "resources": ["*"], "verbs": verbs},
+    ]
+    await plane.call("POST", f"{rbac}/clusterroles", {"metadata": {"name": "viewer"}, "rules": rules})
     binding = {
         "metadata": {"name": "viewers"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "viewer"},

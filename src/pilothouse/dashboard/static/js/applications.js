@@ -1,5 +1,5 @@
 // The overview, and the pages of an application and of a deployment.
-import { html, useEffect, useState, usePage, within } from "./ground.js";
+import { ask, html, useEffect, useState, usePage, within } from "./ground.js";
 import { Age, Empty, Events, Health, Mark, Problems, shortImage, shortRevision, toneOf } from "./parts.js";
 import { Tree } from "./tree.js";
 
@@ -70,8 +70,13 @@ const nodesOf = (items) => Object.fromEntries(Object.entries(items).filter(([key
 export function Objects({ items, roles }) {
   const nodes = nodesOf(items);
   const pods = Object.values(nodes).filter((each) => each.kind === "Pod").length;
+  const spaces = [...new Set(Object.values(nodes).filter((each) => each.kind === "Pod").map((each) => each.namespace))].sort();
+  const [logs, setLogs] = useState({});
+  useEffect(() => {
+    for (const space of spaces) ask("GET", `/api/rights/logs/${encoded(space)}`).then((found) => setLogs((now) => ({ ...now, [space]: found.allowed })), () => {});
+  }, [spaces.join()]);
   return html`<section class="card"><header><h2>Resources</h2><span class="end number">${Object.keys(nodes).length - 1} objects, ${pods} pods</span></header>
-    <div class="body"><${Tree} nodes=${nodes} roles=${roles || {}} /></div></section>`;
+    <div class="body"><${Tree} nodes=${nodes} roles=${roles || {}} logs=${logs} /></div></section>`;
 }
 
 export function ApplicationPage({ where, name, onLink }) {

@@ -3,15 +3,16 @@ import { html, useRef, useState } from "./ground.js";
 import { Age, Mark, toneOf } from "./parts.js";
 
 const encoded = (each) => encodeURIComponent(each);
-const linkOf = (node) => {
+// logs: by namespace, whether they may be read.
+const linkOf = (node, logs) => {
   const at = `${encoded(node.namespace)}/${encoded(node.name)}`;
-  if (node.kind === "Pod") return `/logs/${at}`;
+  if (node.kind === "Pod") return logs[node.namespace] ? `/logs/${at}` : "";
   if (node.kind === "Rollout") return `/rollouts/${at}`;
   if (node.kind === "Deployment") return `/deployments/${at}`;
   return node.kind === "Application" ? `/applications/${at}` : "";
 };
 
-export function Tree({ nodes, roles }) {
+export function Tree({ nodes, roles, logs }) {
   const [closed, setClosed] = useState({});
   const [at, setAt] = useState("");
   const ref = useRef(null);
@@ -45,7 +46,7 @@ export function Tree({ nodes, roles }) {
   const branch = (key) => {
     const node = nodes[key];
     const below = children[key] || [];
-    const link = linkOf(node);
+    const link = linkOf(node, logs);
     const role = roles[node.hash];
     return html`<li key=${key} role="treeitem" data-of=${key} tabindex=${key === first ? 0 : -1} aria-expanded=${below.length ? String(!closed[key]) : undefined}
       aria-label=${[node.kind, node.name, node.health, node.note].filter(Boolean).join(", ")} onFocus=${(event) => event.target.dataset.of === key && setAt(key)}>
