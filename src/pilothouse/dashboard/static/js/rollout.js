@@ -69,7 +69,7 @@ function Buttons({ rollout, verbs, where, name }) {
 
 function Hero({ rollout, samples }) {
   const { stand } = rollout;
-  const weight = rollout.weight ?? (rollout.updating ? null : 0);
+  const weight = rollout.weight ?? (rollout.updating && !rollout.aborted ? null : 0);
   const last = samples[samples.length - 1];
   const seen = last ? Object.values(last.v).reduce((whole, each) => whole + each[0], 0) : null;
   const isDone = !rollout.updating;
