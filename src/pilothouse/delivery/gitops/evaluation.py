@@ -18,6 +18,7 @@ from .errors import RepositoryError, RevisionError, SourceError
 from .health import Verdict, health_of, worst
 from .helm import ReleaseFacts
 from .hooks import APPROVED, annotations_of, is_hook, options_of
+from .keeping import ROLLOUT, compared, is_shared
 from .live import LiveObjects
 from .mirrors import Mirror, checked_path
 from .rendering import At, Pulled, Rendered, Renderer
@@ -268,6 +269,8 @@ class Evaluator:
         """Return the evaluation of what was rendered."""
         instance = self.instance(app)
         targets = await self._targets(app, instance, rendered)
+        if any(is_shared(target.key) for target in targets):
+            await self.live.ensure([ROLLOUT])
         states = self._states(app, instance, targets)
         problems = [("ComparisonError", f"{each.key}: {each.problem}") for each in states if each.problem]
         problems += [("RepositoryWarning", at.problem) for at in ats if at.problem]
@@ -348,13 +351,14 @@ class Evaluator:
 
     def _drift_of(self, app: Application, target: Target, live: Mapping[str, Any]) -> tuple[Drift, ...] | str:
         ignored = ignored_for(target.key, app.spec.ignore_differences)
-        metadata = live["metadata"]
-        place = (target.digest, metadata.get("uid"), metadata.get("resourceVersion"), ignored)
+        metadata, claims = live["metadata"], self.live.claims(target.key)
+        place = (target.digest, metadata.get("uid"), metadata.get("resourceVersion"), ignored, claims)
         found = self._drift.get(place)
         if found is None:
             self.compared += 1
             try:
-                found = tuple(compare(target.object, dict(live), ignored))
+                wanted = compared(target.object, live, claims) if is_shared(target.key) else target.object
+                found = tuple(compare(wanted, dict(live), ignored))
             except (ValueError, SelectionError) as error:
                 found = str(error)
             self._drift[place] = found

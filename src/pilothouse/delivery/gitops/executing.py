@@ -7,16 +7,18 @@ import contextlib
 import copy
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pilothouse.client.errors import BadAnswer, UnknownKind
 from pilothouse.delivery.resources.applications import IgnoreDifferences
+from pilothouse.delivery.rollouts.claims import Claim
 from pilothouse.kinds.conditions import is_true
 from pilothouse.kinds.status import AlreadyExists, ApiStatus, Conflict, Invalid, NotFound
 
 from .comparing import MANAGER, Ignored, ignored_for
 from .hooks import annotations_of, options_of
+from .keeping import is_shared, written
 from .live import LiveObjects
 from .selections import remove_expression
 from .syncing import KIND_ORDER, Result, Task
@@ -30,18 +32,23 @@ _AT_ONCE: Final = 8
 _DEFINITION: Final = "CustomResourceDefinition"
 _GONE_SECONDS: Final = 20.0
 _STEP_SECONDS: Final = 0.05
+_TRIES: Final = 5
 _POLICIES: Final = {"background": "Background", "foreground": "Foreground", "orphan": "Orphan"}
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What an application's syncOptions say, and what is at work. operation: when the sync began, as its name."""
+    """What an application's syncOptions say, and what is at work. operation: when the sync began, as its name.
+
+    planned: what the rollouts that come with the sync will write into other objects.
+    """
 
     options: frozenset[str] = frozenset()
     operation: str = ""
     ignored: Sequence[IgnoreDifferences] = ()
     denied: Mapping[Key, str] | None = None
     force: bool = False
+    planned: Mapping[Key, tuple[Claim, ...]] = field(default_factory=dict)
 
     def has(self, option: str, own: frozenset[str] = frozenset()) -> bool:
         """Whether an option such as `Replace=true` holds: what an object says goes before what the application does."""
@@ -93,7 +100,8 @@ class Executor:
         self.requests += 1
         try:
             handle = self._live.handle(target.api_version, task.key.kind)
-            await handle.apply(target.object, force=True, field_manager=MANAGER, dry_run=True)
+            wanted = self._wanted(task, task.live, options)
+            await handle.apply(wanted, force=True, field_manager=MANAGER, dry_run=True)
         except UnknownKind as error:
             return "" if task.key.kind in later else str(error)
         except NotFound as error:
@@ -160,28 +168,60 @@ class Executor:
     async def _write(self, task: Task, options: Options) -> str:
         target = task.target
         assert target is not None  # noqa: S101  # asked before
-        obj = target.object
         handle = self._live.handle(target.api_version, task.key.kind)
-        if task.live is not None and options.has("RespectIgnoreDifferences=true"):
-            obj = _respecting(obj, task.live, ignored_for(task.key, options.ignored))
         self.requests += 1
         forced = options.force or options.has("Force=true", target.options)
         if options.has("Replace=true", target.options):
-            made, message = await self._replace(task, obj, forced=forced)
+            made, message = await self._replace(task, options, forced=forced)
         else:
             try:
-                made, message = await handle.apply(obj, force=True, field_manager=MANAGER), "serverside-applied"
+                made, message = await self._apply(task, options), "serverside-applied"
             except Invalid:
                 if not forced or task.live is None:
                     raise
                 await self._delete_and_wait(task.key, task.live)
-                made, message = await handle.apply(obj, force=True, field_manager=MANAGER), "deleted and made anew"
+                wanted = self._wanted(task, task.live, options)
+                made, message = await handle.apply(wanted, force=True, field_manager=MANAGER), "deleted and made anew"
         self._live.wrote(task.key, made)
         kind = task.key.kind.lower() + (f".{task.key.group}" if task.key.group else "")
         return f"{kind}/{task.key.name} {message}"
 
-    async def _replace(self, task: Task, obj: dict[str, Any], *, forced: bool) -> tuple[dict[str, Any], str]:
-        handle = self._live.handle(obj["apiVersion"], task.key.kind)
+    def _wanted(self, task: Task, live: Mapping[str, Any] | None, options: Options) -> dict[str, Any]:
+        """Return what is written over a live object: as git says, but for what others have a say in."""
+        assert task.target is not None  # noqa: S101  # asked before
+        obj, key = task.target.object, task.key
+        if is_shared(key):
+            obj = written(obj, live, self._live.claims(key), options.planned.get(key, ()))
+        if live is not None and options.has("RespectIgnoreDifferences=true"):
+            obj = _respecting(obj, live, ignored_for(key, options.ignored))
+        return obj
+
+    async def _apply(self, task: Task, options: Options) -> dict[str, Any]:
+        """Apply an object; where a part of it is a rollout's, only over the very version that this was read from."""
+        assert task.target is not None  # noqa: S101  # asked before
+        handle = self._live.handle(task.target.api_version, task.key.kind)
+        live = task.live
+        for left in reversed(range(_TRIES)):
+            wanted = self._wanted(task, live, options)
+            guarded = live is not None and bool(self._live.claims(task.key))
+            if live is not None and guarded:
+                metadata = {**wanted["metadata"], "resourceVersion": live["metadata"]["resourceVersion"]}
+                wanted = {**wanted, "metadata": metadata}
+            try:
+                return await handle.apply(wanted, force=True, field_manager=MANAGER)
+            except Conflict:
+                if not guarded or not left:
+                    raise
+            try:
+                live = await handle.get(task.key.name, task.key.namespace or None)
+            except NotFound:
+                live = None
+        raise AssertionError("the last try returns or raises")
+
+    async def _replace(self, task: Task, options: Options, *, forced: bool) -> tuple[dict[str, Any], str]:
+        assert task.target is not None  # noqa: S101  # asked before
+        handle = self._live.handle(task.target.api_version, task.key.kind)
+        obj = self._wanted(task, task.live, options)
         try:
             return await handle.create(obj, field_manager=MANAGER), "created"
         except AlreadyExists:
@@ -189,6 +229,7 @@ class Executor:
                 await self._delete_and_wait(task.key, task.live)
                 return await handle.create(obj, field_manager=MANAGER), "deleted and made anew"
             present = await handle.get(task.key.name, task.key.namespace or None)
+            obj = self._wanted(task, present, options)
             metadata = {**obj["metadata"], "resourceVersion": present["metadata"]["resourceVersion"]}
             return await handle.update({**obj, "metadata": metadata}, field_manager=MANAGER), "replaced"
 

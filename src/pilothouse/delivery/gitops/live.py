@@ -12,15 +12,18 @@ from pilothouse.client.errors import UnknownKind
 from pilothouse.client.informer import Informer
 from pilothouse.client.resourceclient import ResourceClient
 from pilothouse.delivery.errors import DeliveryError
+from pilothouse.delivery.rollouts.claims import ROUTE_GROUP, ROUTE_KINDS, Claim, claims_of
 from pilothouse.kinds.registry import builtin
 from pilothouse.operator import Controller, Request
 
+from .keeping import ROLLOUT, is_shared
 from .targets import Key, group_of, owner_of
 
 __all__ = ["LiveObjects"]
 
 Object = dict[str, Any]
 _INDEX: Final = "application"
+_CLAIMS: Final = "claims"
 _MAX_WRITES: Final = 20_000
 _SYNC_SECONDS: Final = 30.0
 
@@ -89,7 +92,10 @@ class LiveObjects:
         handle = self.handle(api_version, kind)
         mapping = await handle.mapping()
         self._scopes[api_version, kind] = mapping.namespaced
-        informer = await self._controller.watch(handle, self._owners, indexers={_INDEX: _owners_of})
+        is_rollout = (api_version, kind) == ROLLOUT
+        mapped = self._owners_by_claims if is_rollout else self._owners
+        indexers = {_INDEX: _owners_of} | ({_CLAIMS: _claimed} if is_rollout else {})
+        informer = await self._controller.watch(handle, mapped, indexers=indexers)
         try:
             async with asyncio.timeout(_SYNC_SECONDS):
                 await informer.wait_synced()
@@ -103,6 +109,24 @@ class LiveObjects:
     def _owners(self, obj: Object) -> Iterable[Request]:
         owner = owner_of(obj)
         return [self._requests(owner)] if owner else ()
+
+    def _owners_by_claims(self, rollout: Object) -> Iterable[Request]:
+        """Give whose a rollout is, and whose the services and routes that it names are."""
+        yield from self._owners(rollout)
+        for kind, namespace, name in claims_of(rollout):
+            group = ROUTE_GROUP if kind in ROUTE_KINDS else ""
+            found = self.get(Key(group, kind, namespace, name))
+            if found is not None:
+                yield from self._owners(found)
+
+    def claims(self, key: Key) -> tuple[Claim, ...]:
+        """Return what rollouts that are there write into an object."""
+        informer = self._informers.get(ROLLOUT)
+        if informer is None or not is_shared(key):
+            return ()
+        place = (key.kind, key.namespace, key.name)
+        named = informer.indexer.by_index(_CLAIMS, "/".join(place))
+        return tuple(sorted(claim for each in named if (claim := claims_of(each).get(place)) is not None))
 
     def get(self, key: Key, api_version: str = "") -> Object | None:
         """Return an object as it is by now, None where it is not there or its kind is not watched."""
@@ -166,6 +190,10 @@ class LiveObjects:
 def _owners_of(obj: Object) -> list[str]:
     owner = owner_of(obj)
     return [owner] if owner else []
+
+
+def _claimed(rollout: Object) -> list[str]:
+    return ["/".join(each) for each in claims_of(rollout)]
 
 
 def _number(version: str | None) -> int:

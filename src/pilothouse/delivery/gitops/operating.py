@@ -24,6 +24,7 @@ from .evaluation import Evaluation, State
 from .executing import Executor, Options
 from .health import health_of
 from .hooks import APPROVED, annotations_of, options_of
+from .keeping import planned_claims
 from .live import LiveObjects
 from .projects import refused
 from .settings import Settings
@@ -156,7 +157,8 @@ class Operator:
                 denied[each.key] = each.problem
         strategy = (sync.sync_strategy or {}) if sync is not None else {}
         force = any(bool((strategy.get(name) or {}).get("force")) for name in ("apply", "hook"))
-        return Options(frozenset(said), state.started_at, app.spec.ignore_differences, denied, force)
+        planned = planned_claims(evaluation.targets)
+        return Options(frozenset(said), state.started_at, app.spec.ignore_differences, denied, force, planned)
 
     def _tasks(self, app: Application, state: OperationState, evaluation: Evaluation, options: Options) -> list[Task]:
         sync = state.operation.sync

@@ -12,7 +12,7 @@ from pilothouse.delivery.resources.rollouts import HeaderMatch, MirrorMatch, Set
 
 from .weights import Managed, Split
 
-__all__ = ["RouteWants", "Shown", "region_shares", "rewritten", "shown"]
+__all__ = ["RouteWants", "Shown", "is_regions", "is_source", "managed_name", "region_shares", "rewritten", "shown"]
 
 _Tree = Mapping[str, Any]
 _MAX_RULES: Final = 16
@@ -54,13 +54,13 @@ def rewritten(route: _Tree, wants: RouteWants) -> dict[str, Any]:
     it.
     """
     rules = (route.get("spec") or {}).get("rules") or []
-    own = [rule for rule in rules if not _is_managed(rule, wants.names)]
-    sources = [rule for rule in own if _is_source(rule, wants)]
+    own = [rule for rule in rules if not managed_name(rule, wants.names)]
+    sources = [rule for rule in own if is_source(rule, wants)]
     if not sources:
         raise RouteInvalid(
             f"{_shown_name(route)}: no rule has backendRefs to both {wants.stable} and {wants.canary}; add both"
         )
-    made = [_weighted(rule, wants) if _is_source(rule, wants) else dict(rule) for rule in own]
+    made = [_weighted(rule, wants) if is_source(rule, wants) else dict(rule) for rule in own]
     order = {name: place for place, name in enumerate(wants.names)}
     managed = sorted(wants.split.managed, key=lambda each: order.get(each.name or "", len(order)))
     extra = [_managed_rule(each, rule, n, wants) for each in managed for n, rule in enumerate(sources)]
@@ -77,11 +77,11 @@ def shown(route: _Tree, wants: RouteWants) -> Shown:
     rules = (route.get("spec") or {}).get("rules") or []
     weights, managed, has_regions, additional = [0], set[str](), False, [0]
     for rule in rules:
-        if name := _is_managed(rule, wants.names):
+        if name := managed_name(rule, wants.names):
             managed.add(name)
-        elif _is_source(rule, wants):
+        elif is_source(rule, wants):
             weights.append(_weight_of(rule, wants.canary))
-            has_regions = has_regions or any(_is_regions(each, wants) for each in rule.get("filters") or ())
+            has_regions = has_regions or any(is_regions(each, wants) for each in rule.get("filters") or ())
             others = wants.former | {one.service_name for one in wants.split.additional}
             additional.append(sum(_ref_weight(ref) for ref in _refs(rule) if ref.get("name") in others))
     return Shown(max(weights), frozenset(managed), has_regions, max(additional))
@@ -122,17 +122,19 @@ def _weight_of(rule: _Tree, service: str) -> int:
     return sum(_ref_weight(ref) for ref in _refs(rule) if ref.get("name") == service)
 
 
-def _is_source(rule: _Tree, wants: RouteWants) -> bool:
+def is_source(rule: _Tree, wants: RouteWants) -> bool:
+    """Whether a rule is split: it has both services."""
     return {wants.stable, wants.canary} <= {ref.get("name") for ref in _refs(rule)}
 
 
-def _is_managed(rule: _Tree, names: Iterable[str]) -> str:
+def managed_name(rule: _Tree, names: Iterable[str]) -> str:
     """Return which of our names a rule has, empty for those of users."""
     present = str(rule.get("name") or "")
     return next((name for name in names if re.fullmatch(rf"{re.escape(name)}(-\d+)?", present)), "") if present else ""
 
 
-def _is_regions(each: _Tree, wants: RouteWants) -> bool:
+def is_regions(each: _Tree, wants: RouteWants) -> bool:
+    """Whether a filter is the rollout's weights by region."""
     ref = each.get("extensionRef") or {}
     return (ref.get("group"), ref.get("kind"), ref.get("name")) == (_REGIONS_GROUP, _REGIONS_KIND, wants.regions)
 
@@ -146,7 +148,7 @@ def _weighted(rule: _Tree, wants: RouteWants) -> dict[str, Any]:
     like = next(ref for ref in refs if ref["name"] == wants.canary)
     refs += [{**like, "name": name, "weight": weight} for name, weight in added.items()]
     made = {**rule, "backendRefs": refs}
-    filters = [each for each in rule.get("filters") or () if not _is_regions(each, wants)]
+    filters = [each for each in rule.get("filters") or () if not is_regions(each, wants)]
     if split.regions:
         extension = {"group": _REGIONS_GROUP, "kind": _REGIONS_KIND, "name": wants.regions}
         filters.append({"type": "ExtensionRef", "extensionRef": extension})
@@ -162,7 +164,7 @@ def _weighted(rule: _Tree, wants: RouteWants) -> dict[str, Any]:
 
 def _managed_rule(managed: Managed, source: _Tree, place: int, wants: RouteWants) -> dict[str, Any]:
     name = f"{managed.name}-{place}" if place else managed.name
-    filters = [each for each in source.get("filters") or () if not _is_regions(each, wants)]
+    filters = [each for each in source.get("filters") or () if not is_regions(each, wants)]
     canary = next(ref for ref in _refs(source) if ref.get("name") == wants.canary)
     present = [*(source.get("matches") or ())] or [{}]
     if isinstance(managed, SetHeaderRoute):
