@@ -191,10 +191,6 @@ def APPLICATION(url: str) -> dict[str, Any]:  # noqa: N802
             "source": {"repoURL": url, "path": "app", "targetRevision": "main"},
             "destination": {"server": "https://kubernetes.default.svc", "namespace": "default"},
             "syncPolicy": {"automated": {"prune": True, "selfHeal": True}},
-            "ignoreDifferences": [
-                {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "jsonPointers": ["/spec/rules"]},
-                {"kind": "Service", "jsonPointers": ["/spec/selector"]},
-            ],
         },
     }
 
