@@ -20,7 +20,7 @@ from pilothouse.foundation.rights import owns_network
 from pilothouse.foundation.terminal import CommandError, ExitCode
 from pilothouse.platform.state import read_state
 
-__all__ = ["Platform", "Share", "cancelled_by_signals", "claimed_share"]
+__all__ = ["Platform", "Share", "cancelled_by_signals", "claimed_share", "free_port"]
 
 _SHARES: Final = 64
 _CLAIM_PORT: Final = 40_404
@@ -95,7 +95,7 @@ class Platform:
     async def start(self, *options: str) -> None:
         """Start it, with more options of `up`, and wait until all its parts are ready. Raises CommandError."""
         command = [
-            "up", "--data-dir", str(self.data), "--listen", f"127.0.0.1:{_free_port()}", "--log-level", "warning",
+            "up", "--data-dir", str(self.data), "--listen", f"127.0.0.1:{free_port()}", "--log-level", "warning",
             *self.share.options(is_root=owns_network()), *options,
         ]  # fmt: skip
         with open(self._log, "wb") as log:  # noqa: ASYNC230  # small and local
@@ -167,7 +167,7 @@ class Platform:
 _PILOTHOUSE: Final = (sys.executable, "-m", "pilothouse")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that nobody has now; its own one, for a server that starts again has to be found there."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port: int = found.getsockname()[1]

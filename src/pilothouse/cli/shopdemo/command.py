@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import click
 
-from pilothouse.cli.demo_platform import Platform, cancelled_by_signals, claimed_share
+from pilothouse.cli.demo_platform import Platform, cancelled_by_signals, claimed_share, free_port
 from pilothouse.client import Client, ClientError
 from pilothouse.foundation.processes import ProcessError
 from pilothouse.foundation.terminal import CommandError, emit, examples, output_option
@@ -72,7 +72,9 @@ async def _run(story: Story, *, keep: bool, path: Path) -> None:
         stays = False
         try:
             story.doing("starting the platform")
-            await platform.start(f"--gateway-address={share.gateways}")
+            dashboard = f"127.0.0.1:{free_port()}" if keep else ""
+            options = [f"--dashboard={dashboard}"] if dashboard else []
+            await platform.start(f"--gateway-address={share.gateways}", *options)
             stays = keep  # also where something goes wrong from now on, so that it can be looked at
             story.moment("note", "the platform is ready")
             async with Client.from_kubeconfig(str(platform.kubeconfig)) as client:
@@ -85,15 +87,16 @@ async def _run(story: Story, *, keep: bool, path: Path) -> None:
             if story.rows:
                 await asyncio.to_thread(path.write_text, page(story.recording), "utf-8")
             if stays:
-                _say_where(platform, story)
+                _say_where(platform, story, dashboard)
             else:
                 story.doing("taking everything down")
                 await platform.remove()
 
 
-def _say_where(platform: Platform, story: Story) -> None:
+def _say_where(platform: Platform, story: Story, dashboard: str) -> None:
     for name, value in (
         ("shop", story.url),
+        ("dashboard", f"https://{dashboard}/, where the kubeconfig below logs you in"),
         ("git repository", platform.directory / "shop"),
         ("kubeconfig", platform.kubeconfig),
         ("take it down", f"pilothouse down --data-dir {platform.data} && rm -r {platform.directory}"),
