@@ -187,8 +187,8 @@ def serve(application: Application, *, drain_seconds: float) -> int:
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     log(f"version {application.version} at http://{host}:{server.server_port}")
     signal.sigwait(stopping)
-    log("stopping: not ready any more")
     server.is_draining = True
+    log("stopping: not ready any more")
     time.sleep(drain_seconds)
     server.shutdown()
     server.socket.close()

@@ -22,6 +22,7 @@ from pilothouse.traffic.control.names import CONTROLLER, DEFAULT_CLASS, INGRESS_
 __all__ = ["Demand", "GatewayWatch", "add_gateway_watch"]
 
 _GATEWAYS: Final = "gateway.networking.k8s.io"
+_NETWORKING: Final = "networking.k8s.io"
 _LINGER_SECONDS: Final = 30.0
 """How long a gateway is still wanted after the last object: who deletes one may be about to make it anew, and routes
 are yet to be told that they have none."""
@@ -34,7 +35,7 @@ class GatewayClassSpec(Struct):
     controller_name: str = ""
 
 
-class GatewayClass(Resource, group=_GATEWAYS, version="v1", plural="gatewayclasses", namespaced=False):
+class GatewayClass(Resource, group=_GATEWAYS, version="v1", plural="gatewayclasses", namespaced=False, partial=True):
     """What is read of a GatewayClass."""
 
     spec: GatewayClassSpec = GatewayClassSpec()
@@ -46,7 +47,7 @@ class GatewaySpec(Struct):
     gateway_class_name: str = ""
 
 
-class Gateway(Resource, group=_GATEWAYS, version="v1", plural="gateways"):
+class Gateway(Resource, group=_GATEWAYS, version="v1", plural="gateways", partial=True):
     """What is read of a Gateway."""
 
     spec: GatewaySpec = GatewaySpec()
@@ -58,7 +59,7 @@ class IngressClassSpec(Struct):
     controller: str = ""
 
 
-class IngressClass(Resource, group="networking.k8s.io", version="v1", plural="ingressclasses", namespaced=False):
+class IngressClass(Resource, group=_NETWORKING, version="v1", plural="ingressclasses", namespaced=False, partial=True):
     """What is read of an IngressClass."""
 
     spec: IngressClassSpec = IngressClassSpec()
@@ -70,21 +71,21 @@ class IngressSpec(Struct):
     ingress_class_name: str | None = None
 
 
-class Ingress(Resource, group="networking.k8s.io", version="v1", plural="ingresses"):
+class Ingress(Resource, group=_NETWORKING, version="v1", plural="ingresses", partial=True):
     """What is read of an Ingress."""
 
     spec: IngressSpec = IngressSpec()
 
 
-class Rollout(Resource, group="argoproj.io", version="v1alpha1", plural="rollouts"):
+class Rollout(Resource, group="argoproj.io", version="v1alpha1", plural="rollouts", partial=True):
     """That there is one is all that is read."""
 
 
-class Application(Resource, group="argoproj.io", version="v1alpha1", plural="applications"):
+class Application(Resource, group="argoproj.io", version="v1alpha1", plural="applications", partial=True):
     """That there is one is all that is read."""
 
 
-class ApplicationSet(Resource, group="argoproj.io", version="v1alpha1", plural="applicationsets"):
+class ApplicationSet(Resource, group="argoproj.io", version="v1alpha1", plural="applicationsets", partial=True):
     """That there is one is all that is read."""
 
 

@@ -26,7 +26,8 @@ class ResourceType(StructType):
     """Makes classes of whole objects: fills in `apiVersion` and `kind`, and remembers the class for `type_for`.
 
     group, version: of the resource, the core group the empty string. kind: the class's name where none is given.
-    plural: as in paths, empty where objects of this kind are only sent to subresources.
+    plural: as in paths, empty where objects of this kind are only sent to subresources. partial: the class reads only a
+    part of the kind, so it is not what `type_for` gives.
     """
 
     def __new__(  # noqa: PLR0913  the words of a class statement
@@ -40,6 +41,7 @@ class ResourceType(StructType):
         kind: str = "",
         plural: str = "",
         namespaced: bool = True,
+        partial: bool = False,
         **options: Any,
     ) -> StructType:
         if group is None:
@@ -57,7 +59,8 @@ class ResourceType(StructType):
         gvk = group, version, kind
         facts = {"group": group, "version": version, "plural": plural, "namespaced": namespaced, "gvk": gvk}
         made = super().__new__(mcls, name, (base,), {**namespace, **facts}, **options)
-        types_made[gvk] = made  # type: ignore[assignment]
+        if not partial:
+            types_made[gvk] = made  # type: ignore[assignment]
         return made
 
 
