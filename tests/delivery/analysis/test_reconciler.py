@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from pilothouse.client import Client
+from pilothouse.delivery.analysis import traffic as traffic_provider
 from pilothouse.delivery.analysis.reconciler import add_analyses
-from pilothouse.delivery.resources.analyses import AnalysisRun
+from pilothouse.delivery.resources.analyses import AnalysisRun, Measurement
 from pilothouse.delivery.resources.installing import install_kinds
 from pilothouse.kinds.structs import Job, Secret, from_dict
 from pilothouse.operator import Manager
@@ -252,3 +255,20 @@ async def test_a_run_is_deleted_when_its_time_to_live_is_over() -> None:
             async for event in client.watch(AnalysisRun, "default"):
                 if event.type == "DELETED":
                     break
+
+
+async def test_what_is_remembered_of_runs_is_bounded_and_a_run_that_was_dropped_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(traffic_provider, "_MOST_RUNS", 2)
+    provider = traffic_provider.TrafficProvider(FakeNumbers(lambda seconds: Window(150 * seconds, 2 * seconds)))
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    spec = {"metrics": [traffic()]}
+    runs = [from_dict({"metadata": {"name": "run", "uid": str(n)}, "spec": spec}, AnalysisRun) for n in range(3)]
+    begun = Measurement(phase="Running", started_at="2025-12-31T23:59:00Z")
+    started = [await provider.measure(run, run.spec.metrics[0], begun, now) for run in runs]
+    assert len(provider._sessions) == 2
+    again = await provider.measure(runs[0], runs[0].spec.metrics[0], started[0], now)
+    before, after = (json.loads(each.metadata["judge"])["errors"] for each in (started[0], again))
+    assert all(later > earlier for earlier, later in zip(before, after, strict=True))
+    assert len(provider._sessions) == 2

@@ -22,7 +22,7 @@ from .arguments import filled, wanted_secrets
 from .fetching import Fetcher
 from .job import JobProvider
 from .providers import MetricError, Provider, Providers, ended
-from .runs import COMPLETED, ERROR, Due, due, taken
+from .runs import COMPLETED, ERROR, Due, due, is_ending, taken
 from .traffic import PLUGIN, Numbers, TrafficProvider
 from .web import PrometheusProvider, WebProvider
 
@@ -100,7 +100,7 @@ class AnalysisReconciler(Reconciler[AnalysisRun]):
         try:
             provider = self._providers.of(each.metric)
             async with asyncio.timeout(_MEASURE_SECONDS):
-                if each.started is not None and _is_ending(run):
+                if each.started is not None and is_ending(run):
                     return await provider.end(run, each.metric, each.started, now)
                 return await provider.measure(run, each.metric, each.started, now)
         except MetricError as error:
@@ -138,13 +138,6 @@ class AnalysisReconciler(Reconciler[AnalysisRun]):
             return Result(requeue_after=left)
         await context.delete(obj)
         return None
-
-
-def _is_ending(run: AnalysisRun) -> bool:
-    return bool(run.spec.terminate) or any(
-        result.phase in COMPLETED and result.phase != "Successful" and not result.dry_run
-        for result in run.status.metric_results
-    )
 
 
 def _essence(status: AnalysisRunStatus) -> object:

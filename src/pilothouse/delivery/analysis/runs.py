@@ -26,7 +26,19 @@ from pilothouse.delivery.resources.analyses import (
 from pilothouse.kinds import durations, times
 from pilothouse.kinds.structs import replace
 
-__all__ = ["COMPLETED", "ERROR", "FAILED", "INCONCLUSIVE", "PENDING", "RUNNING", "SUCCESSFUL", "Due", "due", "taken"]
+__all__ = [
+    "COMPLETED",
+    "ERROR",
+    "FAILED",
+    "INCONCLUSIVE",
+    "PENDING",
+    "RUNNING",
+    "SUCCESSFUL",
+    "Due",
+    "due",
+    "is_ending",
+    "taken",
+]
 
 PENDING: Final = "Pending"
 RUNNING: Final = "Running"
@@ -60,7 +72,7 @@ def due(run: AnalysisRun, now: datetime) -> tuple[list[Due], float | None]:
     if run.status.phase in COMPLETED:
         return [], None
     results = {result.name: result for result in run.status.metric_results}
-    ending = _ending(run.spec, run.status)
+    ending = is_ending(run)
     found: list[Due] = []
     waits: list[float] = []
     for metric in run.spec.metrics:
@@ -100,7 +112,7 @@ def taken(run: AnalysisRun, measured: Mapping[str, Measurement], now: datetime) 
     """Return a run's status with new measurements, by metric, taken in."""
     began = run.status.started_at or times.format_micros(now)
     before = {result.name: result for result in run.status.metric_results}
-    ending = _ending(run.spec, run.status)
+    ending = is_ending(run)
     results = []
     for metric in run.spec.metrics:
         fresh = MetricResult(name=metric.name, phase=PENDING, dry_run=_dry(run.spec, metric))
@@ -222,10 +234,10 @@ def _summary(results: Sequence[MetricResult]) -> RunSummary | None:
     )
 
 
-def _ending(spec: AnalysisRunSpec, status: AnalysisRunStatus) -> bool:
+def is_ending(run: AnalysisRun) -> bool:
     """Say whether measurements are to end: it was asked for, or a metric has decided."""
-    return bool(spec.terminate) or any(
-        result.phase in (FAILED, ERROR, INCONCLUSIVE) and not result.dry_run for result in status.metric_results
+    return bool(run.spec.terminate) or any(
+        result.phase in (FAILED, ERROR, INCONCLUSIVE) and not result.dry_run for result in run.status.metric_results
     )
 
 

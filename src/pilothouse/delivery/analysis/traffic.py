@@ -31,6 +31,7 @@ _MOST_MISSED: Final = 10
 _STATE: Final = "judge"
 _NOTHING: Final = Verdict("Thin", "nothing was looked at yet")
 _MOST_RUNS: Final = 10_000
+"""Beyond it the oldest goes on from what its measurement remembers."""
 
 
 class Seen(Protocol):
@@ -149,8 +150,8 @@ class TrafficProvider:
         key = run.metadata.uid, metric.name
         found = self._sessions.get(key)
         if found is None:
-            if len(self._sessions) >= _MOST_RUNS:
-                raise MetricError(f"metric '{metric.name}': {_MOST_RUNS} are measured already; end some")
+            if len(self._sessions) >= _MOST_RUNS:  # of runs that were deleted meanwhile nobody says that they ended
+                del self._sessions[next(iter(self._sessions))]
             found = self._sessions[key] = _Session(Judge(limits, _remembered(started)), first, last - 1)
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -113,8 +114,9 @@ class PrometheusProvider(_AtOnce):
 
 def _result(answer: Any, metric: str) -> Any:
     data = answer.get("data") if isinstance(answer, dict) and answer.get("status") == "success" else None
+    found: Mapping[str, Any] = data if isinstance(data, dict) else {}
     try:
-        kind, result = data["resultType"], data["result"]  # type: ignore[index]
+        kind, result = found["resultType"], found["result"]
         if kind == "scalar":
             return float(result[1])
         if kind == "vector":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ["matches", "matches_any"]
+__all__ = ["matches"]
 
 _MAX = 2048
 
@@ -16,14 +16,6 @@ def matches(pattern: str, text: str) -> bool:
         return True
     compiled = _compiled(pattern)
     return pattern == text if compiled is None else compiled.fullmatch(text) is not None
-
-
-def matches_any(patterns: object, text: str) -> bool:
-    """Whether a text fits one of several globs, of which those with `!` in front exclude."""
-    listed = [str(each) for each in patterns] if isinstance(patterns, list | tuple) else []
-    if any(each.startswith("!") and matches(each[1:], text) for each in listed):
-        return False
-    return any(not each.startswith("!") and matches(each, text) for each in listed)
 
 
 @lru_cache(maxsize=1024)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pilothouse.delivery.resources.rollouts import RolloutAnalysis, RolloutStatus, StepPluginStatus
+from pilothouse.delivery.resources.rollouts import RolloutAnalysis, StepPluginStatus
 from pilothouse.kinds import durations
 from pilothouse.kinds.structs import replace
 
@@ -293,9 +293,3 @@ def _judge_experiment(was: Situation, made: Next) -> None:
     elif verdict == "pause" and sit.pause(INCONCLUSIVE_EXPERIMENT) is None and not made.status.controller_pause:
         made.status = paused(sit, made.status, INCONCLUSIVE_EXPERIMENT)
         made.tell("RolloutPaused", f"Rollout is paused ({INCONCLUSIVE_EXPERIMENT})", warning=True)
-
-
-def status_weights(status: RolloutStatus) -> int:
-    """Return the canary's weight as the status has it."""
-    weights = status.canary.weights
-    return 0 if weights is None else weights.canary.weight
