@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from support.browser import browser
+
+if TYPE_CHECKING:
+    from support.sidebyside import FileScheduling
 
 __all__ = ["browser"]
 
@@ -25,6 +29,23 @@ if os.environ.get("CI"):
 # Programs that a shell starts in the background ignore Ctrl-C, and what they start does too; the tests of it must not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
+    """Run each file in one worker, and go on where a worker dies."""
+    from support.sidebyside import FileScheduling  # only where tests run side by side
+
+    return FileScheduling(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Fail a test that leaves Ctrl-C to something else: the next one that is interrupted would end all of them."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        left = signal.signal(signal.SIGINT, signal.default_int_handler)
+        pytest.fail(f"{item.nodeid} leaves SIGINT to {left!r}", pytrace=False)
+
 
 ETCD_PROGRAMS = ("etcd", "etcdctl")
 
