@@ -13,7 +13,7 @@ READY_DOCS := .venv/ready-docs-$(STATE)
 NAME ?=
 ARGS ?=
 
-.PHONY: help setup demo up test lint test-long bench docs clean debian-packages real-clients
+.PHONY: help setup demo up test coverage lint test-long bench docs clean debian-packages real-clients
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +42,11 @@ debian-packages:
 real-clients: $(READY)
 	@scripts/real-clients
 
-test: $(READY) debian-packages real-clients ## run the tests with coverage (ARGS='-k name' for some of them)
+test: $(READY) debian-packages real-clients ## run the tests (ARGS='-k name' for some of them)
 	@scripts/tests $(ARGS)
+
+coverage: $(READY) debian-packages real-clients ## run the tests and show what they reach
+	@COVERAGE=1 scripts/tests $(ARGS)
 
 test-long: $(READY) debian-packages real-clients ## run the long harnesses: hundreds of crashes, thousands of random operations
 	@$(VENV)/python -m pytest -m long --timeout=3600 $(ARGS)

@@ -32,7 +32,7 @@ def make_path(directory: Path, *programs: str) -> str:
 def test_help_lists_every_target() -> None:
     shown = run("make", "help", MAKEFLAGS="").stdout
     listed = set(re.findall(r"^  make ([a-z-]+) ", shown, re.MULTILINE))
-    assert listed == {"help", "setup", "demo", "up", "test", "lint", "test-long", "bench", "docs", "clean"}
+    assert listed == {"help", "setup", "demo", "up", "test", "coverage", "lint", "test-long", "bench", "docs", "clean"}
 
 
 def test_without_a_python_that_is_new_enough(tmp_path: Path) -> None:
