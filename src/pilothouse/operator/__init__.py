@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .builder import controller
     from .certificates import CertificateError, CertificatePolicy
+    from .companions import Companion
     from .context import Context
     from .controllers import Controller
     from .crd_conversion import ConversionWebhook
@@ -65,6 +66,7 @@ __all__ = [
     "BuildError",
     "CertificateError",
     "CertificatePolicy",
+    "Companion",
     "Context",
     "Controller",
     "ConversionWebhook",
@@ -121,6 +123,7 @@ __all__ = [
 _HOMES = {
     "builder": "controller",
     "certificates": "CertificateError CertificatePolicy",
+    "companions": "Companion",
     "context": "Context",
     "controllers": "Controller",
     "crd_conversion": "ConversionWebhook",

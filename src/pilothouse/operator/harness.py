@@ -139,7 +139,8 @@ class Harness:
         return self._is_idle() and count == self.reconciles
 
     def _is_idle(self) -> bool:
-        return all(each.is_idle and each.has_synced for each in self.manager.controllers)
+        controllers = self.manager.controllers
+        return self.manager.companions.is_idle and all(each.is_idle and each.has_synced for each in controllers)
 
     async def _is_current(self) -> bool:
         """Whether each cache is what the server has now."""
@@ -159,6 +160,7 @@ class Harness:
             queue = controller.queue
             found.append(f"controller {controller.name}: {len(queue)} queued, {queue.processing} worked on")
             found += map(str, dict.fromkeys([*controller.core.failing(), *controller.unconverged()]))
+        found += [f"companion {each.name}: at work" for each in self.manager.companions if not each.is_idle]
         return "; ".join([*found, *self.manager.problems()])
 
 

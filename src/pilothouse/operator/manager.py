@@ -8,7 +8,7 @@ import random
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -26,6 +26,7 @@ from pilothouse.foundation.ids import Ids, SystemIds
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.structs import Resource
 
+from .companions import Companion, Companions
 from .errors import BuildError
 from .health import Check, HealthServer, Page, run_checks
 from .loop import LoopOptions
@@ -113,6 +114,7 @@ class Manager:
         self.loop: Final = loop
         self._sync_seconds = sync_seconds
         self._controllers: dict[str, Controller[Any]] = {}
+        self.companions: Final = Companions(self.clock)
         self._caches: dict[type[Resource], Informer[Any]] = {}
         self._followed: dict[Informer[Any], tuple[ResourceClient[Any], str]] = {}
         self._writes: dict[type[Resource], OwnWrites[Any]] = {}
@@ -148,6 +150,12 @@ class Manager:
                 f"controller {controller.name}: there is one of this name; name the other: controller(manager, 'name')"
             )
         self._controllers[controller.name] = controller
+
+    def add_companion(self, companion: Companion) -> None:
+        """Have something run beside the controllers. Raises BuildError where the name is taken or the manager runs."""
+        if self._used:
+            raise BuildError(f"companion {companion.name}: the manager runs already; add companions before")
+        self.companions.add(companion)
 
     def informer(self, kind: type[R]) -> Informer[R]:
         """Return the shared cache of a kind, made where there is none. Raises NotRegistered."""
@@ -325,6 +333,7 @@ class Manager:
             found.append(problem)
         for controller in self.controllers:
             found += [f"controller {controller.name}: {one}" for one in controller.unconverged()]
+        found += self.companions.problems()
         if self.webhooks is not None:
             found += self.webhooks.problems()
         return found
@@ -350,18 +359,21 @@ class Manager:
         if self.webhooks is not None:
             self.webhooks.wake()
         try:
+            self.companions.start()
             for controller in self.controllers:
                 controller.start()
             self._started.set()
-            await self._stop.wait()
+            await _first(self._stop.wait(), self.companions.wait_failed())
             # The lease is renewed meanwhile: no other copy begins before the last reconcile has ended.
-            await self._stop_controllers(self.grace_seconds * 0.8)
+            await self._stop_work(self.grace_seconds * 0.8)
         finally:
-            await _finish(self._stop_controllers(0.0))
+            await _finish(self._stop_work(0.0))
             self._leading = False
 
-    async def _stop_controllers(self, seconds: float) -> None:
+    async def _stop_work(self, seconds: float) -> None:
+        end = self.clock.monotonic() + seconds
         await asyncio.gather(*(controller.stop(seconds) for controller in self.controllers))
+        await self.companions.stop(end - self.clock.monotonic())
 
     async def _until_stopped(self, main: asyncio.Task[None]) -> None:
         stopping = asyncio.get_running_loop().create_task(self._stop.wait())
@@ -442,11 +454,13 @@ class Manager:
 
     def _ready_checks(self) -> dict[str, Check]:
         webhooks: dict[str, Check] = {} if self.webhooks is None else {"webhooks": self.webhooks.problem}
+        companions: dict[str, Check] = {f"companion-{each.name}": each.problem for each in self.companions}
         return {
             "caches": lambda: "" if self._synced else "caches are not filled yet",
             "watchers": lambda: "; ".join(map(str, self.factory.problems())),
             "stopping": lambda: "it is being stopped" if self._stop.is_set() else "",
             **webhooks,
+            **companions,
         }
 
     def _metrics_page(self, _: bool) -> Page:
@@ -459,6 +473,16 @@ class Manager:
 def _controller_uid(obj: Resource) -> Iterable[str]:
     found = controller_of(obj)
     return (_ORPHANS + obj.metadata.namespace,) if found is None else (found.uid,)
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of them is over, and leave the others."""
+    tasks = [asyncio.get_running_loop().create_task(each) for each in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in tasks:
+            each.cancel()
 
 
 async def _finish(work: Any) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
 
 from pilothouse.client import Client
 from pilothouse.delivery.analysis.reconciler import add_analyses
@@ -18,8 +16,7 @@ from pilothouse.delivery.reliability.recorder import add_service_levels
 from pilothouse.delivery.rollouts.experimenting import add_experiments
 from pilothouse.delivery.rollouts.running import add_rollouts
 from pilothouse.foundation.metrics import Metrics
-from pilothouse.operator import Manager
-from pilothouse.operator.controllers import Controller
+from pilothouse.operator import Companion, Manager
 from pilothouse.operator.loop import LoopOptions
 from pilothouse.traffic.numbers import LATENESS, Histogram, Key, Windows, last_whole
 
@@ -65,32 +62,20 @@ class WindowNumbers:
         return Counted(found.requests, found.errors, found.p95, found.latency) if found is not None else Counted()
 
 
-class _Closing:
-    """Runs within a manager, beside its controllers, and closes repositories when it ends."""
+class _Closing(Companion):
+    """Closes repositories when nothing reconciles any more; they begin when they are asked for."""
 
-    name: Final = "repositories"
-    has_synced = True
-    is_idle = True
+    name = "repositories"
 
     def __init__(self, gitops: Gitops) -> None:
         self._gitops = gitops
 
-    def start(self) -> None:
-        """Do nothing: repositories begin when they are asked for."""
-
-    async def stop(self, seconds: float) -> None:
-        """Close them, in so many seconds at most."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._gitops.aclose()
-
-    def unconverged(self) -> list[Any]:
-        """Return nothing: controllers say what there is to do."""
-        return []
-
-    def samples(self) -> Iterable[Any]:
-        """Return no figures of its own."""
-        return ()
+    async def run(self) -> None:
+        """Wait for the end."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self._gitops.aclose()
 
 
 def make_delivery(client: Client, directory: Path, windows: Windows | None) -> Manager:
@@ -104,5 +89,5 @@ def make_delivery(client: Client, directory: Path, windows: Windows | None) -> M
     add_notices(manager)
     add_incidents(manager, IncidentOptions(directory=str(directory / "incidents")), numbers=numbers)
     gitops = add_gitops(manager, GitopsOptions(directory=str(directory)))
-    manager.add(cast("Controller[Any]", _Closing(gitops)))
+    manager.add_companion(_Closing(gitops))
     return manager

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
 
 from pilothouse.client.objects import DeletedFinalStateUnknown
 from pilothouse.foundation.clock import Timer
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.structs import Resource, Struct
-from pilothouse.operator import Manager
-from pilothouse.operator.controllers import Controller
+from pilothouse.operator import Companion, Manager
 from pilothouse.traffic.control.names import CONTROLLER, DEFAULT_CLASS, INGRESS_CONTROLLER, OLD_CLASS
 
 __all__ = ["Demand", "GatewayWatch", "add_gateway_watch"]
@@ -158,13 +157,13 @@ def _key(obj: Resource) -> str:
     return f"{namespace}/{name}" if namespace else name
 
 
-class GatewayWatch:
+class GatewayWatch(Companion):
     """Runs within a manager, beside its controllers, and tells whenever a gateway begins or ceases to be wanted.
 
     Its caches are filled while the manager works already: it has to work also where there are no such kinds.
     """
 
-    name: Final = "gateway-watch"
+    name = "gateway-watch"
 
     def __init__(self, manager: Manager, tell: Callable[[bool], object], parts: Collection[str]) -> None:
         self._manager = manager
@@ -173,40 +172,26 @@ class GatewayWatch:
         self._demand = Demand()
         self._told: bool | None = None
         self._lingering: Timer | None = None
-        self._task: asyncio.Task[None] | None = None
-        self.has_synced = False
+        self._has_synced = False
 
-    def start(self) -> None:
-        """Begin to look."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=self.name)
-
-    async def stop(self, seconds: float) -> None:
-        """End; nothing is said any more."""
-        del seconds
-        self._settle()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
-    def unconverged(self) -> list[Any]:
-        """Return nothing: there is nothing to converge."""
-        return []
-
-    def samples(self) -> Iterable[Any]:
-        """Return no figures of its own."""
-        return ()
+    async def run(self) -> None:
+        """Look until it is cancelled; nothing is said any more then."""
+        handlers = [self._follow(kind) for kind in self._kinds]
+        try:
+            for each in handlers:
+                await each.wait_synced()
+            self._has_synced = True  # before, classes may be missing
+            self._look()
+            await asyncio.Event().wait()
+        finally:
+            self._settle()
+            for each in handlers:
+                each.remove()
 
     @property
     def is_idle(self) -> bool:
         """Whether it waits for changes."""
-        return self.has_synced
-
-    async def _run(self) -> None:
-        handlers = [self._follow(kind) for kind in self._kinds]
-        for each in handlers:
-            await each.wait_synced()
-        self.has_synced = True  # before, classes may be missing
-        self._look()
+        return self._has_synced
 
     def _follow(self, kind: type[Resource]) -> Any:
         def gone(obj: Resource | DeletedFinalStateUnknown[Resource]) -> None:
@@ -225,7 +210,7 @@ class GatewayWatch:
         )
 
     def _look(self) -> None:
-        if not self.has_synced:
+        if not self._has_synced:
             return
         is_wanted = self._demand.is_wanted
         if is_wanted:
@@ -257,5 +242,5 @@ def add_gateway_watch(
 ) -> GatewayWatch:
     """Have a manager look whether parts are wanted, `gateway` or `delivery`; `tell` is told first and at changes."""
     made = GatewayWatch(manager, tell, parts)
-    manager.add(cast("Controller[Any]", made))
+    manager.add_companion(made)
     return made

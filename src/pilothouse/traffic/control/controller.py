@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Final, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -17,8 +16,7 @@ from pilothouse.foundation.clock import Timer
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.status import ApiStatus, NotFound
 from pilothouse.kinds.structs import Resource, to_dict
-from pilothouse.operator import Manager
-from pilothouse.operator.controllers import Controller
+from pilothouse.operator import Companion, Manager
 from pilothouse.operator.errors import OperatorError
 from pilothouse.traffic.config import Configuration
 
@@ -71,7 +69,7 @@ class _Startable(Protocol):
     async def stop(self) -> None: ...
 
 
-class TrafficController:
+class TrafficController(Companion):
     """Runs within a manager, beside its other controllers.
 
     One snapshot of the caches is translated at most each 5 ms, taking over what has not changed, and told the plane;
@@ -80,7 +78,7 @@ class TrafficController:
     stopped at the end.
     """
 
-    name: Final = "gateway"
+    name = "gateway"
 
     def __init__(
         self,
@@ -99,49 +97,37 @@ class TrafficController:
         self._unwritten: set[_Place] = set()
         self._pushing = Errand("configuration", self._work, manager.clock, _GATHER_SECONDS)
         self._writing = Errand("statuses", self._write, manager.clock)
-        self._task: asyncio.Task[None] | None = None
-        self._is_started = False
         self._retrying: Timer | None = None
         self.installing: asyncio.Task[None] | None = None
         self._handlers = [self._follow(kind) for kind in SEEN]
 
     # What the manager calls
 
-    def start(self) -> None:
-        """Begin to work; the caches are filled by then."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="gateway controller")
-
-    async def stop(self, seconds: float) -> None:
-        """End; a write that goes on is cut."""
-        if self.installing is not None:
-            self.installing.cancel()
-        if self._retrying is not None:
-            self._retrying.cancel()
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task], timeout=max(seconds, 1.0))
-            if isinstance(self._plane, _Startable) and self._is_started:
-                self._is_started = False
+    async def run(self) -> None:
+        """Work until it is cancelled; a write that goes on is cut then."""
+        is_started = False
+        try:
+            for each in self._handlers:
+                await each.wait_synced()
+            if isinstance(self._plane, _Startable):
+                is_started = True
+                await self._plane.start()
+            self._pushing.ask()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pushing.run(), name="gateway configurations")
+                group.create_task(self._writing.run(), name="gateway statuses")
+        finally:
+            if self.installing is not None:
+                self.installing.cancel()
+            if self._retrying is not None:
+                self._retrying.cancel()
+            if isinstance(self._plane, _Startable) and is_started:
                 await self._plane.stop()
-
-    def unconverged(self) -> list[Any]:
-        """Return what does not converge; failures here are logged and told by statuses."""
-        return []
-
-    def samples(self) -> Iterable[Any]:
-        """Return no figures of its own."""
-        return ()
 
     @property
     def is_idle(self) -> bool:
-        """Whether everything that is known is told and written."""
-        return self._pushing.is_idle and self._writing.is_idle
-
-    @property
-    def has_synced(self) -> bool:
-        """Whether it was told of everything that there was at first."""
-        return all(each.has_synced for each in self._handlers)
+        """Whether everything that there is is told and written."""
+        return all(each.has_synced for each in self._handlers) and self._pushing.is_idle and self._writing.is_idle
 
     @property
     def configuration(self) -> Configuration:
@@ -167,17 +153,6 @@ class TrafficController:
             on_delete=gone,
             name=f"gateway {kind.__name__}",
         )
-
-    async def _run(self) -> None:
-        for each in self._handlers:
-            await each.wait_synced()
-        if isinstance(self._plane, _Startable):
-            self._is_started = True
-            await self._plane.start()
-        self._pushing.ask()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._pushing.run(), name="gateway configurations")
-            group.create_task(self._writing.run(), name="gateway statuses")
 
     async def _work(self) -> None:
         """Translate what there is and tell the plane, then have the statuses written."""
@@ -300,7 +275,7 @@ def add_gateway(
     """
     manager.scheme.register(*KINDS)
     made = TrafficController(manager, plane, addresses, ingress_ports)
-    manager.add(cast("Controller[Any]", made))
+    manager.add_companion(made)
     if with_definitions:
         made.installing = asyncio.get_running_loop().create_task(_install(manager), name="gateway definitions")
     return made
