@@ -16,9 +16,11 @@ import yaml
 from click.testing import CliRunner
 
 from pilothouse.cli import LazyGroup, _root
+from pilothouse.delivery.resources.incidents import Incident
+from pilothouse.delivery.resources.installing import install_kinds
 from pilothouse.delivery.resources.rollouts import Rollout
 from pilothouse.foundation import refreshing
-from pilothouse.kinds.structs import Deployment
+from pilothouse.kinds.structs import Deployment, from_dict
 from support.rolloutkit import ROUTE, SERVICES, Fleet, fleet
 
 ROLLOUT: Final = """
@@ -216,6 +218,23 @@ spec:
   workloadRef: {apiVersion: apps/v1, kind: Deployment, name: web}
   strategy: {canary: {steps: [{setWeight: 20}, {pause: {}}]}}
 """
+
+
+async def test_incidents_are_listed_and_shown(shop: Shop) -> None:
+    await install_kinds(shop.fleet.client, [Incident])
+    done = await shop.run("rollout", "incidents", settle=False)
+    assert (done.code, done.out) == (0, "")
+    assert "no incidents" in done.err
+    spec = {"rollout": "shop", "version": "6f9c", "decidedAt": "2026-03-01T12:00:00Z", "cause": "Analysis"}
+    tree = {"metadata": {"name": "shop-6f9c", "namespace": "default"}, "spec": {**spec, "message": "2.1 % errors"}}
+    await shop.fleet.client.create(from_dict(tree, Incident))
+    status = {"phase": "Open", "samples": ["GET /cart: 500"]}
+    await shop.fleet.client.patch(Incident, "shop-6f9c", {"status": status}, subresource="status")
+    assert "shop-6f9c" in (await shop.run("rollout", "incidents", settle=False)).out
+    shown = await shop.run("rollout", "incidents", "shop-6f9c", settle=False)
+    assert "SAMPLES\nGET /cart: 500" in shown.out
+    data = await shop.run("rollout", "incidents", "-A", "-o", "json", settle=False)
+    assert json.loads(data.out)[0]["samples"] == ["GET /cart: 500"]
 
 
 async def test_a_workload_that_is_named_is_changed_instead_of_the_rollout() -> None:

@@ -268,6 +268,18 @@ async def test_access_log(gateway: Gateway, told: Numbered) -> None:
     assert f'"endpoint":"127.0.0.1:{origin.port}"'.encode() in told.lines[0]
 
 
+async def test_what_fails_leaves_samples(gateway: Gateway) -> None:
+    port = free_port()
+    with Origin.answering(b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n") as origin:
+        await gateway.push(configuration(origin.port, port=port))
+        pair = await asyncio.open_connection("127.0.0.1", port)
+        await ask(*pair)
+        pair[1].close()
+        await until(lambda: gateway.samples.of("default/r", "stable"), "a sample")
+    (found,) = gateway.samples.of("default/r", "stable")
+    assert (found.status, found.path, len(found.trace)) == (500, "/", 32)
+
+
 async def test_shows_how_backends_are(gateway: Gateway) -> None:
     port, nobody = free_port(), free_port()
     with Origin.answering(OK % b"s") as origin:

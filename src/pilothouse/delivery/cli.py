@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .commands import applications, appverbs
+from .commands.incidents import incidents
 from .commands.levels import slo
 from .commands.lint import install, lint
 from .commands.rollouts import get, listed, status
@@ -22,7 +23,7 @@ def rollout() -> None:
 
 
 for command in (
-    abort, get, install, lint, listed, pause, promote, restart, resume, retry, set_group, status, undo,
+    abort, get, incidents, install, lint, listed, pause, promote, restart, resume, retry, set_group, status, undo,
 ):  # fmt: skip
     rollout.add_command(command)
 

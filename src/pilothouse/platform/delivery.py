@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pilothouse.client import Client
@@ -16,11 +17,12 @@ from pilothouse.delivery.reliability.recorder import add_service_levels
 from pilothouse.delivery.rollouts.experimenting import add_experiments
 from pilothouse.delivery.rollouts.running import add_rollouts
 from pilothouse.foundation.metrics import Metrics
+from pilothouse.kinds import times
 from pilothouse.operator import Companion, Manager
 from pilothouse.operator.loop import LoopOptions
-from pilothouse.traffic.numbers import LATENESS, Histogram, Key, Windows, last_whole
+from pilothouse.traffic.numbers import LATENESS, Histogram, Key, Sample, Samples, Windows, last_whole
 
-__all__ = ["Counted", "WindowNumbers", "make_delivery"]
+__all__ = ["Counted", "GatewaySamples", "WindowNumbers", "make_delivery"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,27 @@ class WindowNumbers:
         return Counted(found.requests, found.errors, found.p95, found.latency) if found is not None else Counted()
 
 
+class GatewaySamples:
+    """What a gateway of this process has kept of requests that went badly, as incidents show it."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def __call__(self, route: str, version: str, since: float) -> Sequence[str]:
+        """Return a line for each; see `delivery.notices.recording.Samples`."""
+        return [_line(each) for each in self._samples.of(route, version, since)]
+
+
+def _line(sample: Sample) -> str:
+    at = times.format_micros(datetime.fromtimestamp(sample.at, UTC))
+    words = [
+        f"{at} {sample.method} {sample.path}: {sample.status} in {sample.seconds * 1000:.0f} ms by {sample.version}",
+        f"for {sample.region}" if sample.region else "",
+        f"trace {sample.trace}" if sample.trace else "",
+    ]
+    return ", ".join(each for each in words if each)
+
+
 class _Closing(Companion):
     """Closes repositories when nothing reconciles any more; they begin when they are asked for."""
 
@@ -78,16 +101,17 @@ class _Closing(Companion):
             await self._gitops.aclose()
 
 
-def make_delivery(client: Client, directory: Path, windows: Windows | None) -> Manager:
-    """Return a manager with all that delivers. directory: of mirrors; windows: of the gateway in this process."""
+def make_delivery(client: Client, directory: Path, windows: Windows | None, samples: Samples | None = None) -> Manager:
+    """Return a manager with all that delivers. directory: of mirrors; windows, samples: of this process's gateway."""
     manager = Manager(client, loop=LoopOptions(rounds=0), metrics=Metrics())
     numbers = WindowNumbers(windows) if windows is not None else None
     add_rollouts(manager)
     add_experiments(manager)
     add_analyses(manager, numbers)
     add_service_levels(manager, numbers)
-    add_notices(manager)
-    add_incidents(manager, IncidentOptions(directory=str(directory / "incidents")), numbers=numbers)
+    add_notices(manager, incidents=True)
+    bad = GatewaySamples(samples) if samples is not None else None
+    add_incidents(manager, IncidentOptions(directory=str(directory / "incidents")), numbers=numbers, samples=bad)
     gitops = add_gitops(manager, GitopsOptions(directory=str(directory)))
     manager.add_companion(_Closing(gitops))
     return manager

@@ -98,7 +98,8 @@ def main(  # noqa: PLR0913  options of a command
     def deliver(client: Client) -> Manager:
         from .delivery import make_delivery  # noqa: PLC0415  # only what is wanted
 
-        return make_delivery(client, delivery_dir or Path("delivery"), gateway.windows if kubeconfig else None)
+        seen = (gateway.windows, gateway.samples) if kubeconfig else (None, None)
+        return make_delivery(client, delivery_dir or Path("delivery"), *seen)
 
     wanted = [Beside(each, path) for each, path in ((make, kubeconfig), (deliver, delivery_kubeconfig)) if path]
     run_manager(wanted[0].make, kubeconfig=wanted[0].kubeconfig, beside=wanted[1:])

@@ -22,7 +22,7 @@ from pilothouse.foundation.logs import get_logger
 from pilothouse.foundation.processes import inherit
 from pilothouse.traffic.changes import applied, difference
 from pilothouse.traffic.config import Configuration
-from pilothouse.traffic.numbers import Key, Rates, Windows
+from pilothouse.traffic.numbers import Key, Rates, Samples, Windows
 from pilothouse.traffic.numbers.exposition import Totals
 from pilothouse.traffic.opening import listening, why_not
 from pilothouse.traffic.plane.messages import (
@@ -36,6 +36,7 @@ from pilothouse.traffic.plane.messages import (
     NotTaken,
     Numbers,
     Ready,
+    Sampled,
     Show,
     Shown,
     Taken,
@@ -114,7 +115,7 @@ class Gateway:
     """Workers on shared sockets: `start`, `push` configurations, `stop`. All from one event loop.
 
     windows: figures of the last minutes, by monotonic time, endpoints: requests and failures of endpoints in it;
-    totals: all since the start, for Prometheus.
+    samples: some of what failed or was slow; totals: all since the start, for Prometheus.
     """
 
     def __init__(self, options: GatewayOptions | None = None) -> None:
@@ -133,6 +134,7 @@ class Gateway:
         self._asked = 0
         self.windows = Windows()
         self.endpoints = Rates()
+        self.samples = Samples()
         self.totals = Totals(self.options.registry)
         self._asking = asyncio.Lock()
         self._admin: AdminServer | None = None
@@ -318,12 +320,14 @@ class Gateway:
                 return
             self._act(child, decode_from_worker(packet))
 
-    def _act(self, child: _Child, message: FromWorker) -> None:  # one branch a kind of message
+    def _act(self, child: _Child, message: FromWorker) -> None:  # noqa: C901  one branch a kind of message
         if isinstance(message, Numbers):
             self._numbers(child, message)
         elif isinstance(message, Lines):
             if self.options.on_lines is not None:
                 self.options.on_lines(message.lines, message.lost)
+        elif isinstance(message, Sampled):
+            self.samples.add(message.samples)
         elif isinstance(message, Taken):
             child.taken, child.failures = message.number, 0
             child.changed.set()

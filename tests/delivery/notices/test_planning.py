@@ -16,8 +16,9 @@ from pilothouse.delivery.notices.planning import NOTIFIED, Plan, destinations, p
 from pilothouse.delivery.notices.settings import Service, Settings, read_settings
 from pilothouse.delivery.notices.stock import STOCK
 from pilothouse.delivery.resources.analyses import AnalysisRun
+from pilothouse.delivery.resources.incidents import Incident
 from pilothouse.delivery.resources.rollouts import Rollout
-from pilothouse.kinds.structs import ObjectMeta, from_dict, to_dict
+from pilothouse.kinds.structs import ObjectMeta, from_dict, replace, to_dict
 
 SUBSCRIBE = "notifications.argoproj.io/subscribe"
 CONFIG = {
@@ -314,3 +315,33 @@ def test_stock_triggers_have_their_templates() -> None:
     assert names == set(STOCK.templates)
     assert set(STOCK.triggers) == OCCASIONS | {"on-sync-succeeded", "on-sync-failed", "on-health-degraded"}
     assert isinstance(STOCK, Settings)
+
+
+def incident(version: str, uid: str = "u1", phase: str | None = "Open") -> Incident:
+    tree = {
+        "metadata": {"name": f"shop-{version}", "namespace": "default", "uid": f"i-{version}"},
+        "spec": {
+            "rollout": "shop",
+            "rolloutUid": uid,
+            "version": version,
+            "decidedAt": "2026-03-01T12:00:00Z",
+            "cause": "Analysis",
+            "message": "2.1 % errors",
+        },
+        "status": {"phase": phase, "samples": ["GET /cart: 500", "GET /pay: 503"]},
+    }
+    return from_dict(tree, Incident)
+
+
+def test_an_incident_of_the_present_version_is_told_with_its_samples() -> None:
+    obj = replace(rollout(), metadata__uid="u1")
+    of_another = [incident("v1"), incident("v2", uid="another"), incident("v2", phase=None)]
+    assert not [each for each in occasions(obj, (), of_another) if each.trigger == "on-incident-recorded"]
+    given = occasions(obj, (), [incident("v1"), incident("v2")])
+    metadata = subscribed(obj, **{"on-incident-recorded.hook": ""})
+    (notice,) = plan(metadata, {"rollout": to_dict(obj)}, SETTINGS, given=given).notices
+    assert isinstance(notice.message, Call)
+    told = json.loads(notice.message.body)["text"]
+    assert told == (
+        "Rollout default/shop was rolled back, see incident shop-v2: 2.1 % errors\nGET /cart: 500\nGET /pay: 503"
+    )

@@ -196,7 +196,10 @@ def APPLICATION(url: str) -> dict[str, Any]:  # noqa: N802
 
 
 async def test_a_bad_commit_is_taken_back_in_the_cluster_and_in_git(tmp_path: Path) -> None:
-    def samples(route: str, version: str) -> Sequence[str]:
+    begun: list[float] = []
+
+    def samples(route: str, version: str, since: float) -> Sequence[str]:
+        begun.append(since)
         return [f"{version} of {route} said 500"]
 
     numbers = Plane()
@@ -217,6 +220,7 @@ async def test_a_bad_commit_is_taken_back_in_the_cluster_and_in_git(tmp_path: Pa
         assert found.status.phase == "Closed"
         assert abs((times.parse(found.status.first_bad_at or "") - first).total_seconds()) <= 1
         assert found.status.samples == ["shop-canary of default/shop said 500"]
+        assert begun == [times.parse(found.spec.started_at or "").timestamp()]
         (evidence,) = found.status.evidence
         assert (evidence.metric, evidence.value) == ("errors", "0.021")
         assert (found.status.git.state, found.status.git.branch) == ("Reverted", "main")

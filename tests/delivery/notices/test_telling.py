@@ -17,6 +17,7 @@ from pilothouse.delivery.notices.adding import NoticeOptions, add_notices
 from pilothouse.delivery.notices.planning import NOTIFIED
 from pilothouse.delivery.notices.sending import Sender
 from pilothouse.delivery.resources.applications import Application
+from pilothouse.delivery.resources.incidents import Incident
 from pilothouse.delivery.resources.installing import install_kinds
 from pilothouse.delivery.resources.rollouts import Rollout
 from pilothouse.kinds.structs import ConfigMap, Event, Namespace, ObjectMeta, Secret, from_dict
@@ -44,9 +45,9 @@ async def world(config: dict[str, str], secret: dict[str, str] | None = None) ->
 
 
 @asynccontextmanager
-async def telling(client: Client) -> AsyncIterator[Harness]:
+async def telling(client: Client, *, incidents: bool = False) -> AsyncIterator[Harness]:
     harness = Harness(client)
-    add_notices(harness.manager, OPTIONS)
+    add_notices(harness.manager, OPTIONS, incidents=incidents)
     async with harness:
         yield harness
 
@@ -102,6 +103,26 @@ async def test_a_rollback_is_told_once_by_webhook_slack_and_mail_also_after_a_re
             assert (hook.asked, slack.asked, len(mail.mails)) == (1, 1, 2)
             told = (await client.get(Rollout, "shop", "default")).metadata.annotations[NOTIFIED]
             assert next(iter(json.loads(told))).startswith("v2.2026-03-01T12:00:00Z:on-rollout-aborted:[0].")
+
+
+async def test_an_incident_is_told_once_it_is_filled_in_with_its_samples() -> None:
+    async with inbox() as hook, world({"service.webhook.hook": f"url: {hook.url}"}) as client:
+        await install_kinds(client, [Incident])
+        obj = await make(client, {f"{SUBSCRIBE}.on-incident-recorded.hook": ""})
+        spec = {"rollout": "shop", "rolloutUid": obj.metadata.uid, "version": "v2", "cause": "Analysis"}
+        spec |= {"decidedAt": "2026-03-01T12:00:00Z", "message": "2.1 % errors"}
+        incident = {"metadata": {"name": "shop-v2", "namespace": "default"}, "spec": spec}
+        async with telling(client, incidents=True) as harness:
+            await client.create(from_dict(incident, Incident))
+            await harness.converge()
+            assert hook.bodies == []
+            status = {"phase": "Open", "samples": ["GET /cart: 500 in 12 ms"]}
+            await client.patch(Incident, "shop-v2", {"status": status}, subresource="status")
+            await harness.converge()
+            await client.patch(Incident, "shop-v2", {"status": {"phase": "Closed"}}, subresource="status")
+            await harness.converge()
+    (told,) = hook.texts
+    assert told.endswith("incident shop-v2: 2.1 % errors\nGET /cart: 500 in 12 ms")
 
 
 async def test_a_server_that_is_down_is_tried_again_and_keeps_nobody_else_waiting() -> None:

@@ -13,6 +13,7 @@ from pilothouse.client.patches import MergePatch
 from pilothouse.delivery.errors import NoticeError
 from pilothouse.delivery.resources.analyses import AnalysisRun
 from pilothouse.delivery.resources.applications import Application
+from pilothouse.delivery.resources.incidents import Incident
 from pilothouse.delivery.resources.rollouts import Rollout
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.structs import ConfigMap, Resource, Secret, to_dict
@@ -31,6 +32,7 @@ K = TypeVar("K", Rollout, Application)
 
 ROLLOUTS_CONFIG: Final = ("argo-rollouts-notification-configmap", "argo-rollouts-notification-secret")
 APPLICATIONS_CONFIG: Final = ("argocd-notifications-cm", "argocd-notifications-secret")
+_INCIDENTS: Final = "incidents of rollout"
 _FIRST_PAUSE: Final = 2.0
 _MOST_PAUSE: Final = 300.0
 _MOST_RESTING: Final = 1000
@@ -210,6 +212,19 @@ def _of_rollout(obj: Rollout, context: Context) -> _Seen:
     return _Seen({"rollout": to_dict(obj)}, occasions(obj, context.owned(AnalysisRun, obj)))
 
 
+def _with_incidents(obj: Rollout, context: Context) -> _Seen:
+    incidents = context.indexed(Incident, _INCIDENTS, f"{obj.metadata.namespace}/{obj.metadata.name}")
+    return _Seen({"rollout": to_dict(obj)}, occasions(obj, context.owned(AnalysisRun, obj), incidents))
+
+
+def _rollout_of(incident: Incident) -> Iterable[str]:
+    return (f"{incident.metadata.namespace}/{incident.spec.rollout}",)
+
+
+def _requests_of(incident: Incident) -> Iterable[Request]:
+    return (Request(incident.metadata.namespace, incident.spec.rollout),)
+
+
 def _of_application(obj: Application, context: Context) -> _Seen:
     tree = to_dict(obj)
     # Conditions of triggers go into these without asking whether they are there.
@@ -223,24 +238,25 @@ def add_notices(
     *,
     rollouts: bool = True,
     applications: bool = True,
+    incidents: bool = False,
     sender: Sender | None = None,
 ) -> None:
     """Add the controllers of notifications to a manager; their kinds have to be installed. Raises BuildError.
 
-    rollouts, applications: which kinds are told of.
+    rollouts, applications: which kinds are told of. incidents: whether incidents of rollouts are too.
     """
     options, sender = options or NoticeOptions(), sender or Sender()
     if rollouts:
         manager.scheme.register(Rollout, AnalysisRun)
         place = Place(manager, options.rollouts_namespace, ROLLOUTS_CONFIG)
-        teller: NoticeReconciler[Rollout] = NoticeReconciler(place, sender, _of_rollout)
-        made = (
-            controller(manager, "rollout-notices")
-            .for_(Rollout)
-            .owns(AnalysisRun)
-            .with_options(concurrency=options.concurrency)
-            .build(teller)
-        )
+        seen = _with_incidents if incidents else _of_rollout
+        teller: NoticeReconciler[Rollout] = NoticeReconciler(place, sender, seen)
+        building = controller(manager, "rollout-notices").for_(Rollout).owns(AnalysisRun)
+        if incidents:
+            manager.scheme.register(Incident)
+            manager.index(Incident, _INCIDENTS, _rollout_of)
+            building = building.watches(Incident, _requests_of)
+        made = building.with_options(concurrency=options.concurrency).build(teller)
         place.on_change(lambda: _all(manager, Rollout, made.queue.add), "rollout notices")
     if applications:
         manager.scheme.register(Application)

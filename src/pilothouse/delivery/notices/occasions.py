@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pilothouse.delivery.resources.analyses import AnalysisRun
+from pilothouse.delivery.resources.incidents import Incident
 from pilothouse.delivery.resources.rollouts import Rollout
 from pilothouse.kinds.structs import to_dict
 
@@ -22,7 +23,8 @@ _RUNS: Final[Mapping[str, str]] = {
     "Inconclusive": "on-analysis-run-inconclusive",
 }
 _OWN: Final = ("updated", "step-completed", "paused", "completed", "aborted")
-OCCASIONS: Final = frozenset({*(f"on-rollout-{name}" for name in _OWN), *_RUNS.values()})
+_INCIDENT: Final = "on-incident-recorded"
+OCCASIONS: Final = frozenset({*(f"on-rollout-{name}" for name in _OWN), *_RUNS.values(), _INCIDENT})
 """The triggers that are told by what a rollout is at, not by a condition of theirs alone."""
 
 
@@ -35,8 +37,8 @@ class Occasion:
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
-def occasions(rollout: Rollout, runs: Sequence[AnalysisRun] = ()) -> list[Occasion]:
-    """Return what a rollout and its analysis runs give to tell; what was told before is among it as long as it holds.
+def occasions(rollout: Rollout, runs: Sequence[AnalysisRun] = (), incidents: Sequence[Incident] = ()) -> list[Occasion]:
+    """Return what a rollout, its analysis runs and its incidents give to tell, told before or not, as long as it holds.
 
     A step that is over before anybody looked is told with the next one.
     """
@@ -53,7 +55,7 @@ def occasions(rollout: Rollout, runs: Sequence[AnalysisRun] = ()) -> list[Occasi
         made += _pauses(rollout, version)
         if status.stable_rs == version and status.phase == "Healthy":
             made.append(Occasion("on-rollout-completed", f"{version}.{began}"))
-    return [*made, *_runs(runs)]
+    return [*made, *_runs(runs), *_incidents(rollout, incidents)]
 
 
 def _began(rollout: Rollout) -> str:
@@ -73,3 +75,11 @@ def _runs(runs: Sequence[AnalysisRun]) -> Iterable[Occasion]:
         trigger = _RUNS.get(run.status.phase)
         if trigger is not None:
             yield Occasion(trigger, run.metadata.uid or run.metadata.name, {"analysisRun": to_dict(run)})
+
+
+def _incidents(rollout: Rollout, incidents: Sequence[Incident]) -> Iterable[Occasion]:
+    """Give the incidents of the present version; one of which nothing is filled in yet is none."""
+    for one in sorted(incidents, key=lambda each: each.metadata.name):
+        is_of = (one.spec.rollout_uid, one.spec.version) == (rollout.metadata.uid, rollout.status.current_pod_hash)
+        if is_of and one.status.phase is not None:
+            yield Occasion(_INCIDENT, one.metadata.uid or one.metadata.name, {"incident": to_dict(one)})

@@ -48,10 +48,13 @@ _log = get_logger(__name__)
 
 
 class Samples(Protocol):
-    """The port: traces of bad answers that a version of a route gave of late, as texts."""
+    """The port: requests that a version of a route answered badly of late, a line of text each."""
 
-    def __call__(self, route: str, version: str) -> Sequence[str]:
-        """Return them, the newest first. route: NAMESPACE/NAME; version: name of the Service."""
+    def __call__(self, route: str, version: str, since: float) -> Sequence[str]:
+        """Return them, those that tell most first.
+
+        route: NAMESPACE/NAME; version: name of the Service; since: seconds since 1970 before which none came.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +171,8 @@ class IncidentFollower(Reconciler[Incident]):
         if (found := self._first_bad(obj, route, service, context)) is not None:
             status = replace(status, first_bad_at=found)
         if self._samples is not None:
-            texts = [text[:_MOST_TEXT] for text in self._samples(route, service)]
+            since = times.parse(obj.spec.started_at).timestamp() if obj.spec.started_at else 0.0
+            texts = [text[:_MOST_TEXT] for text in self._samples(route, service, since)]
             status = replace(status, samples=texts[:_SAMPLES])
         return status
 

@@ -20,6 +20,8 @@ _ROLLOUT: Final[Mapping[str, str]] = {
     "analysis-run-error": "could not be analysed by {{.analysisRun.metadata.name}}: {{.analysisRun.status.message}}",
     "analysis-run-inconclusive": "has an analysis that cannot tell, {{.analysisRun.metadata.name}}: "
     "{{.analysisRun.status.message}}",
+    "incident-recorded": "was rolled back, see incident {{.incident.metadata.name}}: {{.incident.spec.message}}"
+    "{{range .incident.status.samples}}\n{{.}}{{end}}",
 }
 _APPLICATION: Final[Mapping[str, str]] = {
     "app-sync-succeeded": "is synced to {{.app.status.operationState.syncResult.revision}}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .histogram import WIDTH, Histogram, bounds_of, bucket_of
 from .rates import Rates
+from .samples import Sample, Samples
 from .windows import LATENESS, Figures, Key, Second, Windows, last_whole
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "Histogram",
     "Key",
     "Rates",
+    "Sample",
+    "Samples",
     "Second",
     "Windows",
     "bounds_of",

@@ -126,6 +126,11 @@ class Attempts:
     def _look_later(self) -> None:
         raise NotImplementedError
 
+    @property
+    def fields(self) -> FieldList:
+        """The fields as a backend gets them, or as they came where none was asked."""
+        return self.request.fields if self._outgoing is None else self._outgoing.fields
+
     def next_deadline(self) -> float:
         """Return when to look at this request next."""
         return min(self.deadline, self._try_deadline, self._looked_at)

@@ -15,7 +15,7 @@ from typing import Final
 from pilothouse.traffic.config import HeaderChange
 from pilothouse.traffic.plane.http import FieldList
 
-__all__ = ["Forwarding", "Trusted", "changed", "traced"]
+__all__ = ["Forwarding", "Trusted", "changed", "trace_of", "traced"]
 
 _FORWARDING: Final = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded", b"x-real-ip"}
@@ -103,6 +103,12 @@ def traced(fields: FieldList, chance: random.Random) -> FieldList:
         return fields
     kept = [field for field in fields if field[0] not in {b"traceparent", b"tracestate"}]
     return [*kept, (b"traceparent", _new_trace(chance))]
+
+
+def trace_of(fields: FieldList) -> str:
+    """Return the id of the trace that fields have, empty where there is none."""
+    found = next((value for name, value in fields if name == b"traceparent"), b"")
+    return found[3:35].decode("ascii") if _TRACEPARENT.match(found) else ""
 
 
 def _new_trace(chance: random.Random) -> bytes:

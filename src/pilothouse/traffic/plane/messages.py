@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from pilothouse.traffic.changes import Change, Replaced
-from pilothouse.traffic.numbers import Key, Second
+from pilothouse.traffic.numbers import Key, Sample, Second
 
 __all__ = [
     "MOST_BYTES",
@@ -25,6 +25,7 @@ __all__ = [
     "Noted",
     "Numbers",
     "Ready",
+    "Sampled",
     "Show",
     "Shown",
     "Taken",
@@ -191,11 +192,17 @@ class Lines(msgspec.Struct, frozen=True, tag="lines"):
     lost: int = 0
 
 
+class Sampled(msgspec.Struct, frozen=True, tag="sampled"):
+    """Requests of a second that failed or were slow, some of them."""
+
+    samples: list[Sample]
+
+
 Body: TypeAlias = tuple[Change, Replaced[int]]
 """What differs from the configuration before, and from the slots that counters had."""
 
 ToWorker: TypeAlias = Listen | Configure | Drain | Show
-FromWorker: TypeAlias = Ready | Taken | NotTaken | Numbers | Noted | Lines | Shown
+FromWorker: TypeAlias = Ready | Taken | NotTaken | Numbers | Noted | Lines | Sampled | Shown
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)

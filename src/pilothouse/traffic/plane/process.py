@@ -31,6 +31,7 @@ from pilothouse.traffic.plane.messages import (
     Noted,
     NotTaken,
     Ready,
+    Sampled,
     Shown,
     Taken,
     decode_to_worker,
@@ -155,6 +156,8 @@ class Control(Timed):
         endpoints, self._told_of = endpoints_counted(worker.pools.values(), self._told_of)
         for numbers in worker.tally.take(len(worker.clients) + len(worker.tunnels), second, endpoints):
             self._send(numbers)
+        if samples := worker.sampler.take():
+            self._send(Sampled(samples))
         lines = worker.lines
         while lines:
             size, count = 0, 0

@@ -27,6 +27,7 @@ from pilothouse.traffic.plane.pools import Pool
 from pilothouse.traffic.plane.ratestore import RateStore, store_key
 from pilothouse.traffic.plane.reactor import Reactor, Timed
 from pilothouse.traffic.plane.refusals import refusal
+from pilothouse.traffic.plane.sampling import FAILURE, SLOW_SECONDS, Sampler
 from pilothouse.traffic.plane.scopes import Crowd, Scope
 from pilothouse.traffic.plane.sharing import FileCounters
 from pilothouse.traffic.plane.switching import NONCE_BYTES
@@ -85,6 +86,7 @@ class Worker:
         self.pipes = Pipes(self.counters, splice_least)
         self.reader = HeadReader()
         self.tally = Tally(self.counters)
+        self.sampler = Sampler()
         self.plan = Plan(Configuration())
         self.pools: dict[str, Pool] = {}
         self.clients: set[Drainable] = set()
@@ -387,6 +389,8 @@ class Worker:
         if key is not None:
             self.tally.end(key)
         self.tally.add(key or _NOWHERE, exchange.status, seconds, exchange.bytes_in, exchange.bytes_out)
+        if exchange.status >= FAILURE or seconds > SLOW_SECONDS:
+            self.sampler.add(exchange, decision, seconds, self._wall())
         if self.lines is not None:
             self._log(exchange, decision, seconds)
 
