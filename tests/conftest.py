@@ -29,6 +29,7 @@ if os.environ.get("CI"):
 # Programs that a shell starts in the background ignore Ctrl-C, and what they start does too; the tests of it must not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -41,10 +42,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduli
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Fail a test that leaves Ctrl-C to something else: the next one that is interrupted would end all of them."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        left = signal.signal(signal.SIGINT, signal.default_int_handler)
-        pytest.fail(f"{item.nodeid} leaves SIGINT to {left!r}", pytrace=False)
+    """Fail a test that leaves signals to something else: the next one that gets such would end all of them."""
+    left = {number: signal.signal(number, handler) for number, handler in HANDLERS.items()}
+    if left != HANDLERS:
+        pytest.fail(f"{item.nodeid} leaves signals to {left}", pytrace=False)
 
 
 ETCD_PROGRAMS = ("etcd", "etcdctl")

@@ -77,7 +77,7 @@ def run(  # noqa: PLR0913  options of a command
     log_level: _Level,
 ) -> None:
     """Run the pods of this node until SIGTERM or SIGINT; they run on, and the next agent takes them over."""
-    leave_when_told()
+    click.get_current_context().call_on_close(leave_when_told())
     from pilothouse.kinds.quantity import QuantityError, parse
 
     from .agent.options import AgentOptions
@@ -174,7 +174,7 @@ def simulate(  # noqa: PLR0913  options of a command
 
     Annotations of pods change the rules, such as simulated.pilothouse.dev/run-seconds.
     """
-    leave_when_told()
+    click.get_current_context().call_on_close(leave_when_told())
     from .simulated.nodes import FleetOptions
     from .simulated.rules import Rules
 

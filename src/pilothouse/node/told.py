@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, Final, NoReturn
 
@@ -15,13 +15,19 @@ __all__ = ["SIGNALS", "leave_when_told", "until_told"]
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-def leave_when_told() -> None:
+def leave_when_told() -> Callable[[], None]:
     """Have the program end in good order at a signal while there is nothing to put in order yet.
 
-    For the time between a program's start and `until_told`, such as that of loading; in the main thread.
+    For the time between a program's start and `until_told`, such as that of loading; in the main thread. Returns what
+    gives the signals back to whoever had them.
     """
-    for number in SIGNALS:
-        signal.signal(number, _leave)
+    before = {number: signal.signal(number, _leave) for number in SIGNALS}
+
+    def give_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    return give_back
 
 
 async def until_told(work: Coroutine[Any, Any, None], told: asyncio.Event | None = None) -> None:
