@@ -22,8 +22,7 @@ DIES = "import os\n\ndef test_before(): pass\ndef test_dies(): os._exit(3)\n"
 PASSES = "def test_it(): pass\n"
 
 
-@pytest.mark.parametrize("after", [0, 1, 2], ids=lambda after: f"{after} tests after it")
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("after", "workers"), [(0, 1), (1, 1), (1, 2)])
 @pytest.mark.slow
 def test_a_worker_that_dies_costs_one_test(tmp_path: Path, after: int, workers: int) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST, encoding="utf-8")

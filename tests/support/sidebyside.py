@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from xdist.scheduler import LoadFileScheduling
@@ -41,3 +42,7 @@ class FileScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no 
         for other in self.nodes:
             self._reschedule(other)
         return died_of
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        with contextlib.suppress(OSError):  # it died just now; `remove_node` gives its files to others
+            super()._assign_work_unit(node)
