@@ -90,6 +90,8 @@ def _whole(found: Survey) -> dict[str, str]:
         "API": ", ".join(filter(None, (api.url, api.state, api.version))),
         "data": platform.data_dir,
         "kubeconfig": platform.kubeconfig,
+        "dashboard": platform.dashboard,
+        "webhook": platform.webhook,
     }
     return {name: value for name, value in rows.items() if value}
 

@@ -55,6 +55,8 @@ _ROOT_DEFAULTS: Final[dict[str, Any]] = {
         "pilothouse up --role agent --join https://192.0.2.7:6443 --token T",
         "# with the dashboard; what to log in with: kubectl create token, or the whole admin.kubeconfig",
         "pilothouse up --dashboard 127.0.0.1:8888",
+        "# commits are applied at once: GitHub, GitLab and others post to https://HOST:8889/api/webhook",
+        "pilothouse up --webhook 0.0.0.0:8889 --webhook-certificate hook.crt --webhook-key hook.key",
         "# at each start of this machine",
         "pilothouse up --config /etc/pilothouse.yaml --print-unit > /etc/systemd/system/pilothouse.service",
     )
@@ -93,6 +95,14 @@ _ROOT_DEFAULTS: Final[dict[str, Any]] = {
 @click.option(
     "--dashboard", default="", metavar="HOST:PORT", help="Where the dashboard is served, over TLS; off by default."
 )
+@click.option(
+    "--webhook",
+    default="",
+    metavar="HOST:PORT",
+    help="Where webhooks of git are taken, at /api/webhook, over TLS; off by default.",
+)
+@click.option("--webhook-certificate", type=click.Path(path_type=Path), help="PEM; one of the cluster's by default.")
+@click.option("--webhook-key", type=click.Path(path_type=Path), help="The certificate's private key, PEM.")
 @config_option(left_out=("print-unit",))
 @click.option("--print-unit", is_flag=True, help="Print a systemd unit for these options instead, and end.")
 @server_options
@@ -109,6 +119,7 @@ def up(ctx: click.Context, /, **settings: Any) -> None:
     left_out = _left_out(settings["without"])
     if settings["role"] != "agent" and (settings["join"] or settings["token"]):
         raise click.UsageError("--join, --token: they are of --role agent")
+    _check_webhook(settings, left_out)
     if settings["print_unit"]:
         click.echo(unit_text(_as_given(ctx), is_root=os.geteuid() == 0), nl=False)
         return
@@ -119,6 +130,19 @@ def up(ctx: click.Context, /, **settings: Any) -> None:
     else:
         _settle_address(ctx, directory)
     become_supervisor(_parts(ctx, directory, left_out), str(directory))
+
+
+def _check_webhook(settings: dict[str, Any], left_out: set[str]) -> None:
+    pair = settings["webhook_certificate"], settings["webhook_key"]
+    if (pair[0] is None) != (pair[1] is None):
+        raise click.UsageError("--webhook-certificate and --webhook-key: want both or neither")
+    if not settings["webhook"]:
+        if pair != (None, None):
+            raise click.UsageError("--webhook-certificate: nothing takes webhooks without --webhook HOST:PORT")
+        return
+    listen_address("--webhook", settings["webhook"])
+    if settings["role"] == "agent" or "delivery" in left_out:
+        raise click.UsageError("--webhook: it is of delivery, which does not run here")
 
 
 def _join(settings: dict[str, Any], directory: Path) -> None:
@@ -195,8 +219,12 @@ def _gateway(settings: dict[str, Any], directory: Path, left_out: set[str]) -> P
         f"--delivery-kubeconfig={directory / 'delivery.kubeconfig'}",
         f"--delivery-dir={directory / 'delivery'}",
     ]
+    is_on_demand, hopeless = True, set[int]()
+    if settings["webhook"]:  # who posts finds it also before there is an application
+        delivering += _webhook(settings, directory)
+        is_on_demand, hopeless = False, {int(ExitCode.USAGE), int(ExitCode.CONFLICT)}
     if "gateway" in left_out:
-        return Part("delivery", _module("gateway", settings, *delivering), on_demand=True)
+        return Part("delivery", _module("gateway", settings, *delivering), hopeless, on_demand=is_on_demand)
     options = [f"--kubeconfig={directory / 'gateway.kubeconfig'}", f"--workers={settings['gateway_workers']}"]
     options += [] if "delivery" in left_out else delivering
     options += [f"--address={each}" for each in settings["gateway_address"]]
@@ -204,7 +232,17 @@ def _gateway(settings: dict[str, Any], directory: Path, left_out: set[str]) -> P
     options.append(f"--admin-socket={directory / 'run' / 'gateway.sock'}")
     options.append(f"--session-key={directory / 'gateway' / 'session.key'}")
     options += [f"--metrics={settings['gateway_metrics']}"] if settings["gateway_metrics"] else []
-    return Part("gateway", _module("gateway", settings, *options), on_demand=True)
+    return Part("gateway", _module("gateway", settings, *options), hopeless, on_demand=is_on_demand)
+
+
+def _webhook(settings: dict[str, Any], directory: Path) -> list[str]:
+    files = {
+        "dir": directory / "webhook",
+        "certificate": settings["webhook_certificate"],
+        "key": settings["webhook_key"],
+    }
+    options = [f"--webhook-{name}={path.absolute()}" for name, path in files.items() if path is not None]
+    return [f"--webhook={settings['webhook']}", f"--pki={directory / 'pki'}", *options]
 
 
 def _dashboard(settings: dict[str, Any], directory: Path) -> Part:

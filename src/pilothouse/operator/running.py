@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from pilothouse.client import Client, ClientError, ConfigError
@@ -45,15 +45,17 @@ def run_manager(
     kubeconfig: str | None = None,
     context: str | None = None,
     beside: Sequence[Beside] = (),
+    told: Mapping[str, str] | None = None,
 ) -> None:
     """Run the manager that `make` returns for a client, until SIGINT, SIGTERM or the end of who supervises it.
 
     kubeconfig, context: as kubectl finds them by default, or within a pod. beside: managers that run as long, and with
-    which it ends. A supervised process waits for the server, which starts at the same time. Raises CommandError.
+    which it ends. told: what who supervises it is to know when it works, such as addresses. A supervised process waits
+    for the server, which starts at the same time. Raises CommandError.
     """
     gc.set_threshold(*_COLLECTIONS)
     try:
-        _run(_work(make, kubeconfig, context, beside))
+        _run(_work(make, kubeconfig, context, beside, told or {}))
     except (CacheSyncError, LeadershipLostError) as error:
         raise CommandError(str(error), code=ExitCode.UNAVAILABLE) from error
     except (ConfigError, tls.TlsError) as error:
@@ -72,7 +74,11 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _work(
-    make: Callable[[Client], Manager], kubeconfig: str | None, context: str | None, beside: Sequence[Beside]
+    make: Callable[[Client], Manager],
+    kubeconfig: str | None,
+    context: str | None,
+    beside: Sequence[Beside],
+    told: Mapping[str, str],
 ) -> None:
     lifeline = Lifeline.from_environment()
     files = [path for path in (kubeconfig, *(each.kubeconfig for each in beside)) if path]
@@ -89,13 +95,15 @@ async def _work(
         for each in beside:
             own = await stack.enter_async_context(Client.from_kubeconfig(each.kubeconfig))
             managers.append(each.make(own))
-        await _together(managers, lifeline, files)
+        await _together(managers, lifeline, files, told)
 
 
-async def _together(managers: Sequence[Manager], lifeline: Lifeline | None, files: Sequence[str]) -> None:
+async def _together(
+    managers: Sequence[Manager], lifeline: Lifeline | None, files: Sequence[str], told: Mapping[str, str]
+) -> None:
     """Run managers until one of them ends; signals stop the first. Raises what one of them raised."""
     running = [asyncio.create_task(each.run(signals=each is managers[0])) for each in managers]
-    helping = None if lifeline is None else asyncio.create_task(_obey(lifeline, managers, files))
+    helping = None if lifeline is None else asyncio.create_task(_obey(lifeline, managers, files, told))
     try:
         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         for each in managers:
@@ -108,7 +116,7 @@ async def _together(managers: Sequence[Manager], lifeline: Lifeline | None, file
             helping.cancel()
 
 
-async def _obey(lifeline: Lifeline, managers: Sequence[Manager], files: Sequence[str]) -> None:
+async def _obey(lifeline: Lifeline, managers: Sequence[Manager], files: Sequence[str], told: Mapping[str, str]) -> None:
     """Tell who supervises when all work, and stop when that is gone, or when one can be begun with a new kubeconfig."""
 
     def stop() -> None:
@@ -118,7 +126,7 @@ async def _obey(lifeline: Lifeline, managers: Sequence[Manager], files: Sequence
     lifeline.watch(stop)
     for each in managers:
         await each.wait_started()
-    lifeline.ready()
+    lifeline.ready(**told)
     if files:
         changes = [asyncio.ensure_future(until_changed(path)) for path in files]
         try:

@@ -20,9 +20,9 @@ from .errors import OperatorError
 __all__ = ["HttpRequest", "HttpServer", "Page", "ServingLimits", "is_loopback", "split_address"]
 
 _REASONS: Final = {
-    200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
-    411: "Length Required", 413: "Content Too Large", 415: "Unsupported Media Type", 500: "Internal Server Error",
-    503: "Service Unavailable", 504: "Gateway Timeout",
+    200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+    408: "Request Timeout", 411: "Length Required", 413: "Content Too Large", 415: "Unsupported Media Type",
+    500: "Internal Server Error", 503: "Service Unavailable", 504: "Gateway Timeout",
 }  # fmt: skip
 _TEXT: Final = "text/plain; charset=utf-8"
 _CHUNK_LINE: Final = 1_024
@@ -101,8 +101,9 @@ class _Head:
 class HttpServer:
     """Answers requests on one address with a handler, which shall not raise.
 
-    what: names the server in errors. address: HOST:PORT; port 0 takes a free one, see `port`; or a unix socket that
-    listens already. tls: for any host that is not loopback; plain text is refused there, and `remedy` says what to do.
+    what: names the server in errors. address: HOST:PORT; port 0 takes a free one, see `port`; or a socket, of unix or
+    of an address, that listens already. tls: for any host that is not loopback; plain text is refused there, and
+    `remedy` says what to do.
     Raises ValueError for an address that is none or wants TLS; OperatorError where it cannot listen.
     """
 
@@ -116,9 +117,9 @@ class HttpServer:
         tls: ssl.SSLContext | None = None,
         limits: ServingLimits | None = None,
     ) -> None:
-        self._unix = None if isinstance(address, str) else address
-        self.host, self.port = split_address(what, address) if isinstance(address, str) else ("", 0)
-        if tls is None and self._unix is None and not is_loopback(self.host):
+        self._socket = None if isinstance(address, str) else address
+        self.host, self.port = split_address(what, address) if isinstance(address, str) else _bound(address)
+        if tls is None and self.host and not is_loopback(self.host):
             raise ValueError(f"{what} {address}: plain text is for loopback only; {remedy}")
         self._what = what
         self._handler = handler
@@ -134,15 +135,16 @@ class HttpServer:
 
     async def start(self) -> None:
         """Begin to listen."""
-        if self._unix is not None:
-            self._server = await asyncio.start_unix_server(self._serve, sock=self._unix, limit=self._limits.head_bytes)
+        if self._socket is not None and self._socket.family == socket.AF_UNIX:
+            bound = self._socket
+            self._server = await asyncio.start_unix_server(self._serve, sock=bound, limit=self._limits.head_bytes)
             return
         timeout = self._limits.head_seconds if self._tls is not None else None
+        where: dict[str, Any] = {"host": self.host, "port": self.port}
         try:
             self._server = await asyncio.start_server(
                 self._serve,
-                self.host,
-                self.port,
+                **(where if self._socket is None else {"sock": self._socket}),
                 ssl=self._tls,
                 limit=self._limits.head_bytes,
                 ssl_handshake_timeout=timeout,
@@ -325,6 +327,14 @@ def _encoded(page: Page, *, keep: bool, bodiless: bool) -> bytes:
         f"content-length: {len(page.body)}\r\nconnection: {'keep-alive' if keep else 'close'}\r\n\r\n"
     )
     return head.encode() + (b"" if bodiless else page.body)
+
+
+def _bound(made: socket.socket) -> tuple[str, int]:
+    """Return the address of a socket, none for one of unix."""
+    if made.family == socket.AF_UNIX:
+        return "", 0
+    host, port, *_ = made.getsockname()
+    return host, port
 
 
 def split_address(what: str, address: str) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,17 +13,19 @@ from pathlib import Path
 from pilothouse.client import Client
 from pilothouse.delivery.analysis.reconciler import add_analyses
 from pilothouse.delivery.gitops.adding import Gitops, GitopsOptions, add_gitops
+from pilothouse.delivery.gitops.hookserver import WebhookServer
 from pilothouse.delivery.notices import IncidentOptions, add_incidents, add_notices
 from pilothouse.delivery.reliability.recorder import add_service_levels
 from pilothouse.delivery.rollouts.experimenting import add_experiments
 from pilothouse.delivery.rollouts.running import add_rollouts
 from pilothouse.foundation.metrics import Metrics
+from pilothouse.foundation.tls import ReloadingContext
 from pilothouse.kinds import times
 from pilothouse.operator import Companion, Manager
 from pilothouse.operator.loop import LoopOptions
 from pilothouse.traffic.numbers import LATENESS, Histogram, Key, Sample, Samples, Windows, last_whole
 
-__all__ = ["Counted", "GatewaySamples", "WindowNumbers", "make_delivery"]
+__all__ = ["Counted", "GatewaySamples", "Hooks", "WindowNumbers", "make_delivery"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,22 @@ class _Closing(Companion):
             await self._gitops.aclose()
 
 
-def make_delivery(client: Client, directory: Path, windows: Windows | None, samples: Samples | None = None) -> Manager:
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Where webhooks are taken. bound: a socket that listens already."""
+
+    bound: socket.socket
+    tls: ReloadingContext
+
+
+def make_delivery(
+    client: Client,
+    directory: Path,
+    windows: Windows | None,
+    samples: Samples | None = None,
+    *,
+    hooks: Hooks | None = None,
+) -> Manager:
     """Return a manager with all that delivers. directory: of mirrors; windows, samples: of this process's gateway."""
     manager = Manager(client, loop=LoopOptions(rounds=0), metrics=Metrics())
     numbers = WindowNumbers(windows) if windows is not None else None
@@ -114,4 +132,6 @@ def make_delivery(client: Client, directory: Path, windows: Windows | None, samp
     add_incidents(manager, IncidentOptions(directory=str(directory / "incidents")), numbers=numbers, samples=bad)
     gitops = add_gitops(manager, GitopsOptions(directory=str(directory)))
     manager.add_companion(_Closing(gitops))
+    if hooks is not None:
+        manager.add_companion(WebhookServer(hooks.bound, gitops.webhook, hooks.tls))
     return manager

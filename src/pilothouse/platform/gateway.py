@@ -7,23 +7,29 @@ delivers is another user beside it, and reads what the gateway has counted out o
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
 from pilothouse.client import Client
 from pilothouse.foundation import logs
+from pilothouse.foundation.lifeline import VARIABLE
 from pilothouse.foundation.rights import NET_BIND_SERVICE, effective
+from pilothouse.foundation.terminal import CommandError, ExitCode, listen_address
 from pilothouse.operator import Manager
 from pilothouse.operator.loop import LoopOptions
-from pilothouse.operator.running import Beside, run_manager
+from pilothouse.operator.running import Beside, run_manager, until_there
 from pilothouse.traffic.control.addresses import Addresses
 from pilothouse.traffic.control.controller import add_gateway
 from pilothouse.traffic.control.ingresses import PORTS
 from pilothouse.traffic.gateway import Gateway, GatewayOptions
 from pilothouse.traffic.sessionkeys import kept_session_key
+
+if TYPE_CHECKING:
+    from .delivery import Hooks
 
 __all__ = ["ingress_ports", "main", "worker_count"]
 
@@ -62,6 +68,11 @@ def worker_count(wanted: int) -> int:
 @click.option("--session-key", type=click.Path(path_type=Path), help="Where the key is that seals clients' sessions.")
 @click.option("--delivery-kubeconfig", default="", help="The user of delivery; without one there is none.")
 @click.option("--delivery-dir", type=click.Path(path_type=Path), help="Where delivery keeps its mirrors.")
+@click.option("--webhook", default="", metavar="HOST:PORT", help="Where delivery takes webhooks of git.")
+@click.option("--webhook-certificate", type=click.Path(path_type=Path), help="PEM; by default one is made.")
+@click.option("--webhook-key", type=click.Path(path_type=Path), help="The certificate's private key, PEM.")
+@click.option("--webhook-dir", type=click.Path(path_type=Path), help="Where a certificate that is made is kept.")
+@click.option("--pki", type=click.Path(path_type=Path), help="Of the cluster, whose authority signs it.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def main(  # noqa: PLR0913  options of a command
     kubeconfig: str,
@@ -73,6 +84,11 @@ def main(  # noqa: PLR0913  options of a command
     delivery_kubeconfig: str,
     delivery_dir: Path | None,
     session_key: Path | None,
+    webhook: str,
+    webhook_certificate: Path | None,
+    webhook_key: Path | None,
+    webhook_dir: Path | None,
+    pki: Path | None,
     log_level: Literal["debug", "info", "warning", "error"],
 ) -> None:
     """Run the gateway, delivery, or both until told to stop."""
@@ -89,6 +105,8 @@ def main(  # noqa: PLR0913  options of a command
     )
 
     gateway = Gateway(options)
+    given = (webhook_certificate, webhook_key) if webhook_certificate is not None and webhook_key is not None else None
+    hooks = _hooks(webhook, given, webhook_dir, pki, delivery_kubeconfig) if webhook else None
 
     def make(client: Client) -> Manager:
         manager = Manager(client, loop=LoopOptions(rounds=0), health_address=metrics_address)
@@ -99,10 +117,44 @@ def main(  # noqa: PLR0913  options of a command
         from .delivery import make_delivery  # noqa: PLC0415  # only what is wanted
 
         seen = (gateway.windows, gateway.samples) if kubeconfig else (None, None)
-        return make_delivery(client, delivery_dir or Path("delivery"), *seen)
+        return make_delivery(client, delivery_dir or Path("delivery"), *seen, hooks=hooks)
 
     wanted = [Beside(each, path) for each, path in ((make, kubeconfig), (deliver, delivery_kubeconfig)) if path]
-    run_manager(wanted[0].make, kubeconfig=wanted[0].kubeconfig, beside=wanted[1:])
+    told = {"webhook": _webhook_url(webhook, hooks)} if hooks is not None else {}
+    run_manager(wanted[0].make, kubeconfig=wanted[0].kubeconfig, beside=wanted[1:], told=told)
+
+
+def _hooks(
+    address: str, given: tuple[Path, Path] | None, directory: Path | None, pki: Path | None, there: str
+) -> Hooks:
+    """Listen where webhooks are taken; a certificate is made once the server, which makes its authority, is there."""
+    from pilothouse.delivery.gitops.hookserver import listening  # noqa: PLC0415  # only what is wanted
+    from pilothouse.foundation.certificates import kept_certificate  # noqa: PLC0415
+    from pilothouse.foundation.tls import ReloadingContext, TlsError  # noqa: PLC0415
+
+    from .delivery import Hooks  # noqa: PLC0415
+
+    host, port = listen_address("--webhook", address)
+    try:
+        bound = listening(host, port)
+    except OSError as error:
+        raise CommandError(f"--webhook {address}: {error.strerror or error}", code=ExitCode.CONFLICT) from error
+    try:
+        if given is not None:
+            return Hooks(bound, ReloadingContext(*map(str, given)))
+        if VARIABLE in os.environ:
+            asyncio.run(until_there(there))
+        return Hooks(bound, ReloadingContext(*kept_certificate(directory or Path("webhook"), "webhook", host, pki)))
+    except TlsError as error:
+        raise CommandError(f"--webhook: {error}", code=ExitCode.USAGE) from error
+
+
+def _webhook_url(address: str, hooks: Hooks) -> str:
+    from pilothouse.delivery.gitops.webhooks import PATH  # noqa: PLC0415  # only what is wanted
+
+    host, _ = listen_address("--webhook", address)
+    shown = f"[{host}]" if ":" in host else host
+    return f"https://{shown}:{hooks.bound.getsockname()[1]}{PATH}"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ _WHAT: Final = (
     ("node", "node"),
     ("dns", "DNS"),
     ("dashboard", "dashboard"),
+    ("webhook", "webhook"),
 )
 
 

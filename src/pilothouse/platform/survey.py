@@ -27,7 +27,10 @@ _RECENT_SECONDS: Final = 600.0
 
 
 class PlatformRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The platform as a whole. state: starting, ready, degraded, stopping, "not running" or "killed"."""
+    """The platform as a whole. state: starting, ready, degraded, stopping, "not running" or "killed".
+
+    dashboard, webhook: their addresses, where they are served.
+    """
 
     state: str
     data_dir: str
@@ -36,6 +39,8 @@ class PlatformRow(msgspec.Struct, frozen=True, kw_only=True):
     program: str = ""
     service: str = ""
     kubeconfig: str = ""
+    dashboard: str = ""
+    webhook: str = ""
 
 
 class ApiRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +94,8 @@ async def survey(directory: str) -> Survey:
             program=state.program,
             service=state.service,
             kubeconfig=state.kubeconfig,
+            dashboard=_told(state, "dashboard"),
+            webhook=_told(state, "webhook"),
         ),
         parts=[_supervisor_row(state, now), *(_part_row(name, part) for name, part in state.parts.items())],
         problems=[*_part_problems(state, now), *_disk_problems(directory)],
@@ -107,6 +114,11 @@ def _not_running(directory: str, pid: int | None, state: PlatformState | None) -
     problems = ["no platform runs here" if state is None else "the platform was killed, and nobody started it again"]
     problems += [f"{name} of it has not ended yet" for name in left]
     return Survey(platform=row, problems=problems)
+
+
+def _told(state: PlatformState, name: str) -> str:
+    """Return what a part said when it was ready, empty where none did."""
+    return next((part.told[name] for part in state.parts.values() if name in part.told), "")
 
 
 # Processes

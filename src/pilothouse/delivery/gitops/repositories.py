@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
@@ -27,6 +28,8 @@ _KEEP: Final = float("inf")
 _AFTER_ERROR_SECONDS: Final = 10.0
 _AT_ONCE: Final = 2
 _PATIENCE_SECONDS: Final = 10.0
+_PORT: Final = re.compile(r":\d+$")
+_OTHER_NAME: Final = re.compile(r"^(alt)?ssh\.(?=[^.]+\.)")
 _log = get_logger("pilothouse.delivery.gitops")
 
 
@@ -183,7 +186,7 @@ class Repositories(Generic[U]):
         return bool(found)
 
     def matching(self, urls: list[str]) -> list[str]:
-        """Return the addresses in use that mean the same as one of these, or differ only in transport."""
+        """Return the addresses in use that mean the same as one of these, or differ only in transport and port."""
         wanted = {_bare(normalised(url)) for url in urls}
         used = {key.partition("#")[0] for key in self._users}
         return sorted(name for name in used if _bare(name) in wanted)
@@ -257,4 +260,6 @@ class Repositories(Generic[U]):
 
 
 def _bare(url: str) -> str:
-    return url.partition("://")[2]
+    """Return what two addresses of the same repository have in common: `ssh.` is a host's other name for ssh."""
+    host, slash, path = url.partition("://")[2].partition("/")
+    return f"{_OTHER_NAME.sub('', _PORT.sub('', host))}{slash}{path}"

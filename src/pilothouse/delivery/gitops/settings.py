@@ -15,9 +15,11 @@ from .git import Access
 from .health import HealthRule, read_rules
 from .manifests import read_documents
 
-__all__ = ["SECRET_TYPE", "Settings", "access_of"]
+__all__ = ["PART_OF", "SECRET_TYPE", "Settings", "access_of"]
 
 SECRET_TYPE: Final = "argocd.argoproj.io/secret-type"  # noqa: S105  # the name of a label
+PART_OF: Final = "app.kubernetes.io/part-of=argocd"
+"""The label of Secrets and ConfigMaps of Argo CD's own, without which it does not see them either."""
 _HEALTH: Final = "pilothouse.health."
 _log = get_logger("pilothouse.delivery.gitops")
 
@@ -29,9 +31,8 @@ class Settings:
         self.namespace: Final = namespace
         factory = manager.factory
         self._secrets: Informer[Any] = factory.informer(Secret, namespace=namespace, labels=SECRET_TYPE)
-        own = "app.kubernetes.io/part-of=argocd"
-        self._own: Informer[Any] = factory.informer(Secret, namespace=namespace, labels=own)
-        self._maps: Informer[Any] = factory.informer(ConfigMap, namespace=namespace, labels=own)
+        self._own: Informer[Any] = factory.informer(Secret, namespace=namespace, labels=PART_OF)
+        self._maps: Informer[Any] = factory.informer(ConfigMap, namespace=namespace, labels=PART_OF)
         self._rules: tuple[object, dict[tuple[str, str], tuple[HealthRule, ...]]] = (None, {})
 
     def on_change(self, changed: Callable[[], None]) -> None:
