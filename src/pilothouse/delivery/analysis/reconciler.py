@@ -15,7 +15,7 @@ from pilothouse.delivery.resources.analyses import AnalysisRun, AnalysisRunSpec,
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds import times
 from pilothouse.kinds.status import NotFound
-from pilothouse.kinds.structs import Secret, replace, to_dict
+from pilothouse.kinds.structs import replace, to_dict
 from pilothouse.operator import Context, Manager, Reconciler, Request, Result, controller
 
 from .arguments import filled, wanted_secrets
@@ -23,6 +23,7 @@ from .fetching import Fetcher
 from .job import JobProvider
 from .providers import MetricError, Provider, Providers, ended
 from .runs import COMPLETED, ERROR, Due, due, is_ending, taken
+from .secretvalues import SecretValues
 from .traffic import PLUGIN, Numbers, TrafficProvider
 from .web import PrometheusProvider, WebProvider
 
@@ -47,8 +48,9 @@ class _Known:
 class AnalysisReconciler(Reconciler[AnalysisRun]):
     """Keeps the newest status of runs that go on in memory; what changes their outcome is written at once."""
 
-    def __init__(self, providers: Providers) -> None:
+    def __init__(self, providers: Providers, secrets: SecretValues) -> None:
         self._providers = providers
+        self._secrets = secrets
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
     async def reconcile(self, obj: AnalysisRun, context: Context) -> Result | None:
@@ -60,7 +62,7 @@ class AnalysisReconciler(Reconciler[AnalysisRun]):
         run = replace(obj, status=known.status) if known is not None else obj
         now = context.clock.now()
         try:
-            spec = await self._spec(run, context)
+            spec = await self._spec(run)
             asked, _ = due(replace(run, spec=spec), now)
             measured = await self._measure(replace(run, spec=spec), asked, now)
             status = taken(replace(run, spec=spec), measured, context.clock.now())
@@ -78,17 +80,17 @@ class AnalysisReconciler(Reconciler[AnalysisRun]):
             self._known.popitem(last=False)
         return None
 
-    async def _spec(self, run: AnalysisRun, context: Context) -> AnalysisRunSpec:
+    async def _spec(self, run: AnalysisRun) -> AnalysisRunSpec:
         """Return the specification with arguments filled in. Raises AnalysisInvalid for a secret that is not there."""
         secrets: dict[str, str] = {}
         for argument, (name, key) in wanted_secrets(run).items():
             try:
-                secret = await context.client.get(Secret, name, run.metadata.namespace)
+                value = await self._secrets.value(run.metadata.namespace, name, key)
             except NotFound:
                 raise AnalysisInvalid(f"argument '{argument}': secret '{name}' is not there") from None
-            if key not in secret.data:
+            if value is None:
                 raise AnalysisInvalid(f"argument '{argument}': secret '{name}' has no key '{key}'")
-            secrets[argument] = secret.data[key].decode("utf-8", "replace")
+            secrets[argument] = value.decode("utf-8", "replace")
         return filled(run.spec, secrets)
 
     async def _measure(self, run: AnalysisRun, asked: list[Due], now: datetime) -> Mapping[str, Measurement]:
@@ -165,7 +167,9 @@ def add_analyses(manager: Manager, numbers: Numbers | None = None) -> AnalysisRe
     }
     if numbers is not None:
         known[f"plugin/{PLUGIN}"] = TrafficProvider(numbers)
-    reconciler = AnalysisReconciler(Providers(known))
+    secrets = SecretValues(manager.client, manager.clock)
+    manager.add_companion(secrets)
+    reconciler = AnalysisReconciler(Providers(known), secrets)
     if AnalysisRun not in manager.scheme:
         manager.scheme.register(AnalysisRun)
     controller(manager, "analysisrun").for_(AnalysisRun).with_options(concurrency=_CONCURRENCY).build(reconciler)
