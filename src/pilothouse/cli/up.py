@@ -128,7 +128,7 @@ def up(ctx: click.Context, /, **settings: Any) -> None:
     if settings["role"] == "agent":
         _join(settings, directory)
     else:
-        _settle_address(ctx, directory)
+        _settle_addresses(ctx, directory)
     become_supervisor(_parts(ctx, directory, left_out), str(directory))
 
 
@@ -159,17 +159,20 @@ def _join(settings: dict[str, Any], directory: Path) -> None:
         raise CommandError(str(error), code=ExitCode.UNAVAILABLE if error.again else ExitCode.USAGE) from error
 
 
-def _settle_address(ctx: click.Context, directory: Path) -> None:
-    """Choose a port where 0 was given, as a server that is started again has to be found where it was.
+def _settle_addresses(ctx: click.Context, directory: Path) -> None:
+    """Choose ports where 0 was given, as a server that is started again has to be found where it was.
 
     What an earlier start wrote for the other parts is removed: they wait for what the server writes, at its address.
     """
-    host, port = listen_address("--listen", ctx.params["listen"])
-    if port == 0:
+    for option in ("listen", "webhook"):
+        if not ctx.params[option]:
+            continue
+        host, port = listen_address(f"--{option}", ctx.params[option])
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with contextlib.suppress(OSError), socket.create_server((host, 0), family=family) as found:
-            shown = f"[{host}]" if ":" in host else host
-            ctx.params["listen"] = f"{shown}:{found.getsockname()[1]}"
+        if port == 0:
+            with contextlib.suppress(OSError), socket.create_server((host, 0), family=family) as found:
+                shown = f"[{host}]" if ":" in host else host
+                ctx.params[option] = f"{shown}:{found.getsockname()[1]}"
     for name in ("controllers", "gateway", "delivery", "agent"):
         (directory / f"{name}.kubeconfig").unlink(missing_ok=True)
 

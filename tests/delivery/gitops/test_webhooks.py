@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
+from typing import Any
 
 import pytest
 
+from pilothouse.delivery.gitops.webhooks import MAX_BYTES
 from pilothouse.kinds.structs import ObjectMeta, Secret
 from support.gitopskit import World, config_map
 from support.gitrepo import GitRepo
@@ -17,7 +20,13 @@ SECRETS = {
     "webhook.gitlab.secret": "two",
     "webhook.gogs.secret": "three",
     "webhook.generic.secret": "four",
+    "webhook.bitbucket.uuid": "{five}",
+    "webhook.bitbucketserver.secret": "$elsewhere:hook",
+    "webhook.azuredevops.username": "seven",
+    "webhook.azuredevops.password": "$eight",
+    "eight": "8",
 }
+LABELS = {"app.kubernetes.io/part-of": "argocd"}
 
 
 def digest(secret: str, body: bytes) -> str:
@@ -25,35 +34,86 @@ def digest(secret: str, body: bytes) -> str:
 
 
 async def with_secrets(world: World) -> None:
-    labels = {"app.kubernetes.io/part-of": "argocd"}
-    made = Secret(metadata=ObjectMeta(name="argocd-secret", namespace="argocd", labels=labels), string_data=SECRETS)
-    await world.client.create(made)
+    for name, texts in (("argocd-secret", SECRETS), ("elsewhere", {"hook": "six"})):
+        metadata = ObjectMeta(name=name, namespace="argocd", labels=LABELS)
+        await world.client.create(Secret(metadata=metadata, string_data=texts))
     await world.settle(1)
 
 
-@pytest.mark.parametrize("sender", ["github", "gitlab", "gitea", "generic"])
-async def test_a_signed_push_is_synced_at_once(world: World, repo: GitRepo, sender: str) -> None:
-    repo.commit({"app/a.yaml": config_map("a", x="1")})
-    await world.make()
-    await with_secrets(world)
-    repo.commit({"app/a.yaml": config_map("a", x="2")})
+def posted(sender: str, url: str) -> tuple[dict[str, str], bytes]:
+    """Return headers and body as a sender has them."""
+    clone: dict[str, Any] = {"repository": {"clone_url": url, "id": 1}, "commits": [{"added": ["a"]}]}
+    links = {"html": {"href": "https://example.com/other"}, "clone": [{"name": "ssh", "href": url}]}
     payload = {
-        "github": {"repository": {"clone_url": repo.url}},
-        "gitlab": {"project": {"git_http_url": repo.url}},
-        "gitea": {"repository": {"clone_url": repo.url}},
-        "generic": {"repository": repo.url},
+        "github": clone,
+        "gitlab": {"project": {"git_http_url": url}, "repository": {"name": "x"}},
+        "gitea": clone,
+        "gogs": clone,
+        "generic": {"repository": url},
+        "bitbucket": {"push": {"changes": []}, "repository": {"links": {"html": {"href": url}}}},
+        "bitbucketserver": {"repository": {"slug": "x", "links": links}},
+        "azuredevops": {"eventType": "git.push", "resource": {"repository": {"remoteUrl": url}}},
     }[sender]
     body = json.dumps(payload).encode()
+    basic = base64.b64encode(b"seven:8").decode()
     headers = {
         "github": {"X-GitHub-Event": "push", "X-Hub-Signature-256": f"sha256={digest('one', body)}"},
         "gitlab": {"X-Gitlab-Event": "Push Hook", "X-Gitlab-Token": "two"},
         "gitea": {"X-Gitea-Event": "push", "X-GitHub-Event": "push", "X-Gitea-Signature": digest("three", body)},
+        "gogs": {"X-Gogs-Event": "push", "X-GitHub-Event": "push", "X-Gogs-Signature": digest("three", body)},
         "generic": {"X-Hub-Signature-256": f"sha256={digest('four', body)}"},
+        "bitbucket": {"X-Event-Key": "repo:push", "X-Hook-UUID": "{five}"},
+        "bitbucketserver": {
+            "X-Event-Key": "repo:refs_changed",
+            "X-Hub-Signature": f"sha256={digest('six', body)}",
+        },
+        "azuredevops": {"X-Vss-ActivityId": "x", "Authorization": f"Basic {basic}"},
     }[sender]
-    assert world.gitops.webhook.handle("POST", headers, body) == (200, "1 repositories are looked at")
-    await world.gitops.repositories.idle()
+    return headers, body
+
+
+SENDERS = ["github", "gitlab", "gitea", "gogs", "generic", "bitbucket", "bitbucketserver", "azuredevops"]
+PROOFS = ("signature", "token", "uuid", "authorization")
+
+
+async def test_a_signed_push_is_synced_at_once(world: World, repo: GitRepo) -> None:
+    repo.commit({"app/a.yaml": config_map("a", x="0")})
+    await world.make()
+    await with_secrets(world)
+    for number, sender in enumerate(SENDERS, 1):
+        repo.commit({"app/a.yaml": config_map("a", x=str(number))})
+        headers, body = posted(sender, repo.url)
+        assert world.gitops.webhook.handle("POST", headers, body) == (200, "1 repositories are looked at"), sender
+        await world.gitops.repositories.idle()
+        await world.settle()
+        assert await world.data("a") == {"x": str(number)}, sender
+
+
+@pytest.mark.parametrize("sender", SENDERS)
+async def test_a_sender_without_the_right_proof_is_refused(world: World, repo: GitRepo, sender: str) -> None:
+    headers, body = posted(sender, repo.url)
+    receiver = world.gitops.webhook
+    refused = receiver.handle("POST", headers, body)
+    assert (refused.status, "namespace argocd, label app.kubernetes.io/part-of=argocd" in refused.text) == (403, True)
+    await with_secrets(world)
+    assert receiver.handle("POST", headers, body).status == 200
+    for wrong in ("", "x", "sha256=", "Basic x", "é"):
+        forged = {
+            name: wrong if any(proof in name.lower() for proof in PROOFS) else value for name, value in headers.items()
+        }
+        answer = receiver.handle("POST", forged, body)
+        assert answer.status == 401, wrong
+        assert not any(secret in answer.text for secret in ("one", "{five}", "seven"))
+
+
+async def test_a_push_is_matched_whatever_transport_and_port_the_application_has(world: World) -> None:
+    for number, url in enumerate(("ssh://git@git.example.com:2222/org/repo.git", "git@ssh.example.org:org/other")):
+        await world.make(f"a{number}", source={"repoURL": url})
     await world.settle()
-    assert await world.data("a") == {"x": "2"}
+    matching = world.gitops.repositories.matching
+    assert matching(["https://git.example.com/org/repo"]) == ["ssh://git.example.com:2222/org/repo"]
+    assert matching(["https://example.org/org/other"]) == ["ssh://ssh.example.org/org/other"]
+    assert matching(["https://git.example.com/org/repository", "https://example.com/org/repo"]) == []
 
 
 async def test_what_is_refused(world: World, repo: GitRepo) -> None:
@@ -63,13 +123,21 @@ async def test_what_is_refused(world: World, repo: GitRepo) -> None:
     assert receiver.handle("POST", github, body).status == 403, "no secret is set"
     await with_secrets(world)
     assert receiver.handle("GET", github, body).status == 405
-    assert receiver.handle("POST", github, b"x" * (6 << 20)).status == 413
+    assert receiver.handle("POST", github, b"x" * (MAX_BYTES + 1)).status == 413
     assert receiver.handle("POST", github, body + b" ").status == 401
     assert receiver.handle("POST", {"x-github-event": "push"}, body).status == 401
     assert receiver.handle("POST", {"x-gitlab-event": "Push Hook", "x-gitlab-token": "one"}, body).status == 401
     assert receiver.handle("POST", github, body) == (200, "0 repositories are looked at")
     ping = {**github, "x-github-event": "ping"}
     assert receiver.handle("POST", ping, body) == (200, "ping: nothing to do")
-    for wrong in (b"{", b"[]", b"{}"):
+    form = {**github, "content-type": "application/x-www-form-urlencoded"}
+    refused = receiver.handle("POST", form, body)
+    assert (refused.status, "choose the content type application/json" in refused.text) == (415, True)
+    tried = receiver.handle("POST", {"x-event-key": "diagnostics:ping"}, b"{}")
+    assert tried == (200, "diagnostics:ping: nothing to do")
+    moved = json.dumps({"eventType": "workitem.created", "resource": {"repository": {"remoteUrl": "x"}}}).encode()
+    azure, _ = posted("azuredevops", "x")
+    assert receiver.handle("POST", azure, moved) == (200, "nothing to do")
+    for wrong in (b"{", b"[]", b"{}", b'{"repository": 3, "resource": {"repository": []}}', b"\xff"):
         signed = {**github, "x-hub-signature-256": f"sha256={digest('one', wrong)}"}
         assert receiver.handle("POST", signed, wrong).status == 400

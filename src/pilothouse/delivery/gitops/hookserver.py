@@ -22,7 +22,7 @@ _LIMITS: Final = ServingLimits(
     head_bytes=16_384,
     body_bytes=lambda _: MAX_BYTES,
     body_seconds=15.0,
-    buffered_bytes=4 * MAX_BYTES,
+    buffered_bytes=2 * MAX_BYTES,
     idle_seconds=10.0,
 )
 _log = get_logger("pilothouse.delivery.gitops")
