@@ -130,8 +130,8 @@ async def test_what_is_refused(world: World, repo: GitRepo) -> None:
     assert receiver.handle("POST", github, body) == (200, "0 repositories are looked at")
     ping = {**github, "x-github-event": "ping"}
     assert receiver.handle("POST", ping, body) == (200, "ping: nothing to do")
-    form = {**github, "content-type": "application/x-www-form-urlencoded"}
-    refused = receiver.handle("POST", form, body)
+    form = b"payload=%7B%7D"
+    refused = receiver.handle("POST", {**github, "x-hub-signature-256": f"sha256={digest('one', form)}"}, form)
     assert (refused.status, "choose the content type application/json" in refused.text) == (415, True)
     tried = receiver.handle("POST", {"x-event-key": "diagnostics:ping"}, b"{}")
     assert tried == (200, "diagnostics:ping: nothing to do")

@@ -147,8 +147,6 @@ class WebhookReceiver:
             return WebhookAnswer(401, f"{sender.name}: {sender.proof} does not hold for what is in {_SECRET}")
         if event and event not in _PUSHES:
             return WebhookAnswer(200, f"{event}: nothing to do")
-        if given.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-            return WebhookAnswer(415, "the body is a form; choose the content type application/json at the sender")
         return self._news(sender.name, body)
 
     def _secret(self, key: str) -> str:
@@ -167,6 +165,8 @@ class WebhookReceiver:
         except msgspec.ValidationError:
             payload = _Payload()
         except (msgspec.DecodeError, UnicodeDecodeError):
+            if body.startswith(b"payload="):
+                return WebhookAnswer(415, "the body is a form; choose the content type application/json at the sender")
             return WebhookAnswer(400, "the body is no JSON")
         if payload.event and payload.event not in _PUSHES:
             return WebhookAnswer(200, "nothing to do")
