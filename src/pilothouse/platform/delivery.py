@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,10 +106,11 @@ class _Closing(Companion):
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Where webhooks are taken. bound: a socket that listens already."""
+    """Where webhooks are taken. bound: a socket that listens. renew: makes the certificate anew once it is old."""
 
     bound: socket.socket
     tls: ReloadingContext
+    renew: Callable[[], object] | None = None
 
 
 def make_delivery(
@@ -133,5 +134,5 @@ def make_delivery(
     gitops = add_gitops(manager, GitopsOptions(directory=str(directory)))
     manager.add_companion(_Closing(gitops))
     if hooks is not None:
-        manager.add_companion(WebhookServer(hooks.bound, gitops.webhook, hooks.tls))
+        manager.add_companion(WebhookServer(hooks.bound, gitops.webhook, hooks.tls, renew=hooks.renew))
     return manager

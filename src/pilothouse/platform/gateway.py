@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -144,7 +145,8 @@ def _hooks(
             return Hooks(bound, ReloadingContext(*map(str, given)))
         if VARIABLE in os.environ:
             asyncio.run(until_there(there))
-        return Hooks(bound, ReloadingContext(*kept_certificate(directory or Path("webhook"), "webhook", host, pki)))
+        renew = partial(kept_certificate, directory or Path("webhook"), "webhook", host, pki)
+        return Hooks(bound, ReloadingContext(*renew()), renew)
     except TlsError as error:
         raise CommandError(f"--webhook: {error}", code=ExitCode.USAGE) from error
 

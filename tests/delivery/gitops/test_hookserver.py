@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pilothouse.delivery.gitops import hookserver
 from pilothouse.delivery.gitops.hookserver import WebhookServer, listening
 from pilothouse.delivery.gitops.webhooks import MAX_BYTES, WebhookAnswer
 from pilothouse.foundation.certificates import kept_certificate
+from pilothouse.foundation.clock import FakeClock
 from pilothouse.foundation.tls import ReloadingContext
 from support.loglines import logged
 
@@ -91,17 +93,24 @@ async def test_an_oversize_body_is_refused_before_it_is_read(tmp_path: Path) -> 
 
 
 async def test_who_comes_early_waits_and_a_renewed_certificate_is_taken_up(tmp_path: Path) -> None:
-    certificate, key = kept_certificate(tmp_path, "webhook", "127.0.0.1")
+    tls = ReloadingContext(*kept_certificate(tmp_path, "webhook", "127.0.0.1"))
+    renewed, clock = threading.Event(), FakeClock()
+
+    def renew() -> None:
+        for name in ("webhook.crt", "webhook.key", "webhook-ca.crt", "webhook-ca.key"):
+            (tmp_path / name).unlink()
+        kept_certificate(tmp_path, "webhook", "127.0.0.1")
+        renewed.set()
+
     bound = listening("127.0.0.1", 0)
-    server = WebhookServer(bound, Receiver(), ReloadingContext(certificate, key))  # type: ignore[arg-type]
+    server = WebhookServer(bound, Receiver(), tls, renew=renew, clock=clock)  # type: ignore[arg-type]
     served = Served(bound.getsockname()[1], tmp_path / "webhook-ca.crt")
     early = asyncio.create_task(served.ask("POST", "/api/webhook", b"1", x_proof="yes"))
     running = asyncio.create_task(server.run())
     try:
         assert await early == (200, "POST 1")
-        for name in ("webhook.crt", "webhook.key", "webhook-ca.crt", "webhook-ca.key"):
-            (tmp_path / name).unlink()
-        kept_certificate(tmp_path, "webhook", "127.0.0.1")
+        clock.advance(6 * 3_600)
+        assert await asyncio.to_thread(renewed.wait, 30)
         anew = Served(served.port, tmp_path / "webhook-ca.crt")
         assert (await served.ask("POST", "/api/webhook", b"2", x_proof="yes"))[0] == 200, "the old one until a request"
         assert (await anew.ask("POST", "/api/webhook", b"3", x_proof="yes"))[0] == 200

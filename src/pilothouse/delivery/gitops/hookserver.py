@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Final
 
+from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.logs import get_logger
 from pilothouse.foundation.tls import ReloadingContext, TlsError
 from pilothouse.operator import Companion
@@ -17,6 +19,7 @@ __all__ = ["WebhookServer", "listening"]
 
 _BACKLOG: Final = 64
 _LAST_SECONDS: Final = 1.0
+_RENEW_SECONDS: Final = 6 * 3_600.0
 _LIMITS: Final = ServingLimits(
     connections=64,
     head_bytes=16_384,
@@ -37,14 +40,25 @@ def listening(host: str, port: int) -> socket.socket:
 class WebhookServer(Companion):
     """A manager's companion: it answers once the caches are filled.
 
-    bound: see `listening`. tls: renewed files are taken up; without it only loopback is served. Raises ValueError.
+    bound: see `listening`. tls: renewed files are taken up; without it only loopback is served. renew: called now and
+    then, makes these files anew where they are old. Raises ValueError.
     """
 
     name = "webhooks"
 
-    def __init__(self, bound: socket.socket, receiver: WebhookReceiver, tls: ReloadingContext | None) -> None:
+    def __init__(
+        self,
+        bound: socket.socket,
+        receiver: WebhookReceiver,
+        tls: ReloadingContext | None,
+        *,
+        renew: Callable[[], object] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._receiver = receiver
         self._tls = tls
+        self._make_anew = renew
+        self._clock = clock or SystemClock()
         context = tls.context if tls is not None else None
         self._server = HttpServer(
             bound, self._answer, what="webhook address", remedy="give it a certificate", tls=context, limits=_LIMITS
@@ -73,6 +87,15 @@ class WebhookServer(Companion):
         """Answer until it is cancelled; what was asked by then is still answered, within a second."""
         await self._server.start()
         try:
-            await asyncio.Event().wait()
+            while True:
+                await self._clock.sleep(_RENEW_SECONDS)
+                await asyncio.to_thread(self._renew_files)
         finally:
             await self._server.stop(_LAST_SECONDS)
+
+    def _renew_files(self) -> None:
+        try:
+            if self._make_anew is not None:
+                self._make_anew()
+        except (TlsError, OSError) as error:
+            _log.error("the certificate of webhooks cannot be made anew", error=str(error))
