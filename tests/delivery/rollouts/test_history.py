@@ -130,6 +130,20 @@ def test_how_long_it_took_and_how_it_ended_is_kept() -> None:
     assert world.status.duration.completion_status == "Promoted"
 
 
+def test_when_it_was_decided_is_known_to_the_microsecond() -> None:
+    world = world_of({"canary": {**ROUTED, **PAUSED}})
+    world.wait(60)
+    world.set_image("v2")
+    world.settle()
+    world.wait(1.25)
+    world.verb(verbs.abort(world.rollout))
+    world.settle()
+    assert world.status.aborted_at == "2025-01-01T00:01:01.250000Z"
+    world.wait(9)
+    world.settle()
+    assert world.status.aborted_at == "2025-01-01T00:01:01.250000Z"
+
+
 def test_other_steps_do_not_try_an_aborted_version_again() -> None:
     world = world_of({"canary": {**ROUTED, **PAUSED}})
     world.wait(60)

@@ -81,7 +81,7 @@ def _invalid(sit: Situation, found: list[str]) -> Plan:
     status = with_condition(sit, status, "InvalidSpec", "True", "InvalidSpec", message)
     status = replace(status, phase="Degraded", message=f"InvalidSpec: {message}")
     if (sit.is_aborted or _is_judged_bad(sit)) and not sit.is_promoted:
-        status = replace(status, abort=True, aborted_at=sit.status.aborted_at or sit.stamp, promote_full=None)
+        status = replace(status, abort=True, aborted_at=sit.status.aborted_at or sit.exact_stamp, promote_full=None)
         plan.actions += _taken_back(sit.at(status))
     if status != sit.status:
         plan.actions.append(WriteStatus(status))

@@ -280,6 +280,11 @@ class Situation:
     def stamp(self) -> str:
         return times.format_seconds(self.now)
 
+    @property
+    def exact_stamp(self) -> str:
+        """Now to the microsecond: what a rollback takes is less than a second. Argo reads it too."""
+        return times.format_micros(self.now)
+
     def stamp_in(self, seconds: float) -> str:
         """Return the moment in so many seconds."""
         return times.format_seconds(self.now + timedelta(seconds=seconds))

@@ -139,7 +139,7 @@ def aborted(sit: Situation, made: Next, message: str = "") -> None:
     made.status = replace(
         without_condition(status, PROMOTION_WATCH),
         abort=True,
-        aborted_at=made.status.aborted_at or sit.stamp,
+        aborted_at=made.status.aborted_at or sit.exact_stamp,
         current_step_index=0 if sit.steps else None,
         promote_full=None,
         canary__current_experiment=None,
