@@ -21,11 +21,12 @@ from pilothouse.cli.shopdemo import command
 from pilothouse.cli.shopdemo.cluster import step_said
 from pilothouse.cli.shopdemo.records import Row
 from pilothouse.cli.shopdemo.repository import VERSIONS, Repository, application, place_of_shop
-from pilothouse.cli.shopdemo.story import RATES, Narrator, Story
+from pilothouse.cli.shopdemo.story import RATES
+from pilothouse.cli.shopdemo.telling import Narrator, Story
 from pilothouse.foundation.terminal import CommandError
-from support.shoprecording import BEGAN, made_up
+from support.shoprecording import BEGAN, DECISIONS, made_up
 
-_SECONDS = 150
+_SECONDS = 200
 _PYTHON = os.path.realpath(sys.executable)
 
 
@@ -41,7 +42,7 @@ def home() -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_a_good_version_reaches_everybody_and_a_bad_one_is_taken_back(home: Path) -> None:
+def test_a_good_version_reaches_everybody_and_bad_ones_are_taken_back(home: Path) -> None:
     if shutil.which("git") is None:
         pytest.skip("wants git")
     done = subprocess.run(
@@ -52,18 +53,24 @@ def test_a_good_version_reaches_everybody_and_a_bad_one_is_taken_back(home: Path
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     events = [each["event"] for each in told["timeline"]]
-    of_clients = ("bad answer", "decision", "rejected")  # which may come in another order
+    of_clients = ("bad answer", "decision", "rejected")  # which may come in another order, or late
     assert [each for each in events if not any(word in each for word in of_clients)] == [
         "the platform is ready", "version 1 is committed", "the shop sells", "version 2 is committed",
         "version 2: 20 % of cn-east", "version 2: all of cn-east", "version 2: all regions", "version 2 is everywhere",
         "version 3 is committed", "version 3: 20 % of cn-east", "git is without it", "the application is healthy",
+        "version 4 is committed", "version 4: 20 % of cn-east", "git is without it", "the application is healthy",
     ]  # fmt: skip
-    assert {"first bad answer", "last bad answer", "decision: version 3 is taken back"} < set(events)
+    for version in (3, 4):
+        wanted = {f"version {version}: first bad answer", f"version {version}: last bad answer"}
+        assert wanted | {f"decision: version {version} is taken back"} < set(events)
     figures = told["figures"]
     assert figures["failed_of_other_versions"] == 0
     assert figures["orders_lost"] == 0 < figures["orders"]
-    assert 0 < figures["users_hit"] < figures["users"] < figures["requests"]
-    assert "was taken back by itself" in (home / "shop-demo.html").read_text()
+    assert [each["version"] for each in figures["bad_versions"]] == [3, 4]
+    for each in figures["bad_versions"]:
+        assert 0 < each["users_hit"] < each["users"] < figures["requests"]
+    text = (home / "shop-demo.html").read_text()
+    assert all(f"Version {version} was taken back by itself" in text for version in (3, 4))
     assert [each.name for each in home.iterdir() if each.name.startswith("pilothouse-demo-")] == []
 
 
@@ -89,11 +96,12 @@ async def test_versions_are_commits_that_change_nothing_but_variables(tmp_path: 
     first = variables(repository)
     for number in VERSIONS:
         commits.append(await repository.commit(number))
-        assert variables(repository)["VERSION"] == str(number)
-    last = variables(repository)
-    assert {name for name, value in last.items() if first[name] != value} == {
-        "VERSION", "HEADLINE", "COLOUR", "FAIL_PERCENT", "SLOW_PERCENT"
-    }  # fmt: skip
+        now = variables(repository)
+        assert now["VERSION"] == str(number)
+        faults = {"FAIL_PERCENT"} if number == 3 else {"SLOW_PERCENT"} if number == 4 else set()
+        assert {name for name, value in now.items() if first[name] != value} == {
+            "VERSION", "HEADLINE", "COLOUR", *faults
+        }  # fmt: skip
     log = await repository.subjects()
     assert [commit for commit, _ in reversed(log)] == commits
     assert log[0][1] == VERSIONS[4].message
@@ -126,9 +134,16 @@ def test_the_example_is_where_the_demo_looks() -> None:
 # -- its story
 
 
-def story(faulty: int = 3) -> Story:
-    made = Story(faulty, lambda _: None, clock=lambda: BEGAN)
+def story(*faulty: int) -> Story:
+    made = Story(faulty or (3, 4), lambda _: None, clock=lambda: BEGAN)
     made.rows = [*made_up(scale=5).rows]
+    return made
+
+
+def decided(*faulty: int) -> Story:
+    made = story(*faulty)
+    for version, at in DECISIONS.items():
+        made.moment("decision", "decision", version=version, at=BEGAN + at)
     return made
 
 
@@ -186,16 +201,29 @@ def test_a_rollout_is_told_step_by_step_and_steps_that_were_missed_too() -> None
 
 
 def test_what_clients_saw_is_put_into_the_timeline() -> None:
-    told = story()
-    told.moment("decision", "decision", at=BEGAN + 51.2)
+    told = decided()
     told.conclude()
     assert told.problems == []
-    assert told.moments[0].event == "first bad answer"
-    assert {each.event for each in told.moments[1:]} == {"decision", "last bad answer"}
+    bad = [each for each in told.moments if each.kind == "bad"]
+    assert [(each.version, each.event) for each in bad] == [
+        (version, f"version {version}: {which} bad answer") for version in (3, 4) for which in ("first", "last")
+    ]
+    assert [bool(each.detail) for each in bad] == [False, True, False, True]
     figures = told.figures()
-    assert figures["first_bad_to_decision_seconds"] > 0
-    assert -0.5 < figures["decision_to_last_request_seconds"] < 0.5
+    assert [each["version"] for each in figures["bad_versions"]] == [3, 4]
+    for each in figures["bad_versions"]:
+        assert each["first_bad_to_decision_seconds"] > 0
+        assert -0.5 < each["decision_to_last_request_seconds"] < 0.5
+        assert 0 < each["users_hit"] < each["users"]
     assert told.recording.rows == told.rows
+    assert [each.version for each in told.recording.faults] == [3, 4]
+
+
+def test_a_version_that_was_not_tried_is_no_bad_one() -> None:
+    told = decided(3)
+    told.rows = [row for row in told.rows if row.version != 4]
+    told.conclude()
+    assert (told.problems, len(told.figures()["bad_versions"])) == ([], 1)
 
 
 def failed(version: int, at: float) -> Row:
@@ -205,10 +233,14 @@ def failed(version: int, at: float) -> Row:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda told: told.rows.append(failed(2, 30)), "requests that failed, but for those of version 3: 1"),
+        (
+            lambda told: told.rows.append(failed(2, 30)),
+            "requests that failed, but for those of version 3 and version 4: 1",
+        ),
         (lambda told: told.rows.append(failed(3, 59.9)), "requests still went to version 3 8.7 s later"),
-        (lambda told: told.rows.insert(0, failed(3, 1)), "there were bad answers for"),
-        (lambda told: told.moments.clear(), "version 3 was not taken back"),
+        (lambda told: told.rows.append(failed(4, 65.4)), "requests still went to version 4 2.0 s later"),
+        (lambda told: told.rows.insert(0, failed(3, 1)), "version 3 gave bad answers for"),
+        (lambda told: told.moments.clear(), "version 4 was not taken back"),
         (
             lambda told: told.rows.append(failed(2, 30)._replace(status=201)),
             "orders that were acknowledged and are lost: 1",
@@ -217,8 +249,7 @@ def failed(version: int, at: float) -> Row:
     ],
 )
 def test_what_should_not_have_been_is_said(change: Callable[[Story], None], problem: str) -> None:
-    told = story()
-    told.moment("decision", "decision", at=BEGAN + 51.2)
+    told = decided()
     change(told)
     told.conclude()
     assert any(each.startswith(problem) for each in told.problems), told.problems
@@ -228,17 +259,22 @@ def test_what_should_not_have_been_is_said(change: Callable[[Story], None], prob
 
 
 @pytest.mark.parametrize(("problems", "code"), [([], 0), (["it went wrong"], 1)])
+@pytest.mark.parametrize("faulty", [(3, 4), (4,)])
 def test_the_end_is_told_and_the_exit_code_says_how_it_went(
-    monkeypatch: pytest.MonkeyPatch, problems: list[str], code: int
+    monkeypatch: pytest.MonkeyPatch, faulty: tuple[int, ...], problems: list[str], code: int
 ) -> None:
     async def run(told: Story, *, keep: bool, path: Path) -> None:
-        assert (told.faulty, keep, path) == (4, True, Path("x.html"))
-        told.rows, told.problems = [*made_up(slow=True).rows], problems
+        assert (told.faulty, keep, path) == (faulty, True, Path("x.html"))
+        told.rows, told.problems = [*made_up().rows], problems
         told.moment("commit", "version 2 is committed")
 
     monkeypatch.setattr(command, "_run", run)
-    done = CliRunner().invoke(demo, ["shop", "--fault", "slow", "--keep", "--report", "x.html"])
+    chosen = [] if len(faulty) > 1 else ["--fault", "slow"]
+    done = CliRunner().invoke(demo, ["shop", *chosen, "--keep", "--report", "x.html"])
     assert done.exit_code == code
     assert "version 2 is committed" in done.stdout
     assert "the plots are in x.html" in done.stdout
+    assert [line.split()[0] for line in done.stdout.splitlines() if "of its answers" in line] == [
+        str(version) for version in faulty
+    ]
     assert ("it went wrong" in done.stderr) == bool(problems)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pilothouse.cli.shopdemo.charts import WIDTH, Chart, Limit, Mark, Scale, areas, lines, ticks
 from pilothouse.cli.shopdemo.figures import Harm, failures_of, harm_of, per_second, windows
 from pilothouse.cli.shopdemo.records import Row, pack, read_rows, rows_of
-from pilothouse.cli.shopdemo.report import Moment, Recording, page
+from pilothouse.cli.shopdemo.report import Fault, Moment, Recording, page
 from support.browser import Page, browser
-from support.shoprecording import BEGAN, made_up
+from support.shoprecording import BEGAN, DECISIONS, made_up
 
 __all__ = ["browser"]
 
@@ -149,30 +149,44 @@ class Finder(HTMLParser):
         self.fetched += [f"{tag} {name}={value}" for name, value in attrs if name in {"src", "href", "xlink:href"}]
 
 
-@pytest.mark.parametrize("slow", [False, True])
-def test_the_page_says_what_happened_and_needs_nothing_from_elsewhere(slow: bool) -> None:
-    recording = made_up(scale=5, slow=slow)
+def test_the_page_says_what_happened_and_needs_nothing_from_elsewhere() -> None:
+    recording = made_up(scale=5)
     text = page(recording)
     finder = Finder()
     finder.feed(text)
     assert finder.fetched == []
     assert not re.search(r"url\(|@import|<script", text)
-    assert finder.tags.count("svg") == 6
+    assert finder.tags.count("svg") == 8
     assert finder.tags.count("tr") == len(recording.moments)
-    harm = harm_of(recording.rows, 3)
-    assert harm.first_bad is not None
-    decision = next(each.at for each in recording.moments if each.kind == "decision")
-    assert f"<strong>{decision - harm.first_bad:.1f} s</strong>" in text
-    assert f"<strong>{harm.hit:,} of {harm.users:,} users</strong>" in text
+    assert "Version 2 reached everybody, region by region. Both bad versions were taken back" in text
+    for version, decision in DECISIONS.items():
+        harm = harm_of(recording.rows, version)
+        assert harm.first_bad is not None
+        assert f"taken back by itself <strong>{BEGAN + decision - harm.first_bad:.1f} s</strong>" in text
+        assert f"<strong>{harm.hit:,} of {harm.users:,} users</strong>" in text
     for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         ET.fromstring(svg)
 
 
+def test_each_answer_of_a_bad_version_is_a_dot_and_those_that_were_bad_stand_out() -> None:
+    recording = made_up(scale=5)
+    closer = re.findall(r'aria-label="Each answer of version (\d)".*?</svg>', page(recording), re.DOTALL)
+    assert closer == ["3", "4"]
+    for version in DECISIONS:
+        (svg,) = re.findall(rf'aria-label="Each answer of version {version}".*?</svg>', page(recording), re.DOTALL)
+        shown = {name: d.count("h0") for name, d in re.findall(r'class="dots (\w+)" d="([^"]*)"', svg)}
+        own = [each for each in recording.rows if each.version == version]
+        assert shown == {"fine": sum(not each.is_bad for each in own), "wrong": sum(each.is_bad for each in own)}
+        assert 0 < shown["wrong"] < shown["fine"]
+        assert ": first bad answer</title>" in svg
+
+
 def test_texts_are_texts_and_the_same_recording_is_the_same_page() -> None:
     moment = Moment(BEGAN + 1, "note", "<script>alert(1)</script>", "a & b ${x}")
-    recording = Recording(BEGAN, [row(1)], [moment], 3, "<i>")
+    recording = Recording(BEGAN, [row(1)], [moment], [Fault(3, "<i>")])
     text = page(recording)
     assert "<script>" not in text
+    assert "Version 3: &lt;i&gt;" in text
     assert "a &amp; b ${x}" in text
     assert text == page(recording)
 
@@ -183,6 +197,15 @@ def test_texts_are_texts_and_the_same_recording_is_the_same_page() -> None:
         (Recording(BEGAN, [], []), "No answer of version 3 was bad."),
         (Recording(BEGAN, [row(1), row(2, version=3)], []), "No answer of version 3 was bad."),
         (Recording(BEGAN, [row(1, version=3, status=500)], []), "Version 3 was not taken back."),
+        (
+            Recording(
+                BEGAN,
+                [row(1, version=3, status=500), row(2, version=4, latency=0.0)],
+                [Moment(BEGAN + 2, "decision", "decision", version=3)],
+                [Fault(3), Fault(4)],
+            ),
+            "1 of 2 bad versions was taken back",
+        ),
     ],
 )
 def test_a_demo_that_was_cut_short_has_a_report_too(recording: Recording, said: str) -> None:

@@ -1,4 +1,4 @@
-"""Charts over time as inline SVG, all on one axis: stacked areas, lines with a limit, and numbered marks."""
+"""Charts over time as inline SVG: stacked areas, lines and dots with a limit, and numbered marks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["Chart", "Limit", "Mark", "Scale", "areas", "lines", "ticks"]
+__all__ = ["Chart", "Limit", "Mark", "Scale", "areas", "dots", "lines", "ticks"]
 
 WIDTH: Final = 960
 _LEFT, _RIGHT, _BOTTOM = 56, 12, 22
@@ -156,6 +156,14 @@ def lines(chart: Chart, layers: Mapping[str, Points]) -> str:
             parts.append(f"{'L' if at - before <= 1 else 'M'}{chart.x(at)},{chart.y(value)}")
             before = at
         made.append(f'<path class="line {name}" d="{"".join(parts)}"/>')
+    return "".join(made)
+
+
+def dots(chart: Chart, layers: Mapping[str, Points]) -> str:
+    """Return a dot of each class for each point; where they are many they cover each other, the last layer on top."""
+    made = []
+    for name, points in layers.items():
+        made.append(f'<path class="dots {name}" d="{"".join(f"M{chart.x(at)},{chart.y(y)}h0" for at, y in points)}"/>')
     return "".join(made)
 
 

@@ -78,8 +78,11 @@ class ShopCluster:
         gateway = await self._until(changes, programmed, "the gateway to be programmed", seconds)
         return f"http://{gateway['status']['addresses'][0]['value']}:{gateway['spec']['listeners'][0]['port']}"
 
-    async def verdict(self) -> tuple[datetime, str]:
-        """Return when the judge last spoke against a version, and what it said; now and nothing where it did not."""
+    async def verdict(self, since: datetime) -> tuple[datetime, str]:
+        """Return when the judge last spoke against a version, and what it said; now and nothing where it did not.
+
+        since: when that version was committed.
+        """
         runs = await self._client.dynamic(_ARGO, "AnalysisRun").list_all(_NAMESPACE)
         metrics = [metric for run in runs for metric in run.get("status", {}).get("metricResults", ())]
         failed = [
@@ -88,7 +91,7 @@ class ShopCluster:
             for each in metric.get("measurements", ())
             if each["phase"] == "Failed" and each.get("finishedAt")
         ]
-        return max(failed, default=(datetime.now(UTC), ""))
+        return max((each for each in failed if each[0] >= since), default=(datetime.now(UTC), ""))
 
     async def changes(
         self, api_version: str, kind: str, namespace: str, name: str = ""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import click
 
@@ -17,7 +18,8 @@ from pilothouse.kinds.status import ApiStatus
 
 from .cluster import ShopCluster
 from .report import page
-from .story import Story, faulty_of, play
+from .story import faulty_of, play
+from .telling import Story
 
 __all__ = ["shop"]
 
@@ -27,16 +29,16 @@ _REPORT: Final = "shop-demo.html"
 @click.command(
     epilog=examples(
         "pilothouse demo shop",
-        "# a version that is slow instead of one that fails; everything stays to be looked at",
+        "# only the version that is slow; everything stays to be looked at",
         "pilothouse demo shop --fault slow --keep",
     )
 )
 @click.option(
     "--fault",
-    type=click.Choice(["errors", "slow"]),
-    default="errors",
+    type=click.Choice(["both", "errors", "slow"]),
+    default="both",
     show_default=True,
-    help="What is wrong with the bad version: 2 % of its answers fail, or 10 % of them take 1.2 s.",
+    help="What is wrong: 2 % of the answers fail, 10 % of them take 1.2 s, or one version of each.",
 )
 @click.option("--keep", is_flag=True, help="Leave everything up, and say where it is.")
 @click.option(
@@ -49,10 +51,10 @@ _REPORT: Final = "shop-demo.html"
 )
 @output_option
 def shop(fault: str, keep: bool, path: Path, output: Literal["table", "json", "yaml"]) -> None:
-    """Deliver a shop out of git to clients of three regions: a good version, and one that is taken back by itself.
+    """Deliver a shop out of git to clients of three regions: a good version, and bad ones that are taken back.
 
     It has processes, ports, addresses and a directory of its own, and leaves nothing behind but the report; other
-    platforms of this machine are not touched. Exit code 1 says that a request failed that should not have, or that the
+    platforms of this machine are not touched. Exit code 1 says that a request failed that should not have, or that a
     bad version was not taken back in time.
     """
     began = time.monotonic()
@@ -113,12 +115,29 @@ def _show(story: Story, path: Path, output: str) -> None:
     if output == "table":
         emit(timeline)
         click.echo()
+        emit([_row_of(each) for each in figures["bad_versions"]])
+        click.echo()
         click.echo(
-            f"{figures['users_hit']} of {figures['users']} users were hit, {100 * figures['users_hit_share']:.2f} %; "
-            f"{figures['requests']} requests in all, {figures['orders_lost']} of {figures['orders']} orders are lost; "
-            f"the plots are in {path}"
+            f"{figures['requests']} requests in all, {figures['failed_of_other_versions']} failed of all other "
+            f"versions, {figures['orders_lost']} of {figures['orders']} orders are lost; the plots are in {path}"
         )
     else:
         emit({"timeline": timeline, "figures": figures, "report": str(path)}, output)
     if story.problems:
         raise CommandError("; ".join(story.problems))
+
+
+def _row_of(bad: Mapping[str, Any]) -> dict[str, object]:
+    """Return what a bad version did, for people."""
+
+    def seconds(name: str) -> str:
+        return f"{bad[name]:.2f} s" if name in bad else "-"
+
+    return {
+        "version": bad["version"],
+        "fault": bad["fault"],
+        "first bad answer to decision": seconds("first_bad_to_decision_seconds"),
+        "to last request": seconds("decision_to_last_request_seconds"),
+        "users hit": f"{bad['users_hit']} of {bad['users']}",
+        "share": f"{100 * bad['users_hit_share']:.2f} %",
+    }

@@ -7,26 +7,24 @@ import contextlib
 import json
 import signal
 import sys
-import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from http import HTTPStatus
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pilothouse.cli.demo_platform import Platform
 from pilothouse.foundation.clock import SystemClock
 from pilothouse.foundation.retry import Backoff, retry
 from pilothouse.foundation.terminal import CommandError
 
-from .cluster import REJECTED, Object, ShopCluster, step_said
-from .figures import harm_of
-from .records import Row, read_rows
-from .report import Moment, Recording
+from .cluster import REJECTED, Object, ShopCluster
+from .records import read_rows
 from .repository import VERSIONS, Repository, application
+from .telling import Narrator, Story
 
-__all__ = ["RATES", "Narrator", "Story", "faulty_of", "load", "play"]
+__all__ = ["RATES", "faulty_of", "load", "play"]
 
 RATES: Final[Mapping[str, int]] = {"cn-east": 760, "cn-north": 120, "us-west": 120}
 """Requests a second of each region: 20 % of the first are more than 150."""
@@ -35,96 +33,15 @@ _START_SECONDS: Final = 60.0
 _ROLLOUT_SECONDS: Final = 90.0
 _DECISION_SECONDS: Final = 60.0
 _PIN_SECONDS: Final = 20.0
-_BASELINE_SECONDS: Final = 3.0
-_AFTER_SECONDS: Final = 3.0
-_MOST_SECONDS: Final = 15.0
-"""From the first bad answer to the last one."""
+_BASELINE_SECONDS: Final = 2.0
+_CALM_SECONDS: Final = 2.0
+"""Before a bad version and after it, to see by the plots that all is well."""
 _LOAD: Final = (sys.executable, "-m", "pilothouse.cli.shopdemo.load")
 
 
-def faulty_of(fault: str) -> int:
-    """Return the version that has a fault: errors or slow."""
-    return {"errors": 3, "slow": 4}[fault]
-
-
-class Story:
-    """What has happened, told as it happens. tell: is given what is being done."""
-
-    def __init__(self, faulty: int, tell: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
-        self.faulty: Final = faulty
-        self.began = clock()
-        self.moments: list[Moment] = []
-        self.rows: list[Row] = []
-        self.problems: list[str] = []
-        self.url = ""
-        self.orders = 0
-        self._tell, self._clock = tell, clock
-
-    def doing(self, what: str) -> None:
-        """Say what comes now."""
-        self._tell(what)
-
-    def moment(self, kind: str, event: str, detail: str = "", at: float | None = None) -> Moment:
-        """Note that something has happened, now or at a time of this machine's clock."""
-        made = Moment(self._clock() if at is None else at, kind, event, detail)
-        self.moments.append(made)
-        self.moments.sort(key=lambda each: each.at)
-        return made
-
-    def at(self, kind: str) -> float | None:
-        """Return when the last moment of a kind was."""
-        return next((each.at for each in reversed(self.moments) if each.kind == kind), None)
-
-    @property
-    def recording(self) -> Recording:
-        """What the report is made of: from when the load began on."""
-        began = self.rows[0].sent if self.rows else self.began
-        moments = [each for each in self.moments if each.at >= began]
-        return Recording(began, self.rows, moments, self.faulty, VERSIONS[self.faulty].fault)
-
-    def conclude(self) -> None:
-        """Add what only the clients know, and say what should not have been."""
-        harm = harm_of(self.rows, self.faulty)
-        decision = self.at("decision")
-        if lost := max(0, self._ordered - self.orders):
-            self.problems.append(f"orders that were acknowledged and are lost: {lost}")
-        if failed := sum(row.is_failed for row in self.rows if row.version != self.faulty):
-            self.problems.append(f"requests that failed, but for those of version {self.faulty}: {failed}")
-        if harm.first_bad is None or harm.last_bad is None or harm.last_sent is None:
-            self.problems.append(f"version {self.faulty} gave no bad answer: it was not seen at all")
-            return
-        self.moment("bad", "first bad answer", at=harm.first_bad)
-        self.moment("bad", "last bad answer", f"{harm.hit} of {harm.users} users hit", at=harm.last_bad)
-        if decision is None:
-            self.problems.append(f"version {self.faulty} was not taken back")
-        elif harm.last_sent - decision > 1:
-            self.problems.append(
-                f"requests still went to version {self.faulty} {harm.last_sent - decision:.1f} s later"
-            )
-        if harm.last_bad - harm.first_bad > _MOST_SECONDS:
-            self.problems.append(f"there were bad answers for {harm.last_bad - harm.first_bad:.1f} s")
-
-    @property
-    def _ordered(self) -> int:
-        """How many orders were acknowledged to clients."""
-        return sum(row.status == HTTPStatus.CREATED for row in self.rows)
-
-    def figures(self) -> dict[str, Any]:
-        """Return what it comes to, for programs."""
-        harm, decision = harm_of(self.rows, self.faulty), self.at("decision")
-        found: dict[str, Any] = {
-            "requests": len(self.rows),
-            "orders": self._ordered,
-            "orders_lost": max(0, self._ordered - self.orders),
-            "failed_of_other_versions": sum(row.is_failed for row in self.rows if row.version != self.faulty),
-            "users": harm.users,
-            "users_hit": harm.hit,
-            "users_hit_share": round(harm.share, 6),
-        }
-        if decision is not None and harm.first_bad is not None and harm.last_sent is not None:
-            found["first_bad_to_decision_seconds"] = round(decision - harm.first_bad, 3)
-            found["decision_to_last_request_seconds"] = round(harm.last_sent - decision, 3)
-        return found
+def faulty_of(fault: str) -> Sequence[int]:
+    """Return the versions that have a fault: errors, slow, or both."""
+    return {"errors": (3,), "slow": (4,), "both": (3, 4)}[fault]
 
 
 async def play(platform: Platform, shop: ShopCluster, story: Story) -> None:
@@ -134,9 +51,11 @@ async def play(platform: Platform, shop: ShopCluster, story: Story) -> None:
     async with load(story, platform.directory / "rows"):
         await asyncio.sleep(_BASELINE_SECONDS)
         await roll_out(shop, repository, story)
-        commit = await take_back(shop, repository, story)
-        await pin(shop, repository, story, commit)
-        await asyncio.sleep(_AFTER_SECONDS)
+        for version in story.faulty:
+            await asyncio.sleep(_CALM_SECONDS)
+            commit = await take_back(shop, repository, story, version)
+            await pin(shop, repository, story, commit)
+        await asyncio.sleep(_CALM_SECONDS)
     story.orders = await asyncio.to_thread(_orders, story.url)
     story.conclude()
 
@@ -202,25 +121,26 @@ async def roll_out(shop: ShopCluster, repository: Repository, story: Story) -> N
         return narrator.is_done
 
     await shop.rollout(done, f"version {_GOOD} to be everywhere", _ROLLOUT_SECONDS)
-    story.moment("done", f"version {_GOOD} is everywhere")
+    story.moment("done", f"version {_GOOD} is everywhere", version=_GOOD)
     await shop.application(_is_synced_to(commit), "the application to say so", _START_SECONDS)
 
 
-async def take_back(shop: ShopCluster, repository: Repository, story: Story) -> str:
-    """Commit a bad version, a while after the good one, and wait until it is judged; return the commit."""
-    await asyncio.sleep(_BASELINE_SECONDS)
-    commit = await _committed(shop, repository, story, story.faulty)
-    narrator = Narrator(story, story.faulty)
+async def take_back(shop: ShopCluster, repository: Repository, story: Story, version: int) -> str:
+    """Commit a bad version and wait until it is judged; return the commit."""
+    since = datetime.now(UTC)
+    commit = await _committed(shop, repository, story, version)
+    narrator = Narrator(story, version)
 
     def decided(rollout: Object) -> bool:
         narrator.see(rollout)
         if narrator.is_done:
-            raise CommandError(f"version {story.faulty} has gone everywhere though {VERSIONS[story.faulty].fault}")
+            raise CommandError(f"version {version} has gone everywhere though {VERSIONS[version].fault}")
         return narrator.is_aborted
 
-    await shop.rollout(decided, f"version {story.faulty} to be taken back", _DECISION_SECONDS)
-    at, message = await shop.verdict()
-    story.moment("decision", f"decision: version {story.faulty} is taken back", message, at=at.timestamp())
+    await shop.rollout(decided, f"version {version} to be taken back", _DECISION_SECONDS)
+    at, message = await shop.verdict(since)
+    event = f"decision: version {version} is taken back"
+    story.moment("decision", event, message, version=version, at=at.timestamp())
     return commit
 
 
@@ -230,7 +150,7 @@ async def pin(shop: ShopCluster, repository: Repository, story: Story, commit: s
     try:
         await shop.application(_rejects(commit), f"commit {commit[:10]} to be rejected", _PIN_SECONDS)
         story.moment("done", f"commit {commit[:10]} is rejected", "nothing brings it back")
-        await shop.incident(_is_reverted, f"commit {commit[:10]} to be reverted in git", _PIN_SECONDS)
+        await shop.incident(_is_reverted(commit), f"commit {commit[:10]} to be reverted in git", _PIN_SECONDS)
         newest, subject = (await repository.subjects())[0]
         story.moment("done", "git is without it", f"{newest[:10]} {subject}")
         await shop.refresh()
@@ -244,42 +164,10 @@ async def _committed(shop: ShopCluster, repository: Repository, story: Story, nu
     version = VERSIONS[number]
     story.doing(f"committing version {number}: {version.message}" + (f" ({version.fault})" if version.fault else ""))
     commit = await repository.commit(number)
-    story.moment("commit", f"version {number} is committed", f"{commit[:10]} {version.message}")
+    event = f"version {number} is committed"
+    story.moment("commit", event, f"{commit[:10]} {version.message}", version=number)
     await shop.refresh()
     return commit
-
-
-class Narrator:
-    """Notes the steps of a rollout to a version as it goes on."""
-
-    def __init__(self, story: Story, version: int) -> None:
-        self._story, self._version = story, version
-        self._seen = 0
-        self._began = False
-        self.is_aborted = self.is_done = False
-
-    def see(self, rollout: Object) -> None:
-        """Look at it once more."""
-        status = rollout["status"]
-        if not self._is_of_version(rollout) or str(rollout["metadata"].get("generation")) != str(
-            status.get("observedGeneration")
-        ):
-            return
-        steps = rollout["spec"]["strategy"]["canary"]["steps"]
-        is_under_way = status.get("currentPodHash") != status.get("stableRS")
-        self._began = self._began or is_under_way
-        if is_under_way:
-            index = status.get("currentStepIndex") or 0
-            for number in range(self._seen, min(index, len(steps))):
-                if said := step_said(steps[number]):
-                    self._story.moment("step", f"version {self._version}: {said}")
-            self._seen = max(self._seen, index)
-        self.is_aborted = bool(status.get("abort"))
-        self.is_done = self._began and not is_under_way and status.get("phase") == "Healthy"
-
-    def _is_of_version(self, rollout: Object) -> bool:
-        variables = rollout["spec"]["template"]["spec"]["containers"][0]["env"]
-        return {"name": "VERSION", "value": str(self._version)} in variables
 
 
 def _is_healthy(app: Object) -> bool:
@@ -292,8 +180,12 @@ def _is_synced_to(commit: str) -> Callable[[Object], bool]:
     return lambda app: _is_healthy(app) and app["status"]["sync"].get("revision") == commit
 
 
-def _is_reverted(incident: Object) -> bool:
-    return bool(incident["status"].get("git", {}).get("state") == "Reverted")
+def _is_reverted(commit: str) -> Callable[[Object], bool]:
+    def true(incident: Object) -> bool:
+        is_of_it = commit in incident["spec"].get("gitRevisions", ())
+        return is_of_it and bool(incident["status"].get("git", {}).get("state") == "Reverted")
+
+    return true
 
 
 def _rejects(commit: str) -> Callable[[Object], bool]:
