@@ -4,8 +4,8 @@ Each run brings a version that fails for 2 % of its requests to a fifth of a reg
 and waits until it is taken back. Clients are the demo's, in a process of their own, and say which version answered; the
 decision is when the Incident says that it was (the Rollout's `abortedAt`), beside it when the measurement failed. The
 last request to reach a version is taken to be there when its answer was, which is later. Goals: first bad answer to
-decision p50 <= 4 s and p99 <= 8 s, decision to last request <= 0.3 s, first bad answer to last <= 15 s, and no other
-version's request failed. Of 20 runs the 99th percentile is the worst one.
+decision p50 <= 4 s and p99 <= 8 s, decision to last request <= 0.3 s, all within 15 s, and no request of the good
+version failed. Of 20 runs the 99th percentile is the worst one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -126,6 +127,7 @@ class Shop:
 
     async def decided(self, version: int) -> Decided:
         """Bring a bad version, and wait until it is decided against; return when."""
+        since = datetime.now(UTC)
         await self.be(version, "2")
         found = await self.cluster.rollout(
             lambda rollout: is_observed(rollout) and bool(rollout["status"].get("abort")), "a decision", PATIENCE
@@ -134,7 +136,7 @@ class Shop:
         incident = await self.cluster.incident(
             lambda each: each["spec"]["version"] == found["status"]["currentPodHash"], "an incident", PATIENCE
         )
-        measured, _ = await self.cluster.verdict()
+        measured, _ = await self.cluster.verdict(since)
         return Decided(version, times.parse(incident["spec"]["decidedAt"]).timestamp(), measured.timestamp())
 
 
@@ -154,14 +156,14 @@ def run_of(rows: Sequence[Row], decided: Decided) -> Run:
     """Return what clients saw of a run. Raises SystemExit where they saw no bad answer."""
     harm = harm_of(rows, decided.version)
     own = [row for row in rows if row.version == decided.version]
-    if harm.first_bad is None or harm.last_bad is None:
+    if harm.first_bad is None:
         raise SystemExit(f"version {decided.version} was taken back though none of {len(own)} answers was bad")
     last = max(row.ended for row in own)
     return Run(
         decided.incident - harm.first_bad,
         last - decided.incident,
         last - decided.measurement,
-        harm.last_bad - harm.first_bad,
+        last - harm.first_bad,
         len(own) / (own[-1].sent - own[0].sent),
     )
 
@@ -203,7 +205,7 @@ def main() -> None:
         "decision_to_last_request_worst": round(max(each.last for each in found), 3),
         "goal_last_request": 0.3,
         "failed_measurement_to_last_request_worst": round(max(each.last_of_measurement for each in found), 3),
-        "first_to_last_bad_answer_worst": round(max(each.whole for each in found), 2),
+        "first_bad_answer_to_last_request_worst": round(max(each.whole for each in found), 2),
         "goal_whole": 15,
         "canary_rate_least": round(min(each.rate for each in found)),
         "goal_canary_rate": LEAST_RATE,
