@@ -64,6 +64,22 @@ def test_the_others() -> None:
         verbs.promote(rollout_of("canary: {}"), skip_current_step=True)
 
 
+def test_a_promotion_of_what_is_paused_by_hand_counts_whatever_is_seen_between_its_writes() -> None:
+    world = World(rollout_of("canary: {steps: [{setWeight: 50}, {pause: {}}, {setWeight: 60}, {pause: {}}]}"))
+    world.settle()
+    world.set_image("v2")
+    world.settle()
+    world.verb(verbs.pause(world.rollout))
+    world.settle()
+    change = verbs.promote(world.rollout)
+    world.verb(verbs.Change(status=change.status))
+    world.settle()
+    assert world.status.current_step_index == 1
+    world.verb(verbs.Change(spec=change.spec))
+    world.settle()
+    assert (world.status.phase, world.status.current_step_index) == ("Paused", 3)
+
+
 def test_images_are_set_by_container_or_all_at_once() -> None:
     found = rollout()
     (one,) = verbs.set_image(found, {"shop": "shop:2"}).json

@@ -172,7 +172,8 @@ def _go_on(was: Situation, made: Next) -> None:
         _pause(sit, made)
     elif sit.step is not None and region_config(sit.step) is not None:
         _note_plugin(sit, made, "Running")
-    made.status = settled_pauses(made.status)
+    if not sit.spec.paused:  # until then that somebody ended a pause must not be forgotten: nothing has come of it yet
+        made.status = settled_pauses(made.status)
 
 
 def _complete(sit: Situation, made: Next) -> None:
