@@ -1,0 +1,106 @@
+"""Objects of rollouts on a platform: gateway, routes, services, analyses, and rollouts that answer with their version."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from .platformload import service
+from .rollouttraffic import PORT, container
+
+__all__ = [
+    "ARGO",
+    "FRONT",
+    "ROUTES",
+    "analysis",
+    "canary",
+    "canary_front",
+    "front",
+    "judged",
+    "rollout",
+    "route",
+    "template",
+]
+
+Object = dict[str, Any]
+ROUTES: Final = "gateway.networking.k8s.io/v1"
+ARGO: Final = "argoproj.io/v1alpha1"
+FRONT: Final = 18110
+"""The gateway's port, at an address that a platform of tests has for itself."""
+
+
+def front() -> list[Object]:
+    """Return a gateway that believes what clients say of their region, and the traffic's own judgement."""
+    listeners = [{"name": "http", "port": FRONT, "protocol": "HTTP"}]
+    own = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "front"}
+    regions = {"header": "x-client-region", "trusted": ["127.0.0.0/8"]}
+    return [
+        _object(ROUTES, "Gateway", "front", {"gatewayClassName": "pilothouse", "listeners": listeners}),
+        _object("pilothouse.dev/v1alpha1", "TrafficPolicy", "front", {"targetRefs": [own], "regions": regions}),
+    ]
+
+
+def _object(version: str, kind: str, name: str, spec: Object) -> Object:
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def judged(name: str, seconds: str = "") -> Object:
+    """Return a template that judges `canary` beside `stable`, both names of services, for so long or without end."""
+    config = {
+        "route": "{{args.route}}",
+        "canary": "{{args.canary}}",
+        "stable": "{{args.stable}}",
+        "window": "5s",
+        "leastRequests": 20,
+    }
+    metric = {
+        "name": "traffic",
+        "provider": {"plugin": {"pilothouse.dev/traffic": config | ({"for": seconds} if seconds else {})}},
+    }
+    args = [{"name": each} for each in ("route", "canary", "stable")]
+    return _object(ARGO, "AnalysisTemplate", name, {"args": args, "metrics": [metric]})
+
+
+def analysis(name: str, template: str = "judged") -> Object:
+    """Return the analysis of a rollout's services by a template."""
+    given = {"route": name, "canary": f"{name}-canary", "stable": f"{name}-stable"}
+    args = [{"name": key, "value": value} for key, value in given.items()]
+    return {"templates": [{"templateName": template}], "args": args}
+
+
+def route(name: str, host: str, **weights: int) -> Object:
+    """Return a route from a host to services with weights; `_` in a name is a hyphen."""
+    refs = [{"name": key.replace("_", "-"), "port": PORT, "weight": weight} for key, weight in weights.items()]
+    spec = {"parentRefs": [{"name": "front"}], "hostnames": [host], "rules": [{"backendRefs": refs}]}
+    return _object(ROUTES, "HTTPRoute", name, spec)
+
+
+def template(name: str, version: str, bad: int = 0) -> Object:
+    """Return a template of pods of a version."""
+    spec = {"containers": [container(version, bad)], "terminationGracePeriodSeconds": 5}
+    return {"metadata": {"labels": {"app": name}}, "spec": spec}
+
+
+def rollout(name: str, version: str, strategy: Object, *, bad: int = 0, replicas: int = 1, **spec: Any) -> Object:
+    """Return a rollout. bad: which n-th answer of it is an error."""
+    given = {
+        "replicas": replicas,
+        "selector": {"matchLabels": {"app": name}},
+        "template": template(name, version, bad),
+        "strategy": strategy,
+    }
+    made = _object(ARGO, "Rollout", name, given | spec)
+    made["metadata"]["annotations"] = {"pilothouse.dev/watch-after-promotion": "0"}
+    return made
+
+
+def canary(name: str, *steps: Object, **more: Any) -> Object:
+    """Return a strategy that splits the traffic of the route of the same name."""
+    routing = {"plugins": {"argoproj-labs/gatewayAPI": {"httpRoute": name}}} | more.pop("trafficRouting", {})
+    services = {"canaryService": f"{name}-canary", "stableService": f"{name}-stable"}
+    return {"canary": {**services, "trafficRouting": routing, "steps": [*steps], **more}}
+
+
+def canary_front(name: str) -> list[Object]:
+    """Return both services and the route of a canary, for the host NAME.test."""
+    selected = [service(f"{name}-{word}", selector={"app": name}) for word in ("stable", "canary")]
+    return [*selected, route(name, f"{name}.test", **{f"{name}_stable": 100, f"{name}_canary": 0})]
