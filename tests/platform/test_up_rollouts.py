@@ -6,37 +6,36 @@ Kills are a handful: tests/delivery/rollouts/test_kills.py kills after each sing
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pilothouse.node.process.machine import capabilities_of_this_machine
-from support.platformkit import Platform, eventually, platform_of
+from support.platformkit import Refused, eventually, platform_of
 from support.platformload import service
+from support.rolloutfleet import Fleet
+from support.rolloutgit import Delivered
 from support.rolloutobjects import (
     ARGO,
-    FRONT,
     ROUTES,
     analysis,
     canary,
     canary_front,
     front,
+    held,
     judged,
-    rollout,
     route,
     template,
 )
-from support.rollouttraffic import PORT, Users, versions
+from support.rollouttraffic import versions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Object = dict[str, Any]
-HOLD = "hold"
-PLURALS = {"TrafficPolicy": "trafficpolicies"}
 BLUE_GREEN = {
     "blueGreen": {
         "activeService": "blue-active",
@@ -96,6 +95,7 @@ KILLED = canary(
     analysis=analysis("killed"),
     abortScaleDownDelaySeconds=3,
 )
+FROM_GIT = canary("fromgit", {"setWeight": 40}, {"pause": {}}, analysis=analysis("fromgit"))
 FIRST = {
     "blue": BLUE_GREEN,
     "trials": canary("trials", TRIALS, {"setWeight": 40}, {"pause": {}}),
@@ -104,86 +104,7 @@ FIRST = {
     "east": EAST,
     "killed": KILLED,
 }
-
 REPLICAS = {"byhand": 2}
-
-
-class Fleet:
-    """Rollouts on a platform."""
-
-    def __init__(self, platform: Platform) -> None:
-        self.platform = platform
-
-    def apply(self, *objects: Object) -> None:
-        """Apply objects as kubectl does, by one request each."""
-        for each in objects:
-            group, name = each["apiVersion"], each["metadata"]["name"]
-            place = f"/apis/{group}" if "/" in group else f"/api/{group}"
-            namespace = each["metadata"].get("namespace", "default")
-            own = "" if each["kind"] == "Namespace" else f"/namespaces/{namespace}"
-            plural = PLURALS.get(each["kind"], each["kind"].lower() + "s")
-            path = f"{place}{own}/{plural}/{name}?fieldManager=tests&force=true"
-            self.platform.call("PATCH", path, each, **{"Content-Type": "application/apply-patch+yaml"})
-
-    def get(self, kind: str, name: str = "", api: str = ARGO) -> Any:
-        return self.platform.call("GET", f"/apis/{api}/namespaces/default/{kind}/{name}".rstrip("/"))
-
-    def version(self, name: str, version: str, **more: Any) -> None:
-        self.apply(rollout(name, version, FIRST[name], replicas=REPLICAS.get(name, 1), **more))
-
-    def verb(self, *words: str) -> str:
-        """Run `pilothouse rollout`."""
-        config = str(self.platform.kubeconfig)
-        return self.platform.run("-m", "pilothouse", "rollout", *words, "--kubeconfig", config)
-
-    def status(self, name: str) -> Object:
-        found: Object = self.get("rollouts", name).get("status", {})
-        return found
-
-    def until(self, name: str, phase: str, step: int | None = None) -> Object:
-        """Wait for a phase, and for a step where one is named."""
-
-        def there() -> bool:
-            found = self.status(name)
-            return found.get("phase") == phase and (step is None or found.get("currentStepIndex") == step)
-
-        def shown() -> object:
-            return self.status(name), self.platform.logged(), self.platform.told("default")
-
-        eventually(there, shown)
-        return self.status(name)
-
-    def rules(self, name: str) -> list[Object]:
-        found: list[Object] = self.get("httproutes", name, ROUTES)["spec"]["rules"]
-        return found
-
-    def weights(self, name: str) -> list[int]:
-        (rule,) = self.rules(name)
-        return [each["weight"] for each in rule["backendRefs"]]
-
-    def pods(self, name: str, version: str = "") -> list[Object]:
-        """Return pods of a rollout that are to stay, of a version."""
-        found = self.platform.items("Pod", f"app={name}")
-        staying = [each for each in found if "deletionTimestamp" not in each["metadata"]]
-        return [each for each in staying if not version or version_of(each) == version]
-
-    def ask(self, pod: Object, path: str) -> str:
-        with contextlib.closing(http.client.HTTPConnection(pod["status"]["podIP"], PORT, timeout=20)) as connection:
-            connection.request("GET", path)
-            return connection.getresponse().read().decode()
-
-    def users(self, name: str, **kinds: dict[str, str]) -> Users:
-        """Return users of a rollout's host; of kinds with headers where they are given."""
-        address = self.get("gateways", "front", ROUTES)["status"]["addresses"][0]["value"]
-        given = kinds or {"all": {}}
-        host = {"Host": f"{name}.test"}
-        return Users(address, FRONT, {kind: {**host, **headers} for kind, headers in given.items()})
-
-
-def version_of(pod: Object) -> str:
-    """Return which version a pod answers with."""
-    env = pod["spec"]["containers"][0]["env"]
-    return next(str(each["value"]) for each in env if each["name"] == "VERSION")
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +112,7 @@ def fleet() -> Iterator[Fleet]:
     """All rollouts of this module, each with its first version."""
     is_root = capabilities_of_this_machine().mode == "root"
     with platform_of("root" if is_root else "user") as platform:
-        made = Fleet(platform)
+        made = Fleet(platform, FIRST, REPLICAS)
         names = [name for name in FIRST if name != "blue"]
         made.apply(
             *front(),
@@ -201,8 +122,9 @@ def fleet() -> Iterator[Fleet]:
             route("blue", "blue.test", blue_active=1),
             route("preview", "preview.blue.test", blue_preview=1),
             *(each for name in names for each in canary_front(name)),
-            *(rollout(name, "1", FIRST[name], replicas=REPLICAS.get(name, 1)) for name in FIRST),
         )
+        for name in FIRST:
+            made.version(name, "1")
         for name in FIRST:
             made.until(name, "Healthy")
         yield made
@@ -245,15 +167,18 @@ def test_an_experiment_beside_a_rollout_decides_whether_it_goes_on(fleet: Fleet)
         eventually(lambda: of_trial("trial") and of_trial("base"), lambda: fleet.get("experiments", name))
         parts = [(each["name"], each["weight"]) for each in fleet.rules("trials")[0]["backendRefs"]]
         assert parts == [("trials-stable", 60), ("trials-canary", 0), (f"{name}-base", 20), (f"{name}-trial", 20)]
-        assert {each["metadata"]["name"] for each in fleet.platform.items("Service")} >= {f"{name}-base", f"{name}-trial"}
+        assert {each["metadata"]["name"] for each in fleet.platform.items("Service")} >= {
+            f"{name}-base",
+            f"{name}-trial",
+        }
         fleet.until("trials", "Paused", 2)
         eventually(lambda: not of_trial("trial") and not of_trial("base"))
         assert fleet.weights("trials") == [60, 40]
         assert fleet.get("experiments", name)["status"]["phase"] == "Successful"
 
         def left() -> list[str]:
-            found = [*fleet.pods("trials"), *fleet.platform.items("Service")]
-            return [each["metadata"]["name"] for each in found if each["metadata"]["name"].startswith(name)]
+            pods = [each["metadata"]["name"] for each in fleet.pods("trials")]
+            return [each for each in (*pods, *names_of(fleet, "Service")) if each.startswith(name)]
 
         eventually(lambda: not left(), left)
         fleet.verb("promote", "trials")
@@ -280,15 +205,18 @@ def test_an_experiment_of_its_own_runs_and_ends_with_its_pods_and_services(fleet
     spec = {"templates": [part("old", "1"), part("new", "2", 2)], "analyses": analyses, "scaleDownDelaySeconds": 1}
     fleet.apply(route("versus", "versus.test", versus_old=1, versus_new=1))
     fleet.apply({"apiVersion": ARGO, "kind": "Experiment", "metadata": {"name": "versus"}, "spec": spec})
-    phase = lambda: fleet.get("experiments", "versus").get("status", {}).get("phase")  # noqa: E731
+
+    def phase() -> str:
+        return str(fleet.get("experiments", "versus").get("status", {}).get("phase"))
+
     eventually(lambda: phase() == "Running", lambda: fleet.get("experiments", "versus"))
     with fleet.users("versus") as users:
         eventually(lambda: users.sees("all") >= {"1", "2"}, lambda: fleet.get("experiments", "versus"))
-        eventually(lambda: phase() == "Failed", lambda: fleet.get("experiments", "versus")["status"])
-        gone = lambda: not any(fleet.pods(f"versus-{each}") for each in ("old", "new"))  # noqa: E731
-        eventually(gone, lambda: fleet.platform.kubectl("get", "pods"))
-        services = lambda: [each["metadata"]["name"] for each in fleet.platform.items("Service")]  # noqa: E731
-        eventually(lambda: not {"versus-old", "versus-new"} & {*services()}, services)
+        eventually(lambda: phase() == "Failed", lambda: fleet.get("experiments", "versus"))
+        eventually(lambda: not fleet.pods("versus-old") + fleet.pods("versus-new"), lambda: names_of(fleet, "Pod"))
+        eventually(
+            lambda: not {"versus-old", "versus-new"} & {*names_of(fleet, "Service")}, lambda: names_of(fleet, "Service")
+        )
     assert "are errors" in fleet.get("experiments", "versus")["status"]["message"]
 
 
@@ -304,10 +232,9 @@ def test_some_users_see_a_version_by_a_header_and_then_it_gets_copies(fleet: Fle
         fleet.verb("promote", "looking")
         fleet.until("looking", "Paused", 5)
         eventually(lambda: users.sees("insiders") == {"1"}, lambda: fleet.rules("looking"))
-        with_all = lambda: seen(fleet, "all")  # noqa: E731
-        before = eventually(with_all)
+        before = eventually(lambda: copies(fleet))
         asked = len(users.next("all"))
-        eventually(lambda: with_all() >= before + asked, with_all)
+        eventually(lambda: copies(fleet) >= before + asked, lambda: copies(fleet))
         assert set(versions(users.of("all"))) == set(versions(users.of("others"))) == {"1"}
         assert users.sees("insiders") == {"1"}
         fleet.verb("promote", "looking")
@@ -316,12 +243,23 @@ def test_some_users_see_a_version_by_a_header_and_then_it_gets_copies(fleet: Fle
         assert [each.get("name") for each in fleet.rules("looking")] == [None]
         assert "filters" not in fleet.rules("looking")[0]
         assert fleet.weights("looking") == [100, 0]
+        fleet.version("looking", "3")
+        fleet.until("looking", "Paused", 2)
+        eventually(lambda: users.sees("insiders") == {"3"})
+        fleet.verb("abort", "looking")
+        eventually(lambda: users.sees("insiders") == {"2"}, lambda: fleet.rules("looking"))
+        assert fleet.weights("looking") == [100, 0]
     assert users.failures() == []
+    assert "3" not in versions(users.of("all") + users.of("others"))
 
 
-def seen(fleet: Fleet, kind: str) -> int:
-    """Return how many requests of a kind the second version's pods had."""
-    return sum(json.loads(fleet.ask(each, "/seen")).get(kind, 0) for each in fleet.pods("looking", "2"))
+def names_of(fleet: Fleet, kind: str) -> list[str]:
+    return [each["metadata"]["name"] for each in fleet.platform.items(kind)]
+
+
+def copies(fleet: Fleet) -> int:
+    """Return how many requests of users without a header the second version's pods had."""
+    return sum(json.loads(fleet.ask(each, "/seen")).get("all", 0) for each in fleet.pods("looking", "2"))
 
 
 def test_whoever_stands_at_the_wheel_loses_no_request(fleet: Fleet) -> None:
@@ -366,3 +304,88 @@ def test_regions_come_in_order_and_others_are_left_alone(fleet: Fleet) -> None:
         eventually(lambda: users.sees("east") == users.sees("north") == {"2"})
         assert "filters" not in fleet.rules("east")[0]
     assert users.failures() == []
+
+
+def is_held(fleet: Fleet) -> bool:
+    """Whether the policy is in force: try to take traffic back, without doing it."""
+    found = fleet.get("httproutes", "killed", ROUTES)
+    found["spec"]["rules"][0]["backendRefs"][1]["weight"] = 0
+    path = f"/apis/{ROUTES}/namespaces/default/httproutes/killed?dryRun=All"
+    try:
+        fleet.platform.call("PUT", path, found)
+    except Refused as refused:
+        return "held" in str(refused)
+    return False
+
+
+def test_killed_at_any_stage_it_goes_on_and_nobody_gets_what_was_judged_bad(fleet: Fleet) -> None:
+    def runs() -> list[str]:
+        found = fleet.platform.call("GET", f"/apis/{ARGO}/namespaces/default/analysisruns?labelSelector=app%3Dkilled")
+        return [each.get("status", {}).get("phase", "") for each in found["items"]]
+
+    with fleet.users("killed") as users:
+        eventually(lambda: users.sees("all") == {"1"}, lambda: users.failures()[-5:])
+        fleet.version("killed", "2")
+        eventually(lambda: len(fleet.platform.items("ReplicaSet", "app=killed")) == 2)
+        fleet.kill()
+        fleet.until("killed", "Paused", 1)
+        fleet.kill()
+        eventually(lambda: users.sees("all") == {"1", "2"}, lambda: fleet.weights("killed"))
+        fleet.verb("promote", "killed")
+        eventually(lambda: fleet.weights("killed") == [40, 60], lambda: fleet.status("killed"))
+        fleet.kill()
+        fleet.until("killed", "Paused", 3)
+        fleet.apply(*held("killed"))
+        eventually(lambda: is_held(fleet))
+        (pod,) = fleet.pods("killed", "2")
+        fleet.ask(pod, "/turn/2")
+        eventually(lambda: "Failed" in runs(), runs)
+        assert not fleet.status("killed").get("abort")
+        fleet.kill()
+        assert fleet.weights("killed") == [40, 60]
+        fleet.delete(*held("killed"))
+        eventually(lambda: fleet.status("killed").get("abort"), lambda: fleet.status("killed"))
+        assert fleet.weights("killed") == [100, 0]
+        fleet.kill()
+        since = time.monotonic()
+        eventually(lambda: users.sees("all") == {"1"}, lambda: users.failures()[-5:])
+        eventually(lambda: not fleet.pods("killed", "2"), lambda: fleet.status("killed"))
+        fleet.until("killed", "Degraded")
+        assert users.sees("all") == {"1"}
+        assert set(versions(users.of("all", since))) == {"1"}
+
+
+def test_git_is_down_while_a_version_is_taken_back_and_gets_to_know_of_it_later(fleet: Fleet, tmp_path: Path) -> None:
+    delivered = Delivered(fleet, "fromgit", FROM_GIT, tmp_path)
+    with contextlib.ExitStack() as up, contextlib.ExitStack() as asking:
+        up.enter_context(delivered.served())
+        delivered.push("1")
+        delivered.begin()
+        fleet.until("fromgit", "Healthy")
+        users = asking.enter_context(fleet.users("fromgit"))
+        eventually(lambda: users.sees("all") == {"1"}, lambda: users.failures()[-5:])
+        bad = delivered.push("2")
+        delivered.refresh()
+        fleet.until("fromgit", "Paused", 1)
+        eventually(lambda: users.sees("all") == {"1", "2"}, lambda: fleet.weights("fromgit"))
+        up.close()
+        for pod in fleet.pods("fromgit", "2"):
+            fleet.ask(pod, "/turn/2")
+        eventually(lambda: fleet.status("fromgit").get("abort"), lambda: fleet.status("fromgit"))
+        eventually(lambda: users.sees("all") == {"1"}, lambda: fleet.weights("fromgit"))
+        eventually(lambda: bad in delivered.rejected(), delivered.status)
+        eventually(lambda: delivered.reverting().get("state") == "Pending", delivered.reverting)
+        fleet.kill()
+        since = time.monotonic()
+        eventually(lambda: users.sees("all") == {"1"}, lambda: users.failures()[-5:])
+        eventually(lambda: delivered.version() == "1", delivered.status)
+        up.enter_context(delivered.served())
+        eventually(lambda: delivered.reverting().get("state") == "Reverted", delivered.reverting)
+        commit, parent, tree = delivered.git("rev-parse", "main", "main^", "main^{tree}").split()
+        assert (parent, tree) == (bad, delivered.git("rev-parse", f"{bad}^^{{tree}}"))
+        delivered.refresh()
+        synced = {"status": "Synced", "revision": commit}
+        eventually(lambda: delivered.status()["sync"].items() >= synced.items(), delivered.status)
+        fleet.until("fromgit", "Healthy")
+        assert users.sees("all") == {"1"}
+        assert set(versions(users.of("all", since))) == {"1"}

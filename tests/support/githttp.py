@@ -15,14 +15,14 @@ from pathlib import Path
 class GitServer(ThreadingHTTPServer):
     """root: below it are repositories. authorization: the header that is wanted, none by default."""
 
-    def __init__(self, root: Path, authorization: str = "") -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, root: Path, authorization: str = "", address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        super().__init__(address, _Handler)
         self.root, self.authorization = root, authorization
         self.requests: list[str] = []
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -76,10 +76,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def git_server(root: Path, user: str = "", password: str = "", *, token: str = "") -> Iterator[GitServer]:
+def git_server(
+    root: Path, user: str = "", password: str = "", *, token: str = "", address: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[GitServer]:
     """Serve the repositories below `root`."""
     basic = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-    server = GitServer(root, f"Bearer {token}" if token else basic if password else "")
+    server = GitServer(root, f"Bearer {token}" if token else basic if password else "", address)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -1,4 +1,4 @@
-"""Objects of rollouts on a platform: gateway, routes, services, analyses, and rollouts that answer with their version."""
+"""Objects of rollouts on a platform: gateway, routes, services, analyses, and what answers with its version."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ __all__ = [
     "FRONT",
     "ROUTES",
     "analysis",
+    "application",
     "canary",
     "canary_front",
     "front",
+    "held",
     "judged",
     "rollout",
     "route",
@@ -104,3 +106,51 @@ def canary_front(name: str) -> list[Object]:
     """Return both services and the route of a canary, for the host NAME.test."""
     selected = [service(f"{name}-{word}", selector={"app": name}) for word in ("stable", "canary")]
     return [*selected, route(name, f"{name}.test", **{f"{name}_stable": 100, f"{name}_canary": 0})]
+
+
+def application(name: str, url: str) -> list[Object]:
+    """Return an application out of a repository in which a bad version is reverted."""
+    labels = {"argocd.argoproj.io/secret-type": "repository"}
+    spec = {
+        "project": "default",
+        "source": {"repoURL": url, "targetRevision": "main", "path": name},
+        "destination": {"server": "https://kubernetes.default.svc", "namespace": "default"},
+        "syncPolicy": {"automated": {"prune": True, "selfHeal": True}},
+    }
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "argocd"}},
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": "argocd", "labels": labels},
+            "stringData": {"url": url, "pilothouseRevert": "commit"},
+        },
+        {
+            "apiVersion": ARGO,
+            "kind": "Application",
+            "metadata": {"name": name, "namespace": "argocd"},
+            "spec": spec,
+        },
+    ]
+
+
+def held(name: str) -> list[Object]:
+    """Return a policy by which the traffic of a rollout does not go back: a decision is taken and nothing follows."""
+    own = {"apiGroups": ["gateway.networking.k8s.io"], "apiVersions": ["v1"], "resources": ["httproutes"]}
+    rule = {**own, "operations": ["UPDATE"], "resourceNames": [name]}
+    weight = "spec.rules[0].backendRefs[1].weight"
+    spec = {
+        "matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": f"object.{weight} >= oldObject.{weight}", "message": "held"}],
+    }
+    binding = {"policyName": "hold", "validationActions": ["Deny"]}
+    group = "admissionregistration.k8s.io/v1"
+    return [
+        {"apiVersion": group, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "hold"}, "spec": spec},
+        {
+            "apiVersion": group,
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": "hold"},
+            "spec": binding,
+        },
+    ]

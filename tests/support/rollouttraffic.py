@@ -127,10 +127,14 @@ class Users:
     def next(self, kind: str, count: int = 40) -> list[Answer]:
         """Wait for answers of a kind to what is asked from now on."""
         first, since = len(self.answers), time.monotonic()
-        while len(found := [each for each in self.answers[first:] if each.kind == kind and each.began >= since]) < count:
-            assert time.monotonic() < since + _SECONDS, f"{len(found)} answers for {kind} in {_SECONDS:.0f} s"
+
+        def found() -> list[Answer]:
+            return [each for each in self.answers[first:] if each.kind == kind and each.began >= since]
+
+        while len(found()) < count:
+            assert time.monotonic() < since + _SECONDS, f"{len(found())} answers for {kind} in {_SECONDS:.0f} s"
             time.sleep(0.02)
-        return found[:count]
+        return found()[:count]
 
     def sees(self, kind: str, count: int = 40) -> set[str]:
         """Return which versions answer users of a kind from now on."""
