@@ -66,6 +66,7 @@ class World:
         self.version = 1
         self.rollout = replace(rollout, metadata__resource_version="1")
         self.sets: dict[str, ReplicaSet] = {}
+        self.orphans: dict[str, ReplicaSet] = {}
         self.services = {name: self._service(name) for name in services}
         self.routes: dict[RouteKey, dict[str, Any]] = {}
         self.regions: dict[str, Any] | None = None
@@ -115,6 +116,7 @@ class World:
             templates=dict(self.templates),
             workload=self.workload,
             pods=[*self.pods.values()],
+            orphans=[*self.orphans.values()],
         )
 
     def step(self, view: View | None = None, limit: int | None = None) -> writes.Plan:
@@ -171,8 +173,23 @@ class World:
         self.seen = self._next()
         self.rollout = replace(self.rollout, metadata__annotations=notes, metadata__resource_version=self.seen)
 
+    def _adopt_set(self, action: writes.AdoptSet) -> None:
+        name = action.found.metadata.name
+        if name in self.orphans:
+            self.sets[name] = replace(self.orphans.pop(name), metadata__resource_version=self._next())
+
+    def _release_set(self, action: writes.ReleaseSet) -> None:
+        name = action.found.metadata.name
+        if name in self.sets:
+            self.orphans[name] = replace(self.sets.pop(name), metadata__resource_version=self._next())
+
     def _create_set(self, action: writes.CreateSet) -> None:
         name = action.wanted.metadata.name
+        if name in self.orphans:
+            count = (self.rollout.status.collision_count or 0) + 1
+            version = self._next()
+            self.rollout = replace(self.rollout, status__collision_count=count, metadata__resource_version=version)
+            raise Conflict(f"{name} is there and is not the rollout's")
         if name not in self.sets:
             made = replace(
                 action.wanted,
@@ -353,6 +370,10 @@ def describe(action: writes.Action) -> str:  # noqa: C901, PLR0912  one line a k
             return f"status {_status(status)}"
         case writes.Annotate(notes):
             return "annotate " + ", ".join(f"{name.rpartition('/')[2]}={value}" for name, value in notes.items())
+        case writes.AdoptSet(found):
+            return f"adopt set {found.metadata.name}"
+        case writes.ReleaseSet(found):
+            return f"release set {found.metadata.name}"
         case writes.CreateSet(wanted):
             return f"create set {wanted.metadata.name}"
         case writes.UpdateSet(wanted, told):

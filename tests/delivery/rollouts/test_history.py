@@ -101,8 +101,9 @@ def test_services_take_turns_in_being_stable() -> None:
     assert world.selected("shop-canary") == "v2"
 
 
-def test_part_of_the_pods_may_be_enough() -> None:
-    threshold = {"replicaProgressThreshold": {"type": "Percentage", "value": 50}}
+@pytest.mark.parametrize("kind", ["Percent", "Percentage"])
+def test_part_of_the_pods_may_be_enough(kind: str) -> None:
+    threshold = {"replicaProgressThreshold": {"type": kind, "value": 50}}
     world = world_of({"canary": {**ROUTED, **PAUSED, **threshold}})
     world.wait(60)
     world.set_image("v2")

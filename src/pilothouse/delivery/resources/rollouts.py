@@ -244,7 +244,7 @@ class PingPong(Struct):
 
 
 class ReplicaProgressThreshold(Struct):
-    """`replicaProgressThreshold`: how much of the canary has to be available. type: Percentage or Pod."""
+    """`replicaProgressThreshold`: how much of the canary has to be available. type: Percent or Pods."""
 
     type: str
     value: int

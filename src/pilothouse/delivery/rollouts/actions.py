@@ -15,6 +15,7 @@ from .view import RouteKey
 
 __all__ = [
     "Action",
+    "AdoptSet",
     "Annotate",
     "CreateService",
     "CreateSet",
@@ -25,6 +26,7 @@ __all__ = [
     "EvictPod",
     "MarkPod",
     "Plan",
+    "ReleaseSet",
     "ScaleWorkload",
     "SelectService",
     "StartExperiment",
@@ -56,6 +58,20 @@ class Annotate:
     """Set annotations of the rollout."""
 
     annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptSet:
+    """Take a replica set that nobody controls, as long as the rollout itself stays."""
+
+    found: ReplicaSet
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSet:
+    """Let a replica set go that the selector does not take any more."""
+
+    found: ReplicaSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +221,8 @@ class Tell:
 Action: TypeAlias = (
     WriteStatus
     | Annotate
+    | AdoptSet
+    | ReleaseSet
     | CreateSet
     | UpdateSet
     | DeleteSet

@@ -181,7 +181,7 @@ def _check_point(sit: Situation, made: Next) -> None:
 
 def _promotion(sit: Situation) -> str | None:
     strategy, active = sit.blue_green, sit.status.blue_green.active_selector
-    if sit.stable is None or not active:
+    if sit.stable is None or (not active and not sit.has_stable):
         return "Initial deploy"
     if active != sit.hash or strategy is None:
         return None
@@ -262,6 +262,9 @@ def _wanted_active(sit: Situation, active: str) -> tuple[str, bool]:
         return (back, True) if back else (active, False)
     if sit.is_promoted and active not in {"", sit.hash}:
         return sit.hash, True  # the stable template was set again
+    if not active and sit.has_stable:
+        # A service that knows no version yet, as after another strategy, does not begin with one that proves itself.
+        return hash_label(sit.stable), False
     if sit.is_halted or not _is_ready(sit) or not _is_saturated(sit):
         return active, False
     if _is_fast(sit) or (_may_switch(sit) and _has_passed_analysis(sit)):

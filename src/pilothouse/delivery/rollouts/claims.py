@@ -10,14 +10,13 @@ from pilothouse.kinds.structs import StructError, from_dict
 
 from .names import HASH
 from .routes import RouteWants
-from .routing import managed_names, regions_name, route_keys
+from .routing import ROUTE_KINDS, managed_names, regions_name, route_keys
 from .validation import service_names
 from .weights import Split
 
 __all__ = ["HASH", "ROUTE_GROUP", "ROUTE_KINDS", "Claim", "ClaimKey", "claims_of"]
 
 ROUTE_GROUP: Final = "gateway.networking.k8s.io"
-ROUTE_KINDS: Final = frozenset({"HTTPRoute", "GRPCRoute"})
 _STATUS: Final = ("phase", "currentPodHash", "stableRS", "observedGeneration", "canary")
 _ON_ITS_WAY: Final = frozenset({"Progressing", "Paused"})
 

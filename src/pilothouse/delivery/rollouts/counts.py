@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pilothouse.delivery.resources.rollouts import SetCanaryScale, TrafficWeights
 from pilothouse.kinds.structs import ReplicaSet
@@ -11,7 +11,11 @@ from pilothouse.kinds.structs import ReplicaSet
 from .situation import Situation, available, size
 from .weights import abort_weight, split_at
 
-__all__ = ["Counts", "counts", "is_at_counts", "is_far_enough"]
+__all__ = ["PERCENT", "PODS", "Counts", "counts", "is_at_counts", "is_far_enough"]
+
+PERCENT: Final = frozenset({"Percent", "Percentage"})
+PODS: Final = frozenset({"Pods", "Pod"})
+"""Types of `replicaProgressThreshold`: Argo's code has the first word of both, its documents have others."""
 
 
 class Counts(NamedTuple):
@@ -46,7 +50,7 @@ def is_far_enough(sit: Situation, found: ReplicaSet | None, wanted: int) -> bool
     threshold = None if sit.canary is None else sit.canary.replica_progress_threshold
     if threshold is None or found is None or threshold.value < 0:
         return found is not None and wanted == size(found) == available(found)
-    if threshold.type == "Percentage":
+    if threshold.type in PERCENT:
         return available(found) * 100 >= wanted * threshold.value
     return available(found) >= threshold.value
 

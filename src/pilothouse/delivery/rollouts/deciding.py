@@ -27,12 +27,14 @@ from .actions import (
     WriteRoute,
     WriteStatus,
 )
+from .adopting import adoptions, releases
 from .bluegreen import analyses as blue_green_analyses
 from .bluegreen import blue_green_next, blue_green_selections
 from .canary import analyses as canary_analyses
 from .canary import canary_next, effective_split
 from .conditions import condition, seconds_to_deadline, with_condition, with_conditions, without_condition
 from .experimentsteps import experiment_actions
+from .former import former_writes
 from .names import REVISION, WORKLOAD_GENERATION
 from .restarts import evictions, has_restarted
 from .routed import Routed, routed
@@ -65,9 +67,16 @@ def decide(view: View, now: datetime) -> Plan:
     found = problems(sit)
     if found:
         return _invalid(sit, found)
+    adopted, released = adoptions(sit), releases(sit)
+    if sit.new is None and adopted:
+        return Plan(adopted)  # the set of the present template may be among them
     if sit.new is None:
-        return _created(sit)
-    return _canary(sit) if sit.canary is not None else _blue_green(sit)
+        plan = _created(sit)
+        plan.actions[:0] = released  # one of them may have the name
+        return plan
+    plan = _canary(sit) if sit.canary is not None else _blue_green(sit)
+    plan.actions += [*adopted, *released]  # last: nothing that takes users back waits for it
+    return plan
 
 
 # Before it begins
@@ -157,20 +166,28 @@ def _canary(sit: Situation) -> Plan:
                     made.tell("TrafficWeightUpdated", f"Traffic weight updated {was}to {weights.canary.weight}")
         is_drained = split is not None and traffic.is_drained
         selections = canary_selections(after, is_drained=is_drained)
-    elif made.status.canary.weights is not None:
-        made.status = replace(made.status, canary__weights=None)
+        former = []
+    else:
+        former = _left(sit, made)
     # Routes lead back to the stable service, so it has to select the stable pods before.
     stable_first = any(each.name == after.services[0] for each in selections)
     is_first = traffic.is_away and not stable_first
     writes: list[Action] = list(traffic.writes)
     late: list[Action] = [*selections, *([] if is_first else writes), *traffic.rest]
-    return _planned(sit, made, plan, writes if is_first else [], late)
+    return _planned(sit, made, plan, [*former, *(writes if is_first else [])], late)
+
+
+def _left(sit: Situation, made: Next) -> list[Action]:
+    """Return what takes users off routes that this strategy knows nothing of; the status forgets them then."""
+    if made.status.canary.weights is not None:
+        made.status = replace(made.status, canary__weights=None)
+    return former_writes(sit)
 
 
 def _blue_green(sit: Situation) -> Plan:
     made, plan = blue_green_next(sit), Plan()
     selections, is_back = blue_green_selections(sit.at(made.status))
-    early: list[Action] = list(selections[:1]) if is_back else []
+    early: list[Action] = [*_left(sit, made), *(selections[:1] if is_back else ())]
     late: list[Action] = list(selections[1:]) if is_back else list(selections)
     return _planned(sit, made, plan, early, late)
 
@@ -191,8 +208,7 @@ def _planned(sit: Situation, made: Next, plan: Plan, early: list[Action], late: 
     plan.actions += [*made.tells, *_annotations(sit), *late]
     analyses = canary_analyses(after) if after.canary is not None else blue_green_analyses(after)
     plan.actions += run_actions(after, analyses, is_over=_is_over(after))
-    if after.canary is not None:
-        plan.actions += experiment_actions(after)
+    plan.actions += experiment_actions(after)
     plan.actions += [*mark_actions(after), *evicted, *sets, *_workload(after)]
     for seconds in made.again:
         plan.wait(seconds)

@@ -12,9 +12,9 @@ from pilothouse.delivery.resources.experiments import Experiment
 from pilothouse.delivery.resources.rollouts import Rollout
 from pilothouse.foundation.logs import get_logger
 from pilothouse.kinds.status import AlreadyExists, TooManyRequests
-from pilothouse.kinds.structs import Deployment, Pod, Resource, Service, replace
+from pilothouse.kinds.structs import Deployment, Pod, ReplicaSet, Resource, Service, replace, to_dict
 from pilothouse.operator import Context
-from pilothouse.operator.owners import is_controlled_by
+from pilothouse.operator.owners import is_controlled_by, owner_reference
 
 from . import actions as writes
 from .gatewayroutes import Traffic
@@ -60,6 +60,8 @@ class Doer:
         self._table: Final[dict[type, Callable[[Any], Awaitable[None]]]] = {
             writes.WriteStatus: self._status,
             writes.Annotate: self._annotate,
+            writes.AdoptSet: self._adopt,
+            writes.ReleaseSet: self._release,
             writes.CreateSet: self._create_set,
             writes.UpdateSet: self._update_set,
             writes.DeleteSet: self._delete,
@@ -97,6 +99,23 @@ class Doer:
             f"ReplicaSet {action.wanted.metadata.name} is there and is not of rollout {self._obj.metadata.name};"
             " another name is taken"
         )
+
+    async def _adopt(self, action: writes.AdoptSet) -> None:
+        found, owner = action.found, self._obj
+        # The cache may not know of its deletion yet.
+        fresh = await ignore_not_found(self._context.client.get(Rollout, owner.metadata.name, owner.metadata.namespace))
+        if fresh is None or fresh.metadata.uid != owner.metadata.uid or fresh.metadata.deletion_timestamp is not None:
+            return
+        references = [*map(to_dict, found.metadata.owner_references), to_dict(owner_reference(owner))]
+        await ignore_not_found(self._own(found, references))
+
+    async def _release(self, action: writes.ReleaseSet) -> None:
+        others = [each for each in action.found.metadata.owner_references if each.uid != self._obj.metadata.uid]
+        await ignore_not_found(self._own(action.found, [*map(to_dict, others)] or None))
+
+    async def _own(self, found: ReplicaSet, references: list[dict[str, Any]] | None) -> None:
+        metadata = {"ownerReferences": references, "uid": found.metadata.uid}
+        await self._context.patch(found, {"metadata": metadata})
 
     async def _update_set(self, action: writes.UpdateSet) -> None:
         await self._context.update(action.wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from pilothouse.client import Client, UnknownKind, ignore_not_found
@@ -12,11 +12,16 @@ from pilothouse.kinds.structs import to_dict
 from pilothouse.operator import Controller, Request
 from pilothouse.operator.owners import owner_reference
 
+from .routes import splits
+from .routing import ROUTE_KINDS
 from .view import RouteKey
 
 __all__ = ["GatewayRoutes", "Objects", "Traffic"]
 
-_ROUTES: Final = "gateway.networking.k8s.io/v1"
+_GROUP: Final = "gateway.networking.k8s.io"
+_ROUTES: Final = f"{_GROUP}/v1"
+_VERSIONS: Final = {"TCPRoute": ("v1", "v1alpha2"), "TLSRoute": ("v1", "v1alpha3", "v1alpha2")}
+"""Of kinds that are not v1 everywhere, the newest first."""
 _OWN: Final = "pilothouse.dev/v1alpha1"
 _REGIONS: Final = "RegionWeights"
 _Tree = dict[str, Any]
@@ -30,6 +35,9 @@ class Traffic(Protocol):
 
     async def regions(self, namespace: str, name: str) -> Mapping[str, Any] | None:
         """Return the weights of regions, None where there are none."""
+
+    async def naming(self, namespace: str, services: Collection[str]) -> Mapping[RouteKey, Mapping[str, Any]]:
+        """Return the routes of a namespace that have a rule with all of some services."""
 
     async def write_route(self, key: RouteKey, wanted: Mapping[str, Any]) -> None:
         """Replace a route by one write. Raises Conflict where it has changed."""
@@ -60,7 +68,22 @@ class Objects:
         except UnknownKind:
             return None
         await informer.wait_synced()
-        cached: _Tree | None = informer.indexer.get("/".join(key))
+        return self._newest(kind, key, informer.indexer.get("/".join(key)))
+
+    async def of(
+        self, api_version: str, kind: str, namespace: str, mapping: Callable[[_Tree], Iterable[Request]]
+    ) -> list[_Tree]:
+        """Return the objects of a kind in a namespace; none where the kind is not there. mapping: as `get`."""
+        try:
+            informer = await self._controller().watch(self._client.dynamic(api_version, kind), mapping)
+        except UnknownKind:
+            return []
+        await informer.wait_synced()
+        listed = [each for each in informer.indexer.list() if each["metadata"].get("namespace") == namespace]
+        return [self._newest(kind, (namespace, each["metadata"]["name"]), each) or each for each in listed]
+
+    def _newest(self, kind: str, key: tuple[str, str], cached: _Tree | None) -> _Tree | None:
+        """Return what we have written ourselves where the cache does not have it yet."""
         written = self._written.get((kind, *key))
         if written is None or cached is None or _version(cached) >= _version(written):
             self._written.pop((kind, *key), None)
@@ -107,9 +130,21 @@ class GatewayRoutes:
         """Return those routes that are there."""
         made: dict[RouteKey, Mapping[str, Any]] = {}
         for key in keys:
-            found = await self._objects.get(_ROUTES, key.kind, key[1:], self._mapping(key.kind))
-            if found is not None:
-                made[key] = found
+            for version in _VERSIONS.get(key.kind, ("v1",)):
+                found = await self._objects.get(f"{_GROUP}/{version}", key.kind, key[1:], self._mapping(key.kind))
+                if found is not None:
+                    made[key] = found
+                    break
+        return made
+
+    async def naming(self, namespace: str, services: Collection[str]) -> Mapping[RouteKey, Mapping[str, Any]]:
+        """Return the routes of a namespace that have a rule with all of some services."""
+        made: dict[RouteKey, Mapping[str, Any]] = {}
+        for kind in ROUTE_KINDS:
+            for version in _VERSIONS.get(kind, ("v1",)):
+                for route in await self._objects.of(f"{_GROUP}/{version}", kind, namespace, self._mapping(kind)):
+                    if splits(route, services):
+                        made.setdefault(RouteKey(kind, namespace, route["metadata"]["name"]), route)
         return made
 
     async def regions(self, namespace: str, name: str) -> Mapping[str, Any] | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from pilothouse.delivery.resources.rollouts import SetHeaderRoute
 
 from .actions import Action, WriteRegions, WriteRoute
 from .routes import RouteWants, Shown, region_shares, rewritten, shown
-from .routing import managed_names, regions_name, route_keys
+from .routing import has_requests, managed_names, regions_name, route_keys, takes_headers
 from .situation import Situation
 from .view import RouteKey
 from .weights import Split
@@ -48,12 +50,22 @@ def routed(sit: Situation, split: Split) -> Routed:
         route = sit.view.routes.get(key)
         if route is None:
             continue
-        wanted = rewritten(route, wants)
-        is_away = is_away and not _shows_more(split, shown(route, wants), present)
+        own = replace(wants, split=_split_of(sit, key, split))
+        wanted = rewritten(route, own)
+        is_away = is_away and not _shows_more(own.split, shown(route, own), present)
         if wanted != route:
             changes.append(WriteRoute(key, wanted))
     regions, rest = _regions(sit, split, stable, canary)
     return Routed([*regions, *changes], rest, is_away, not split.shows_canary)
+
+
+def _split_of(sit: Situation, key: RouteKey, split: Split) -> Split:
+    """Return what of a split a route can carry: connections have neither headers nor regions."""
+    if not has_requests(key):
+        return replace(split, regions={}, managed=())
+    if takes_headers(sit.rollout, key):
+        return split
+    return replace(split, managed=tuple(each for each in split.managed if not isinstance(each, SetHeaderRoute)))
 
 
 def _regions(sit: Situation, split: Split, stable: str, canary: str) -> tuple[list[Action], list[Action]]:

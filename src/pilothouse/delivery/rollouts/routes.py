@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +12,17 @@ from pilothouse.delivery.resources.rollouts import HeaderMatch, MirrorMatch, Set
 
 from .weights import Managed, Split
 
-__all__ = ["RouteWants", "Shown", "is_regions", "is_source", "managed_name", "region_shares", "rewritten", "shown"]
+__all__ = [
+    "RouteWants",
+    "Shown",
+    "is_regions",
+    "is_source",
+    "managed_name",
+    "region_shares",
+    "rewritten",
+    "shown",
+    "splits",
+]
 
 _Tree = Mapping[str, Any]
 _MAX_RULES: Final = 16
@@ -125,6 +135,12 @@ def _weight_of(rule: _Tree, service: str) -> int:
 def is_source(rule: _Tree, wants: RouteWants) -> bool:
     """Whether a rule is split: it has both services."""
     return {wants.stable, wants.canary} <= {ref.get("name") for ref in _refs(rule)}
+
+
+def splits(route: _Tree, services: Collection[str]) -> bool:
+    """Whether a rule of a route has all of some services."""
+    rules = (route.get("spec") or {}).get("rules") or []
+    return any(set(services) <= {ref.get("name") for ref in _refs(rule)} for rule in rules)
 
 
 def managed_name(rule: _Tree, names: Iterable[str]) -> str:

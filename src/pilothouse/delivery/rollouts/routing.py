@@ -10,11 +10,20 @@ from pilothouse.delivery.resources.rollouts import Rollout, TrafficRouting
 from .names import GATEWAY_PLUGIN
 from .view import RouteKey
 
-__all__ = ["managed_names", "regions_name", "route_keys", "unsupported_of"]
+__all__ = [
+    "ROUTE_KINDS",
+    "has_requests",
+    "managed_names",
+    "regions_name",
+    "route_keys",
+    "takes_headers",
+    "unsupported_of",
+]
 
-_KINDS: Final = {"HTTPRoute": "httpRoute", "GRPCRoute": "grpcRoute"}
+ROUTE_KINDS: Final = ("HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute")
+_KINDS: Final = dict(zip(ROUTE_KINDS, ("httpRoute", "grpcRoute", "tcpRoute", "tlsRoute"), strict=True))
+_OF_REQUESTS: Final = frozenset({"HTTPRoute", "GRPCRoute"})
 _OTHERS: Final = ("alb", "ambassador", "apisix", "app_mesh", "istio", "nginx", "smi", "traefik")
-_OTHER_ROUTES: Final = ("tcpRoute", "tlsRoute", "tcpRoutes", "tlsRoutes")
 _SELECTORS: Final = ("httpRouteSelector", "grpcRouteSelector", "tcpRouteSelector", "tlsRouteSelector")
 
 
@@ -33,16 +42,29 @@ def route_keys(rollout: Rollout) -> list[RouteKey]:
     """Return the routes whose weights a rollout sets, each once."""
     config = _config(rollout)
     namespace = str(config.get("namespace") or rollout.metadata.namespace)
-    return [*dict.fromkeys(RouteKey(kind, namespace, name) for kind, name in _named(config))]
+    return [*dict.fromkeys(RouteKey(kind, namespace, name) for kind, name, _ in _named(config))]
 
 
-def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def has_requests(key: RouteKey) -> bool:
+    """Whether a route is one of requests, which have headers and regions, and not one of connections."""
+    return key.kind in _OF_REQUESTS
+
+
+def takes_headers(rollout: Rollout, key: RouteKey) -> bool:
+    """Whether header routes are made in a route: in those listed with `useHeaderRoutes`, in all where none has it."""
+    listed = [each for each in _named(_config(rollout)) if each[0] in _OF_REQUESTS]
+    has_none = not any(chosen for _, _, chosen in listed)
+    return has_requests(key) and (has_none or any(each[:2] == (key.kind, key.name) and each[2] for each in listed))
+
+
+def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
+    """Give kind and name of each route, and whether header routes were asked for in it."""
     for kind, word in _KINDS.items():
         if config.get(word):
-            yield kind, str(config[word])
+            yield kind, str(config[word]), True
         for each in config.get(f"{word}s") or ():
             if isinstance(each, Mapping) and each.get("name"):
-                yield kind, str(each["name"])
+                yield kind, str(each["name"]), bool(each.get("useHeaderRoutes"))
 
 
 def managed_names(rollout: Rollout) -> list[str]:
@@ -69,4 +91,4 @@ def unsupported_of(rollout: Rollout) -> list[str]:
     found = [words.get(name, name) for name in _OTHERS if getattr(routing, name) is not None]
     found += [f"plugins[{name}]" for name in routing.plugins or {} if name != GATEWAY_PLUGIN]
     config = _config(rollout)
-    return found + [f"plugins[{GATEWAY_PLUGIN}].{name}" for name in (*_OTHER_ROUTES, *_SELECTORS) if config.get(name)]
+    return found + [f"plugins[{GATEWAY_PLUGIN}].{name}" for name in _SELECTORS if config.get(name)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from pilothouse.client import ignore_not_found
 from pilothouse.client.metrics import register
+from pilothouse.client.packed import of_head
 from pilothouse.delivery.errors import DeliveryError
 from pilothouse.delivery.resources.analyses import (
     AnalysisRun,
@@ -16,16 +17,18 @@ from pilothouse.delivery.resources.analyses import (
 )
 from pilothouse.delivery.resources.experiments import Experiment
 from pilothouse.delivery.resources.rollouts import Rollout
-from pilothouse.kinds.labels import from_label_selector
+from pilothouse.kinds.labels import SelectorError, from_label_selector
 from pilothouse.kinds.status import Conflict
 from pilothouse.kinds.structs import Pod, ReplicaSet, Resource, Service, to_dict
 from pilothouse.operator import Context, Controller, Manager, Reconciler, Request, Result, controller, needs
 from pilothouse.operator.loop import LoopOptions
+from pilothouse.operator.owners import controller_of
 from pilothouse.operator.predicates import Predicate
 
 from .analysisruns import template_keys
 from .deciding import decide
 from .doing import Doer
+from .former import former_services
 from .gatewayroutes import GatewayRoutes, Objects, Traffic
 from .gathering import templates_of
 from .metrics import RolloutFigures
@@ -54,6 +57,8 @@ _WORKLOAD: Final = "workload"
 @needs("deployments.apps/scale", "patch")
 @needs("httproutes.gateway.networking.k8s.io", "get", "list", "watch", "update")
 @needs("grpcroutes.gateway.networking.k8s.io", "get", "list", "watch", "update")
+@needs("tcproutes.gateway.networking.k8s.io", "get", "list", "watch", "update")
+@needs("tlsroutes.gateway.networking.k8s.io", "get", "list", "watch", "update")
 @needs("regionweights.pilothouse.dev", "get", "list", "watch", "create", "patch", "delete")
 class RolloutReconciler(Reconciler[Rollout]):
     """Brings rollouts a step further, one transition a reconcile."""
@@ -105,8 +110,9 @@ class RolloutReconciler(Reconciler[Rollout]):
         view = View(
             rollout=obj,
             sets=context.owned(ReplicaSet, obj),
+            orphans=context.orphans(ReplicaSet),
             services={name: found for name, found in named if found is not None},
-            routes=await self._traffic.routes(keys) if keys else {},
+            routes=await self._routes(obj, keys),
             regions=await self._regions(obj, keys),
             runs=context.owned(AnalysisRun, obj),
             experiments=context.owned(Experiment, obj),
@@ -115,7 +121,14 @@ class RolloutReconciler(Reconciler[Rollout]):
         )
         return replace(view, pods=await _pods(view, context))
 
+    async def _routes(self, obj: Rollout, keys: list[RouteKey]) -> Mapping[RouteKey, Mapping[str, Any]]:
+        if (services := former_services(obj)) is not None:
+            return await self._traffic.naming(obj.metadata.namespace, services)
+        return await self._traffic.routes(keys) if keys else {}
+
     async def _regions(self, obj: Rollout, keys: list[RouteKey]) -> Any:
+        if former_services(obj) is not None:
+            return await self._traffic.regions(obj.metadata.namespace, regions_name(obj))
         canary = obj.spec.strategy.canary
         plugins = [step.plugin.name for step in (canary.steps if canary else ()) if step.plugin is not None]
         if not keys or REGIONS_PLUGIN not in plugins:
@@ -150,6 +163,14 @@ class RolloutReconciler(Reconciler[Rollout]):
 
         return mapped
 
+    @of_head
+    def of_orphan(self, found: Resource) -> Iterable[Request]:
+        """Map a set that nobody controls to the rollouts whose selectors take it."""
+        if controller_of(found) is not None or found.metadata.deletion_timestamp is not None:
+            return ()
+        listed = self._manager.informer(Rollout).lister().namespaced(found.metadata.namespace).list()
+        return [Request.of(each) for each in listed if _takes(each, found)]
+
     def of_service(self, service: Service) -> Iterable[Request]:
         """Map a service to the rollouts that name it."""
         return self._by(_SERVICES, f"{service.metadata.namespace}/{service.metadata.name}")
@@ -172,6 +193,16 @@ async def _pods(view: View, context: Context) -> list[Pod]:
     if selector.empty:
         return []
     return [pod async for pod in context.client.list(Pod, obj.metadata.namespace, labels=str(selector))]
+
+
+def _takes(rollout: Rollout, found: Resource) -> bool:
+    if rollout.spec.selector is None:
+        return False
+    try:
+        selector = from_label_selector(to_dict(rollout.spec.selector))
+    except SelectorError:
+        return False
+    return not selector.empty and selector.matches(found.metadata.labels)
 
 
 class _Verdict(Predicate[AnalysisRun]):
@@ -232,6 +263,7 @@ def add_rollouts(
         .owns(ReplicaSet)
         .owns(AnalysisRun, _Verdict())
         .owns(Experiment)
+        .watches(ReplicaSet, reconciler.of_orphan)
         .watches(Service, reconciler.of_service)
         .watches(AnalysisTemplate, reconciler.of_template)
         .watches(ClusterAnalysisTemplate, reconciler.of_template)

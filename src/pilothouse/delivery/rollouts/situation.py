@@ -15,6 +15,7 @@ from pilothouse.delivery.resources.rollouts import (
     RolloutStatus,
 )
 from pilothouse.kinds import intstr, times
+from pilothouse.kinds.labels import Selector, SelectorError, from_label_selector
 from pilothouse.kinds.structs import (
     IntOrString,
     LabelSelector,
@@ -23,6 +24,7 @@ from pilothouse.kinds.structs import (
     Service,
     encode,
     from_dict,
+    to_dict,
 )
 
 from .names import BLUE_GREEN_PAUSE, CANARY_PAUSE, DEADLINE, EXPERIMENT_NAME, HASH, INCONCLUSIVE_RUN, REVISION
@@ -92,7 +94,7 @@ class Situation:
     def at(self, status: RolloutStatus) -> Situation:
         """Return the situation with another status."""
         made = Situation(self.view, self.now, status)
-        for name in ("template", "selector", "hash", "new", "sets", "step_hash"):
+        for name in ("template", "selector", "_selects", "hash", "new", "sets", "step_hash"):
             if name in self.__dict__:
                 made.__dict__[name] = self.__dict__[name]
         return made
@@ -164,9 +166,24 @@ class Situation:
 
     @cached_property
     def sets(self) -> list[ReplicaSet]:
-        """The rollout's own sets, the oldest first; not those of experiments."""
+        """The rollout's own sets, the oldest first; not those of experiments, and none that it is to let go."""
         own = [found for found in self.view.sets if EXPERIMENT_NAME not in found.metadata.annotations]
-        return sorted(own, key=by_age)
+        return sorted(filter(self.takes, own), key=by_age)
+
+    def takes(self, found: ReplicaSet) -> bool:
+        """Whether the selector takes a set. One that is wrong, or empty, lets nothing go and takes nothing in."""
+        selector = self._selects
+        if selector is None:
+            return any(found is each for each in self.view.sets)
+        return selector.matches(found.metadata.labels)
+
+    @cached_property
+    def _selects(self) -> Selector | None:
+        try:
+            made = from_label_selector(to_dict(self.selector))
+        except SelectorError:
+            return None
+        return None if made.empty else made
 
     @cached_property
     def new(self) -> ReplicaSet | None:

@@ -91,7 +91,8 @@ def begun(sit: Situation) -> Next:
             promote_full=None,
             restarted_at=sit.spec.restart_at,
             blue_green=BlueGreenStatus() if sit.blue_green is None else status.blue_green,
-            canary=status.canary if sit.blue_green is None else CanaryStatus(),
+            # What routes were split by is remembered until they are not any more.
+            canary=status.canary if sit.blue_green is None else CanaryStatus(weights=status.canary.weights),
         )
     )
     cleared = {"canary__current_experiment": None, "canary__step_plugin_statuses": ()}

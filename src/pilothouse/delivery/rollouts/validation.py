@@ -13,9 +13,10 @@ from pilothouse.kinds.structs import to_dict
 
 from .analysisruns import check_run, missing_templates
 from .canary import watch_seconds
+from .counts import PERCENT, PODS
 from .names import MANAGED_BY, REGIONS_PLUGIN, WATCH_AFTER
 from .routed import keys_missing, routed
-from .routing import route_keys, unsupported_of
+from .routing import has_requests, route_keys, unsupported_of
 from .situation import Situation
 from .steps import kind_of, pause_seconds
 from .traffic import wanted_split
@@ -115,9 +116,12 @@ def _of_routing(sit: Situation, canary: CanaryStrategy, path: str) -> Iterator[s
     elif not route_keys(sit.rollout):
         found = ", ".join(not_acted_on(sit)) or "it names no routes"
         yield (
-            f"{path}.trafficRouting: {found}: not acted on here; name httpRoute or grpcRoute in"
+            f"{path}.trafficRouting: {found}: not acted on here; name httpRoute, grpcRoute, tcpRoute or tlsRoute in"
             ' plugins["argoproj-labs/gatewayAPI"]'
         )
+    threshold = canary.replica_progress_threshold
+    if threshold is not None and threshold.type not in PERCENT | PODS:
+        yield f"{path}.replicaProgressThreshold.type: '{threshold.type}' is none; write Percent or Pods"
     if canary.dynamic_stable_scale and canary.scale_down_delay_seconds is not None:
         yield f"{path}: dynamicStableScale and scaleDownDelaySeconds exclude each other; remove one"
 
@@ -158,6 +162,9 @@ def _routes(sit: Situation, step: CanaryStep) -> Iterator[str]:
     if not sit.is_routed or sit.canary is None or sit.canary.traffic_routing is None:
         yield f"{'setHeaderRoute' if step.set_header_route else 'setMirrorRoute'}: it needs trafficRouting"
         return
+    word = "setHeaderRoute" if step.set_header_route else "setMirrorRoute"
+    if not any(map(has_requests, route_keys(sit.rollout))):
+        yield f"{word}: it needs a route of requests; name httpRoute or grpcRoute"
     route = step.set_header_route or step.set_mirror_route
     listed = {one.name for one in sit.canary.traffic_routing.managed_routes}
     if route is not None and route.match and route.name not in listed:
@@ -185,6 +192,8 @@ def _plugin(sit: Situation, step: CanaryStep) -> Iterator[str]:
         yield f"plugin {REGIONS_PLUGIN}: config wants regions, names or '*', and weight, up to {sit.max_weight}"
     elif not sit.is_routed:
         yield f"plugin {REGIONS_PLUGIN}: it needs trafficRouting"
+    elif not any(map(has_requests, route_keys(sit.rollout))):
+        yield f"plugin {REGIONS_PLUGIN}: it needs a route of requests; name httpRoute or grpcRoute"
     elif len({key.namespace for key in route_keys(sit.rollout)}) > 1:
         yield f"plugin {REGIONS_PLUGIN}: routes are in several namespaces; take those of one"
 

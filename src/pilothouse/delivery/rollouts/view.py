@@ -15,7 +15,7 @@ __all__ = ["RouteKey", "TemplateKey", "View"]
 
 
 class RouteKey(NamedTuple):
-    """A route. kind: HTTPRoute or GRPCRoute."""
+    """A route. kind: HTTPRoute, GRPCRoute, TCPRoute or TLSRoute."""
 
     kind: str
     namespace: str
@@ -33,10 +33,11 @@ class TemplateKey(NamedTuple):
 class View:
     """The objects of one rollout. Some may be older than others; nothing is assumed of their order.
 
-    sets, runs, experiments: those that it controls. services: by name, those it names. routes: Gateway API's, as JSON
-    has them, those it names. regions: the RegionWeights object, None where there is none. templates: analysis templates
-    that its analyses name, without their nesting. workload: what workloadRef names. pods: of its sets; they are looked
-    at only for restarts and for labels that come and go.
+    sets, runs, experiments: those that it controls. orphans: sets of its namespace that nobody controls. services: by
+    name, those it names. routes: Gateway API's, as JSON has them, those it names, or, where its strategy splits traffic
+    by routes no more, those that still do. regions: the RegionWeights object, None where there is none. templates:
+    analysis templates that its analyses name, without their nesting. workload: what workloadRef names. pods: of its
+    sets; they are looked at only for restarts and for labels that come and go.
     """
 
     rollout: Rollout
@@ -49,3 +50,4 @@ class View:
     templates: Mapping[TemplateKey, AnalysisTemplateSpec] = field(default_factory=dict)
     workload: Mapping[str, Any] | None = None
     pods: Sequence[Pod] = ()
+    orphans: Sequence[ReplicaSet] = ()
