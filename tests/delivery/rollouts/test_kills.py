@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 import pytest
+import yaml
 
 from pilothouse.delivery.rollouts import verbs
 from pilothouse.delivery.rollouts.names import HASH
@@ -21,6 +22,17 @@ canary:
   analysis: {{templates: [{{templateName: errors}}]}}
   {ROUTING}
   steps: [{{setWeight: 30}}, {ANALYSIS}, {{pause: {{}}}}]
+"""
+REGIONS: Final = f"""
+canary:
+  canaryService: shop-canary
+  stableService: shop-stable
+  analysis: {{templates: [{{templateName: errors}}]}}
+  {ROUTING}
+  steps:
+  - plugin: {{name: pilothouse.dev/regions, config: {{regions: [cn-east], weight: 60}}}}
+  - {ANALYSIS}
+  - pause: {{}}
 """
 BLUE_GREEN: Final = """
 blueGreen:
@@ -124,6 +136,23 @@ def replaced(strategy: str, at: int) -> Killer:
     return made
 
 
+def rearranged(strategy: str, at: int) -> Killer:
+    """Change the strategy in the midst of an update, abort, and try again."""
+    made = Killer(strategy, at)
+    made.settle()
+    made.world.wait(60)
+    made.world.set_image("v2")
+    made.settle()
+    made.world.change(strategy=yaml.safe_load(BLUE_GREEN if strategy != BLUE_GREEN else REGIONS))
+    made.settle()
+    made.world.verb(verbs.abort(made.world.rollout))
+    made.settle()
+    assert exposed(made.world) == 0
+    made.world.verb(verbs.retry(made.world.rollout))
+    made.settle()
+    return made
+
+
 def exposed(world: World) -> int:
     """Return which share of the traffic the second version has."""
     named = world.hash("v2")
@@ -133,8 +162,8 @@ def exposed(world: World) -> int:
     return sum(weight for name, weight in world.weights().items() if active[name] == named)
 
 
-@pytest.mark.parametrize("strategy", [CANARY, BLUE_GREEN], ids=["canary", "bluegreen"])
-@pytest.mark.parametrize("play", [promoted, taken_back, replaced])
+@pytest.mark.parametrize("strategy", [CANARY, REGIONS, BLUE_GREEN], ids=["canary", "regions", "bluegreen"])
+@pytest.mark.parametrize("play", [promoted, taken_back, replaced, rearranged])
 def test_it_comes_to_the_same_after_a_kill_at_any_write(play: Callable[[str, int], Killer], strategy: str) -> None:
     whole = play(strategy, 0)
     expected, writes = whole.end(), whole.count

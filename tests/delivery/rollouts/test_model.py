@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pilothouse.delivery.resources.experiments import TemplateStatus
 from pilothouse.delivery.resources.rollouts import Rollout
 from pilothouse.delivery.rollouts import actions as writes
 from pilothouse.delivery.rollouts import verbs
@@ -43,6 +45,20 @@ canary:
   {ROUTING}
   steps: [{{setWeight: 20}}, {{setWeight: 60}}, {{analysis: {{templates: [{{templateName: errors}}]}}}}]
 """,
+    "experiment": f"""
+canary:
+  canaryService: shop-canary
+  stableService: shop-stable
+  {ROUTING}
+  steps:
+  - setWeight: 10
+  - experiment:
+      duration: 1m
+      templates: [{{name: base, specRef: stable, weight: 5}}, {{name: trial, specRef: canary, weight: 5}}]
+      analyses: [{{name: errors, templateName: errors}}]
+  - setWeight: 50
+  - pause: {{}}
+""",
     "pods": """
 canary:
   maxSurge: 1
@@ -59,9 +75,9 @@ blueGreen:
   postPromotionAnalysis: {templates: [{templateName: errors}]}
 """,
 }
-PARTS: Final = ("rollout", "sets", "services", "routes", "runs", "regions")
+PARTS: Final = ("rollout", "sets", "services", "routes", "runs", "regions", "experiments", "orphans")
 
-HANDS: Final = ("weights", "rules", "service", "size", "set", "run", "steps")
+HANDS: Final = ("weights", "rules", "service", "size", "set", "label", "run", "steps")
 """What somebody changes by hand."""
 
 small = st.integers(0, 6)
@@ -75,6 +91,8 @@ events = st.one_of(
     st.tuples(st.just("pods"), st.sampled_from(["", "v1", "v2", "v3"])),
     st.tuples(st.just("break"), st.sampled_from(["v2", "v3"])),
     st.tuples(st.just("heal"), st.none()),
+    st.tuples(st.just("trial"), st.sampled_from(["Running", "Successful", "Failed", "Inconclusive"])),
+    st.tuples(st.just("strategy"), st.sampled_from(sorted(STRATEGIES))),
     st.tuples(st.just("judge"), st.sampled_from(["Successful", "Failed", "Error", "Inconclusive", "Running"])),
     st.tuples(st.just("wait"), st.sampled_from([1.0, 6.0, 40.0, 700.0])),
     st.tuples(st.just("image"), st.sampled_from(["v1", "v2", "v3"])),
@@ -97,19 +115,18 @@ class Model:
         self.history: list[View] = [self.world.view()]
         self.shown: dict[str, int] = {}
         self.world.after_write = self.check
+        self.tried = False
 
     # What holds
 
     def exposure(self, named: str) -> int:
         """Return how much a version is shown to users, in percent and for each route that steps have made."""
         world = self.world
+        total, (route,) = 0, [*world.routes.values()]
         if self.strategy == "pods":
             found = next((one for one in world.sets.values() if one.metadata.labels[HASH] == named), None)
-            return 0 if found is None else found.spec.replicas or 0
-        active = {name: found.spec.selector.get(HASH, "") for name, found in world.services.items()}
-        if self.strategy == "bluegreen":
-            return 100 if active["shop-stable"] == named else 0
-        total, (route,) = 0, [*world.routes.values()]
+            total = 0 if found is None else found.spec.replicas or 0
+        active = {name: found.spec.selector.get(HASH, "") for name, found in world.services.items()} | self.trials()
         for rule in route["spec"]["rules"]:
             for ref in rule["backendRefs"]:
                 if active[ref["name"]] == named:
@@ -118,6 +135,14 @@ class Model:
                 shares = [one["backends"] for one in world.regions["spec"]["weights"]]
                 total += sum(ref["weight"] for refs in shares for ref in refs if active[ref["name"]] == named)
         return total
+
+    def trials(self) -> dict[str, str]:
+        """Return the version of each service that an experiment has made."""
+        return {
+            f"{name}-{one.name}": one.template.metadata.labels.get(HASH, "")
+            for name, found in self.world.experiments.items()
+            for one in found.spec.templates
+        }
 
     def check(self, action: writes.Action) -> None:
         world = self.world
@@ -175,6 +200,10 @@ class Model:
                 world.broken.clear()
             case "judge":
                 world.judge(value)
+            case "trial":
+                self.try_out(value)
+            case "strategy":
+                self.set_strategy(value)
             case "wait":
                 world.wait(value)
             case "image":
@@ -201,6 +230,29 @@ class Model:
                 if name == image:
                     self.forgive(named)
 
+    def set_strategy(self, name: str) -> None:
+        """Somebody has versions come in another way; what was rejected stays so, and is measured anew."""
+        if name != self.strategy:
+            self.strategy = name
+            self.world.change(strategy=yaml.safe_load(STRATEGIES[name]))
+            self.shown = {named: self.exposure(named) for named in self.rejected}
+
+    def try_out(self, phase: str) -> None:
+        """Experiments that go on run, with a service for each version, or end."""
+        world = self.world
+        for name, found in world.experiments.items():
+            if found.status.phase not in {"", "Pending", "Running"} or found.spec.terminate:
+                continue
+            statuses = [
+                TemplateStatus(
+                    name=one.name,
+                    service_name=f"{name}-{one.name}",
+                    pod_template_hash=one.template.metadata.labels.get(HASH, ""),
+                )
+                for one in found.spec.templates
+            ]
+            world.experiments[name] = replace(found, status__phase=phase, status__template_statuses=statuses)
+
     def verb(self, name: str) -> None:
         world = self.world
         if name == "retry" and not world.rollout.status.abort:
@@ -221,6 +273,9 @@ class Model:
         """Somebody changes an object that the rollout made or keeps."""
         world, names = self.world, [*self.world.sets]
         key, route = next(iter(world.routes.items()))
+        is_routed = world.rollout.spec.strategy.blue_green is None and self.strategy != "pods"
+        if not names or (what in {"weights", "rules"} and not is_routed):
+            return  # a route that nobody looks after stays as somebody has it
         name = names[number % len(names)]
         found = world.sets[name]
         if what in {"weights", "rules"}:
@@ -242,6 +297,11 @@ class Model:
             world.sets[name] = replace(found, spec__replicas=number, metadata__resource_version=str(world.version))
         elif what == "set" and found.metadata.labels[HASH] != world.rollout.status.stable_rs:
             del world.sets[name]
+        elif what == "label" and found.metadata.labels[HASH] != world.rollout.status.stable_rs:
+            world.version += 1
+            labels = {**found.metadata.labels, "app": "kept-for-a-look"}
+            changes = {"metadata__labels": labels, "metadata__resource_version": str(world.version)}
+            world.sets[name] = replace(found, **changes)
         elif what == "steps" and self.strategy != "bluegreen":
             strategy = to_dict(world.rollout.spec.strategy)
             strategy["canary"]["steps"] = [*strategy["canary"]["steps"], {"pause": {"duration": number}}][-9:]
@@ -263,6 +323,15 @@ class Model:
         except Conflict:
             return
 
+    def settle(self) -> None:
+        for _ in range(9):
+            try:
+                self.world.settle()
+            except Conflict:
+                continue
+            return
+        raise AssertionError("no end of conflicts")
+
     def finish(self) -> None:
         """Be fair from now on: pods get ready, runs end well, people promote; then it has to come to an end."""
         world = self.world
@@ -270,9 +339,11 @@ class Model:
         if world.rollout.spec.paused:
             world.change(paused=False)
         for _ in range(60):
-            world.settle()
+            self.settle()
             world.judge("Successful")
-            world.settle()
+            self.try_out("Successful" if self.tried else "Running")
+            self.tried = not self.tried
+            self.settle()
             status = world.rollout.status
             if status.pause_conditions:
                 world.verb(verbs.promote(world.rollout))
@@ -295,16 +366,41 @@ def test_rollouts_are_safe_and_end(strategy: str, happens: list[tuple[str, Any]]
     for event, value in happens:
         model.play(event, value)
     model.finish()
+    ended(model)
+
+
+@pytest.mark.parametrize("is_aborted", [False, True], ids=["goes on", "aborted"])
+@pytest.mark.parametrize("after", sorted(STRATEGIES))
+@pytest.mark.parametrize("before", sorted(STRATEGIES))
+def test_another_strategy_in_the_midst_of_an_update_is_safe_and_ends(
+    before: str, after: str, *, is_aborted: bool
+) -> None:
+    model = Model(before)
+    model.world.settle()
+    model.world.wait(60)
+    model.set_image("v2")
+    model.world.settle()
+    model.set_strategy(after)
+    model.decide(model.world.view(), 2)
+    if is_aborted:
+        model.verb("abort")
+    model.finish()
+    ended(model)
+    assert bool(model.world.rollout.status.abort) is is_aborted
+
+
+def ended(model: Model) -> None:
+    """Check what has to hold when all is over."""
     status = model.world.rollout.status
     assert status.phase == "Healthy" or status.abort
     for named in model.rejected:
         assert model.exposure(named) == 0
-    if status.abort:
-        assert status.stable_rs != status.current_pod_hash
-    else:
-        assert status.stable_rs == status.current_pod_hash
-        named = model.world.names[status.stable_rs or ""]
-        assert strategy == "pods" or model.world.selected("shop-stable") == named
+    assert bool(status.abort) is (status.stable_rs != status.current_pod_hash)
+    if not status.abort and model.strategy != "pods":
+        assert model.world.selected("shop-stable") == model.world.names[status.stable_rs or ""]
+    if model.strategy in {"pods", "bluegreen"}:
+        assert model.world.weights() == {"shop-stable": 100, "shop-canary": 0}
+        assert status.canary.weights is None
 
 
 def test_the_model_can_fail() -> None:

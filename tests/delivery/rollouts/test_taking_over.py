@@ -254,6 +254,21 @@ def test_what_is_known_of_a_route_too_late_does_not_let_its_split_be_forgotten()
     assert world.weights() == {"shop-stable": 100, "shop-canary": 0}
 
 
+def test_rules_that_steps_have_made_go_though_no_step_names_them_any_more() -> None:
+    header = {"setHeaderRoute": {"name": "vip", "match": [{"headerName": "x", "headerValue": {"exact": "1"}}]}}
+    world = started(canary(header, {"pause": {}}))
+    key = next(iter(world.routes))
+    kept = {"name": "mine", "backendRefs": [{"name": "shop-canary", "port": 80, "weight": 1}]}
+    world.routes[key]["spec"]["rules"].append(kept)
+    world.set_image("v2")
+    world.settle()
+    assert [rule.get("name") for rule in world.routes[key]["spec"]["rules"]] == ["vip", None, "mine"]
+    world.change(strategy=blue_green())
+    world.settle()
+    assert [rule.get("name") for rule in world.routes[key]["spec"]["rules"]] == [None, "mine"]
+    assert "annotations" not in world.routes[key]["metadata"]
+
+
 # On a control plane
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "INCONCLUSIVE_RUN",
     "INSTANCE",
     "JUDGEMENT_PLUGIN",
+    "MADE_RULES",
     "MANAGED_BY",
     "REGIONS_PLUGIN",
     "REVISION",
@@ -51,5 +52,7 @@ REGIONS_PLUGIN: Final = "pilothouse.dev/regions"
 """The plugin step that sets weights by region."""
 JUDGEMENT_PLUGIN: Final = "pilothouse.dev/traffic"
 """The key of a metric's `plugin` that the data plane's own windows answer."""
+MADE_RULES: Final = "pilothouse.dev/made-rules"
+"""The annotation of a route that names the rules that steps have made, so that they are known when no step is."""
 WATCH_AFTER: Final = "pilothouse.dev/watch-after-promotion"
 """The annotation that says how long background analysis goes on with all traffic at the new version."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 from pilothouse.delivery.errors import RouteInvalid
 from pilothouse.delivery.resources.rollouts import HeaderMatch, MirrorMatch, SetHeaderRoute, SetMirrorRoute, StringMatch
 
+from .names import MADE_RULES
 from .weights import Managed, Split
 
 __all__ = [
@@ -64,7 +65,8 @@ def rewritten(route: _Tree, wants: RouteWants) -> dict[str, Any]:
     it.
     """
     rules = (route.get("spec") or {}).get("rules") or []
-    own = [rule for rule in rules if not managed_name(rule, wants.names)]
+    names = _names(route, wants)
+    own = [rule for rule in rules if not managed_name(rule, names)]
     sources = [rule for rule in own if is_source(rule, wants)]
     if not sources:
         raise RouteInvalid(
@@ -79,15 +81,35 @@ def rewritten(route: _Tree, wants: RouteWants) -> dict[str, Any]:
             f"{_shown_name(route)}: {len(extra) + len(made)} rules with those of managedRoutes, and a route has at most"
             f" {_MAX_RULES}; split the route"
         )
-    return {**route, "spec": {**route["spec"], "rules": [*extra, *made]}}
+    said = _with_names(route, [each.name or "" for each in managed])
+    return {**route, **said, "spec": {**route["spec"], "rules": [*extra, *made]}}
+
+
+def _names(route: _Tree, wants: RouteWants) -> list[str]:
+    """Return the names of rules that steps may make, and of those that they have made when they were others."""
+    notes = (route.get("metadata") or {}).get("annotations") or {}
+    return [*dict.fromkeys([*wants.names, *filter(None, str(notes.get(MADE_RULES) or "").split(","))])]
+
+
+def _with_names(route: _Tree, names: Sequence[str]) -> dict[str, Any]:
+    """Return the metadata of a route that says which rules steps have made; nothing where it says so already."""
+    metadata = route.get("metadata") or {}
+    notes = metadata.get("annotations") or {}
+    text = ",".join(names)
+    if (notes.get(MADE_RULES) or "") == text:
+        return {}
+    kept = {name: value for name, value in notes.items() if name != MADE_RULES} | ({MADE_RULES: text} if text else {})
+    made = {name: value for name, value in metadata.items() if name != "annotations"}
+    return {"metadata": {**made, "annotations": kept} if kept else made}
 
 
 def shown(route: _Tree, wants: RouteWants) -> Shown:
     """Return what a route shows of the canary as it is."""
     rules = (route.get("spec") or {}).get("rules") or []
     weights, managed, has_regions, additional = [0], set[str](), False, [0]
+    names = _names(route, wants)
     for rule in rules:
-        if name := managed_name(rule, wants.names):
+        if name := managed_name(rule, names):
             managed.add(name)
         elif is_source(rule, wants):
             weights.append(_weight_of(rule, wants.canary))
