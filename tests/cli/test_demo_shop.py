@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -18,7 +19,7 @@ from click.testing import CliRunner
 
 from pilothouse.cli.demo import demo
 from pilothouse.cli.shopdemo import command
-from pilothouse.cli.shopdemo.cluster import step_said
+from pilothouse.cli.shopdemo.cluster import ShopCluster, step_said
 from pilothouse.cli.shopdemo.records import Row
 from pilothouse.cli.shopdemo.repository import VERSIONS, Repository, application, place_of_shop
 from pilothouse.cli.shopdemo.story import RATES
@@ -129,6 +130,31 @@ async def test_where_pods_find_no_python_they_get_ours(monkeypatch: pytest.Monke
 
 def test_the_example_is_where_the_demo_looks() -> None:
     assert (place_of_shop() / "application.yaml").is_file()
+
+
+# -- what it asks
+
+
+class Runs:
+    """Stands for a client: the analysis runs of two versions, one after the other."""
+
+    def dynamic(self, *_: str) -> Runs:
+        return self
+
+    async def list_all(self, _: str) -> list[dict[str, Any]]:
+        ended = [("Failed", "2026-03-01T12:00:04.5Z", "2 % fail"), ("Failed", "2026-03-01T12:01:00Z", "slow")]
+        measured = [{"phase": phase, "finishedAt": at, "message": said} for phase, at, said in ended]
+        measured.append({"phase": "Successful", "finishedAt": "2026-03-01T12:09:00Z"})
+        return [{"status": {"metricResults": [{"measurements": [each]}]}} for each in measured] + [{}]
+
+
+async def test_a_verdict_is_of_the_version_that_was_committed_last() -> None:
+    cluster = ShopCluster(cast("Any", Runs()))
+    at, said = await cluster.verdict(datetime(2026, 3, 1, 12, 0, tzinfo=UTC))
+    assert (at.minute, said) == (1, "slow")
+    since = datetime(2026, 3, 1, 12, 5, tzinfo=UTC)
+    at, said = await cluster.verdict(since)  # somebody else has taken it back
+    assert (at > since, said) == (True, "")
 
 
 # -- its story
