@@ -17,7 +17,7 @@ __all__ = ["Narrator", "Story"]
 
 _MOST_SECONDS: Final = 15.0
 """From the first bad answer of a version to its last one."""
-_MOST_AFTER: Final = 1.0
+_MOST_AFTER: Final = 2.0
 """From a decision to the last request that was sent to the version, on a machine that has other things to do."""
 
 
