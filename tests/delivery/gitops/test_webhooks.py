@@ -8,9 +8,10 @@ import hmac
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
-from pilothouse.delivery.gitops.webhooks import MAX_BYTES
+from pilothouse.delivery.gitops.webhooks import MAX_BYTES, _Payload
 from pilothouse.kinds.structs import ObjectMeta, Secret
 from support.gitopskit import World, config_map
 from support.gitrepo import GitRepo
@@ -114,6 +115,55 @@ async def test_a_push_is_matched_whatever_transport_and_port_the_application_has
     assert matching(["https://git.example.com/org/repo"]) == ["ssh://git.example.com:2222/org/repo"]
     assert matching(["https://example.org/org/other"]) == ["ssh://ssh.example.org/org/other"]
     assert matching(["https://git.example.com/org/repository", "https://example.com/org/repo"]) == []
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_a_webhook_that_is_earlier_than_its_commit_is_not_lost(world: World, repo: GitRepo, comes: bool) -> None:
+    first = repo.commit({"app/a.yaml": config_map("a", x="1")})
+    await world.make()
+    await with_secrets(world)
+    second = repo.commit({"app/a.yaml": config_map("a", x="2")})
+    repo.git("update-ref", "refs/heads/main", first)
+    (mirror,) = world.gitops.repositories.mirrors
+    before = mirror.polls
+    body = json.dumps({"ref": "refs/heads/main", "after": second, "repository": {"clone_url": repo.url}}).encode()
+    headers = {"X-GitHub-Event": "push", "X-Hub-Signature-256": f"sha256={digest('one', body)}"}
+    assert world.gitops.webhook.handle("POST", headers, body).status == 200
+    await world.gitops.repositories.idle()
+    assert (mirror.polls - before, await world.data("a")) == (1, {"x": "1"})
+    if comes:
+        repo.git("update-ref", "refs/heads/main", second)
+    await world.settle(0.6)
+    await world.gitops.repositories.idle()
+    await world.settle()
+    assert await world.data("a") == {"x": "2" if comes else "1"}
+    await world.settle(1.1)
+    await world.gitops.repositories.idle()
+    assert mirror.polls - before == (2 if comes else 3), "it is asked again only while the commit is missing"
+    for _ in range(30):
+        await world.settle(1)
+        await world.gitops.repositories.idle()
+    asked = mirror.polls
+    for _ in range(30):
+        await world.settle(1)
+        await world.gitops.repositories.idle()
+    assert mirror.polls - asked <= 10, "one that never comes is given up, and only the usual looks go on"
+
+
+@pytest.mark.parametrize(
+    ("told", "commit"),
+    [
+        ({"after": "a" * 40}, "a" * 40),
+        ({"after": "a" * 40, "ref": "refs/heads/x"}, "a" * 40),
+        ({"after": "a" * 40, "ref": "refs/tags/x"}, ""),
+        ({"after": "0" * 40}, ""),
+        ({"after": "--upload-pack=x"}, ""),
+        ({"after": 3, "ref": []}, ""),
+        ({}, ""),
+    ],
+)
+def test_only_commits_of_branches_are_waited_for(told: Any, commit: str) -> None:
+    assert msgspec.json.decode(json.dumps(told), type=_Payload).commit == commit
 
 
 async def test_what_is_refused(world: World, repo: GitRepo) -> None:

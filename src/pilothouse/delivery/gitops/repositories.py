@@ -28,6 +28,8 @@ _KEEP: Final = float("inf")
 _AFTER_ERROR_SECONDS: Final = 10.0
 _AT_ONCE: Final = 2
 _PATIENCE_SECONDS: Final = 10.0
+_LATE_SECONDS: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Pauses before a repository is asked again that does not have yet what a webhook told: some hosts send it earlier."""
 _PORT: Final = re.compile(r":\d+$")
 _OTHER_NAME: Final = re.compile(r"^(alt)?ssh\.(?=[^.]+\.)")
 _log = get_logger("pilothouse.delivery.gitops")
@@ -90,6 +92,7 @@ class Repositories(Generic[U]):
         self._begun: list[str] = []
         self._working: dict[tuple[str, str], asyncio.Future[Any]] = {}
         self._late: set[tuple[str, str]] = set()
+        self._told: dict[str, tuple[str, int]] = {}
 
     def mirror(self, url: str, project: str = "") -> Mirror:
         """Return the mirror of a repository. Raises RepositoryError for an address that is not allowed.
@@ -175,11 +178,16 @@ class Repositories(Generic[U]):
         for name in names:
             self._users.setdefault(name, set()).add(user)
 
-    def news(self, url: str) -> bool:
-        """Have a repository asked at once, as a webhook says; return whether anybody uses it."""
+    def news(self, url: str, commit: str = "") -> bool:
+        """Have a repository asked at once, as a webhook says; return whether anybody uses it.
+
+        commit: what a branch of it is said to have now; where none has, it is asked some times more.
+        """
         found = [key for key in self._users if key.partition("#")[0] == normalised(url)]
         for key in found:
             self._mirrors[key].stale()
+            if commit:
+                self._told[key] = commit, 0
             # One that waits for its turn will see this news too.
             if self._begun.count(key) < _AT_ONCE:
                 self._start(self._poll(key), key)
@@ -204,6 +212,7 @@ class Repositories(Generic[U]):
     async def aclose(self) -> None:
         """End what is under way."""
         self._waiting = set(self._mirrors)  # nothing more is begun
+        self._told.clear()
         self._late.clear()
         under_way = [*self._tasks, *self._working.values()]
         for task in under_way:
@@ -257,6 +266,21 @@ class Repositories(Generic[U]):
         if changed:
             await self._tell(name)
         self._arm(name, pause)
+        self._await_told(name)
+
+    def _await_told(self, name: str) -> None:
+        """Ask soon again where a webhook told of a commit that is not to be seen yet."""
+        commit, tries = self._told.pop(name, ("", 0))
+        is_there = commit in self._mirrors[name].references.commits.values()
+        if not commit or is_there or tries == len(_LATE_SECONDS) or name not in self._users:
+            return
+        self._told[name] = commit, tries + 1
+
+        def due() -> None:
+            if self._active() and name in self._told and self._begun.count(name) < _AT_ONCE:
+                self._start(self._poll(name), name)
+
+        self._clock.call_later(_LATE_SECONDS[tries], due)
 
 
 def _bare(url: str) -> str:

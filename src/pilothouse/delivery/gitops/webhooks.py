@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -48,6 +49,7 @@ _FIELDS: Final = (
     "url",
     "remoteUrl",
 )
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _log = get_logger("pilothouse.delivery.gitops")
 
 
@@ -117,6 +119,15 @@ class _Payload(msgspec.Struct):
     project: Any = None
     resource: _Resource = msgspec.field(default_factory=_Resource)
     event: str = msgspec.field(default="", name="eventType")
+    ref: Any = None
+    after: Any = None
+
+    @property
+    def commit(self) -> str:
+        """The commit that a branch has now, empty where none is named. A tag has an object of its own."""
+        is_branch = not isinstance(self.ref, str) or self.ref.startswith("refs/heads/")
+        is_commit = isinstance(self.after, str) and _COMMIT.fullmatch(self.after) is not None
+        return self.after if is_branch and is_commit and self.after.strip("0") else ""
 
 
 class WebhookReceiver:
@@ -175,7 +186,7 @@ class WebhookReceiver:
             return WebhookAnswer(400, "the body names no repository")
         found = self._repositories.matching(addresses)
         for url in found:
-            self._repositories.news(url)
+            self._repositories.news(url, payload.commit)
         _log.info("a webhook was taken", sender=sender, repositories=len(found))
         return WebhookAnswer(200, f"{len(found)} repositories are looked at")
 
