@@ -136,14 +136,14 @@ async def test_a_rollout_moves_and_is_steered(browser: Page, found: Helm) -> Non
     assert "pauseConditions" not in (await found.rollout())["status"]
 
     # what cannot be taken back asks once more, and Escape is no
-    await page.wait_for_selector("[data-verb=abort]:not([disabled])")
+    await page.wait_for_selector("[data-verb=abort]:not([aria-disabled])")
     await page.keyboard.press("a")
     await page.wait_for_selector("dialog[open]:has-text('Abort this rollout?')")
     await page.keyboard.press("Escape")
     await page.wait_for_selector("dialog[open]", state="detached")
     assert (await found.rollout())["status"]["abort"] is False
     for _ in range(10):
-        await page.wait_for_selector("[data-verb=abort]:not([disabled])")
+        await page.wait_for_selector("[data-verb=abort]:not([aria-disabled])")
         await page.keyboard.press("a")
         with contextlib.suppress(Late):
             await page.click("dialog [data-confirm]", timeout=6_000)
@@ -155,15 +155,21 @@ async def test_a_rollout_moves_and_is_steered(browser: Page, found: Helm) -> Non
     assert browser.errors == []
 
 
-async def test_a_viewer_sees_all_and_is_offered_nothing(browser: Page, found: Helm) -> None:
+async def test_a_viewer_sees_all_and_is_told_why_nothing_can_be_changed(browser: Page, found: Helm) -> None:
     page = await enter(browser, found, VIEWER, "/applications/argocd/shop")
     await page.wait_for_selector("[role=treeitem] [role=treeitem] >> text=checkout-settings")
     await page.wait_for_selector("[role=treeitem] >> text=checkout-5c4b8d7f9-mzt8d")
     assert await page.locator(".tree a[href^='/logs']").count() == 0
     await page.click(".tree a:text-is('checkout')")
     await page.wait_for_selector(".stand:has-text('Waiting')")
-    await page.wait_for_selector("text=View only")
-    assert await page.locator("[data-verb]").count() == 0
+    await page.wait_for_selector(".why-not:has-text('you may not patch rollouts in shop')")
+    assert await page.locator("[data-verb=abort]").get_attribute("aria-disabled") == "true"
+    assert await page.locator("[data-verb]:not([aria-disabled])").count() == 0
+    for key in "ap":
+        await page.keyboard.press(key)
+    await page.locator("[data-verb=abort]").focus()
+    await page.keyboard.press("Enter")
+    assert await page.locator("dialog, .toast").count() == 0
 
     # on a narrow screen nothing is cut off
     await page.set_viewport_size({"width": 390, "height": 800})
@@ -172,6 +178,43 @@ async def test_a_viewer_sees_all_and_is_offered_nothing(browser: Page, found: He
             break
         await asyncio.sleep(0.05)
     assert width == 390
+    assert browser.errors == []
+
+
+async def test_service_levels_by_navigation_and_from_an_application(browser: Page, found: Helm) -> None:
+    page = await enter(browser, found, VIEWER)
+    await page.keyboard.press("g")
+    await page.keyboard.press("s")
+    await page.wait_for_selector("h1:has-text('Service levels')")
+    # the worst first
+    await page.locator(".level").nth(2).wait_for()
+    words = [(await each.inner_text()).split("\n")[0] for each in await page.locator(".level .pill").all()]
+    assert words == ["Budget spent", "No requests yet", "Within budget"]
+    assert "spent 2.7 times" in await page.locator(".level").first.inner_text()
+    await page.keyboard.press("j")
+    await page.keyboard.press("Enter")
+    await page.wait_for_selector(".deploys tr:has-text('Rolled back') >> text=2.1 % of 412 canary requests failed")
+    assert "of the error budget is left" in str(await page.locator(".left svg").get_attribute("aria-label"))
+    await page.click("a:has-text('Application shop')")
+    await page.click(".level-short:has-text('checkout')")
+    await page.wait_for_selector("h1:has-text('checkout') >> text=Within budget")
+    assert await page.evaluate(NAMELESS) == []
+    await page.set_viewport_size({"width": 390, "height": 800})
+    assert await page.evaluate("document.documentElement.scrollWidth") == 390
+    assert browser.errors == []
+
+
+async def test_an_application_is_synced_and_its_differences_are_offered(browser: Page, found: Helm) -> None:
+    page = await enter(browser, found, ADMIN, "/applications/argocd/shop")
+    await page.wait_for_selector(".differing li:has-text('checkout-settings'):has-text('Differs')")
+    assert "comparing is off here" in str(await page.locator("[data-compare]").get_attribute("title"))
+    await page.wait_for_selector("[data-verb=sync]:not([aria-disabled])")
+    await page.keyboard.press("s")
+    await page.wait_for_selector("dialog[open]:has-text('Sync this application?')")
+    await page.check("dialog >> text=Delete what git has no more")
+    await press(page, "dialog [data-confirm]", "A sync was asked for")
+    await page.wait_for_selector("[data-verb=sync][aria-disabled]:has-text('Syncing')")
+    assert (await found.application())["operation"]["sync"] == {"prune": True}
     assert browser.errors == []
 
 

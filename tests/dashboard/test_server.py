@@ -10,7 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from pilothouse.apiserver.model import Request, Response, StreamingResponse
+from pilothouse.apiserver.model import Peer, Request, Response, StreamingResponse
+from pilothouse.client import ClientConfig
+from pilothouse.dashboard.logins import Logins
+from pilothouse.dashboard.operating import Comparing
 from pilothouse.dashboard.sessions import COOKIE, Sessions
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.foundation.ids import SystemIds
@@ -31,11 +34,13 @@ async def full() -> AsyncIterator[Helm]:
         yield found
 
 
-async def ask(found: Helm, method: str, target: str, body: object = None, **headers: str) -> Any:
+async def ask(
+    found: Helm, method: str, target: str, body: object = None, *, peer: str = "127.0.0.1", **headers: str
+) -> Any:
     sent = {name.replace("_", "-"): value for name, value in {**SITE, **headers}.items() if value}
     path, _, query = target.partition("?")
     data = b"" if body is None else msgspec.json.encode(body)
-    answer = found.dashboard.handle(Request(method, target, path, query, sent, data))
+    answer = found.dashboard.handle(Request(method, target, path, query, sent, data, Peer(peer)))
     return answer if isinstance(answer, Response | StreamingResponse) else await answer  # type: ignore[misc]
 
 
@@ -121,6 +126,9 @@ async def test_headers_of_pages_and_files(bare: Helm) -> None:
     assert "script-src 'self'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert b"style=" not in page.body
+    assert b" on" not in page.body.replace(b" one", b"")
     assert b"<script>" not in page.body
     script = await ask(bare, "GET", "/static/js/main.js")
     tag = dict(script.headers)["ETag"]
@@ -157,17 +165,132 @@ async def test_what_a_user_may_not_see_is_said(full: Helm) -> None:
     assert all(each["state"] == "refused" and "sam@elsewhere.example" in each["text"] for each in problems)
     running.cancel()
     verbs = msgspec.json.decode((await ask(full, "GET", "/api/rights/rollouts/shop", **auth)).body)
-    assert verbs == {"verbs": []}
+    assert verbs["verbs"]["abort"] == "you may not patch rollouts/status in shop"
 
 
-async def test_a_viewer_is_offered_no_verbs_and_refused_them(full: Helm) -> None:
+async def rights(found: Helm, kind: str, namespace: str, auth: dict[str, str]) -> dict[str, str]:
+    answer = await ask(found, "GET", f"/api/rights/{kind}/{namespace}", **auth)
+    told: dict[str, str] = msgspec.json.decode(answer.body)["verbs"]
+    return told
+
+
+async def test_a_viewer_is_told_why_not_and_is_refused(full: Helm) -> None:
+    full.dashboard._comparing = Comparing(is_offered=True)
     auth = await login(full, VIEWER)
-    assert (await ask(full, "GET", "/api/rights/rollouts/shop", **auth)).body == b'{"verbs":[]}'
-    for verb in ("promote", "pause", "abort"):
-        answer = await ask(full, "POST", f"/api/rollouts/shop/checkout/{verb}", **auth)
-        assert answer.status == 403
+    told = await rights(full, "rollouts", "shop", auth)
+    assert set(told) == {"promote", "promote-full", "pause", "resume", "abort", "retry", "restart", "undo"}
+    assert told["pause"] == "you may not patch rollouts in shop"
+    told = await rights(full, "applications", "argocd", auth)
+    assert told["sync"] == "you may not patch applications in argocd"
+    assert told["compare"] == "you may not list secrets in argocd"
+    answer = await ask(full, "GET", "/api/differences/argocd/shop", **auth)
+    assert (answer.status, "list secrets in argocd" in msgspec.json.decode(answer.body)["error"]) == (403, True)
+    for target in (
+        *(f"/api/rollouts/shop/checkout/{verb}" for verb in ("promote", "pause", "abort", "restart")),
+        *(f"/api/applications/argocd/shop/{verb}" for verb in ("sync", "refresh", "rollback")),
+    ):
+        answer = await ask(full, "POST", target, **auth)
+        assert answer.status == 403, target
         assert "vera@shop.example" in msgspec.json.decode(answer.body)["error"]
     assert not (await full.rollout())["status"]["abort"]
+    assert "operation" not in await full.application()
+
+
+async def test_an_administrator_may_all(full: Helm) -> None:
+    auth = await login(full, ADMIN)
+    assert set((await rights(full, "rollouts", "shop", auth)).values()) == {""}
+    told = await rights(full, "applications", "argocd", auth)
+    assert {verb for verb, reason in told.items() if reason} == {"compare"}
+    assert "comparing is off here" in told["compare"]
+    assert (await ask(full, "GET", "/api/differences/argocd/shop", **auth)).status == 409
+
+
+async def test_an_application_is_synced_refreshed_and_rolled_back(full: Helm) -> None:
+    auth = await login(full, ADMIN)
+    target = "/api/applications/argocd/shop"
+    assert (await ask(full, "POST", f"{target}/refresh", {"hard": True}, **auth)).status == 200
+    assert (await full.application())["metadata"]["annotations"]["argocd.argoproj.io/refresh"] == "hard"
+    assert (await ask(full, "POST", f"{target}/sync", {"prune": True}, **auth)).status == 200
+    operation = (await full.application())["operation"]
+    assert operation == {"sync": {"prune": True}, "initiatedBy": {"username": "ada@shop.example"}}
+    again = await ask(full, "POST", f"{target}/rollback", {"number": 1}, **auth)
+    assert (again.status, "another operation goes on" in msgspec.json.decode(again.body)["error"]) == (409, True)
+    await full.plane.call(
+        "PATCH", "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/shop", {"operation": None}
+    )
+    assert (await ask(full, "POST", f"{target}/rollback", {"number": 7}, **auth)).status == 409
+    assert (await ask(full, "POST", f"{target}/rollback", {"number": 1}, **auth)).status == 200
+    assert (await full.application())["operation"]["sync"]["revision"].startswith("779c")
+    for verb, body, status in (
+        ("explode", None, 409),
+        ("sync", {"prune": "yes"}, 400),
+        ("sync", {"reason": "x" * 5_000}, 413),
+    ):
+        assert (await ask(full, "POST", f"{target}/{verb}", body, **auth)).status == status
+
+
+async def test_a_rollout_is_restarted_and_goes_back_to_a_revision(full: Helm) -> None:
+    auth = await login(full, ADMIN)
+    target = "/api/rollouts/shop/checkout"
+    assert (await ask(full, "POST", f"{target}/restart", **auth)).status == 200
+    assert (await full.rollout())["spec"]["restartAt"].endswith("Z")
+    wrong = await ask(full, "POST", f"{target}/undo", {"revision": 99}, **auth)
+    assert (wrong.status, "there is 6, 7" in msgspec.json.decode(wrong.body)["error"]) == (409, True)
+    assert (await ask(full, "POST", f"{target}/undo", {"revision": 6}, **auth)).status == 200
+    (container,) = (await full.rollout())["spec"]["template"]["spec"]["containers"]
+    assert container["image"].endswith(":v2.6.4")
+
+
+async def test_what_cannot_be_promoted_is_said(full: Helm) -> None:
+    auth = await login(full, ADMIN)
+    for name, said in (("catalogue", "nothing to promote"), ("payments", "retry tries it again")):
+        answer = await ask(full, "POST", f"/api/rollouts/shop/{name}/promote", **auth)
+        assert (answer.status, said in msgspec.json.decode(answer.body)["error"]) == (409, True)
+
+
+async def test_pages_of_service_levels(full: Helm) -> None:
+    auth = await login(full, VIEWER)
+    for target, wanted in (("slo/shop", "level/shop/checkout"), ("servicelevel/shop/checkout", "level")):
+        ear, running = await listen(await ask(full, "GET", f"/api/pages/{target}", **auth))
+        while wanted not in (heard := (await ear.event("reset", "change")).get("set", {})):
+            pass
+        running.cancel()
+        level = heard[wanted]
+        assert (level["objective"], level["application"], level["tone"]) == ("99.9%", "argocd/shop", "good")
+        assert (level["successRate"], level["burn6h"], level["restore"]) == ("75.0%", "0.41", "7.4")
+        assert len(level["days"]) == 90
+    assert [each["outcome"] for each in level["deploys"]] == ["Succeeded", "RolledBack", "Succeeded", "Succeeded"]
+    assert level["left"][0] is None
+    assert level["left"][-1] == pytest.approx(float(level["budgetLeft"].removesuffix("%")) / 100, abs=0.001)
+
+
+async def test_an_application_and_a_rollout_have_their_service_levels(full: Helm) -> None:
+    auth = await login(full, ADMIN)
+    for target in ("application/argocd/shop", "rollout/shop/checkout"):
+        ear, running = await listen(await ask(full, "GET", f"/api/pages/{target}", **auth))
+        while "level/shop/checkout" not in (heard := (await ear.event("reset", "change")).get("set", {})):
+            pass
+        running.cancel()
+        assert not [key for key in heard if key.startswith("level/") and key != "level/shop/checkout"]
+    ear, running = await listen(await ask(full, "GET", "/api/pages/rollout/shop/checkout", **auth))
+    while "revision/checkout-5c4b8d7f9" not in (heard := (await ear.event("reset", "change")).get("set", {})):
+        pass
+    running.cancel()
+    assert heard["revision/checkout-5c4b8d7f9"]["images"] == ["registry.example/shop/checkout:v2.6.4"]
+
+
+async def test_failed_logins_from_one_address_are_limited(bare: Helm) -> None:
+    clock = FakeClock()
+    bare.dashboard._logins = Logins(ClientConfig(server=bare.url), clock)
+    statuses = [
+        (await ask(bare, "POST", "/api/login", {"credentials": "a b"}, peer="192.0.2.7")).status for _ in range(11)
+    ]
+    assert statuses == [400] * 10 + [429]
+    answer = await ask(bare, "POST", "/api/login", {"credentials": "a b"}, peer="192.0.2.7")
+    assert dict(answer.headers)["Retry-After"] == "60"
+    assert (await ask(bare, "POST", "/api/login", {"credentials": "a b"}, peer="192.0.2.8")).status == 400
+    clock.advance(60)
+    assert (await ask(bare, "POST", "/api/login", {"credentials": "a b"}, peer="192.0.2.7")).status == 400
 
 
 async def test_verbs_change_the_rollout(full: Helm) -> None:

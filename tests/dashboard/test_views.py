@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.dashboard import digests
+from pilothouse.dashboard.levels import SERVICE_LEVELS, service_level
 from pilothouse.dashboard.numbers import Flow, Sample, sample_for
 from pilothouse.dashboard.steps import described
 from pilothouse.dashboard.streams import difference
@@ -155,5 +157,54 @@ odd = st.dictionaries(
 @settings(max_examples=60)
 @given(odd)
 def test_odd_objects_have_digests_all_the_same(obj: dict[str, Any]) -> None:
-    for source in (digests.APPLICATIONS, digests.ROLLOUTS, digests.ANALYSIS_RUNS, digests.EVENTS, digests.NAMESPACES):
-        source.digest(obj)
+    for source in (
+        *(digests.APPLICATIONS, digests.ROLLOUTS, digests.ANALYSIS_RUNS, digests.EVENTS, digests.NAMESPACES),
+        SERVICE_LEVELS,
+    ):
+        msgspec.json.encode(source.digest(obj))
+
+
+def level(**status: Any) -> dict[str, Any]:
+    return service_level({"metadata": {"name": "web", "namespace": "x"}, "spec": {"rollout": "web"}, "status": status})
+
+
+@pytest.mark.parametrize(
+    ("figures", "tone"),
+    [
+        ({}, "none"),
+        ({"budgetLeft": "80.0%", "burnRate1h": "1.00"}, "good"),
+        ({"budgetLeft": "80.0%", "burnRate1h": "15.00"}, "warn"),
+        ({"budgetLeft": "80.0%", "burnRate6h": "6.50"}, "warn"),
+        ({"budgetLeft": "20.0%"}, "warn"),
+        ({"budgetLeft": "-3.0%"}, "bad"),
+        ({"budgetLeft": "much"}, "none"),
+    ],
+)
+def test_how_a_service_level_is(figures: dict[str, str], tone: str) -> None:
+    assert level(figures=figures)["tone"] == tone
+
+
+def test_the_budget_goes_day_by_day() -> None:
+    days = [
+        {"begin": "2026-03-01T00:00:00Z", "requests": 1_000, "bad": 1},
+        {"begin": "2026-03-03T00:00:00Z", "requests": 1_000},
+    ]
+    found = level(days=days, countedUntil="2026-03-03T05:00:00Z")
+    assert [each["day"] for each in found["days"]][-3:] == ["2026-03-01", "2026-03-02", "2026-03-03"]
+    assert found["left"][-4:] == [None, 0.5, 0.5, 0.5]
+    assert [each["kept"] for each in found["days"]][-3:] == [0.0, None, 1.0]
+
+
+def test_a_service_level_that_cannot_be_read_says_why() -> None:
+    found = service_level({"metadata": {"name": "web"}, "spec": {"rollout": "web", "objective": "all"}})
+    assert "want a share below 100%" in found["problem"]
+
+
+def test_which_commits_an_application_rejects() -> None:
+    def rejected(text: str) -> Any:
+        note = {"pilothouse.dev/rejected-revisions": text}
+        return digests.application({"metadata": {"annotations": note}})["rejected"]
+
+    assert rejected('[{"revision": "abc", "reason": "bad"}]') == ["abc"]
+    assert rejected("abc, def") == ["abc", "def"]
+    assert rejected('[{"revision": "abc"') == []

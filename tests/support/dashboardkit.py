@@ -24,18 +24,21 @@ from pilothouse.delivery.resources.analyses import AnalysisRun
 from pilothouse.delivery.resources.applications import Application
 from pilothouse.delivery.resources.installing import definitions
 from pilothouse.delivery.resources.rollouts import Rollout
+from pilothouse.delivery.resources.servicelevels import ServiceLevel
 from pilothouse.foundation import tls
 from pilothouse.foundation.metrics import Metrics
 from pilothouse.operator import install
 from pilothouse.testing import ControlPlane
 from support.rolloutkit import open_definitions
 
-__all__ = ["ADMIN", "STRANGER", "VIEWER", "FakeNumbers", "Helm", "helm", "rollout_at"]
+__all__ = ["ADMIN", "APPLICATIONS", "STRANGER", "VIEWER", "FakeNumbers", "Helm", "helm", "rollout_at"]
 
 ADMIN, VIEWER, STRANGER = "token-of-admin", "token-of-viewer", "token-of-stranger"
 ROLLOUTS = "/apis/argoproj.io/v1alpha1/namespaces/shop/rollouts"
+LEVELS = "/apis/pilothouse.dev/v1alpha1/namespaces/shop/servicelevels"
 APPLICATIONS = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications"
 IMAGE = "registry.example/shop/checkout"
+_TRACKING = "argocd.argoproj.io/tracking-id"
 REGIONS = {"cn-east": 290.0, "cn-north": 180.0, "eu-west": 140.0}
 
 
@@ -116,6 +119,10 @@ class Helm:
         """Set a rollout's status."""
         await self.plane.call("PATCH", f"{ROLLOUTS}/{name}/status", {"status": status})
 
+    async def application(self, name: str = "shop") -> Any:
+        """Return an application as it is."""
+        return await self.plane.call("GET", f"{APPLICATIONS}/{name}")
+
     async def rollout(self, name: str = "checkout") -> Any:
         """Return a rollout as it is."""
         return await self.plane.call("GET", f"{ROLLOUTS}/{name}")
@@ -166,7 +173,7 @@ def _ago(seconds: float) -> str:
 
 @functools.cache
 def _definitions() -> list[dict[str, Any]]:
-    return open_definitions(definitions((Rollout, AnalysisRun, Application)))
+    return open_definitions(definitions((Rollout, AnalysisRun, Application, ServiceLevel)))
 
 
 @asynccontextmanager
@@ -217,7 +224,7 @@ async def _make_viewer(plane: ControlPlane) -> None:
     verbs = ["get", "list", "watch"]
     rules = [
         {"apiGroups": [""], "resources": ["events", "namespaces", "pods"], "verbs": verbs},
-        {"apiGroups": ["apps", "argoproj.io"], "resources": ["*"], "verbs": verbs},
+        {"apiGroups": ["apps", "argoproj.io", "pilothouse.dev"], "resources": ["*"], "verbs": verbs},
     ]
     await plane.call("POST", f"{rbac}/clusterroles", {"metadata": {"name": "viewer"}, "rules": rules})
     binding = {
@@ -240,6 +247,7 @@ async def _fill(plane: ControlPlane) -> None:
     await _pods(plane, uid)
     await _run(plane, uid)
     await _applications(plane)
+    await _levels(plane)
     await _events(plane)
 
 
@@ -390,7 +398,10 @@ async def _applications(plane: ControlPlane) -> None:
                 "sync": {"status": sync, "revision": revision},
                 "health": {"status": health},
                 "resources": listed,
-                "history": [{"id": 1, "revision": revision, "deployedAt": _ago(5_400)}],
+                "history": [
+                    {"id": number, "revision": each, "deployedAt": _ago(seconds), "initiatedBy": {"username": "ada"}}
+                    for number, each, seconds in ((1, "77" + revision[2:], 9_400), (2, revision, 5_400))
+                ],
                 "summary": {"images": [f"{IMAGE}:v2.7.0"]},
                 "operationState": {
                     "phase": "Succeeded",
@@ -401,6 +412,59 @@ async def _applications(plane: ControlPlane) -> None:
             },
         }
         await plane.call("POST", APPLICATIONS, body)
+
+
+async def _levels(plane: ControlPlane) -> None:
+    """Make three service levels: one that does well, one that has spent its budget, one of which nothing is known."""
+    now = datetime.now(UTC)
+    begin = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    for name, bad_day in (("checkout", 120), ("payments", 90_000), ("catalogue", 0)):
+        level = {
+            "metadata": {"name": name, "annotations": {_TRACKING: f"shop:pilothouse.dev/ServiceLevel:shop/{name}"}},
+            "spec": {"rollout": name, "routes": [name], "objective": "99.9%", "latency": "800ms"},
+        }
+        await plane.call("POST", LEVELS, level)
+        if not bad_day:
+            continue
+        days: list[dict[str, Any]] = [
+            {
+                "begin": _seconds(begin - timedelta(days=back)),
+                "requests": 900_000 + 40_000 * (back % 7),
+                "bad": bad_day if back in {3, 11} else 150 + 13 * (back * 7 % 23),
+            }
+            for back in reversed(range(74))
+        ]
+        requests, bad = sum(each["requests"] for each in days), sum(each["bad"] for each in days)
+        outcomes = ("Succeeded", "Succeeded", "RolledBack", "Succeeded")
+        deploys = [
+            {
+                "version": f"6f{number}c8b{number}d7",
+                "revision": "3f9c1e7a5b2d4c6e8f0a1b2c3d4e5f6071829304",
+                "startedAt": _ago(90_000 * (len(outcomes) - number)),
+                "endedAt": _ago(90_000 * (len(outcomes) - number) - 400),
+                "outcome": outcome,
+                **({"message": "2.1 % of 412 canary requests failed"} if outcome == "RolledBack" else {}),
+            }
+            for number, outcome in enumerate(outcomes)
+        ]
+        figures = {
+            "requests": requests,
+            "attained": f"{100 * (1 - bad / requests):.3f}%",
+            "budgetLeft": f"{100 * (1 - bad / requests / 0.001):.1f}%",
+            "burnRate1h": "0.32",
+            "burnRate6h": "0.41",
+            "deploys": len(outcomes),
+            "deploysPerDay": "1.1",
+            "successRate": "75.0%",
+            "leadTimeSeconds": 540,
+            "restoreSeconds": "7.4",
+        }
+        status = {"figures": figures, "days": days, "deploys": deploys, "countedUntil": _seconds(now)}
+        await plane.call("PATCH", f"{LEVELS}/{name}/status", {"status": status})
+
+
+def _seconds(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 async def _events(plane: ControlPlane) -> None:

@@ -112,9 +112,12 @@ class Load:
     """Requests to an address without a pause to speak of, on kept and on new connections, in a thread of its own.
 
     `failures` says of each that had no answer when and why; `answers` counts answers by their first word.
+    head: more lines of each request's head, each with its end.
     """
 
-    def __init__(self, host: str, port: int, *, kept: int = 3, new: int = 2, pause: float = 0.01) -> None:
+    def __init__(
+        self, host: str, port: int, *, kept: int = 3, new: int = 2, pause: float = 0.01, head: str = ""
+    ) -> None:
         self.failures: list[str] = []
         self.answers: Counter[str] = Counter()
         self.pods: Counter[str] = Counter()
@@ -123,6 +126,7 @@ class Load:
         self._address = host, port
         self._workers = [True] * kept + [False] * new
         self._pause = pause
+        self._head = head
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load")
         self._began = time.monotonic()
@@ -196,7 +200,8 @@ class Load:
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: bool) -> bool:
         """Ask once; return whether the connection may be used again."""
-        asked = f"GET / HTTP/1.1\r\nHost: load\r\nConnection: {'keep-alive' if kept else 'close'}\r\n\r\n"
+        how = "keep-alive" if kept else "close"
+        asked = f"GET / HTTP/1.1\r\nHost: load\r\n{self._head}Connection: {how}\r\n\r\n"
         async with asyncio.timeout(10):
             writer.write(asked.encode())
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()

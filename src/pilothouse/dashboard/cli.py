@@ -42,6 +42,11 @@ __all__ = ["dashboard"]
     type=click.Path(path_type=Path),
     help="Of the gateway whose live numbers are shown; by default that of the platform on this machine.",
 )
+@click.option(
+    "--compare/--no-compare",
+    default=None,
+    help="Whether git is run here to show differences of applications field by field; by default beside the platform.",
+)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def dashboard(  # noqa: PLR0913  # as many as there are options
     data_dir: Path | None,
@@ -51,6 +56,7 @@ def dashboard(  # noqa: PLR0913  # as many as there are options
     certificate: Path | None,
     key: Path | None,
     admin_socket: Path | None,
+    compare: bool | None,
     log_level: Literal["debug", "info", "warning", "error"],
 ) -> None:
     """Serve the dashboard over TLS until SIGTERM or SIGINT.
@@ -81,6 +87,7 @@ def dashboard(  # noqa: PLR0913  # as many as there are options
             port=port,
             tls=_tls(home, host, pair, is_own=is_own),
             numbers=GatewayNumbers(admin_socket or home / "run" / "gateway.sock"),
+            compares=is_own if compare is None else compare,
             said=lambda url: None if lifeline is not None else click.echo(f"dashboard: {url}"),
         )
         _run(options, lifeline)

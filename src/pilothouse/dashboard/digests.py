@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from pilothouse.delivery.gitops.health import health_of
 
 from .feeds import Digest, Source
@@ -26,7 +28,9 @@ _HASHES: Final = (_ROLLOUT_HASH, "pod-template-hash")
 _REVISIONS: Final = ("rollout.argoproj.io/revision", "deployment.kubernetes.io/revision")
 _TRAFFIC: Final = "pilothouse.dev/traffic"
 _GATEWAY: Final = "argoproj-labs/gatewayAPI"
+_REJECTED: Final = "pilothouse.dev/rejected-revisions"
 _MOST_TEXT: Final = 2_000
+_MOST_HISTORY: Final = 10
 _Object = Mapping[str, Any]
 
 
@@ -85,6 +89,7 @@ def application(obj: _Object) -> Digest:
     status, spec = _map(obj.get("status")), _map(obj.get("spec"))
     source = _map(spec.get("source")) or _map(next(iter(_list(spec.get("sources"))), None))
     operation = _map(status.get("operationState"))
+    automated = _at(spec, "syncPolicy", "automated")
     resources = [_resource(_map(each)) for each in _list(status.get("resources"))]
     return _base(obj) | {
         "health": _text(_at(status, "health", "status")) or "Unknown",
@@ -97,6 +102,10 @@ def application(obj: _Object) -> Digest:
         "project": _text(spec.get("project")),
         "destination": _text(_at(spec, "destination", "namespace")),
         "images": [_text(each) for each in _list(_at(status, "summary", "images"))][:20],
+        "automated": bool(automated) and _map(automated).get("enabled") is not False,
+        "selfHeals": bool(_map(automated).get("selfHeal")),
+        "busy": bool(obj.get("operation")) or operation.get("phase") in {"Running", "Terminating"},
+        "rejected": _rejected(obj),
         "operation": _text(operation.get("phase")),
         "operationMessage": _text(operation.get("message")),
         "operationAt": _text(operation.get("finishedAt")) or _text(operation.get("startedAt")),
@@ -105,11 +114,31 @@ def application(obj: _Object) -> Digest:
             {"type": _text(_map(each).get("type")), "message": _text(_map(each).get("message"))}
             for each in _list(status.get("conditions"))
         ][:20],
-        "history": [
-            {"revision": _text(_map(each).get("revision")), "at": _text(_map(each).get("deployedAt"))}
-            for each in _list(status.get("history"))[-8:]
-        ][::-1],
+        "history": [_synced(_map(each)) for each in _list(status.get("history"))[-_MOST_HISTORY:]][::-1],
     }
+
+
+def _synced(each: Mapping[str, Any]) -> Digest:
+    by = _map(each.get("initiatedBy"))
+    revisions = [_text(one) for one in _list(each.get("revisions"))]
+    return {
+        "id": _count(each.get("id")),
+        "revision": ", ".join(revisions) or _text(each.get("revision")),
+        "at": _text(each.get("deployedAt")),
+        "by": "by itself" if by.get("automated") else _text(by.get("username")),
+    }
+
+
+def _rejected(obj: _Object) -> list[str]:
+    """Return the commits that are not to be synced again."""
+    text = _map(_at(obj, "metadata", "annotations")).get(_REJECTED)
+    try:
+        text = str(text or "")
+        listed: list[Any] = msgspec.json.decode(text, type=list[Any]) if text.startswith("[") else text.split(",")
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return []
+    names = [_map(each).get("revision") if isinstance(each, Mapping) else each for each in listed]
+    return [_text(each).strip() for each in names if each][-_MOST_HISTORY:]
 
 
 def _resource(each: Mapping[str, Any]) -> Digest:
@@ -119,6 +148,7 @@ def _resource(each: Mapping[str, Any]) -> Digest:
         "namespace": _text(each.get("namespace")),
         "name": _text(each.get("name")),
         "sync": _text(each.get("status")),
+        "prune": bool(each.get("requiresPruning")),
         "health": _text(_at(each, "health", "status")),
         "message": _text(_at(each, "health", "message")),
     }

@@ -7,9 +7,20 @@ from typing import Any, Final, Protocol
 
 from . import digests, tree
 from .feeds import EVERYWHERE, Digest, Feed, Feeds, Source
+from .levels import SERVICE_LEVELS
 from .verdicts import limits_of, stand_of
 
-__all__ = ["ApplicationPage", "EventsPage", "Items", "OverviewPage", "Page", "RolloutPage", "WorkloadPage"]
+__all__ = [
+    "ApplicationPage",
+    "EventsPage",
+    "Items",
+    "OverviewPage",
+    "Page",
+    "RolloutPage",
+    "ServiceLevelPage",
+    "ServiceLevelsPage",
+    "WorkloadPage",
+]
 
 Items = dict[str, Digest]
 _MOST_EVENTS: Final = 500
@@ -17,6 +28,8 @@ _MOST_NAMESPACES: Final = 8
 _APPLICATION_CARD: Final = (
     *("namespace", "name", "health", "message", "sync", "revision", "target", "path", "operation", "created"),
 )
+_LEVEL_CARD_OUT: Final = frozenset({"deploys", "left"})
+_MOST_REVISIONS: Final = 15
 _ROLLOUT_LEFT_OUT: Final = frozenset({"conditions"})
 
 
@@ -92,14 +105,48 @@ class OverviewPage(_Watching):
         return found
 
 
+class ServiceLevelsPage(_Watching):
+    """Service levels of a namespace, or of all."""
+
+    def __init__(self, feeds: Feeds, listener: Callable[[], object], namespace: str) -> None:
+        super().__init__(feeds, listener)
+        self._levels = self._take(SERVICE_LEVELS, namespace)
+
+    def items(self) -> Items:
+        return {"about": self._about()} | _level_cards(self._levels.items.values())
+
+
+class ServiceLevelPage(_Watching):
+    """One service level, with the deploys of its rollout."""
+
+    def __init__(self, feeds: Feeds, listener: Callable[[], object], namespace: str, name: str) -> None:
+        super().__init__(feeds, listener)
+        self._key = f"{namespace}/{name}"
+        self._levels = self._take(SERVICE_LEVELS, namespace, f"metadata.name={name}")
+
+    def items(self) -> Items:
+        level = self._levels.items.get(self._key)
+        about = self._about() | {"missing": level is None and self._levels.state == "live"}
+        return {"about": about} | ({} if level is None else {"level": level})
+
+
+def _level_cards(levels: Iterable[Digest]) -> Items:
+    return {
+        f"level/{each['namespace']}/{each['name']}": {
+            name: value for name, value in each.items() if name not in _LEVEL_CARD_OUT
+        }
+        for each in levels
+    }
+
+
 class ApplicationPage(_Watching):
-    """One application: its tree, and events about what is in it."""
+    """One application: its tree, its service levels, and events about what is in it."""
 
     def __init__(self, feeds: Feeds, listener: Callable[[], object], namespace: str, name: str) -> None:
         super().__init__(feeds, listener)
         self._key = f"{namespace}/{name}"
         self._applications = self._take(digests.APPLICATIONS, namespace, f"metadata.name={name}")
-        self._within: dict[str, tuple[Feed, Feed, Feed]] = {}
+        self._within: dict[str, tuple[Feed, Feed, Feed, Feed]] = {}
         self._left_out = 0
 
     def items(self) -> Items:
@@ -116,18 +163,29 @@ class ApplicationPage(_Watching):
         names = {(each["kind"], each["namespace"], each["name"]) for each in nodes.values()}
         events = _events((feeds[2] for feeds in self._within.values()), names)
         shown = {key: value for key, value in application.items() if key != "resources"}
+        rollouts = {(each["namespace"], each["name"]) for each in application["resources"] if each["kind"] == "Rollout"}
+        levels = [
+            each
+            for feeds in self._within.values()
+            for each in feeds[3].items.values()
+            if (each["namespace"], each["rollout"]) in rollouts
+        ]
         about = self._about() | {"missing": False}
         if self._left_out:
             text = f"pods of {self._left_out} more namespaces are not shown"
             about["problems"] = [*about["problems"], {"what": "namespaces", "state": "cut", "text": text}]
-        return {"about": about, "application": shown, **{f"node/{key}": each for key, each in nodes.items()}, **events}
+        found = {f"node/{key}": each for key, each in nodes.items()} | events | _level_cards(levels)
+        return {"about": about, "application": shown, **found}
 
     def _look_into(self, namespaces: Iterable[str]) -> None:
         wanted = sorted({each for each in namespaces if each} - set(self._within))
         for each in wanted[: max(0, _MOST_NAMESPACES - len(self._within))]:
-            sources = (digests.REPLICA_SETS, digests.PODS, digests.EVENTS)
-            first, second, third = (self._take(source, each) for source in sources)
-            self._within[each] = first, second, third
+            self._within[each] = (
+                self._take(digests.REPLICA_SETS, each),
+                self._take(digests.PODS, each),
+                self._take(digests.EVENTS, each),
+                self._take(SERVICE_LEVELS, each),
+            )
         self._left_out = len(set(wanted) - set(self._within))
 
 
@@ -168,6 +226,7 @@ class RolloutPage(_OneWorkload):
     def __init__(self, feeds: Feeds, listener: Callable[[], object], namespace: str, name: str) -> None:
         super().__init__(feeds, listener, digests.ROLLOUTS, namespace, name)
         self._runs = self._take(digests.ANALYSIS_RUNS, namespace)
+        self._levels = self._take(SERVICE_LEVELS, namespace)
 
     @property
     def digest(self) -> Digest | None:
@@ -188,7 +247,15 @@ class RolloutPage(_OneWorkload):
         stand = stand_of(rollout, now)._asdict()
         head = rollout | {"stand": stand, "limits": limits_of(now or theirs[:1])}
         shown: Items = {f"run/{each['name']}": each | {"now": each in now} for each in theirs[:10]}
-        return {"about": about, "rollout": head} | shown | self._grown(rollout)
+        shown |= _level_cards(each for each in self._levels.items.values() if each["rollout"] == rollout["name"])
+        return {"about": about, "rollout": head} | shown | self._revisions(owner) | self._grown(rollout)
+
+    def _revisions(self, owner: str) -> Items:
+        """Return the versions that there were, the newest first; one can go back to them."""
+        sets = [each for each in self._sets.items.values() if each["owner"] == owner and each["revision"].isdecimal()]
+        sets.sort(key=lambda each: int(each["revision"]), reverse=True)
+        wanted = ("revision", "hash", "images", "created", "ready")
+        return {f"revision/{each['name']}": {name: each[name] for name in wanted} for each in sets[:_MOST_REVISIONS]}
 
 
 class EventsPage(_Watching):

@@ -31,13 +31,17 @@ _LIMITS: Final = HttpLimits(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """What a dashboard is told. host, port: where it listens. tls: its certificate. said: called with its address."""
+    """What a dashboard is told. host, port: where it listens. tls: its certificate. said: called with its address.
+
+    numbers, compares: see `Dashboard`.
+    """
 
     config: ClientConfig = field(repr=False)
     host: str
     port: int
     tls: ssl.SSLContext
     numbers: Numbers | None = None
+    compares: bool = False
     said: Callable[[str], object]
 
 
@@ -55,7 +59,7 @@ async def serve(options: ServeOptions, lifeline: Lifeline | None = None) -> None
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    async with Dashboard(options.config, numbers=options.numbers) as dashboard:
+    async with Dashboard(options.config, numbers=options.numbers, compares=options.compares) as dashboard:
         server = HttpServer(dashboard.handle, tls=options.tls, limits=_LIMITS)
         _, port = await server.start(options.host, options.port)
         shown = f"[{options.host}]" if ":" in options.host else options.host

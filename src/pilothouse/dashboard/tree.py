@@ -23,6 +23,7 @@ def node(kind: str, digest: Mapping[str, Any], parent: str = "") -> Digest:
         "health": digest.get("health", ""),
         "message": digest.get("message", ""),
         "sync": digest.get("sync", ""),
+        "prune": digest.get("prune", False),
         "created": digest.get("created", ""),
     }
     if kind == "Pod":

@@ -1,4 +1,4 @@
-// The overview, and the pages of an application and of a deployment.
+// The overview, the page of a deployment, and parts that pages of objects share.
 import { ask, html, useEffect, useState, usePage, within } from "./ground.js";
 import { Age, Empty, Events, Health, Mark, Problems, shortImage, shortRevision, toneOf } from "./parts.js";
 import { Tree } from "./tree.js";
@@ -65,7 +65,7 @@ export const Missing = ({ kind, where, name }) => html`<div class="card"><${Empt
 
 export const Crumbs = ({ where, what }) => html`<div class="crumbs"><a href="/">Overview</a><span aria-hidden="true">/</span><span>${where}</span><span aria-hidden="true">/</span><span>${what}</span></div>`;
 
-const nodesOf = (items) => Object.fromEntries(Object.entries(items).filter(([key]) => key.startsWith("node/")).map(([key, value]) => [key.slice(5), value]));
+export const nodesOf = (items) => Object.fromEntries(Object.entries(items).filter(([key]) => key.startsWith("node/")).map(([key, value]) => [key.slice(5), value]));
 
 export function Objects({ items, roles }) {
   const nodes = nodesOf(items);
@@ -77,28 +77,6 @@ export function Objects({ items, roles }) {
   }, [spaces.join()]);
   return html`<section class="card"><header><h2>Resources</h2><span class="end number">${Object.keys(nodes).length - 1} objects, ${pods} pods</span></header>
     <div class="body"><${Tree} nodes=${nodes} roles=${roles || {}} logs=${logs} /></div></section>`;
-}
-
-export function ApplicationPage({ where, name, onLink }) {
-  const page = usePage(`/api/pages/application/${encoded(where)}/${encoded(name)}`);
-  useEffect(() => onLink(page.link), [page.link]);
-  useEffect(() => { document.title = `${name} · Pilothouse`; }, [name]);
-  const { about, application: found } = page.items;
-  if (!found) return about?.missing ? html`<${Missing} kind="application" where=${where} name=${name} />` : html`<${Problems} about=${about} />`;
-  const facts = [
-    ["Source", html`${found.repo} <span class="faint">${found.path}</span>`], ["Follows", found.target],
-    ["Revision", html`<span class="mono">${shortRevision(found.revision)}</span>`], ["Project", found.project], ["Into", found.destination],
-    ["Last sync", found.operation ? html`${found.operation} <${Age} of=${found.operationAt} /><div class="muted">${found.operationMessage}</div>` : null],
-    ["Images", found.images.length ? html`<span class="mono">${found.images.map((each) => html`<div key=${each}>${shortImage(each)}</div>`)}</span>` : null],
-  ].filter(([, value]) => value);
-  return html`<div class="head"><div class="title"><${Crumbs} where=${where} what="Application" /><h1>${name} <span class="pill ${toneOf(found.health)}"><${Mark} tone=${toneOf(found.health)} />${found.health}</span><span class="pill ${toneOf(found.sync)}">${found.sync === "OutOfSync" ? "Out of sync" : found.sync}</span></h1></div></div>
-    <${Problems} about=${about} />
-    ${found.conditions.length || (found.message && found.health !== "Healthy") ? html`<ul class="notes">${found.message && found.health !== "Healthy" ? html`<li class="note ${toneOf(found.health)}"><${Mark} tone=${toneOf(found.health)} /><div>${found.message}</div></li>` : null}
-      ${found.conditions.map((each) => html`<li class="note warn" key=${each.type}><${Mark} tone="warn" /><div><strong>${each.type}</strong><div class="muted">${each.message}</div></div></li>`)}</ul>` : null}
-    <div class="columns"><${Objects} items=${page.items} /><div class="section">
-      <section class="card"><header><h2>Source</h2></header><div class="body"><dl class="facts">${facts.map(([label, value]) => html`<dt key=${label}>${label}</dt><dd>${value}</dd>`)}</dl></div></section>
-      ${found.history.length ? html`<section class="card"><header><h2>Deployed</h2></header><div class="body"><table><tbody>${found.history.map((each) => html`<tr key=${each.at}><td class="mono">${shortRevision(each.revision)}</td><td class="right muted"><${Age} of=${each.at} /></td></tr>`)}</tbody></table></div></section>` : null}
-      <${EventsCard} items=${page.items} /></div></div>`;
 }
 
 export const EventsCard = ({ items }) => html`<section class="card"><header><h2>Events</h2></header><div class="body"><${Events} events=${within(items, "event/")} short /></div></section>`;

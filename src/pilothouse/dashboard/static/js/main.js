@@ -1,12 +1,15 @@
 // The frame of all pages: login, the bar, addresses, keys.
 import { ask, html, remember, remembered, render, setSession, useEffect, useRef, useState } from "./ground.js";
 import { Dialog, Mark, Toasts, toast } from "./parts.js";
-import { ApplicationPage, DeploymentPage, Overview } from "./applications.js";
+import { ApplicationPage } from "./application.js";
+import { DeploymentPage, Overview } from "./applications.js";
+import { LevelPage, LevelsPage } from "./levels.js";
 import { RolloutPage } from "./rollout.js";
 import { EventsPage, LogsPage } from "./streams.js";
 
 const KEYS = [
   [["g", "o"], "overview"],
+  [["g", "s"], "service levels"],
   [["g", "e"], "events"],
   [["/"], "the page's filter"],
   [["j"], "next item"],
@@ -15,6 +18,8 @@ const KEYS = [
   [["←", "→", "↑", "↓"], "move in a tree"],
   [["p"], "promote, on a rollout's page"],
   [["a"], "abort, on a rollout's page"],
+  [["s"], "sync, on an application's page"],
+  [["r"], "refresh, on an application's page"],
   [["t"], "dark or light"],
   [["?"], "these keys"],
 ];
@@ -68,7 +73,7 @@ function useKeys(showHelp) {
         return;
       }
       const key = event.key;
-      const taken = before === "g" ? { o: () => go("/"), e: () => go("/events") }[key] : undefined;
+      const taken = before === "g" ? { o: () => go("/"), s: () => go("/slo"), e: () => go("/events") }[key] : undefined;
       before = key === "g" && !taken ? "g" : "";
       const does = taken || {
         "?": showHelp,
@@ -76,9 +81,7 @@ function useKeys(showHelp) {
         "/": () => document.querySelector("[data-filter]")?.focus(),
         j: () => step(1),
         k: () => step(-1),
-        p: () => document.querySelector("[data-key='p']:not(:disabled)")?.click(),
-        a: () => document.querySelector("[data-key='a']:not(:disabled)")?.click(),
-      }[key];
+      }[key] || (/^[a-z]$/.test(key) && press(key));
       if (does) {
         event.preventDefault();
         does();
@@ -87,6 +90,12 @@ function useKeys(showHelp) {
     document.addEventListener("keydown", pressed);
     return () => document.removeEventListener("keydown", pressed);
   }, []);
+}
+
+// What a button's key does, where the page has such a button.
+function press(key) {
+  const button = document.querySelector(`[data-key='${key}']:not([aria-disabled])`);
+  return button ? () => button.click() : undefined;
 }
 
 function step(by) {
@@ -142,9 +151,9 @@ function Bar({ address, session, link, namespace, names, onNamespace, onHelp, on
   return html`<header class="bar">
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>To the content</a>
     <a class="brand" href="/" aria-label="Pilothouse, overview"><img src="/static/mark.svg" alt="" /><span>Pilothouse</span></a>
-    <nav aria-label="Pages"><a href="/" aria-current=${at("/")}>Overview</a><a href="/events" aria-current=${at("/events")}>Events</a></nav>
+    <nav aria-label="Pages"><a href="/" aria-current=${at("/")}>Overview</a><a href="/slo" aria-current=${at("/slo")}>Service levels</a><a href="/events" aria-current=${at("/events")}>Events</a></nav>
     <span class="space"></span>
-    ${here === "/" || here === "/events" ? html`<input ref=${chosen} class="field namespace" list="namespaces" aria-label="Namespace" placeholder="All namespaces" onChange=${choose} />
+    ${here === "/" || here === "/slo" || here === "/events" ? html`<input ref=${chosen} class="field namespace" list="namespaces" aria-label="Namespace" placeholder="All namespaces" onChange=${choose} />
       <datalist id="namespaces">${names.map((each) => html`<option value=${each} key=${each} />`)}</datalist>` : null}
     <span class="link-state ${link}" role="status">${link === "live" ? "Live" : "Connecting…"}</span>
     <span class="who clip" title=${session.user}>${session.user.replace("system:serviceaccount:", "")}</span>
@@ -175,12 +184,14 @@ function Frame({ session, onLogout }) {
   const told = { onLink: setLink, onNames: setNames, namespace, key: address };
   const page = (() => {
     if (!kind) return html`<${Overview} ...${told} key=${namespace} />`;
+    if (kind === "slo" && !rest.length) return html`<${LevelsPage} ...${told} key=${namespace} />`;
     if (kind === "events") return html`<${EventsPage} ...${told} key=${namespace} />`;
     if (rest.length === 2) {
       const [where, name] = rest;
       if (kind === "applications") return html`<${ApplicationPage} ...${told} where=${where} name=${name} />`;
       if (kind === "rollouts") return html`<${RolloutPage} ...${told} where=${where} name=${name} />`;
       if (kind === "deployments") return html`<${DeploymentPage} ...${told} where=${where} name=${name} />`;
+      if (kind === "slo") return html`<${LevelPage} ...${told} where=${where} name=${name} />`;
       if (kind === "logs") return html`<${LogsPage} ...${told} where=${where} name=${name} query=${new URLSearchParams(query || "")} />`;
     }
     return html`<div class="card empty"><strong>There is no such page</strong><a class="link" href="/">Overview</a></div>`;

@@ -1,78 +1,66 @@
 // The live page of a rollout: how it stands, its steps, traffic and judgement as they move, and its buttons.
-import { ask, html, useEffect, useMemo, useState, usePage, within } from "./ground.js";
-import { Age, Dialog, Empty, Mark, Pill, Problems, duration, rate, share, shortImage, toast, toneOf } from "./parts.js";
+import { html, useEffect, useMemo, usePage, within } from "./ground.js";
+import { Age, Empty, Mark, Pill, Problems, duration, rate, share, shortImage, toneOf } from "./parts.js";
+import { Actions, useRights } from "./actions.js";
+import { LevelsCard } from "./levels.js";
 import { Crumbs, EventsCard, Missing, Objects, encoded } from "./applications.js";
 import { Chart } from "./charts.js";
 
 const REGION_COLOURS = ["canary", "accent", "wait", "busy", "bad", "good"];
-const CONFIRM = {
-  abort: ["Abort this rollout?", "All traffic goes back to the stable version at once, then the new pods are scaled down.", "Abort", "danger"],
-  "promote-full": ["Promote fully?", "All remaining steps, pauses and analyses are skipped: everybody gets the new version.", "Promote fully", "main"],
-};
-const DONE = {
-  promote: "Promoted.", "promote-full": "Promoted fully.", pause: "Paused.", resume: "Resumed.",
-  abort: "Aborted: traffic goes back to the stable version.", retry: "Trying the new version again.",
-};
-
 export function RolloutPage({ where, name, onLink }) {
   const page = usePage(`/api/pages/rollout/${encoded(where)}/${encoded(name)}`);
-  const [verbs, setVerbs] = useState([]);
+  const rights = useRights("rollouts", where);
   useEffect(() => onLink(page.link), [page.link]);
   useEffect(() => { document.title = `${name} · Pilothouse`; }, [name]);
-  useEffect(() => {
-    ask("GET", `/api/rights/rollouts/${encoded(where)}`).then((found) => setVerbs(found.verbs), () => setVerbs([]));
-  }, [where]);
   const { about, rollout: found } = page.items;
+  const path = `/api/rollouts/${encoded(where)}/${encoded(name)}`;
   if (!found) return about?.missing || about?.absent?.includes("rollouts") ? html`<${Missing} kind="rollout" where=${where} name=${name} />` : html`<${Problems} about=${about} />`;
   return html`<div class="head"><div class="title"><${Crumbs} where=${where} what="Rollout" />
       <h1>${name} <${Pill} tone=${toneOf(found.health)}>${found.phase}</${Pill}><span class="tag mono">${found.images.map(shortImage).join(" ")}</span></h1></div>
-      <${Buttons} rollout=${found} verbs=${verbs} where=${where} name=${name} /></div>
+      <${Buttons} rollout=${found} rights=${rights} path=${path} /></div>
     <${Problems} about=${about} />
     <${Hero} rollout=${found} samples=${page.samples} />
     ${found.steps.length ? html`<${Steps} rollout=${found} />` : null}
     <${Numbers} rollout=${found} samples=${page.samples} noNumbers=${page.noNumbers} />
     <div class="columns"><${Objects} items=${page.items} roles=${{ [found.stable]: "stable", ...(found.updating ? { [found.current]: "canary" } : {}) }} />
-      <div class="section"><${Runs} runs=${within(page.items, "run/")} /><${EventsCard} items=${page.items} /></div></div>`;
+      <div class="section"><${Runs} runs=${within(page.items, "run/")} /><${LevelsCard} levels=${within(page.items, "level/")} />
+        <${Revisions} rollout=${found} revisions=${within(page.items, "revision/")} rights=${rights} path=${path} /><${EventsCard} items=${page.items} /></div></div>`;
 }
 
-function Buttons({ rollout, verbs, where, name }) {
-  const [asking, setAsking] = useState("");
-  const [busy, setBusy] = useState(false);
-  const may = (verb) => verbs.includes(verb);
-  const does = async (verb) => {
-    setAsking("");
-    setBusy(true);
-    try {
-      await ask("POST", `/api/rollouts/${encoded(where)}/${encoded(name)}/${verb}`);
-      toast("good", DONE[verb]);
-    } catch (error) {
-      toast("bad", error.message, error.hint);
-    }
-    setBusy(false);
-  };
+function Buttons({ rollout, rights, path }) {
   const active = rollout.updating && !rollout.aborted;
-  const offers = [
-    may("retry") && rollout.aborted && ["retry", "Retry", "main"],
-    may("promote") && (active || rollout.paused) && ["promote", "Promote", "main", "p"],
-    may("promote-full") && active && ["promote-full", "Promote fully", ""],
-    may("resume") && rollout.userPaused && ["resume", "Resume", ""],
-    may("pause") && active && !rollout.userPaused && ["pause", "Pause", ""],
-    may("abort") && active && ["abort", "Abort", "danger", "a"],
-  ].filter(Boolean);
-  if (!verbs.length) return html`<span class="tag" title="Your rights do not include changing rollouts here">View only</span>`;
-  const [title, text, label, kind] = CONFIRM[asking] || [];
-  return html`<div class="actions" role="group" aria-label="Steer this rollout">${offers.map(([verb, words, tone, key]) => html`<button key=${verb} class="button ${tone}" disabled=${busy} data-key=${key} data-verb=${verb}
-      onClick=${() => (CONFIRM[verb] ? setAsking(verb) : does(verb))}>${words}</button>`)}</div>
-    ${asking ? html`<${Dialog} title=${title} onClose=${() => setAsking("")}><p class="muted">${text}</p><div class="actions">
-      <button class="button" onClick=${() => setAsking("")}>Cancel</button><button class="button ${kind}" data-confirm onClick=${() => does(asking)}>${label}</button></div></${Dialog}>` : null}`;
+  return html`<${Actions} label="Steer this rollout" rights=${rights} path=${path} offers=${[
+    rollout.aborted && { verb: "retry", words: "Retry", tone: "main", done: "Trying the new version again." },
+    (active || rollout.paused) && !rollout.aborted && { verb: "promote", words: "Promote", tone: "main", key: "p", done: "Promoted." },
+    active && { verb: "promote-full", words: "Promote fully", done: "Promoted fully.",
+      confirm: { title: "Promote fully?", text: "All remaining steps, pauses and analyses are skipped: everybody gets the new version.", label: "Promote fully", tone: "main" } },
+    rollout.userPaused && { verb: "resume", words: "Resume", done: "Resumed." },
+    active && !rollout.userPaused && { verb: "pause", words: "Pause", done: "Paused." },
+    active && { verb: "abort", words: "Abort", tone: "danger", key: "a", done: "Aborted: traffic goes back to the stable version.",
+      confirm: { title: "Abort this rollout?", text: "All traffic goes back to the stable version at once, then the new pods are scaled down.", label: "Abort", tone: "danger" } },
+    { verb: "restart", words: "Restart", done: "Pods are replaced, a few at a time.",
+      confirm: { title: "Restart all pods?", text: "They are replaced by new ones of the same version, a few at a time.", label: "Restart", tone: "main" } },
+  ]} />`;
+}
+
+function Revisions({ rollout, revisions, rights, path }) {
+  if (!revisions.length) return null;
+  const sorted = [...revisions].sort((a, b) => Number(b.revision) - Number(a.revision));
+  const roleOf = (each) => (each.hash === rollout.current && rollout.updating ? "canary" : each.hash === rollout.stable ? "stable" : "");
+  return html`<section class="card"><header><h2>Revisions</h2></header><div class="body"><table class="history"><tbody>${sorted.map((each) => html`<tr key=${each.revision}><td class="number faint">${each.revision}</td>
+    <td><span class="mono">${each.images.map(shortImage).join(" ")}</span>${roleOf(each) ? html` <span class="role of-${roleOf(each)}">${roleOf(each)}</span>` : null}</td><td class="right muted nowrap"><${Age} of=${each.created} /></td>
+    <td class="right">${each.hash === rollout.current ? html`<span class="tag">now</span>` : html`<${Actions} says=${false} label=${`Go back to ${each.revision}`} rights=${rights} path=${path} offers=${[{ verb: "undo", words: "Undo to", name: `Undo to revision ${each.revision}`, tone: "small", body: { revision: Number(each.revision) }, done: `Revision ${each.revision} comes again.`,
+        confirm: { title: `Back to revision ${each.revision}?`, text: "Its template is set again and comes by the same steps as any other change. Where git brings the rollout, it is out of sync then.", label: "Undo", tone: "danger" } }]} />`}</td></tr>`)}</tbody></table></div></section>`;
 }
 
 function Hero({ rollout, samples }) {
   const { stand } = rollout;
-  const weight = rollout.weight ?? (rollout.updating && !rollout.aborted ? null : 0);
   const last = samples[samples.length - 1];
   const seen = last ? Object.values(last.v).reduce((whole, each) => whole + each[0], 0) : null;
   const isDone = !rollout.updating;
+  // weights by region are not in the rollout's own: then what is seen is said
+  const measured = seen ? Math.round((100 * (last.v.canary?.[0] || 0)) / seen) : null;
+  const weight = rollout.weight || (measured ?? rollout.weight ?? (rollout.aborted ? 0 : null));
   return html`<div class="hero"><section class="card stand ${stand.tone}" aria-live="polite" aria-label="Verdict"><div class="word"><${Mark} tone=${stand.tone} />${stand.word}</div>${stand.text ? html`<p>${stand.text}</p>` : null}</section>
     <section class="card figure"><div class="label"><span>${isDone ? "Traffic" : "Canary's share of traffic"}</span>${seen != null ? html`<span class="number">${rate(seen)} req/s</span>` : null}</div>
       ${isDone ? html`<div class="big">One version</div><div class="split"><i class="stable" style=${{ flex: 1 }}></i></div>` : html`<div class="big number of-canary">${weight ?? "–"} <small>%</small></div>
