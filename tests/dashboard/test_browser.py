@@ -26,13 +26,19 @@ async def found() -> AsyncIterator[Helm]:
         yield made
 
 
+async def is_dressed(page: Any) -> bool:
+    """Whether its style sheets are there: they too may have been broken off."""
+    return bool(await page.evaluate("document.styleSheets.length === 3"))
+
+
 async def opened(browser: Page, url: str, wanted: str) -> Any:
     """Open an address until something is there: its scripts may have been broken off, see NETWORK_CHANGED."""
     for _ in range(10):
         assert await browser.goto(url) == 200
         with contextlib.suppress(Late):
             await browser.page.wait_for_selector(wanted, timeout=6_000)
-            return browser.page
+            if await is_dressed(browser.page):
+                return browser.page
     raise AssertionError(f"{url}: no {wanted}")
 
 
@@ -195,6 +201,10 @@ async def test_service_levels_by_navigation_and_from_an_application(browser: Pag
     await page.keyboard.press("Enter")
     await page.wait_for_selector(".deploys tr:has-text('Rolled back') >> text=2.1 % of 412 canary requests failed")
     assert "of the error budget is left" in str(await page.locator(".left svg").get_attribute("aria-label"))
+    await page.click("a:has-text('Rollout payments')")
+    await page.wait_for_selector(".evidence tr:has-text('Error ratio'):has-text('2.18%'):has-text('0.00%')")
+    assert "+1.0 s" in await page.locator(".timeline li").last.inner_text()
+    await page.go_back()
     await page.click("a:has-text('Application shop')")
     await page.click(".level-short:has-text('checkout')")
     await page.wait_for_selector("h1:has-text('checkout') >> text=Within budget")

@@ -44,7 +44,8 @@ async def opened(page: Any, found: Shop, path: str, wanted: str) -> None:
         with contextlib.suppress(Exception):
             await page.goto(found.url + path)
             await page.wait_for_selector(wanted, timeout=8_000)
-            return
+            if await page.evaluate("document.styleSheets.length === 3"):
+                return
     raise AssertionError(f"{path}: no {wanted}: {found.platform.logged()}")
 
 
@@ -91,7 +92,7 @@ async def test_login_and_the_sync_button_make_the_first_version(page: Any, found
     await page.wait_for_selector(".pill:has-text('Healthy')")
     await page.wait_for_selector("[role=treeitem] >> text=/front-.*-/")
     await page.wait_for_selector(".history td:has-text('kubernetes-admin')")
-    assert found.rollout()["status"]["phase"] == "Healthy"
+    eventually(lambda: found.rollout()["status"]["phase"] == "Healthy", found.rollout)
 
 
 async def test_a_pods_log_and_its_events_are_seen(page: Any, found: Shop) -> None:
@@ -169,3 +170,17 @@ async def test_who_may_only_view_has_disabled_buttons_and_is_refused(page: Any, 
     await opened(page, found, "/applications/argocd/shop", ".why-not:has-text('you may not patch applications')")
     await page.wait_for_selector(".level-short")
     assert await page.locator("[data-verb]:not([aria-disabled])").count() == 0
+
+
+async def test_the_history_leads_back(page: Any, found: Shop) -> None:
+    await enter(page, found, admin(found), "/applications/argocd/shop", ".history tr >> nth=1")
+    await press(page, "[data-verb=rollback]", "A rollback to")
+    await page.wait_for_selector(".history tr >> nth=2")
+
+    def is_back() -> bool:
+        rollout = found.rollout()
+        variables = rollout["spec"]["template"]["spec"]["containers"][0]["env"]
+        return {"name": "VERSION", "value": "1"} in variables and rollout["status"]["phase"] == "Healthy"
+
+    eventually(is_back, found.rollout)
+    await page.wait_for_selector(".pill:has-text('Out of sync')")

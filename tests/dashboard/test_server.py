@@ -338,6 +338,10 @@ async def test_streams_are_bounded_and_feeds_end_with_their_pages(bare: Helm) ->
     for ear, _ in opened:
         await ear.event("reset")
     assert (await ask(bare, "GET", "/api/pages/events/*", **auth)).status == 429
+    other, bare.dashboard._streams = await login(bare, ADMIN), 512
+    assert (await ask(bare, "GET", "/api/pages/events/*", **other)).status == 503
+    bare.dashboard._streams = 24
+    assert (await ask(bare, "POST", "/api/logout", **other)).status == 200
     (session,) = bare.dashboard.sessions
     assert len(session.feeds) == 1
     for _, running in opened:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilothouse.dashboard import digests
+from pilothouse.dashboard.incidents import INCIDENTS
 from pilothouse.dashboard.levels import SERVICE_LEVELS, service_level
 from pilothouse.dashboard.numbers import Flow, Sample, sample_for
 from pilothouse.dashboard.steps import described
@@ -160,6 +161,7 @@ def test_odd_objects_have_digests_all_the_same(obj: dict[str, Any]) -> None:
     for source in (
         *(digests.APPLICATIONS, digests.ROLLOUTS, digests.ANALYSIS_RUNS, digests.EVENTS, digests.NAMESPACES),
         SERVICE_LEVELS,
+        INCIDENTS,
     ):
         msgspec.json.encode(source.digest(obj))
 

@@ -22,6 +22,7 @@ from pilothouse.dashboard.numbers import Flow, NoNumbers, Sample
 from pilothouse.dashboard.server import Dashboard
 from pilothouse.delivery.resources.analyses import AnalysisRun
 from pilothouse.delivery.resources.applications import Application
+from pilothouse.delivery.resources.incidents import Incident
 from pilothouse.delivery.resources.installing import definitions
 from pilothouse.delivery.resources.rollouts import Rollout
 from pilothouse.delivery.resources.servicelevels import ServiceLevel
@@ -35,6 +36,7 @@ __all__ = ["ADMIN", "APPLICATIONS", "STRANGER", "VIEWER", "FakeNumbers", "Helm",
 
 ADMIN, VIEWER, STRANGER = "token-of-admin", "token-of-viewer", "token-of-stranger"
 ROLLOUTS = "/apis/argoproj.io/v1alpha1/namespaces/shop/rollouts"
+INCIDENTS = "/apis/pilothouse.dev/v1alpha1/namespaces/shop/incidents"
 LEVELS = "/apis/pilothouse.dev/v1alpha1/namespaces/shop/servicelevels"
 APPLICATIONS = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications"
 IMAGE = "registry.example/shop/checkout"
@@ -173,7 +175,7 @@ def _ago(seconds: float) -> str:
 
 @functools.cache
 def _definitions() -> list[dict[str, Any]]:
-    return open_definitions(definitions((Rollout, AnalysisRun, Application, ServiceLevel)))
+    return open_definitions(definitions((Rollout, AnalysisRun, Application, ServiceLevel, Incident)))
 
 
 @asynccontextmanager
@@ -248,6 +250,7 @@ async def _fill(plane: ControlPlane) -> None:
     await _run(plane, uid)
     await _applications(plane)
     await _levels(plane)
+    await _incident(plane)
     await _events(plane)
 
 
@@ -461,6 +464,34 @@ async def _levels(plane: ControlPlane) -> None:
         }
         status = {"figures": figures, "days": days, "deploys": deploys, "countedUntil": _seconds(now)}
         await plane.call("PATCH", f"{LEVELS}/{name}/status", {"status": status})
+
+
+async def _incident(plane: ControlPlane) -> None:
+    """Make the incident of the rollout that was taken back."""
+    message = "metric traffic: 2.1 % of 412 canary requests failed, limit 0.3 %"
+    spec = {
+        "rollout": "payments",
+        "version": "b2",
+        "revision": "4",
+        "cause": "Analysis",
+        "decidedAt": _ago(300),
+        "message": message,
+        "gitRevisions": ["9d0c1e7a5b2d4c6e8f0a1b2c3d4e5f6071829304"],
+        "people": ["Ada of the shop"],
+    }
+    made = {"metadata": {"name": "payments-b2"}, "spec": spec}
+    await plane.call("POST", INCIDENTS, made)
+    numbers = {"canary": {"requests": "412", "errorRatio": "2.18%", "p95": "190ms"}}
+    numbers["stable"] = {"requests": "1630", "errorRatio": "0.00%", "p95": "186ms"}
+    moments = ((4, "FirstBad", "the first bad answers"), (0, "Decided", message), (-1, "TrafficBack", "no traffic"))
+    status = {
+        "phase": "Closed",
+        "evidence": [{"run": "payments-b2-4", "metric": "traffic", "phase": "Failed", **numbers}],
+        "samples": ["GET /pay 500 cn-east"],
+        "git": {"state": "Reverted"},
+        "timeline": [{"at": _ago(300 + before), "what": what, "message": text} for before, what, text in moments],
+    }
+    await plane.call("PATCH", f"{INCIDENTS}/payments-b2/status", {"status": status})
 
 
 def _seconds(moment: datetime) -> str:

@@ -79,6 +79,7 @@ def dashboard(  # noqa: PLR0913  # as many as there are options
     home = (data_dir or default_home()).absolute()
     host, port = listen_address("--listen", listen)
     is_own = kubeconfig is None or Path(kubeconfig).absolute().parent == home
+    socket = admin_socket or (home / "run" / "gateway.sock" if is_own else None)
     lifeline = Lifeline.from_environment()
     try:
         options = ServeOptions(
@@ -86,7 +87,7 @@ def dashboard(  # noqa: PLR0913  # as many as there are options
             host=host,
             port=port,
             tls=_tls(home, host, pair, is_own=is_own),
-            numbers=GatewayNumbers(admin_socket or home / "run" / "gateway.sock"),
+            numbers=GatewayNumbers(socket) if socket is not None else None,
             compares=is_own if compare is None else compare,
             said=lambda url: None if lifeline is not None else click.echo(f"dashboard: {url}"),
         )

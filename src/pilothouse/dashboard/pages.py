@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 from . import digests, tree
 from .feeds import EVERYWHERE, Digest, Feed, Feeds, Source
+from .incidents import INCIDENTS
 from .levels import SERVICE_LEVELS
 from .verdicts import limits_of, stand_of
 
@@ -30,6 +31,7 @@ _APPLICATION_CARD: Final = (
 )
 _LEVEL_CARD_OUT: Final = frozenset({"deploys", "left"})
 _MOST_REVISIONS: Final = 15
+_MOST_INCIDENTS: Final = 5
 _ROLLOUT_LEFT_OUT: Final = frozenset({"conditions"})
 
 
@@ -227,6 +229,7 @@ class RolloutPage(_OneWorkload):
         super().__init__(feeds, listener, digests.ROLLOUTS, namespace, name)
         self._runs = self._take(digests.ANALYSIS_RUNS, namespace)
         self._levels = self._take(SERVICE_LEVELS, namespace)
+        self._incidents = self._take(INCIDENTS, namespace)
 
     @property
     def digest(self) -> Digest | None:
@@ -248,6 +251,9 @@ class RolloutPage(_OneWorkload):
         head = rollout | {"stand": stand, "limits": limits_of(now or theirs[:1])}
         shown: Items = {f"run/{each['name']}": each | {"now": each in now} for each in theirs[:10]}
         shown |= _level_cards(each for each in self._levels.items.values() if each["rollout"] == rollout["name"])
+        bad = [each for each in self._incidents.items.values() if each["rollout"] == rollout["name"]]
+        bad.sort(key=lambda each: each["decided"], reverse=True)
+        shown |= {f"incident/{each['name']}": each for each in bad[:_MOST_INCIDENTS]}
         return {"about": about, "rollout": head} | shown | self._revisions(owner) | self._grown(rollout)
 
     def _revisions(self, owner: str) -> Items:

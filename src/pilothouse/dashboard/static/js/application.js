@@ -13,13 +13,15 @@ export function ApplicationPage({ where, name, onLink }) {
   const { about, application: found } = page.items;
   if (!found) return about?.missing || about?.absent?.includes("applications") ? html`<${Missing} kind="application" where=${where} name=${name} />` : html`<${Problems} about=${about} />`;
   const told = { found, rights, path: `/api/applications/${encoded(where)}/${encoded(name)}` };
+  const objects = html`<${Objects} key="objects" items=${page.items} />`;
+  const differences = html`<${Differences} key="differences" items=${page.items} rights=${rights} where=${where} name=${name} at=${found.operationAt} />`;
   const unwell = found.message && found.health !== "Healthy";
   return html`<div class="head"><div class="title"><${Crumbs} where=${where} what="Application" /><h1>${name} <span class="pill ${toneOf(found.health)}"><${Mark} tone=${toneOf(found.health)} />${found.health}</span><span class="pill ${toneOf(found.sync)}">${found.sync === "OutOfSync" ? "Out of sync" : found.sync}</span></h1></div>
       <${Buttons} ...${told} /></div>
     <${Problems} about=${about} />
     ${found.conditions.length || unwell ? html`<ul class="notes">${unwell ? html`<li class="note ${toneOf(found.health)}"><${Mark} tone=${toneOf(found.health)} /><div>${found.message}</div></li>` : null}
       ${found.conditions.map((each) => html`<li class="note warn" key=${each.type}><${Mark} tone="warn" /><div><strong>${each.type}</strong><div class="muted">${each.message}</div></div></li>`)}</ul>` : null}
-    <div class="columns"><div class="section"><${Objects} items=${page.items} /><${Differences} items=${page.items} rights=${rights} where=${where} name=${name} at=${found.operationAt} /></div>
+    <div class="columns"><div class="section">${found.sync === "OutOfSync" ? [differences, objects] : [objects, differences]}</div>
       <div class="section"><${Source} found=${found} /><${LevelsCard} levels=${within(page.items, "level/")} /><${History} ...${told} /><${EventsCard} items=${page.items} /></div></div>`;
 }
 

@@ -121,7 +121,7 @@ export function LevelPage({ where, name, onLink }) {
     <section class="card"><header><h2>Deploys</h2><span class="end">${level.countedUntil ? html`counted <${Age} of=${level.countedUntil} />` : null}</span></header><div class="body scroll">${level.deploys.length ? html`<table class="deploys"><thead><tr><th scope="col">Outcome</th><th scope="col">Version</th><th scope="col">Commit</th><th scope="col">Began</th><th scope="col">Why</th></tr></thead>
       <tbody>${level.deploys.map((each) => {
         const [tone, words] = OUTCOMES[each.outcome || ""] || ["none", each.outcome];
-        return html`<tr key=${each.startedAt}><td><span class="health ${tone}"><${Mark} tone=${tone} />${words}</span></td><td class="mono">${each.version}</td><td class="mono">${each.revision ? shortRevision(each.revision) : "–"}</td><td class="muted nowrap"><${Age} of=${each.startedAt} /></td><td class="muted">${each.message || "–"}</td></tr>`;
+        return html`<tr key=${each.startedAt}><td><span class="health ${tone}"><${Mark} tone=${tone} />${words}</span></td><td class="mono nowrap">${each.version}</td><td class="mono">${each.revision ? shortRevision(each.revision) : "–"}</td><td class="muted nowrap"><${Age} of=${each.startedAt} /></td><td class="muted">${each.message || "–"}</td></tr>`;
       })}</tbody></table>` : html`<${Empty} title="No deploys yet">Each version of the rollout appears here.</${Empty}>`}</div></section>`;
 }
 

@@ -2,6 +2,7 @@
 import { html, useEffect, useMemo, usePage, within } from "./ground.js";
 import { Age, Empty, Mark, Pill, Problems, duration, rate, share, shortImage, toneOf } from "./parts.js";
 import { Actions, useRights } from "./actions.js";
+import { Incidents } from "./incidents.js";
 import { LevelsCard } from "./levels.js";
 import { Crumbs, EventsCard, Missing, Objects, encoded } from "./applications.js";
 import { Chart } from "./charts.js";
@@ -23,7 +24,7 @@ export function RolloutPage({ where, name, onLink }) {
     ${found.steps.length ? html`<${Steps} rollout=${found} />` : null}
     <${Numbers} rollout=${found} samples=${page.samples} noNumbers=${page.noNumbers} />
     <div class="columns"><${Objects} items=${page.items} roles=${{ [found.stable]: "stable", ...(found.updating ? { [found.current]: "canary" } : {}) }} />
-      <div class="section"><${Runs} runs=${within(page.items, "run/")} /><${LevelsCard} levels=${within(page.items, "level/")} />
+      <div class="section"><${Runs} runs=${within(page.items, "run/")} /><${Incidents} incidents=${within(page.items, "incident/")} /><${LevelsCard} levels=${within(page.items, "level/")} />
         <${Revisions} rollout=${found} revisions=${within(page.items, "revision/")} rights=${rights} path=${path} /><${EventsCard} items=${page.items} /></div></div>`;
 }
 
