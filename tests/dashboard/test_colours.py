@@ -12,7 +12,8 @@ from pilothouse.dashboard.assets import load_assets
 
 Colour = tuple[float, float, float]
 LEAST: Final = 4.5
-WORDS: Final = ("text", "muted", "faint", "accent", "good", "busy", "wait", "warn", "bad", "canary", "stable")
+LEAST_OF_LINES: Final = 3.0
+WORDS: Final = ("text", "muted", "faint", "accent", "good", "busy", "wait", "warn", "bad", "canary-text", "stable")
 GROUNDS: Final = ("bg", "surface", "raised")
 TONES: Final = ("faint", "good", "busy", "wait", "warn", "bad")
 TINT: Final = 0.13
@@ -58,5 +59,6 @@ def test_words_can_be_read(theme: int) -> None:
     for tone, ground in product(TONES, ("bg", "surface")):
         pairs[f"a pill of {tone} on {ground}"] = found[tone], _mixed(found[tone], found[ground], TINT)
     pairs["a button"] = found["on-accent"], found["accent"]
+    assert contrast(found["canary"], found["surface"]) >= LEAST_OF_LINES
     poor = {name: round(contrast(*pair), 2) for name, pair in pairs.items() if contrast(*pair) < LEAST}
     assert poor == {}

@@ -25,6 +25,8 @@ _MILLISECONDS: Final = 30_000
 _TRIES: Final = 20
 NETWORK_CHANGED: Final = "net::ERR_NETWORK_CHANGED"
 """Chromium breaks off what is under way when an interface comes or goes, as other tests have it: no page's error."""
+_ERROR_PAGE: Final = "chrome-error://"
+"""Where it goes by itself then, which may be in the midst of the next try."""
 _ARGUMENTS: Final = (
     "--host-resolver-rules=MAP *.example 127.0.0.1",
     "--disable-background-networking",
@@ -52,7 +54,7 @@ class Page:
             try:
                 response = await self.page.goto(url)
             except Exception as error:
-                if NETWORK_CHANGED not in str(error):
+                if not any(text in str(error) for text in (NETWORK_CHANGED, _ERROR_PAGE)):
                     raise
                 continue
             return int(response.status) if response is not None else 0
