@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import datetime, timedelta
 from typing import Any
 
 from pilothouse.delivery.resources.analyses import Metric
@@ -14,12 +15,13 @@ from .runs import FAILED, INCONCLUSIVE, SUCCESSFUL
 __all__ = ["outcome", "shown"]
 
 
-def outcome(metric: Metric, value: Any) -> str:
+def outcome(metric: Metric, value: Any, now: datetime) -> str:
     """Return the phase that a value gives a measurement. Raises ExpressionError where a condition does not fit it.
 
-    With both conditions a value that meets neither is inconclusive; with none any value is a success.
+    With both conditions a value that meets neither is inconclusive; with none any value is a success. now: what
+    conditions that say `now()` get.
     """
-    names = {"result": value}
+    names = {"result": value, "now()": now}
     if metric.failure_condition and _is_met(metric.failure_condition, names):
         return FAILED
     if not metric.success_condition:
@@ -30,7 +32,11 @@ def outcome(metric: Metric, value: Any) -> str:
 
 
 def _is_met(condition: str, names: dict[str, Any]) -> bool:
-    found = compiled(condition)(names)
+    try:
+        found = compiled(condition)(names)
+    except ExpressionError as error:
+        nothing = names["result"] is None or names["result"] == []
+        raise ExpressionError(f"{error}; the answer has no data" if nothing else str(error)) from None
     if not isinstance(found, bool):
         raise ExpressionError(f"condition '{condition}' gives {shown(found)}; it has to be true or false")
     return found
@@ -44,4 +50,6 @@ def shown(value: Any) -> str:
         return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
     if isinstance(value, list):
         return f"[{','.join(shown(each) for each in value)}]"
+    if isinstance(value, datetime | timedelta):
+        return str(value)
     return json.dumps(value, separators=(",", ":"))

@@ -2,20 +2,18 @@
 
 An expression is parsed once into nested closures. It has the operators of Expr on numbers, texts, lists and maps,
 `all`, `any`, `none`, `one`, `filter`, `map` and `count` with `#` or `{# > 1}`, and the functions that analysis adds
-(`asInt`, `asFloat`, `isNaN`, `isInf`, `isNil`, `default`). There are no loops, and its length and depth are bounded.
-`matches` is left out: a pattern may take for ever.
+(`asInt`, `asFloat`, `isNaN`, `isInf`, `isNil`, `default`); `now()` is what its values have as `now()`. There are no
+loops, and its length and depth are bounded. `matches` is left out: a pattern may take for ever.
 """
 
 from __future__ import annotations
 
-import math
-import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
-from pilothouse.delivery.errors import DeliveryError
+from .operators import BINARY, FUNCTIONS, ExpressionError, within
 
 __all__ = ["ExpressionError", "compiled"]
 
@@ -26,14 +24,11 @@ _TOKEN: Final = re.compile(
     r"|(?P<name>[A-Za-z_]\w*)|(?P<sign>\*\*|\?\?|\?\.|\.\.|==|!=|<=|>=|&&|\|\||[-+*/%^<>!?:.,()\[\]{}#]))"
 )
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r"}
+_OR, _AND, _UNARY, _POWER = 10, 15, 90, 100
 _WORDS: Final = ("and", "or", "not", "in", "contains", "startsWith", "endsWith")
 
 Values: TypeAlias = Mapping[str, Any]
 Node: TypeAlias = Callable[[Values], Any]
-
-
-class ExpressionError(DeliveryError):
-    """A condition cannot be read, or does not fit the value that it is asked of."""
 
 
 @lru_cache(maxsize=1024)
@@ -66,113 +61,6 @@ def _tokens(source: str) -> list[tuple[str, str]]:
         found.append(("sign" if kind == "name" and word in _WORDS else kind, word))
         at = match.end()
     return found
-
-
-def _divide(left: Any, right: Any) -> float:
-    """Divide as Expr does: by zero is no error."""
-    if right == 0:
-        return math.nan if left == 0 or math.isnan(left) else math.copysign(math.inf, left)
-    return float(left / right)
-
-
-def _equal(left: Any, right: Any) -> bool:
-    if isinstance(left, bool) is not isinstance(right, bool):
-        return False
-    return bool(left == right)
-
-
-def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    def run(left: Any, right: Any) -> bool:
-        if isinstance(left, bool) or isinstance(right, bool):
-            raise ExpressionError("a truth value has no order")
-        return compare(left, right)
-
-    return run
-
-
-def _numbers(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Refuse all but numbers: a text times a million is no use to anybody."""
-
-    def run(left: Any, right: Any) -> Any:
-        for value in (left, right):
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ExpressionError(f"{value!r} is no number")
-        return function(left, right)
-
-    return run
-
-
-def _add(left: Any, right: Any) -> Any:
-    return left + right if isinstance(left, str) and isinstance(right, str) else _numbers(operator.add)(left, right)
-
-
-def _within(left: Any, right: Any) -> bool:
-    return left in right if right is not None else False
-
-
-_BINARY: Final[Mapping[str, tuple[int, Callable[[Any, Any], Any]]]] = {
-    "==": (20, _equal),
-    "!=": (20, lambda left, right: not _equal(left, right)),
-    "<": (20, _ordered(operator.lt)),
-    "<=": (20, _ordered(operator.le)),
-    ">": (20, _ordered(operator.gt)),
-    ">=": (20, _ordered(operator.ge)),
-    "in": (20, _within),
-    "contains": (20, lambda left, right: right in left),
-    "startsWith": (20, lambda left, right: left.startswith(right)),
-    "endsWith": (20, lambda left, right: left.endswith(right)),
-    "..": (25, lambda left, right: list(range(left, min(right + 1, left + _LONGEST)))),
-    "+": (30, _add),
-    "-": (30, _numbers(operator.sub)),
-    "*": (60, _numbers(operator.mul)),
-    "/": (60, _numbers(_divide)),
-    "%": (60, _numbers(math.fmod)),
-    "^": (100, _numbers(math.pow)),
-    "**": (100, _numbers(math.pow)),
-}
-_OR, _AND, _UNARY, _POWER = 10, 15, 90, 100
-
-
-def _as_int(value: Any) -> int:
-    return int(float(value)) if isinstance(value, str) else int(value)
-
-
-def _default(value: Any, instead: Any) -> Any:
-    nothing = value is None or value in ([], {}) or (isinstance(value, float) and math.isnan(value))
-    return instead if nothing else value
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
-
-
-_FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
-    "asInt": _as_int,
-    "asFloat": float,
-    "int": _as_int,
-    "float": float,
-    "string": str,
-    "isNaN": lambda value: isinstance(value, float) and math.isnan(value),
-    "isInf": lambda value: isinstance(value, float) and math.isinf(value),
-    "isNil": lambda value: value is None,
-    "default": _default,
-    "len": len,
-    "abs": abs,
-    "min": lambda *values: min(values[0] if len(values) == 1 else values),
-    "max": lambda *values: max(values[0] if len(values) == 1 else values),
-    "sum": sum,
-    "mean": _mean,
-    "floor": math.floor,
-    "ceil": math.ceil,
-    "round": round,
-    "lower": lambda value: value.lower(),
-    "upper": lambda value: value.upper(),
-    "trim": lambda value: value.strip(),
-    "first": lambda values: values[0] if values else None,
-    "last": lambda values: values[-1] if values else None,
-    "keys": list,
-    "values": lambda found: list(found.values()),
-}
 
 
 def _each(test: Node, items: Iterable[Any], values: Values) -> list[Any]:
@@ -247,15 +135,15 @@ class _Parser:
             sign = self._peek()
             if sign == "not" and self._tokens[self._at + 1 : self._at + 2] == [("sign", "in")] and least <= 20:
                 self._at += 2
-                left = _negated(_apply(_within, left, self._binary(21)))
+                left = _negated(_apply(within, left, self._binary(21)))
                 continue
             logical = _LOGICAL.get(sign)
-            rank = logical[0] if logical else _BINARY[sign][0] if sign in _BINARY else -1
+            rank = logical[0] if logical else BINARY[sign][0] if sign in BINARY else -1
             if rank < max(least, 0):
                 return left
             self._at += 1
             right = self._binary(rank if rank == _POWER else rank + 1)
-            left = logical[1](left, right) if logical else _apply(_BINARY[sign][1], left, right)
+            left = logical[1](left, right) if logical else _apply(BINARY[sign][1], left, right)
 
     def _unary(self) -> Node:
         if self._take("!") or self._take("not"):
@@ -318,9 +206,12 @@ class _Parser:
             return _variable(word)
         if word in _OVER:
             return self._predicate(_OVER[word])
-        if word not in _FUNCTIONS:
+        if word == "now":
+            self._want(")")
+            return _variable("now()")
+        if word not in FUNCTIONS:
             raise self._error(f"there is no function '{word}'")
-        function, arguments = _FUNCTIONS[word], self._list(")")
+        function, arguments = FUNCTIONS[word], self._list(")")
         return lambda values: function(*(argument(values) for argument in arguments))
 
     def _predicate(self, over: Callable[[list[Any], list[Any]], Any]) -> Node:

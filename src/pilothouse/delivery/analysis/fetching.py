@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from weakref import WeakValueDictionary
 
 import aiohttp
 import msgspec
 
-from pilothouse.delivery.resources.analyses import Authentication, Header, OAuth2
+from pilothouse.delivery.resources.analyses import AnalysisRun, Authentication, Header, Measurement, Metric, OAuth2
 
-from .providers import MetricError
+from .providers import MetricError, ended
+from .runs import SUCCESSFUL
 
-__all__ = ["Fetch", "Fetcher"]
+__all__ = ["AtOnce", "Fetch", "Fetcher"]
 
 _MOST_BYTES: Final = 1 << 20
-_MOST_AT_ONCE: Final = 32
+_MOST_AT_ONCE: Final = 16
+"""Of one server: another that is dead makes nobody wait."""
+_MOST_TOKENS: Final = 1024
 _TOKEN_SECONDS: Final = 300.0
 """How long a token is used where its server says nothing of it."""
 _GOOD: Final = range(200, 300)
@@ -27,7 +32,10 @@ _GOOD: Final = range(200, 300)
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """One request. seconds: until it is given up; insecure: without a look at the server's certificate."""
+    """One request. seconds: until it is given up; insecure: without a look at the server's certificate.
+
+    reason: returns what a server says of its error, of the body of an answer; empty where it says nothing.
+    """
 
     url: str
     method: str = "GET"
@@ -36,14 +44,15 @@ class Fetch:
     seconds: float = 10.0
     insecure: bool = False
     authentication: Authentication | None = None
+    reason: Callable[[bytes], str] = lambda _: ""
 
 
 class Fetcher:
     """Keeps tokens; measurements are too seldom to keep connections. Errors leave out queries, which may be secret."""
 
     def __init__(self) -> None:
-        self._turns = asyncio.Semaphore(_MOST_AT_ONCE)
-        self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._tokens: dict[tuple[str, ...], tuple[str, float]] = {}
 
     async def json(self, fetch: Fetch) -> Any:
         """Return the answer's JSON value. Raises MetricError for whatever goes wrong."""
@@ -56,13 +65,20 @@ class Fetcher:
     async def _fetch(self, fetch: Fetch) -> bytes:
         headers = {each.key: each.value for each in fetch.headers}
         try:
-            async with self._turns, asyncio.timeout(fetch.seconds):
+            async with asyncio.timeout(fetch.seconds), self._turn(fetch.url):
                 headers |= await self._authorization(fetch)
                 return await self._ask(fetch, headers)
         except TimeoutError:
             raise MetricError(f"{_shown(fetch.url)}: no answer within {fetch.seconds:g} s") from None
         except (aiohttp.ClientError, msgspec.DecodeError, OSError, ValueError) as error:
             raise MetricError(f"{_shown(fetch.url)}: {type(error).__name__}") from None
+
+    def _turn(self, url: str) -> asyncio.Semaphore:
+        server = urlsplit(url).netloc
+        found = self._turns.get(server)
+        if found is None:
+            found = self._turns[server] = asyncio.Semaphore(_MOST_AT_ONCE)
+        return found
 
     async def _ask(self, fetch: Fetch, headers: Mapping[str, str]) -> bytes:
         async with (
@@ -77,7 +93,8 @@ class Fetcher:
             if len(body) > _MOST_BYTES:
                 raise MetricError(f"{_shown(fetch.url)}: the answer is longer than {_MOST_BYTES} bytes")
             if answer.status not in _GOOD:
-                raise MetricError(f"{_shown(fetch.url)}: status {answer.status}")
+                said = fetch.reason(body)
+                raise MetricError(f"{_shown(fetch.url)}: status {answer.status}{f': {said}' if said else ''}")
             return body
 
     async def _authorization(self, fetch: Fetch) -> Mapping[str, str]:
@@ -95,7 +112,8 @@ class Fetcher:
 
     async def _token(self, oauth: OAuth2, seconds: float, insecure: bool) -> str:
         """Return a token by client credentials (RFC 6749, 4.4), kept until shortly before it ends."""
-        key, now = (str(oauth.token_url), oauth.client_id or ""), asyncio.get_running_loop().time()
+        key = (str(oauth.token_url), oauth.client_id or "", oauth.client_secret or "", *oauth.scopes)
+        now = asyncio.get_running_loop().time()
         token, until = self._tokens.get(key, ("", 0.0))
         if now < until:
             return token
@@ -108,8 +126,21 @@ class Fetcher:
         if not isinstance(found, str):
             raise MetricError(f"{_shown(fetch.url)}: there is no access_token in the answer")
         lasts = answer.get("expires_in")
+        if len(self._tokens) >= _MOST_TOKENS:
+            del self._tokens[next(iter(self._tokens))]
         self._tokens[key] = found, now + (float(lasts) * 0.9 if isinstance(lasts, int | float) else _TOKEN_SECONDS)
         return found
+
+
+class AtOnce:
+    """What providers share that ask with a fetcher: a measurement is over when the answer is there."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self._fetcher = fetcher
+
+    async def end(self, run: AnalysisRun, metric: Metric, started: Measurement, now: datetime) -> Measurement:
+        """End what another provider began before the run was changed."""
+        return ended(SUCCESSFUL, now, started.started_at, message="the measurement was ended")
 
 
 def _shown(url: str) -> str:

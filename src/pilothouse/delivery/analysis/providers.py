@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pilothouse.delivery.errors import DeliveryError
 from pilothouse.delivery.resources.analyses import AnalysisRun, Measurement, Metric
@@ -16,6 +16,10 @@ from .expressions import ExpressionError
 from .runs import COMPLETED, ERROR
 
 __all__ = ["MetricError", "Provider", "Providers", "ended", "measured"]
+
+
+_LONGEST: Final = 4096
+"""Characters of a value that a status keeps; conditions have seen all of it."""
 
 
 class MetricError(DeliveryError):
@@ -67,10 +71,12 @@ def _given(metric: Metric) -> list[str]:
 def measured(metric: Metric, value: Any, now: datetime, began: str | None = None) -> Measurement:
     """Return the completed measurement of a value: the metric's conditions say what it means."""
     try:
-        phase, message = outcome(metric, value), None
+        phase, message = outcome(metric, value, now), None
     except ExpressionError as error:
         phase, message = ERROR, str(error)
-    return ended(phase, now, began, message=message, value=shown(value))
+    text = shown(value)
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return ended(phase, now, began, message=message, value=text)
 
 
 def ended(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -21,28 +21,43 @@ from pilothouse.operator import Context, Manager, Reconciler, Request, Result, c
 from .arguments import filled, wanted_secrets
 from .fetching import Fetcher
 from .job import JobProvider
+from .prometheus import PrometheusProvider, resolved_queries
 from .providers import MetricError, Provider, Providers, ended
 from .runs import COMPLETED, ERROR, Due, due, is_ending, taken
 from .secretvalues import SecretValues
 from .traffic import PLUGIN, Numbers, TrafficProvider
-from .web import PrometheusProvider, WebProvider
+from .web import WebProvider
 
 __all__ = ["AnalysisReconciler", "add_analyses"]
 
 _CONCURRENCY: Final = 30
 _WRITE_SECONDS: Final = 10.0
 """Between writes of what only goes on: a judge looks each second, which nobody has to store each time."""
-_MEASURE_SECONDS: Final = 60.0
+_MEASURE_SECONDS: Final = 600.0
+_AWAITED_SECONDS: Final = 0.25
+"""For measurements, before the others of a run go on without one that takes longer: a judge looks each second."""
+_MASK: Final = "*****"
 _MOST_REMEMBERED: Final = 10_000
 _log = get_logger(__name__)
 
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of a run beyond what was written. written: at, by the monotonic clock."""
+    """What is known of a run beyond what was written.
+
+    written: at, by the monotonic clock; going: measurements under way, by metric; is_ending: they end what goes on.
+    """
 
     status: AnalysisRunStatus
-    written: float
+    written: float = -_WRITE_SECONDS
+    going: dict[str, asyncio.Task[Measurement]] = field(default_factory=dict)
+    is_ending: bool = False
+
+    def forget(self) -> None:
+        """End measurements that nobody waits for any more."""
+        for task in self.going.values():
+            task.cancel()
+        self.going.clear()
 
 
 class AnalysisReconciler(Reconciler[AnalysisRun]):
@@ -56,32 +71,39 @@ class AnalysisReconciler(Reconciler[AnalysisRun]):
     async def reconcile(self, obj: AnalysisRun, context: Context) -> Result | None:
         """Measure what is due; come again when the next is."""
         if obj.metadata.deletion_timestamp or obj.status.phase in COMPLETED:
-            self._known.pop(obj.metadata.uid, None)
+            self._forget(obj.metadata.uid)
             return await self._expire(obj, context)
-        known = self._known.get(obj.metadata.uid)
-        run = replace(obj, status=known.status) if known is not None else obj
+        known = self._known.setdefault(obj.metadata.uid, _Known(obj.status))
+        run = replace(obj, status=known.status)
         now = context.clock.now()
         try:
-            spec = await self._spec(run)
-            asked, _ = due(replace(run, spec=spec), now)
-            measured = await self._measure(replace(run, spec=spec), asked, now)
-            status = taken(replace(run, spec=spec), measured, context.clock.now())
+            secrets = await self._wanted(run)
+            run = replace(run, spec=filled(run.spec, secrets))
+            status = taken(run, await self._measure(run, known, secrets.values(), context), context.clock.now())
+            status = _with_queries(status, filled(obj.spec, dict.fromkeys(secrets, _MASK)))
         except (AnalysisInvalid, ValueError) as error:
             status = _invalid(run.status, str(error), now)
-        await self._keep(obj, status, context)
+        await self._keep(obj, status, known, context)
         if status.phase in COMPLETED:
             return await self._expire(replace(obj, status=status), context)
-        asked, wait = due(replace(run, spec=spec, status=status), context.clock.now())
-        return Result(requeue_after=0.0 if asked else wait)
+        asked, wait = due(replace(run, status=status), context.clock.now())
+        if {each.metric.name for each in asked} - known.going.keys():
+            return Result(requeue_after=0.0)
+        return Result(requeue_after=min(wait or _AWAITED_SECONDS, _AWAITED_SECONDS) if known.going else wait)
 
     async def removed(self, request: Request, context: Context) -> Result | None:
         """Forget the oldest runs that nobody asks about any more."""
         while len(self._known) > _MOST_REMEMBERED:
-            self._known.popitem(last=False)
+            self._known.popitem(last=False)[1].forget()
         return None
 
-    async def _spec(self, run: AnalysisRun) -> AnalysisRunSpec:
-        """Return the specification with arguments filled in. Raises AnalysisInvalid for a secret that is not there."""
+    def _forget(self, uid: str) -> None:
+        known = self._known.pop(uid, None)
+        if known is not None:
+            known.forget()
+
+    async def _wanted(self, run: AnalysisRun) -> Mapping[str, str]:
+        """Return the arguments that are in secrets. Raises AnalysisInvalid for one that is not there."""
         secrets: dict[str, str] = {}
         for argument, (name, key) in wanted_secrets(run).items():
             try:
@@ -91,38 +113,51 @@ class AnalysisReconciler(Reconciler[AnalysisRun]):
             if value is None:
                 raise AnalysisInvalid(f"argument '{argument}': secret '{name}' has no key '{key}'")
             secrets[argument] = value.decode("utf-8", "replace")
-        return filled(run.spec, secrets)
+        return secrets
 
-    async def _measure(self, run: AnalysisRun, asked: list[Due], now: datetime) -> Mapping[str, Measurement]:
-        found = await asyncio.gather(*(self._one(run, each, now) for each in asked))
-        return {each.metric.name: measurement for each, measurement in zip(asked, found, strict=True)}
+    async def _measure(
+        self, run: AnalysisRun, known: _Known, secrets: Collection[str], context: Context
+    ) -> Mapping[str, Measurement]:
+        """Begin what is due and return what is over, be it begun before. What takes long makes no other wait."""
+        if is_ending(run) and not known.is_ending:
+            known.forget()  # what is under way was to go on; now it is to end
+            known.is_ending = True
+        for each in due(run, context.clock.now())[0]:
+            if each.metric.name not in known.going:
+                known.going[each.metric.name] = asyncio.ensure_future(self._one(run, each, secrets, context))
+        if known.going:
+            await asyncio.wait(known.going.values(), timeout=_AWAITED_SECONDS)
+        over = [name for name, task in known.going.items() if task.done()]
+        return {name: known.going.pop(name).result() for name in over}
 
-    async def _one(self, run: AnalysisRun, each: Due, now: datetime) -> Measurement:
+    async def _one(self, run: AnalysisRun, each: Due, secrets: Collection[str], context: Context) -> Measurement:
+        now = context.clock.now()
         began = each.started.started_at if each.started is not None else None
         try:
             provider = self._providers.of(each.metric)
             async with asyncio.timeout(_MEASURE_SECONDS):
                 if each.started is not None and is_ending(run):
-                    return await provider.end(run, each.metric, each.started, now)
-                return await provider.measure(run, each.metric, each.started, now)
+                    found = await provider.end(run, each.metric, each.started, now)
+                else:
+                    found = await provider.measure(run, each.metric, each.started, now)
         except MetricError as error:
-            return ended(ERROR, now, began, message=str(error))
+            found = ended(ERROR, now, began, message=str(error))
         except TimeoutError:
-            return ended(
-                ERROR, now, began, message=f"metric '{each.metric.name}': nothing within {_MEASURE_SECONDS:g} s"
-            )
+            why = f"metric '{each.metric.name}': nothing within {_MEASURE_SECONDS:g} s"
+            found = ended(ERROR, now, began, message=why)
+        if found.phase in COMPLETED:
+            found = replace(found, finished_at=times.format_micros(context.clock.now()))
+        return replace(found, message=_masked(found.message, secrets)) if found.message else found
 
-    async def _keep(self, obj: AnalysisRun, status: AnalysisRunStatus, context: Context) -> None:
-        known, now = self._known.get(obj.metadata.uid), context.clock.monotonic()
-        known = known or _Known(obj.status, -_WRITE_SECONDS)
+    async def _keep(self, obj: AnalysisRun, status: AnalysisRunStatus, known: _Known, context: Context) -> None:
+        now = context.clock.monotonic()
         quiet = _essence(known.status) == _essence(status) and now - known.written < _WRITE_SECONDS
         if not quiet:
             await context.patch(obj, MergePatch({"status": to_dict(status)}))
             known.written = now
         known.status = status
-        self._known[obj.metadata.uid] = known
         if status.phase in COMPLETED:
-            del self._known[obj.metadata.uid]
+            self._forget(obj.metadata.uid)
             _log.info("analysis run ended", run=str(context.request), phase=status.phase, message=status.message)
 
     async def _expire(self, obj: AnalysisRun, context: Context) -> Result | None:
@@ -150,6 +185,20 @@ def _essence(status: AnalysisRunStatus) -> object:
         else (each.name, each.phase)
         for each in status.metric_results
     ]
+
+
+def _masked(text: str, secrets: Collection[str]) -> str:
+    """Return a text without what is secret: servers repeat what they were asked."""
+    for each in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(each, _MASK)
+    return text
+
+
+def _with_queries(status: AnalysisRunStatus, spec: AnalysisRunSpec) -> AnalysisRunStatus:
+    """Return a status whose results say what is asked, as Argo's do."""
+    said = resolved_queries(spec)
+    results = [replace(each, metadata=said[each.name]) if each.name in said else each for each in status.metric_results]
+    return replace(status, metric_results=results)
 
 
 def _invalid(before: AnalysisRunStatus, why: str, now: datetime) -> AnalysisRunStatus:

@@ -1,11 +1,9 @@
-"""The providers `web` and `prometheus`: values from servers that answer HTTP."""
+"""The provider `web`: values from servers that answer JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import msgspec
 
@@ -13,30 +11,16 @@ from pilothouse.apiserver.tables.jsonpath import JsonPathError, compile_path
 from pilothouse.delivery.resources.analyses import AnalysisRun, Measurement, Metric
 from pilothouse.kinds.structs import to_dict
 
-from .fetching import Fetch, Fetcher
-from .providers import MetricError, ended, measured
-from .runs import SUCCESSFUL
+from .fetching import AtOnce, Fetch
+from .providers import MetricError, measured
 
-__all__ = ["PrometheusProvider", "WebProvider"]
+__all__ = ["WebProvider"]
 
 _WEB_SECONDS: Final = 10.0
-_PROMETHEUS_SECONDS: Final = 30.0
-_MOST_SERIES: Final = 10_000
 _METHODS: Final = ("GET", "POST", "PUT")
 
 
-class _AtOnce:
-    """What both share: a measurement is over when the answer is there."""
-
-    def __init__(self, fetcher: Fetcher) -> None:
-        self._fetcher = fetcher
-
-    async def end(self, run: AnalysisRun, metric: Metric, started: Measurement, now: datetime) -> Measurement:
-        """End what another provider began before the run was changed."""
-        return ended(SUCCESSFUL, now, started.started_at, message="the measurement was ended")
-
-
-class WebProvider(_AtOnce):
+class WebProvider(AtOnce):
     """`web`: JSON from an address, and what a path finds in it."""
 
     async def measure(
@@ -81,46 +65,3 @@ def _at(path: str, value: Any, metric: str) -> Any:
     if not found:
         raise MetricError(f"metric '{metric}': web.jsonPath '{path}': the answer has no such field")
     return found[0] if len(found) == 1 else found
-
-
-class PrometheusProvider(_AtOnce):
-    """`prometheus`: an instant query; a vector is a list of numbers, a scalar one number."""
-
-    async def measure(
-        self,
-        run: AnalysisRun,
-        metric: Metric,
-        started: Measurement | None,
-        now: datetime,
-    ) -> Measurement:
-        """Ask once; see `Provider`."""
-        asked = metric.provider.prometheus
-        assert asked is not None  # noqa: S101  # that is why this provider was chosen
-        if asked.range_query is not None:
-            raise MetricError(f"metric '{metric.name}': prometheus.rangeQuery is not there; use `[5m]` in the query")
-        if not asked.address or not asked.query:
-            raise MetricError(f"metric '{metric.name}': prometheus: address and query are both wanted")
-        answer = await self._fetcher.json(
-            Fetch(
-                url=f"{asked.address.rstrip('/')}/api/v1/query?{urlencode({'query': asked.query})}",
-                headers=asked.headers,
-                seconds=float(asked.timeout or _PROMETHEUS_SECONDS),
-                insecure=bool(asked.insecure),
-                authentication=asked.authentication,
-            )
-        )
-        return measured(metric, _result(answer, metric.name), now)
-
-
-def _result(answer: Any, metric: str) -> Any:
-    data = answer.get("data") if isinstance(answer, dict) and answer.get("status") == "success" else None
-    found: Mapping[str, Any] = data if isinstance(data, dict) else {}
-    try:
-        kind, result = found["resultType"], found["result"]
-        if kind == "scalar":
-            return float(result[1])
-        if kind == "vector":
-            return [float(each["value"][1]) for each in result[:_MOST_SERIES]]
-    except (KeyError, IndexError, TypeError, ValueError):
-        kind = "nothing that can be read"
-    raise MetricError(f"metric '{metric}': prometheus answers {kind}; want a vector or a scalar")
