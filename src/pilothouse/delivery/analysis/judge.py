@@ -11,6 +11,7 @@ Where traffic is thin the window grows to a longer one, and the verdict is incon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
@@ -23,6 +24,8 @@ Outcome: TypeAlias = Literal["Healthy", "Thin", "Failed"]
 
 _SLOW_PART: Final = 0.05
 """The part of answers beyond the 95th percentile."""
+_APART: Final = 3.0
+"""How many standard deviations lie between a version and a stable one that has bad answers as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,15 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge says after a second. message: for people; figures: what it rests on."""
+    """What a judge says after a second. message: for people; figures: what it rests on.
+
+    is_common: it would fail, were not the stable version as bad.
+    """
 
     outcome: Outcome
     message: str
     figures: Mapping[str, float] = field(default_factory=dict)
+    is_common: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,8 @@ class Judge:
         self._enough = threshold(limits.looks, limits.false_alarms / len(_TESTS))
         state = state or {}
         self._evidence = {test.name: Evidence(_numbers(state.get(test.name))) for test in _TESTS}
+        self._common: list[str] = []
+        """Tests that fail, but those of the stable version as well."""
         self._stable = dict(zip((test.name for test in _TESTS), _numbers(state.get("stable")), strict=False))
 
     @property
@@ -116,6 +125,7 @@ class Judge:
 
     def look(self, version: Sight, stable: Sight) -> Verdict:
         """Take what came until the end of a second; say how the version is then."""
+        self._common = []
         found = [self._test(test, version, stable) for test in _TESTS]
         seen = self._window(version)
         figures = {
@@ -133,6 +143,9 @@ class Judge:
                 return Verdict("Failed", message, figures)
         if seen.requests < self._limits.least_requests:
             return Verdict("Thin", self._thin(seen), figures)
+        beside = self._window(stable)
+        if self._common:
+            return Verdict("Healthy", self._outage(seen, beside), figures, is_common=True)
         return Verdict("Healthy", self._healthy(seen), figures)
 
     def _window(self, sight: Sight) -> Answers:
@@ -145,9 +158,12 @@ class Judge:
         held = max(test.healthy(limits), blameless)
         evidence = self._evidence[test.name].look(test.bad(version.second), version.second.requests, held)
         share = seen.share(test.bad(seen))
-        if share <= max(test.limit(limits), blameless) or test.bad(seen) < limits.least_bad or evidence < self._enough:
+        if share <= test.limit(limits) or test.bad(seen) < limits.least_bad:
             return ""
-        return self._why(test, seen, beside)
+        if share <= blameless or not _is_apart(test, seen, beside):
+            self._common.append(test.name)
+            return ""
+        return self._why(test, seen, beside) if evidence >= self._enough else ""
 
     def _share_of_stable(self, test: _Test, stable: Sight) -> float:
         """Return the stable version's share of bad answers: over long, or of late if it has trouble now.
@@ -168,6 +184,20 @@ class Judge:
         said = f"the 95th percentile is {seen.p95 * 1000:.0f} ms (limit {limits.p95 * 1000:.0f} ms)"
         return f"{said} over {seen.requests} answers; of the stable version {beside.p95 * 1000:.0f} ms"
 
+    def _outage(self, seen: Answers, beside: Answers) -> str:
+        said = []
+        if "errors" in self._common:
+            ratios = seen.share(seen.errors), beside.share(beside.errors)
+            said.append(
+                f"{ratios[0]:.2%} errors (limit {self._limits.errors:.2%}), of the stable version {ratios[1]:.2%}"
+            )
+        if "slow" in self._common:
+            said.append(
+                f"95th percentile {seen.p95 * 1000:.0f} ms (limit {self._limits.p95 * 1000:.0f} ms), of the stable"
+                f" version {beside.p95 * 1000:.0f} ms"
+            )
+        return f"common outage, for which the new version is not blamed: {'; '.join(said)}"
+
     def _thin(self, seen: Answers) -> str:
         wanted, span = self._limits.least_requests, self._limits.long_window
         return f"thin traffic: {seen.requests} requests within {span} s, {wanted} are wanted for a verdict"
@@ -176,6 +206,19 @@ class Judge:
         return (
             f"{seen.share(seen.errors):.2%} errors, 95th percentile {seen.p95 * 1000:.0f} ms, {seen.requests} answers"
         )
+
+
+def _is_apart(test: _Test, seen: Answers, beside: Answers) -> bool:
+    """Whether a version is worse than a stable one that has bad answers too, by more than chance would have it.
+
+    At the beginning of an outage that both have, one of them is often the first to have many.
+    """
+    bad, bad_beside = test.bad(seen), test.bad(beside)
+    if not bad_beside:
+        return True
+    whole = (bad + bad_beside) / (seen.requests + beside.requests)
+    deviation = math.sqrt(whole * (1 - whole) * (1 / seen.requests + 1 / beside.requests))
+    return seen.share(bad) - beside.share(bad_beside) > _APART * deviation
 
 
 def _numbers(found: Any) -> Sequence[float]:

@@ -23,9 +23,9 @@ from .fetching import Fetcher
 from .job import JobProvider
 from .prometheus import PrometheusProvider, resolved_queries
 from .providers import MetricError, Provider, Providers, ended
-from .runs import COMPLETED, ERROR, Due, due, is_ending, taken
+from .runs import COMPLETED, ERROR, SUCCESSFUL, Due, due, is_ending, taken
 from .secretvalues import SecretValues
-from .traffic import PLUGIN, Numbers, TrafficProvider
+from .traffic import COMMON, PLUGIN, Numbers, TrafficProvider
 from .web import WebProvider
 
 __all__ = ["AnalysisReconciler", "add_analyses"]
@@ -155,10 +155,22 @@ class AnalysisReconciler(Reconciler[AnalysisRun]):
         if not quiet:
             await context.patch(obj, MergePatch({"status": to_dict(status)}))
             known.written = now
+            self._tell(obj, known.status, status, context)
         known.status = status
         if status.phase in COMPLETED:
             self._forget(obj.metadata.uid)
             _log.info("analysis run ended", run=str(context.request), phase=status.phase, message=status.message)
+
+    def _tell(self, obj: AnalysisRun, before: AnalysisRunStatus, status: AnalysisRunStatus, context: Context) -> None:
+        """Say what users have to know, as events."""
+        was = _in_common_outages(before)
+        for name, message in _in_common_outages(status).items():
+            if name not in was:
+                context.recorder.warning(obj, "CommonOutage", f"Metric '{name}': {message}")
+        if status.phase == SUCCESSFUL:
+            context.recorder.normal(obj, "AnalysisRunSuccessful", status.message or "Analysis completed")
+        elif status.phase in COMPLETED:
+            context.recorder.warning(obj, f"AnalysisRun{status.phase}", status.message or "Analysis completed")
 
     async def _expire(self, obj: AnalysisRun, context: Context) -> Result | None:
         """Delete a run that is over for longer than its `ttlStrategy` says."""
@@ -179,12 +191,22 @@ class AnalysisReconciler(Reconciler[AnalysisRun]):
 
 def _essence(status: AnalysisRunStatus) -> object:
     """Return what others act on: outcomes and counts, not how a measurement that goes on is now."""
-    return status.phase, [
-        (each.name, each.phase, each.count, each.error, len(each.measurements), each.measurements[-1].phase)
-        if each.measurements
-        else (each.name, each.phase)
-        for each in status.metric_results
-    ]
+    return (
+        status.phase,
+        [
+            (each.name, each.phase, each.count, each.error, len(each.measurements), each.measurements[-1].phase)
+            if each.measurements
+            else (each.name, each.phase)
+            for each in status.metric_results
+        ],
+        _in_common_outages(status).keys(),
+    )
+
+
+def _in_common_outages(status: AnalysisRunStatus) -> Mapping[str, str]:
+    """Return the metrics in which the stable version is as bad as the new one now, and what is said of it."""
+    last = {each.name: each.measurements[-1] for each in status.metric_results if each.measurements}
+    return {name: each.message or "" for name, each in last.items() if COMMON in each.metadata}
 
 
 def _masked(text: str, secrets: Collection[str]) -> str:

@@ -2,7 +2,8 @@
 
 One measurement goes on for as long as the metric does: each second the judge looks, and it fails at once. With `for` it
 succeeds after that time, where there was enough traffic; where there was not it waits as long again and is then
-inconclusive. Without `for` it goes on until it is ended: that is what background analysis wants.
+inconclusive. Without `for` it goes on until it is ended: that is what background analysis wants. It is inconclusive
+once traffic was thin for `inconclusiveAfter`, from the first request on, so that a slow start is no matter of it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from .judge import Answers, Judge, Limits, Sight, Verdict
 from .providers import MetricError, ended
 from .runs import FAILED, INCONCLUSIVE, RUNNING, SUCCESSFUL
 
-__all__ = ["PLUGIN", "Numbers", "Seen", "TrafficConfig", "TrafficProvider"]
+__all__ = ["COMMON", "PLUGIN", "Numbers", "Seen", "TrafficConfig", "TrafficProvider"]
 
 PLUGIN: Final = "pilothouse.dev/traffic"
 _MOST_MISSED: Final = 10
 """Seconds that are looked at one by one where nobody could look in time."""
 _STATE: Final = "judge"
+_THIN: Final = "thinSince"
+COMMON: Final = "commonOutage"
+"""In the metadata of a measurement while the stable version is as bad as the new one."""
 _NOTHING: Final = Verdict("Thin", "nothing was looked at yet")
 _MOST_RUNS: Final = 10_000
 """Beyond it the oldest goes on from what its measurement remembers."""
@@ -70,6 +74,7 @@ class TrafficConfig(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_
     errors: str = "0.3%"
     p95: str = "800ms"
     seconds: str = msgspec.field(default="", name="for")
+    inconclusive_after: str = "2m"
     window: str = "5s"
     long_window: str = "60s"
     least_requests: int = 50
@@ -78,6 +83,8 @@ class TrafficConfig(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_
 
     def limits(self) -> Limits:
         """Return what a judge wants. Raises ValueError for what is no span or share."""
+        for text in (self.inconclusive_after, self.seconds or "0"):
+            durations.parse(text)
         return Limits(
             errors=_share(self.errors),
             p95=_seconds(self.p95),
@@ -91,12 +98,23 @@ class TrafficConfig(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_
 
 @dataclass(slots=True)
 class _Session:
-    """One version under judgement. first: when it began, which does not count; seen: the last looked at."""
+    """One version under judgement. first: when it began, which does not count; seen: the last looked at.
+
+    thin_since: when its requests began to be few.
+    """
 
     judge: Judge
     first: int
     seen: int
     verdict: Verdict = _NOTHING
+    thin_since: datetime | None = None
+
+    def note(self, now: datetime) -> None:
+        """Take note whether requests are few, beginning with the first."""
+        if self.verdict.outcome != "Thin":
+            self.thin_since = None
+        elif self.thin_since is None and self.verdict.figures.get("requests"):
+            self.thin_since = now
 
 
 class TrafficProvider:
@@ -125,24 +143,27 @@ class TrafficProvider:
             if verdict.outcome == "Failed":
                 break
         session.seen, session.verdict = last, verdict
-        phase = self._phase(config, verdict, age)
+        session.note(now)
+        phase, why = self._phase(config, session, age, now)
         value = json.dumps(verdict.figures, separators=(",", ":"))
         if phase != RUNNING:
             self._sessions.pop((run.metadata.uid, metric.name), None)
-            return ended(phase, now, began, message=verdict.message, value=value)
+            return ended(phase, now, began, message=verdict.message + why, value=value)
         return Measurement(
             phase=RUNNING,
             message=verdict.message,
             started_at=began,
             resume_at=times.format_micros(now + timedelta(seconds=wait)),
             value=value,
-            metadata={_STATE: json.dumps(session.judge.state, separators=(",", ":"))},
+            metadata=_metadata(session),
         )
 
     async def end(self, run: AnalysisRun, metric: Metric, started: Measurement, now: datetime) -> Measurement:
-        """Say what was seen until now: nothing spoke against the version."""
-        self._sessions.pop((run.metadata.uid, metric.name), None)
-        return ended(SUCCESSFUL, now, started.started_at, message=started.message, value=started.value)
+        """Say what was seen until now: nothing spoke against the version, or there was not enough to tell."""
+        session = self._sessions.pop((run.metadata.uid, metric.name), None)
+        is_thin = session.verdict.outcome == "Thin" if session is not None else _THIN in started.metadata
+        phase = INCONCLUSIVE if is_thin else SUCCESSFUL
+        return ended(phase, now, started.started_at, message=started.message, value=started.value)
 
     def _session(
         self, run: AnalysisRun, metric: Metric, started: Measurement | None, limits: Limits, last: int, first: int
@@ -153,6 +174,8 @@ class TrafficProvider:
             if len(self._sessions) >= _MOST_RUNS:  # of runs that were deleted meanwhile nobody says that they ended
                 del self._sessions[next(iter(self._sessions))]
             found = self._sessions[key] = _Session(Judge(limits, _remembered(started)), first, last - 1)
+            since = started.metadata.get(_THIN) if started is not None else None
+            found.thin_since = times.parse(since) if since else None
         return found
 
     def _sight(
@@ -172,15 +195,29 @@ class TrafficProvider:
 
         return Sight(over(1), over(limits.window), over(limits.long_window))
 
-    def _phase(self, config: TrafficConfig, verdict: Verdict, seconds: float) -> str:
-        if verdict.outcome == "Failed":
-            return FAILED
-        wanted = _seconds(config.seconds) if config.seconds else None
-        if wanted is None or seconds < wanted:
-            return RUNNING
-        if verdict.outcome == "Healthy":
-            return SUCCESSFUL
-        return INCONCLUSIVE if seconds >= 2 * wanted else RUNNING
+    def _phase(self, config: TrafficConfig, session: _Session, age: float, now: datetime) -> tuple[str, str]:
+        """Return the phase, and what is to be said of it beside the verdict. age: in seconds."""
+        outcome = session.verdict.outcome
+        if outcome == "Failed":
+            return FAILED, ""
+        if not config.seconds:
+            limit = _seconds(config.inconclusive_after)
+            thin = (now - session.thin_since).total_seconds() if session.thin_since is not None else 0.0
+            return (INCONCLUSIVE, f", and so it was for {thin:.0f} s") if 0 < limit <= thin else (RUNNING, "")
+        wanted = _seconds(config.seconds)
+        if age < wanted:
+            return RUNNING, ""
+        if outcome == "Healthy":
+            return SUCCESSFUL, ""
+        return (INCONCLUSIVE, f", after {age:.0f} s") if age >= 2 * wanted else (RUNNING, "")
+
+
+def _metadata(session: _Session) -> Mapping[str, str]:
+    """Return what a measurement that goes on has to remember."""
+    found = {_STATE: json.dumps(session.judge.state, separators=(",", ":"))}
+    if session.thin_since is not None:
+        found[_THIN] = times.format_micros(session.thin_since)
+    return {**found, COMMON: "true"} if session.verdict.is_common else found
 
 
 def _config(metric: Metric) -> tuple[TrafficConfig, Limits]:

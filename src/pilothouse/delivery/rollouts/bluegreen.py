@@ -8,7 +8,7 @@ from pilothouse.kinds.structs import replace
 from .actions import SelectService
 from .conditions import counted, has_timed_out
 from .names import BLUE_GREEN_PAUSE, INCONCLUSIVE_RUN
-from .runs import POST, PRE, Role, current, is_bad, refreshed, started
+from .runs import POST, PRE, Role, current, is_bad, pause_text, refreshed, started
 from .situation import Situation, available, deadline_of, hash_label, size
 from .statuses import Next, aborted, begun, paused, promoted, resumed, settled_pauses, skips_all, template_changed
 
@@ -232,7 +232,8 @@ def _judge(was: Situation, made: Next) -> bool:
                 made.status = started(sit, replace(made.status, controller_pause=None), role)
             else:
                 made.status = paused(sit, made.status, INCONCLUSIVE_RUN)
-                made.tell("RolloutPaused", f"Rollout is paused ({INCONCLUSIVE_RUN})", warning=True)
+                why = pause_text(made.status, INCONCLUSIVE_RUN)
+                made.tell("RolloutPaused", f"Rollout is paused ({why})", warning=True)
     return False
 
 

@@ -13,7 +13,7 @@ from .counts import is_far_enough
 from .experimentsteps import experiment_verdict, named_experiment
 from .names import CANARY_PAUSE, INCONCLUSIVE_EXPERIMENT, INCONCLUSIVE_RUN, JUDGEMENT_PLUGIN, WATCH_AFTER
 from .routed import routed
-from .runs import BACKGROUND, STEP, Role, current, is_bad, refreshed, started, without
+from .runs import BACKGROUND, STEP, Role, current, is_bad, pause_text, refreshed, started, without
 from .situation import Situation, available, hash_label
 from .statuses import Next, aborted, begun, paused, promoted, resumed, settled_pauses, skips_all, template_changed
 from .steps import is_complete, pause_left, step_text
@@ -254,7 +254,8 @@ def _judge_run(was: Situation, made: Next, role: Role) -> None:
             made.status = started(sit, made.status, role)
         else:
             made.status = paused(sit, made.status, INCONCLUSIVE_RUN)
-            made.tell("RolloutPaused", f"Rollout is paused ({INCONCLUSIVE_RUN})", warning=True)
+            why = pause_text(made.status, INCONCLUSIVE_RUN)
+            made.tell("RolloutPaused", f"Rollout is paused ({why})", warning=True)
 
 
 def _is_resumed(sit: Situation) -> bool:

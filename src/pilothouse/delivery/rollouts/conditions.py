@@ -7,6 +7,7 @@ from typing import Final
 from pilothouse.delivery.resources.rollouts import RolloutCondition, RolloutStatus
 from pilothouse.kinds.structs import replace, to_dict
 
+from .runs import pause_text
 from .situation import Situation, available, deadline_of, size
 
 __all__ = [
@@ -248,7 +249,7 @@ def phase_of(sit: Situation, status: RolloutStatus) -> tuple[str, str]:
     if sit.spec.paused:
         return "Paused", "manually paused"
     if status.pause_conditions:
-        return "Paused", status.pause_conditions[0].reason
+        return "Paused", pause_text(status, status.pause_conditions[0].reason)
     if (why := _pending(sit, status)) is not None:
         return "Progressing", why
     return "Healthy", ""

@@ -13,7 +13,7 @@ from pilothouse.operator.owners import owner_reference
 
 from .actions import Action, DeleteRun, StartRun, StopRun
 from .analysisruns import given_arguments, metadata_of, run_spec
-from .names import HASH, INSTANCE, REVISION, RUN_TYPE, STEP_INDEX
+from .names import HASH, INCONCLUSIVE_RUN, INSTANCE, REVISION, RUN_TYPE, STEP_INDEX
 from .situation import Situation, hash_label
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "current",
     "find_run",
     "is_bad",
+    "pause_text",
     "refreshed",
     "run_actions",
     "started",
@@ -86,6 +87,13 @@ def refreshed(sit: Situation) -> RolloutStatus:
         if made != there:
             status = replace(status, **{role.field: made})
     return status
+
+
+def pause_text(status: RolloutStatus, reason: str) -> str:
+    """Return why a rollout is paused, with what an analysis says that could not tell."""
+    found = [run for role in _ROLES if (run := current(status, role)) is not None and run.status == "Inconclusive"]
+    said = found[0].message if found and reason == INCONCLUSIVE_RUN else ""
+    return f"{reason}: {said}" if said else reason
 
 
 def is_bad(found: RunStatus | None) -> bool:

@@ -340,10 +340,16 @@ def _run(run: AnalysisRun) -> RunView:
         name=run.metadata.name,
         status=run.status.phase or "Pending",
         type=run.metadata.labels.get("rollout-type", ""),
-        message=run.status.message or "",
+        message=run.status.message or _seen(run),
         created=run.metadata.creation_timestamp,
         **counts,
     )
+
+
+def _seen(run: AnalysisRun) -> str:
+    """Return what measurements that go on say of what they have seen."""
+    last = [one.measurements[-1] for one in run.status.metric_results if one.measurements]
+    return "; ".join(one.message for one in last if one.phase == "Running" and one.message)
 
 
 def _experiment(sit: Situation, found: Experiment, pods: Mapping[str, Sequence[Pod]]) -> ExperimentView:

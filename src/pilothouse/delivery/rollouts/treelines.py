@@ -136,7 +136,7 @@ def _pod(found: PodView, told: _Told) -> Node:
 def _run(found: RunView, told: _Told) -> Node:
     counts = {"✔": found.successful, "✖": found.failed, "?": found.inconclusive, "⚠": found.error}
     info = [f"{mark} {count}" for mark, count in counts.items() if count]
-    told_why = [found.message] if found.message and found.status not in {"Running", "Pending"} else []
+    told_why = [found.message] if found.message else []
     cells = ("AnalysisRun", marked(found.status), told.age(found.created), ",".join([*info, *told_why]))
     return Node(f"{_ALPHA} {found.name}", cells)
 
