@@ -30,7 +30,7 @@ from pilothouse.node.process.machine import capabilities_of_this_machine
 from pilothouse.platform.state import is_process, read_state
 from support.nodekit import user_python
 
-__all__ = ["CLEAR", "PATIENCE", "USERS", "Platform", "Refused", "eventually", "is_ready", "platform_of"]
+__all__ = ["CLEAR", "PATIENCE", "USERS", "Platform", "Refused", "best_user", "eventually", "is_ready", "platform_of"]
 
 Object = dict[str, Any]
 T = TypeVar("T")
@@ -46,6 +46,11 @@ USERS = [
     "user",
 ]
 """Who runs the platform: parameters for fixtures."""
+
+
+def best_user() -> str:
+    """Return who runs a platform where one of both is enough."""
+    return "root" if _is_root else "user"
 
 
 class Refused(Exception):

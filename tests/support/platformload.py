@@ -17,11 +17,11 @@ PORT = 8080
 _FIRST_SECONDS = 60.0
 
 SERVER = """
-import http.server, os, random, signal, socketserver, sys, threading, time
+import http.server, os, random, signal, socketserver, sys, threading, time, urllib.parse
 
 draining = threading.Event()
 name, version = os.uname().nodename, os.environ.get("VERSION", "")
-bad = float(os.environ.get("BAD", "0"))
+bad, slow = float(os.environ.get("BAD", "0")), float(os.environ.get("SLOW", "0"))
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -29,7 +29,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         text = f"{version} {name} {self.client_address[0]}".encode()
         is_probe = "kube-probe" in self.headers.get("User-Agent", "")
-        self.send_response(500 if random.random() < bad and not is_probe else 200)
+        asked = dict(urllib.parse.parse_qsl(self.path.partition("?")[2]))
+        wrong = max(bad, float(asked.get("bad", asked.get(f"bad{version}", "0"))))
+        if random.random() < slow and not is_probe:
+            time.sleep(1.2)
+        self.send_response(500 if random.random() < wrong and not is_probe else 200)
         self.send_header("Content-Length", str(len(text)))
         if draining.is_set():
             self.send_header("Connection", "close")
@@ -53,7 +57,8 @@ Server((os.environ["POD_IP"], int(os.environ.get("PORT", "8080"))), Handler).ser
 """
 """An HTTP server on the pod's own address that answers with its version, its host name and who asked.
 
-BAD: the share (0 to 1) of requests that it fails, probes left out.
+BAD: the share (0 to 1) of requests that it fails, probes left out; SLOW: of those that take 1.2 s. Who asks may
+want a greater share of failures, of all versions (`/?bad=0.1`) or of one (`/?bad2=0.1`).
 """
 
 _POD_IP = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
@@ -111,13 +116,14 @@ def service(name: str, port: int = PORT, target: int | str = PORT, **spec: Any) 
 class Load:
     """Requests to an address without a pause to speak of, on kept and on new connections, in a thread of its own.
 
-    `failures` says of each that had no answer when and why; `answers` counts answers by their first word.
-    head: more lines of each request's head, each with its end.
+    `failures` says of each that had no answer when and why; `answers` counts answers by their first word. `path` is
+    what is asked for from now on. head: more lines of each request's head, each with its end.
     """
 
     def __init__(
         self, host: str, port: int, *, kept: int = 3, new: int = 2, pause: float = 0.01, head: str = ""
     ) -> None:
+        self.path = "/"
         self.failures: list[str] = []
         self.answers: Counter[str] = Counter()
         self.pods: Counter[str] = Counter()
@@ -129,7 +135,7 @@ class Load:
         self._head = head
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load")
-        self._began = time.monotonic()
+        self._began = self._since = time.monotonic()
 
     def __enter__(self) -> Self:
         self._until_answered()
@@ -164,7 +170,8 @@ class Load:
         return sum(self.answers.values())
 
     def forget(self) -> None:
-        """Count from now on; `answered` still counts all."""
+        """Count what is asked from now on, not what is under way; `answered` still counts all."""
+        self._since = time.monotonic()
         self.answers, self.pods = Counter(), Counter()
 
     async def _run(self) -> None:
@@ -200,8 +207,9 @@ class Load:
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: bool) -> bool:
         """Ask once; return whether the connection may be used again."""
+        began = time.monotonic()
         how = "keep-alive" if kept else "close"
-        asked = f"GET / HTTP/1.1\r\nHost: load\r\n{self._head}Connection: {how}\r\n\r\n"
+        asked = f"GET {self.path} HTTP/1.1\r\nHost: load\r\n{self._head}Connection: {how}\r\n\r\n"
         async with asyncio.timeout(10):
             writer.write(asked.encode())
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
@@ -210,6 +218,7 @@ class Load:
             length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
             words = (await reader.readexactly(length)).decode().split()
         self.answered += 1
-        self.answers[words[0]] += 1
-        self.pods[words[1]] += 1
+        if began >= self._since:
+            self.answers[words[0]] += 1
+            self.pods[words[1]] += 1
         return kept and "connection: close" not in head

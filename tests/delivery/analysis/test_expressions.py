@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -52,6 +53,53 @@ RESULT = {"result": [0.97, 0.5], "x": {"successPercent": 0.96, "codes": {"200": 
 )
 def test_what_conditions_say(source: str, expected: object) -> None:
     assert compiled(source)(RESULT) == expected
+
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("now()", NOON),
+        ('now() - duration("5m")', NOON - 5 * MINUTE),
+        ('now() - duration("1m30s") * 2', NOON - 3 * MINUTE),
+        ('2 * duration("30s") - -duration("0.5m") + duration("30s")', 2 * MINUTE),
+        ('now() - date("2026-03-01")', 720 * MINUTE),
+        ('date("2023-08-14 00:00:00", "2006-01-02 15:04:05", "UTC") - duration("1h")', "2023-08-13T23:00:00"),
+        ('date("2026-03-01T12:00:00+02:00")', "2026-03-01T10:00:00"),
+        ('date("2026-03-01T12:00:00.25Z")', "2026-03-01T12:00:00"),
+        ('date("1 March 26 at 3PM", "2 January 06 at 3PM")', "2026-03-01T15:00:00"),
+        ('date("2026-03-01 12:00:00", "2006-01-02 15:04:05", "Europe/Berlin")', "2026-03-01T11:00:00"),
+        ('now() > date("2026-01-01") && duration("90s") == duration("1.5m")', True),
+    ],
+)
+def test_times_and_spans(source: str, expected: object) -> None:
+    wanted = datetime.fromisoformat(f"{expected}+00:00") if isinstance(expected, str) else expected
+    assert compiled(source)({"now()": NOON}) == wanted
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("now() + now()", "unsupported operand"),
+        ('duration("5m") - now()', "unsupported operand"),
+        ("now() * 2", "is no number"),
+        ("now() + 5", "is no number"),
+        ("now(1)", "')' is expected"),
+        ('duration("soon")', "invalid duration"),
+        ('date("soon")', "'soon' is no time in any layout that is known"),
+        ('date("2026", "Monday")', "'2026' is no time in the layout 'Monday'"),
+        ('date("2026-01-01", "2006-01-02", "Atlantis/West")', "there is no time zone 'Atlantis/West'"),
+        ('date("2026-01-01", "2006-01-02", "../../etc/passwd")', "there is no time zone"),
+        ('now() - duration("2000000h") * 20', "out of range"),
+    ],
+)
+def test_what_is_no_time_is_said(source: str, why: str) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        compiled(source)({"now()": NOON})
+    assert why in str(caught.value)
 
 
 @pytest.mark.parametrize(

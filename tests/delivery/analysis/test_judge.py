@@ -73,7 +73,31 @@ def test_a_common_outage_is_nobodys_fault(share: float) -> None:
     judge, canary, stable = Judge(Limits()), Version(source, 150), Version(source, 450)
     list(verdicts(judge, canary, stable, 10))
     canary.bad = stable.bad = share
-    assert seconds_to_failure(list(verdicts(judge, canary, stable, 40))) is None
+    found = list(verdicts(judge, canary, stable, 40))
+    assert seconds_to_failure(found) is None
+    assert found[-1].is_common
+    assert found[-1].message.startswith("common outage, for which the new version is not blamed: ")
+    assert "errors (limit 0.30%), of the stable version " in found[-1].message
+    canary.bad = stable.bad = 0.0
+    assert not list(verdicts(judge, canary, stable, 70))[-1].is_common
+
+
+def test_a_common_outage_at_low_rates_blames_nobody_when_it_begins() -> None:
+    for seed in range(60):
+        source = random.Random(seed)
+        judge, canary, stable = Judge(Limits()), Version(source, 60), Version(source, 90)
+        list(verdicts(judge, canary, stable, 6))
+        canary.bad = stable.bad = 0.1
+        assert seconds_to_failure(list(verdicts(judge, canary, stable, 15))) is None, seed
+
+
+def test_a_common_slowness_is_said_too() -> None:
+    source = random.Random(8)
+    judge = Judge(Limits())
+    canary, stable = Version(source, 150, bad=0.0, slow=0.3), Version(source, 450, bad=0.0, slow=0.3)
+    last = list(verdicts(judge, canary, stable, 20))[-1]
+    assert (last.outcome, last.is_common) == ("Healthy", True)
+    assert last.message.endswith("95th percentile 1200 ms (limit 800 ms), of the stable version 1200 ms")
 
 
 def test_healthy_versions_are_left_alone() -> None:

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from pilothouse.delivery.analysis import traffic as traffic_provider
 from pilothouse.delivery.analysis.reconciler import add_analyses
 from pilothouse.delivery.resources.analyses import AnalysisRun, Measurement
 from pilothouse.delivery.resources.installing import install_kinds
-from pilothouse.kinds.structs import Job, Secret, from_dict
+from pilothouse.kinds.structs import Event, Job, Secret, from_dict
 from pilothouse.operator import Manager
 from pilothouse.testing import ControlPlane
 
@@ -44,16 +44,18 @@ class FakeNumbers:
     """Answers each second of a version as told."""
 
     canary: Callable[[int], Window] = lambda seconds: Window(150 * seconds)
+    stable_errors: int = 0
+    later: int = 0
     asked: list[tuple[int, str, str, Sequence[str]]] = field(default_factory=list)
 
     def last(self) -> tuple[int, float]:
         now = time.monotonic()
-        return int(now) - 1, 1 - now % 1
+        return int(now) - 1 + self.later, 1 - now % 1
 
     def over(self, seconds: int, last: int, *, route: str, version: str, regions: Sequence[str]) -> Window:
         assert last <= self.last()[0]
         self.asked.append((seconds, route, version, tuple(regions)))
-        return self.canary(seconds) if version == "canary" else Window(450 * seconds)
+        return self.canary(seconds) if version == "canary" else Window(450 * seconds, self.stable_errors * seconds)
 
 
 @contextlib.asynccontextmanager
@@ -122,10 +124,72 @@ async def test_thin_traffic_is_inconclusive_and_says_so() -> None:
     assert "thin traffic: 3 requests within 60 s, 50 are wanted" in str(run.status.message)
 
 
+async def test_thin_traffic_in_background_is_inconclusive_after_its_time_and_when_it_is_ended() -> None:
+    async with running(FakeNumbers(lambda _: Window(3))) as client:
+        await made(client, "thin", traffic(inconclusiveAfter="1s"))
+        await made(client, "ended", traffic())
+        await made(client, "never", traffic(inconclusiveAfter="0"))
+        thin = await until(client, "thin", over)
+        looked = [await until(client, name, lambda run: bool(run.status.metric_results)) for name in ("ended", "never")]
+        assert [run.status.phase for run in looked] == ["Running", "Running"]
+        await client.patch(AnalysisRun, "ended", {"spec": {"terminate": True}}, "default")
+        ended = await until(client, "ended", over)
+        async with asyncio.timeout(DEADLINE):
+            async for event in client.watch(Event, "default"):
+                if event.object.reason == "AnalysisRunInconclusive":
+                    break
+    assert (thin.status.phase, ended.status.phase) == ("Inconclusive", "Inconclusive")
+    assert "3 requests within 60 s, 50 are wanted for a verdict, and so it was for " in str(thin.status.message)
+    assert event.object.type == "Warning"
+    assert event.object.message in {thin.status.message, ended.status.message}
+
+
+async def test_thin_traffic_counts_from_the_first_request_and_beyond_the_end_of_a_process() -> None:
+    numbers = FakeNumbers(lambda _: Window(0))
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    run = from_dict({"metadata": {"name": "run", "uid": "u"}, "spec": {"metrics": [traffic()]}}, AnalysisRun)
+    (metric,) = run.spec.metrics
+    begun = Measurement(phase="Running", started_at="2026-01-01T00:00:00Z")
+    provider = traffic_provider.TrafficProvider(numbers)
+    waits = await provider.measure(run, metric, begun, begin + timedelta(hours=1))
+    assert (waits.phase, "thinSince" in waits.metadata) == ("Running", False)
+    numbers.canary = lambda _: Window(3)
+    numbers.later = 1
+    first = await provider.measure(run, metric, waits, begin + timedelta(hours=2))
+    assert (first.phase, first.metadata["thinSince"]) == ("Running", "2026-01-01T02:00:00.000000Z")
+    after = begin + timedelta(hours=2, minutes=2)
+    again = await traffic_provider.TrafficProvider(numbers).measure(run, metric, first, after)
+    assert again.phase == "Inconclusive"
+    assert again.message == (
+        "thin traffic: 3 requests within 60 s, 50 are wanted for a verdict, and so it was for 120 s"
+    )
+    numbers.canary, numbers.later = lambda seconds: Window(50 * seconds), 2
+    enough = await provider.measure(run, metric, first, after)
+    assert (enough.phase, "thinSince" in enough.metadata) == ("Running", False)
+
+
+async def test_a_common_outage_is_an_event_and_no_verdict() -> None:
+    numbers = FakeNumbers(lambda seconds: Window(150 * seconds, 15 * seconds), stable_errors=45)
+    async with running(numbers) as client:
+        await made(client, "outage", traffic())
+        async with asyncio.timeout(DEADLINE):
+            async for event in client.watch(Event, "default"):
+                if event.object.reason == "CommonOutage":
+                    break
+        run = await client.get(AnalysisRun, "outage", "default")
+    assert event.object.message == (
+        "Metric 'traffic': common outage, for which the new version is not blamed: 10.00% errors (limit 0.30%), of the"
+        " stable version 10.00%"
+    )
+    assert run.status.phase == "Running"
+    assert run.status.metric_results[0].measurements[-1].metadata["commonOutage"] == "true"
+
+
 @pytest.mark.parametrize(
     ("provider", "message"),
     [
         ({"plugin": {"pilothouse.dev/traffic": {"route": "x", "canary": "y", "errors": "much"}}}, "could not convert"),
+        ({"plugin": {"pilothouse.dev/traffic": {"route": "x", "canary": "y", "for": "soon"}}}, "invalid duration"),
         ({"plugin": {"pilothouse.dev/traffic": {"canary": "y"}}}, "missing required field `route`"),
         ({"plugin": {"pilothouse.dev/traffic": {"route": "x", "canary": "y", "odd": 1}}}, "unknown field `odd`"),
         ({"plugin": {"other/one": {}}}, "provider 'plugin/other/one' is not there"),

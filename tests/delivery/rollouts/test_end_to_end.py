@@ -133,6 +133,21 @@ async def test_a_bad_version_loses_its_traffic_before_anything_else() -> None:
         assert await made.sizes() == {"v1": 3, "v2": 0}
 
 
+async def test_what_an_analysis_says_that_cannot_tell_is_why_a_rollout_is_paused() -> None:
+    steps = canary({"setWeight": 30}, {"pause": {}}, analysis=ERRORS)
+    async with fleet(SERVICES, ROUTE, TEMPLATE, rollout(steps)) as made:
+        await made.set_image("v2")
+        await made.settle()
+        (run,) = [one async for one in made.client.list(AnalysisRun)]
+        said = {"phase": "Inconclusive", "message": "thin traffic: 3 requests"}
+        await made.client.patch(AnalysisRun, run.metadata.name, {"status": said})
+        await made.settle()
+        status = await made.status()
+        assert [one.reason for one in status.pause_conditions] == ["CanaryPauseStep", "InconclusiveAnalysisRun"]
+        assert (status.phase, status.message) == ("Paused", "InconclusiveAnalysisRun: thin traffic: 3 requests")
+        assert await made.weights() == {"shop-stable": 70, "shop-canary": 30}
+
+
 async def test_header_mirror_and_regions_come_and_go() -> None:
     region = {"name": "pilothouse.dev/regions", "config": {"regions": ["cn-east"], "weight": 20}}
     header = {"name": "vip", "match": [{"headerName": "x-vip", "headerValue": {"exact": "1"}}]}

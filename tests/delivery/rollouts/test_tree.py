@@ -78,8 +78,12 @@ def pod(image: str, number: int, minutes: float, *, ready: bool = True, waiting:
     return from_dict({"metadata": metadata, "spec": template(image)["spec"], "status": status}, Pod)
 
 
-def run_of(name: str, phase: str, minutes: float, revision: int, owner: str = UID, **counts: int) -> AnalysisRun:
-    status = {"phase": phase, "metricResults": [{"name": "errors", "phase": phase, **counts}]}
+def run_of(
+    name: str, phase: str, minutes: float, revision: int, owner: str = UID, said: str = "", **counts: int
+) -> AnalysisRun:
+    measurements = [{"phase": phase, "message": said}] if said else []
+    result = {"name": "errors", "phase": phase, "measurements": measurements, **counts}
+    status = {"phase": phase, "metricResults": [result]}
     return from_dict(
         {"metadata": meta(name, minutes, revision, owner), "spec": {"metrics": []}, "status": status}, AnalysisRun
     )
@@ -113,7 +117,7 @@ def test_a_canary_by_routes_with_regions() -> None:
     view = View(
         rollout,
         sets=[replica_set("v1", 50, 1, 2, 2), replica_set("v2", 5.5, 2, 1, 0)],
-        runs=[run_of("shop-v2-2", "Running", 5, 2, successful=7, failed=1, error=2)],
+        runs=[run_of("shop-v2-2", "Running", 5, 2, said="0.10% errors", successful=7, failed=1, error=2)],
         regions={"spec": {"weights": [{"regions": ["cn-east"], "backends": backends}]}},
     )
     page = drawn(
@@ -143,7 +147,7 @@ def test_a_canary_by_routes_with_regions() -> None:
         ├──# revision:2
         │  ├──⧉ shop-v2       ReplicaSet   ◌ Progressing   5m30s  canary
         │  │  └──□ shop-v2-1  Pod          ✖ ErrImagePull  5m30s  ready:0/1
-        │  └──α shop-v2-2     AnalysisRun  ◌ Running       5m     ✔ 7,✖ 1,⚠ 2
+        │  └──α shop-v2-2     AnalysisRun  ◌ Running       5m     ✔ 7,✖ 1,⚠ 2,0.10% errors
         └──# revision:1
            └──⧉ shop-v1       ReplicaSet   ✔ Healthy       50m    stable
               ├──□ shop-v1-1  Pod          ✔ Running       50m    ready:1/1

@@ -39,6 +39,12 @@ _PARTS: Final = {
     "05": "%S",
     "06": "%y",
     "15": "%H",
+    "_2": "%d",
+    "1": "%m",
+    "2": "%d",
+    "3": "%I",
+    "4": "%M",
+    "5": "%S",
 }
 _PART: Final = re.compile("|".join(map(re.escape, _PARTS)))
 _FRACTION: Final = re.compile(r"(:\d\d)\.\d+")

@@ -232,8 +232,7 @@ def _judge(was: Situation, made: Next) -> bool:
                 made.status = started(sit, replace(made.status, controller_pause=None), role)
             else:
                 made.status = paused(sit, made.status, INCONCLUSIVE_RUN)
-                why = pause_text(made.status, INCONCLUSIVE_RUN)
-                made.tell("RolloutPaused", f"Rollout is paused ({why})", warning=True)
+                made.tell("RolloutPaused", f"Rollout is paused ({pause_text(made.status)})", warning=True)
     return False
 
 

@@ -254,8 +254,7 @@ def _judge_run(was: Situation, made: Next, role: Role) -> None:
             made.status = started(sit, made.status, role)
         else:
             made.status = paused(sit, made.status, INCONCLUSIVE_RUN)
-            why = pause_text(made.status, INCONCLUSIVE_RUN)
-            made.tell("RolloutPaused", f"Rollout is paused ({why})", warning=True)
+            made.tell("RolloutPaused", f"Rollout is paused ({pause_text(made.status)})", warning=True)
 
 
 def _is_resumed(sit: Situation) -> bool:

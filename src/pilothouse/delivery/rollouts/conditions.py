@@ -249,7 +249,7 @@ def phase_of(sit: Situation, status: RolloutStatus) -> tuple[str, str]:
     if sit.spec.paused:
         return "Paused", "manually paused"
     if status.pause_conditions:
-        return "Paused", pause_text(status, status.pause_conditions[0].reason)
+        return "Paused", pause_text(status)
     if (why := _pending(sit, status)) is not None:
         return "Progressing", why
     return "Healthy", ""

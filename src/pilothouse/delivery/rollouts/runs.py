@@ -89,11 +89,13 @@ def refreshed(sit: Situation) -> RolloutStatus:
     return status
 
 
-def pause_text(status: RolloutStatus, reason: str) -> str:
-    """Return why a rollout is paused, with what an analysis says that could not tell."""
+def pause_text(status: RolloutStatus) -> str:
+    """Return why a rollout is paused, before all that an analysis cannot tell, and what it says."""
+    reasons = [one.reason for one in status.pause_conditions]
+    if INCONCLUSIVE_RUN not in reasons:
+        return reasons[0]
     found = [run for role in _ROLES if (run := current(status, role)) is not None and run.status == "Inconclusive"]
-    said = found[0].message if found and reason == INCONCLUSIVE_RUN else ""
-    return f"{reason}: {said}" if said else reason
+    return ": ".join(filter(None, [INCONCLUSIVE_RUN, found[0].message if found else ""]))
 
 
 def is_bad(found: RunStatus | None) -> bool:
