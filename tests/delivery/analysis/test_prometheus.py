@@ -176,6 +176,17 @@ async def test_a_template_as_argos_examples_have_it(prometheus: Prometheus) -> N
     assert bad.status.message == 'Metric "success-rate" assessed Failed due to failed (1) > failureLimit (0)'
 
 
+async def test_the_example_of_the_documentation_is_understood(prometheus: Prometheus) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "rollouts.md").read_text(encoding="utf-8")
+    (text,) = [each.partition("```")[0] for each in page.split("```yaml\n") if "errors-by-prometheus" in each]
+    template = text.replace("http://prometheus.example:9090", prometheus.url).replace("interval: 10s", "count: 1")
+    async with running() as client:
+        await made_of(client, "documented", template, version="nobody")
+        run = await until(client, "documented", is_over)
+    assert (run.status.phase, run.status.message) == ("Successful", None)
+    assert [each.measurements[0].value for each in run.status.metric_results] == ["[]", "[]"]
+
+
 LATENCY = "sort(http_latency_ms)"
 RANGE = {"rangeQuery": {"start": 'now() - duration("500ms")', "end": "now()", "step": "250ms"}}
 CASES: list[tuple[str, dict[str, Any], str, str]] = [

@@ -190,6 +190,10 @@ async def test_a_common_outage_is_an_event_and_no_verdict() -> None:
     [
         ({"plugin": {"pilothouse.dev/traffic": {"route": "x", "canary": "y", "errors": "much"}}}, "could not convert"),
         ({"plugin": {"pilothouse.dev/traffic": {"route": "x", "canary": "y", "for": "soon"}}}, "invalid duration"),
+        (
+            {"plugin": {"pilothouse.dev/traffic": {"route": "x", "canary": "y", "longWindow": "6m"}}},
+            "300 s are the most",
+        ),
         ({"plugin": {"pilothouse.dev/traffic": {"canary": "y"}}}, "missing required field `route`"),
         ({"plugin": {"pilothouse.dev/traffic": {"route": "x", "canary": "y", "odd": 1}}}, "unknown field `odd`"),
         ({"plugin": {"other/one": {}}}, "provider 'plugin/other/one' is not there"),

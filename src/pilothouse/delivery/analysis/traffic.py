@@ -29,6 +29,8 @@ __all__ = ["COMMON", "PLUGIN", "Numbers", "Seen", "TrafficConfig", "TrafficProvi
 PLUGIN: Final = "pilothouse.dev/traffic"
 _MOST_MISSED: Final = 10
 """Seconds that are looked at one by one where nobody could look in time."""
+_LONGEST: Final = 300
+"""Seconds of the longest window that a data plane keeps."""
 _STATE: Final = "judge"
 _THIN: Final = "thinSince"
 COMMON: Final = "commonOutage"
@@ -85,6 +87,8 @@ class TrafficConfig(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_
         """Return what a judge wants. Raises ValueError for what is no span or share."""
         for text in (self.inconclusive_after, self.seconds or "0"):
             durations.parse(text)
+        if max(_seconds(self.window), _seconds(self.long_window)) > _LONGEST:
+            raise ValueError(f"window and longWindow: {_LONGEST} s are the most; counts of longer are not kept")
         return Limits(
             errors=_share(self.errors),
             p95=_seconds(self.p95),
