@@ -53,7 +53,7 @@ def meta(name: str, minutes: float, revision: int, owner: str = UID, **labels: s
 def replica_set(
     image: str, minutes: float, revision: int, wanted: int, ready: int, *, owner: str = UID, **extra: str
 ) -> ReplicaSet:
-    metadata = meta(f"shop-{image}", minutes, revision, owner, **{"rollouts-pod-template-hash": image})
+    metadata = meta(f"shop-{image}", minutes, revision, owner, app="shop", **{"rollouts-pod-template-hash": image})
     metadata["annotations"] |= extra
     spec = {"replicas": wanted, "selector": {}, "template": template(image)}
     status = {"replicas": max(wanted, ready), "availableReplicas": ready}
