@@ -95,6 +95,7 @@ def test_services_take_turns_in_being_stable() -> None:
     deploy(world, "v2")
     assert (world.status.canary.stable_ping_pong, world.selected("shop-canary")) == ("pong", "v2")
     assert world.weights() == {"shop-stable": 0, "shop-canary": 100}
+    assert world.size("v1") == 0
     deploy(world, "v3")
     assert (world.status.canary.stable_ping_pong, world.selected("shop-stable")) == ("ping", "v3")
     assert world.weights() == {"shop-stable": 100, "shop-canary": 0}

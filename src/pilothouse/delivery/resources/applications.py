@@ -254,6 +254,7 @@ class ResourceStatus(Struct):
     health: Health | None = None
     hook: bool | None = None
     requires_pruning: bool | None = None
+    requires_deletion_confirmation: bool | None = None
     sync_wave: int | None = None
 
 
@@ -270,6 +271,7 @@ class ResourceResult(Struct):
     hook_type: str = ""
     hook_phase: str = ""
     sync_phase: str = ""
+    images: Sequence[str] = ()
 
 
 class SyncResult(Struct):
@@ -381,6 +383,7 @@ class SyncWindow(Struct):
     time_zone: str = ""
     use_and_operator: bool | None = field(default=None, name="andOperator")
     sync_overrun: bool | None = None
+    description: str | None = None
 
 
 class SignatureKey(Struct):

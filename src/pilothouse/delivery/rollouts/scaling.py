@@ -232,10 +232,18 @@ def _delayed(
 def _is_referenced(sit: Situation, found: ReplicaSet) -> bool:
     """Whether anything still leads to a set: the status, or a service as it is now."""
     named, weights = hash_label(found), sit.status.canary.weights
+    if not named:
+        return False  # adopted, and not made by a rollout
     references = {sit.status.stable_rs, sit.status.current_pod_hash}
     if weights is not None:
         references |= {weights.canary.pod_template_hash, weights.stable.pod_template_hash}
-    return named in references or any(sit.selected(name) == named for name in sit.view.services)
+    return named in references or any(sit.selected(name) == named for name in _services(sit))
+
+
+def _services(sit: Situation) -> list[str]:
+    """Return the services that may have users: of two that take turns the idle one keeps the version that it had."""
+    takes_turns = sit.canary is not None and sit.canary.ping_pong is not None
+    return [name for name in sit.view.services if not (takes_turns and sit.is_promoted and name == sit.services[1])]
 
 
 # Blue-green

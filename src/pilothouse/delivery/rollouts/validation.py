@@ -111,14 +111,14 @@ def _of_routing(sit: Situation, canary: CanaryStrategy, path: str) -> Iterator[s
             yield f"{path}.scaleDownDelaySeconds: it needs trafficRouting"
         if canary.dynamic_stable_scale:
             yield f"{path}.dynamicStableScale: it needs trafficRouting"
-    elif not all(sit.services):
-        yield f"{path}: trafficRouting needs stableService and canaryService, or pingPong"
     elif not route_keys(sit.rollout):
         found = ", ".join(not_acted_on(sit)) or "it names no routes"
         yield (
             f"{path}.trafficRouting: {found}: not acted on here; name httpRoute, grpcRoute, tcpRoute or tlsRoute in"
             ' plugins["argoproj-labs/gatewayAPI"]'
         )
+    elif not all(sit.services):
+        yield f"{path}: trafficRouting needs stableService and canaryService, or pingPong"
     threshold = canary.replica_progress_threshold
     if threshold is not None and threshold.type not in PERCENT | PODS:
         yield f"{path}.replicaProgressThreshold.type: '{threshold.type}' is none; write Percent or Pods"
@@ -163,7 +163,8 @@ def _routes(sit: Situation, step: CanaryStep) -> Iterator[str]:
         yield f"{'setHeaderRoute' if step.set_header_route else 'setMirrorRoute'}: it needs trafficRouting"
         return
     word = "setHeaderRoute" if step.set_header_route else "setMirrorRoute"
-    if not any(map(has_requests, route_keys(sit.rollout))):
+    keys = route_keys(sit.rollout)
+    if keys and not any(map(has_requests, keys)):
         yield f"{word}: it needs a route of requests; name httpRoute or grpcRoute"
     route = step.set_header_route or step.set_mirror_route
     listed = {one.name for one in sit.canary.traffic_routing.managed_routes}
@@ -192,7 +193,7 @@ def _plugin(sit: Situation, step: CanaryStep) -> Iterator[str]:
         yield f"plugin {REGIONS_PLUGIN}: config wants regions, names or '*', and weight, up to {sit.max_weight}"
     elif not sit.is_routed:
         yield f"plugin {REGIONS_PLUGIN}: it needs trafficRouting"
-    elif not any(map(has_requests, route_keys(sit.rollout))):
+    elif (keys := route_keys(sit.rollout)) and not any(map(has_requests, keys)):
         yield f"plugin {REGIONS_PLUGIN}: it needs a route of requests; name httpRoute or grpcRoute"
     elif len({key.namespace for key in route_keys(sit.rollout)}) > 1:
         yield f"plugin {REGIONS_PLUGIN}: routes are in several namespaces; take those of one"
