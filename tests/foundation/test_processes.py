@@ -128,3 +128,19 @@ def test_programs_that_end_before_they_are_fed_are_no_failure_on_any_loop(data: 
         return [each.status for each in ended]
 
     assert uvloop.run(many()) == [0] * 40
+
+
+async def test_a_program_that_prints_without_end_is_ended() -> None:
+    code = "import sys\nwhile True: sys.stdout.write('x' * 65536)"
+    done = await run(python(code), env={}, timeout=60, max_output=100_000, end_when_cut=True)
+    assert len(done.stdout) == 100_000
+    assert done.status == -9
+    assert done.seconds < 60
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit of Linux")
+async def test_the_memory_of_a_program_is_bounded() -> None:
+    code = "import sys\nsys.stdin.read()\nbytes = bytearray(400 << 20)\nprint(len(bytes))"
+    assert (await run(python(code), env={})).status == 0
+    with pytest.raises(ProcessFailed, match="MemoryError"):
+        await run(python(code), env={}, memory=200 << 20)

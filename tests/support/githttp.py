@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,16 +14,34 @@ from pathlib import Path
 
 
 class GitServer(ThreadingHTTPServer):
-    """root: below it are repositories. authorization: the header that is wanted, none by default."""
+    """root: below it are repositories. authorization: the header that is wanted, none by default.
 
-    def __init__(self, root: Path, authorization: str = "", address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+    redirect: where all requests are sent.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        authorization: str = "",
+        address: tuple[str, int] = ("127.0.0.1", 0),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         super().__init__(address, _Handler)
         self.root, self.authorization = root, authorization
         self.requests: list[str] = []
+        self.redirect = ""
+        self.seen: list[str] = []
+        """Credentials that came, whether wanted or not."""
+        self._scheme = "https" if tls else "http"
+        if tls is not None:
+            # The handshake is made by the thread of the connection.
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+
+    def handle_error(self, *_: object) -> None: ...
 
     @property
     def url(self) -> str:
-        return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
+        return f"{self._scheme}://{self.server_address[0]!s}:{self.server_address[1]}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -38,7 +57,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         self.server.requests.append(self.path)
+        self.server.seen += [self.headers["Authorization"]] if self.headers.get("Authorization") else []
         wanted = self.server.authorization
+        if self.server.redirect:
+            self.send_response(302)
+            self.send_header("Location", self.server.redirect + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if wanted and self.headers.get("Authorization") != wanted:
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
@@ -77,11 +103,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def git_server(
-    root: Path, user: str = "", password: str = "", *, token: str = "", address: tuple[str, int] = ("127.0.0.1", 0)
+    root: Path,
+    user: str = "",
+    password: str = "",
+    *,
+    token: str = "",
+    address: tuple[str, int] = ("127.0.0.1", 0),
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[GitServer]:
-    """Serve the repositories below `root`."""
+    """Serve the repositories below `root`, over TLS where there is a context."""
     basic = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-    server = GitServer(root, f"Bearer {token}" if token else basic if password else "", address)
+    server = GitServer(root, f"Bearer {token}" if token else basic if password else "", address, tls)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import shlex
 import signal
 import time
@@ -75,17 +76,21 @@ async def run(  # noqa: PLR0913  # a process has this many properties, and all b
     max_output: int = 1 << 20,
     grace: float = 1.0,
     check: bool = True,
+    memory: int = 0,
+    end_when_cut: bool = False,
 ) -> Completed:
     """Run `command` without a shell in its own process group and return how it ended.
 
     `env` is the whole environment (see `inherit`). `timeout` is in seconds; after it, and on cancellation, the group
     gets SIGTERM, after `grace` seconds SIGKILL. `max_output` bounds stdout and stderr each, in bytes; what is beyond
-    is read and dropped, so the program never blocks on us. Secrets belong in `env` or `stdin`: errors show the
-    command. Raises `ProcessNotStarted`, `ProcessTimeout`, and with `check` `ProcessFailed` for a status other than 0.
+    is read and dropped, so the program never blocks on us; with `end_when_cut` the group is killed where stdout is
+    cut, which is then no failure. `memory` bounds the data of each process of it, in bytes, where the system can
+    (Linux). Secrets belong in `env` or `stdin`: errors show the command. Raises `ProcessNotStarted`, `ProcessTimeout`, and with `check` `ProcessFailed` for a status other than 0.
     """
     argv = tuple(command)
     started = time.monotonic()
     process = await _start(argv, env, cwd)
+    _bound(process, memory)
     output = _Head(max_output)
     errors = _Tail(max_output)
 
@@ -97,7 +102,7 @@ async def run(  # noqa: PLR0913  # a process has this many properties, and all b
     try:
         async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
             group.create_task(_feed(process.stdin, stdin))
-            group.create_task(_drain(process.stdout, output))
+            group.create_task(_drain(process.stdout, output, process if end_when_cut else None))
             group.create_task(_drain(process.stderr, errors))
             await process.wait()
     except TimeoutError:
@@ -109,7 +114,7 @@ async def run(  # noqa: PLR0913  # a process has this many properties, and all b
     finally:
         _release(process)
     result = completed()
-    if check and result.status != 0:
+    if check and result.status != 0 and not (end_when_cut and result.stdout_cut):
         raise ProcessFailed(result)
     return result
 
@@ -184,9 +189,20 @@ async def _feed(stream: asyncio.StreamWriter | None, data: bytes) -> None:
         await stream.wait_closed()
 
 
-async def _drain(stream: asyncio.StreamReader | None, into: _Head | _Tail) -> None:
+async def _drain(
+    stream: asyncio.StreamReader | None, into: _Head | _Tail, bounded: asyncio.subprocess.Process | None = None
+) -> None:
     while stream is not None and (chunk := await stream.read(_CHUNK)):
         into.add(chunk)
+        if bounded is not None and into.cut:
+            _signal_group(bounded, signal.SIGKILL)
+
+
+def _bound(process: asyncio.subprocess.Process, memory: int) -> None:
+    """Bound the data of a process and of what it starts. It may have begun, but cannot have grown yet."""
+    if memory and hasattr(resource, "prlimit"):
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
 
 
 async def _end_group(process: asyncio.subprocess.Process, grace: float) -> None:

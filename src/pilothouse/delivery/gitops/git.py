@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,9 @@ _CONFIG: Final = """\
 \tfsmonitor = false
 \tsymlinks = false
 \taskPass =
+\tbigFileThreshold = 32m
+[pack]
+\tthreads = 2
 [credential]
 \thelper =
 [protocol]
@@ -54,6 +59,36 @@ _CONFIG: Final = """\
 [gpg "ssh"]
 \tallowedSignersFile = /dev/null
 """
+_MEMORY: Final = 2 << 30
+_HINTS: Final = (
+    (re.compile(r"error in libcrypto|invalid format"), "sshPrivateKey of the repository Secret is no private key"),
+    (
+        re.compile(r"No (\S+) host key is known for (\S+)"),
+        "the {0} host key of {1} is not known; add it to ssh_known_hosts of ConfigMap argocd-ssh-known-hosts-cm",
+    ),
+    (
+        re.compile(r"REMOTE HOST IDENTIFICATION HAS CHANGED"),
+        "the host key is another than ssh_known_hosts of ConfigMap argocd-ssh-known-hosts-cm has: somebody may be "
+        "between; ask whose host it is, then replace it there",
+    ),
+    (
+        re.compile(r"(\S+: Permission denied \([\w,-]+\))"),
+        "{0}; give sshPrivateKey in a repository Secret, and its public key to the host",
+    ),
+    (
+        re.compile(r"(?i)certificate verification failed|certificate problem|unable to get local issuer"),
+        "its certificate is not trusted; add its CA, under the name of the host, to ConfigMap argocd-tls-certs-cm",
+    ),
+    (
+        re.compile(r"returned error: 3\d\d"),
+        "it leads elsewhere, where git does not follow; write the address that it leads to as repoURL",
+    ),
+    (
+        re.compile(r"(?i)Out of memory|malloc failed|cannot allocate memory|mmap failed"),
+        f"git wants more than {_MEMORY >> 20} MiB of memory for it",
+    ),
+)
+"""What git and ssh say, and what is said of it to whoever has to do something."""
 _ASKPASS: Final = """\
 #!/bin/sh
 case "$1" in
@@ -105,6 +140,8 @@ class Git:
     ) -> bytes:
         """Run a command and return what it printed. repository: the bare one it is about.
 
+        More than max_output bytes are an error.
+
         access: only for commands that go to the network. Raises RepositoryError, whose text has no credentials, and
         ToolError where there is no git.
         """
@@ -114,7 +151,14 @@ class Git:
         with _environment(self._home, access or Access(), config or {}) as env:
             try:
                 done = await run(
-                    command, env=env, timeout=self._seconds, stdin=stdin, cwd="/", max_output=max_output or self._max
+                    command,
+                    env=env,
+                    timeout=self._seconds,
+                    stdin=stdin,
+                    cwd="/",
+                    max_output=max_output or self._max,
+                    memory=_MEMORY,
+                    end_when_cut=True,
                 )
             except ProcessNotStarted:
                 raise ToolError("git is not there; install it, such as by: apt-get install git") from None
@@ -138,9 +182,11 @@ class Git:
 
 
 def _reason(command: str, done: Completed, access: Access | None) -> str:
-    lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "ERROR:"))] or lines[-3:]
-    text = "; ".join(told)[:500] or f"exit status {done.status}"
+    said = done.stderr.decode(errors="replace")
+    hint = next((text.format(*found.groups()) for sign, text in _HINTS if (found := sign.search(said))), "")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith(("fatal:", "error:", "remote:", "ERROR:", "ssh:"))] or lines[-3:]
+    text = hint or "; ".join(told)[:500] or f"exit status {done.status}"
     for secret in (access.password, access.bearer_token, access.username) if access else ():
         if len(secret) > 3:
             text = text.replace(secret, "***")
@@ -195,14 +241,20 @@ def _private_directory(wanted: bool) -> Iterator[str]:
 def _ssh(directory: str, access: Access) -> str:
     options = ["BatchMode=yes", "ConnectTimeout=20", "ForwardAgent=no", "PermitLocalCommand=no", "IdentitiesOnly=yes"]
     if access.insecure:
-        options += ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"]
+        options += ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "GlobalKnownHostsFile=/dev/null"]
+    elif access.known_hosts:
+        hosts = _private(directory, "hosts", access.known_hosts.rstrip("\n") + "\n")
+        options += ["StrictHostKeyChecking=yes", f'UserKnownHostsFile="{hosts}"', "GlobalKnownHostsFile=/dev/null"]
     else:
-        hosts = _private(directory, "hosts", access.known_hosts) if access.known_hosts else "~/.ssh/known_hosts"
-        options += ["StrictHostKeyChecking=yes", f"UserKnownHostsFile={hosts}"]
+        options += ["StrictHostKeyChecking=yes", "UserKnownHostsFile=~/.ssh/known_hosts"]
     words = ["ssh", "-F", "/dev/null", *[f"-o{option}" for option in options]]
     if access.ssh_key:
-        words += ["-i", _private(directory, "key", access.ssh_key.rstrip("\n") + "\n")]
-    return " ".join(words)
+        key = access.ssh_key.replace("\r\n", "\n").rstrip("\n") + "\n"
+        words += ["-i", _private(directory, "key", key)]
+    else:
+        # Keys of whoever runs us are for them, not for all who may write an application.
+        words += ["-oIdentityAgent=none", "-oIdentityFile=none"]
+    return shlex.join(words)
 
 
 def _private(directory: str, name: str, data: str) -> str:
