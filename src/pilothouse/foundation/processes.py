@@ -85,7 +85,8 @@ async def run(  # noqa: PLR0913  # a process has this many properties, and all b
     gets SIGTERM, after `grace` seconds SIGKILL. `max_output` bounds stdout and stderr each, in bytes; what is beyond
     is read and dropped, so the program never blocks on us; with `end_when_cut` the group is killed where stdout is
     cut, which is then no failure. `memory` bounds the data of each process of it, in bytes, where the system can
-    (Linux). Secrets belong in `env` or `stdin`: errors show the command. Raises `ProcessNotStarted`, `ProcessTimeout`, and with `check` `ProcessFailed` for a status other than 0.
+    (Linux). Secrets belong in `env` or `stdin`: errors show the command. Raises `ProcessNotStarted`, `ProcessTimeout`,
+    and with `check` `ProcessFailed` for a status other than 0.
     """
     argv = tuple(command)
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Repositories over TLS: users, tokens, client certificates, CAs of one's own, and redirects that take nothing along."""
+"""Repositories over TLS: users, tokens, client certificates, CAs of one's own, redirects that take nothing along."""
 
 from __future__ import annotations
 

@@ -68,8 +68,7 @@ _HINTS: Final = (
     ),
     (
         re.compile(r"REMOTE HOST IDENTIFICATION HAS CHANGED"),
-        "the host key is another than ssh_known_hosts of ConfigMap argocd-ssh-known-hosts-cm has: somebody may be "
-        "between; ask whose host it is, then replace it there",
+        "the host key is not that of ssh_known_hosts of ConfigMap argocd-ssh-known-hosts-cm; is somebody between?",
     ),
     (
         re.compile(r"(\S+: Permission denied \([\w,-]+\))"),
