@@ -122,7 +122,7 @@ def add_gitops(manager: Manager, options: GitopsOptions, *, source: random.Rando
         source=source,
         plain_http=options.plain_http,
     )
-    renderer = Renderer(limits=options.limits, programs=options.programs)
+    renderer = Renderer(limits=options.limits, programs=options.programs, plain_http=options.plain_http)
     place = os.path.join(directory, "charts")
     charts = Charts(place, manager.clock, programs=options.programs, plain_http=options.plain_http)
     signatures = Signatures(settings)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from .errors import RepositoryError
 
-__all__ = ["Address", "normalised", "parse_address", "without_password"]
+__all__ = ["Address", "is_here", "normalised", "parse_address", "without_password"]
 
 _SCP: Final = re.compile(r"(?:(?P<user>[A-Za-z0-9_.-]+)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*):(?P<path>[^:\s][^\s]*)")
 _SCHEMES: Final = frozenset({"https", "http", "ssh", "file"})
@@ -58,14 +58,15 @@ def _parsed(url: str, *, plain_http: bool) -> Address:
         problem = f"{url[:100]!r}: want file:///PATH"
     elif parts.scheme != "file" and (not host or host.startswith("-")):
         problem = f"{url[:100]!r} names no host"
-    elif parts.scheme == "http" and not plain_http and not _is_here(host):
+    elif parts.scheme == "http" and not plain_http and not is_here(host):
         problem = f"{url[:100]!r}: plain HTTP is for this machine alone; use https"
     if problem:
         raise RepositoryError(f"repoURL: {problem}")
     return Address(url, parts.scheme, host)
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
+    """Whether a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -80,9 +81,9 @@ def without_password(url: str) -> str:
 def normalised(url: str) -> str:
     """Return the same text for addresses that mean the same repository.
 
-    As Argo CD does: without user, `.git` and a slash at the end, and in lower case.
+    As Argo CD does: without user, `.git` and a slash at the end, and in lower case; registries without `oci://`.
     """
-    text = url.strip().lower()
+    text = re.sub(r"^(?:oci://)+", "", url.strip().lower())
     if "://" not in text and (found := _SCP.fullmatch(text)):
         text = f"ssh://{found['host']}/{found['path'].lstrip('/')}"
     scheme, sep, rest = text.partition("://")

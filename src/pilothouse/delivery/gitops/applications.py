@@ -150,7 +150,7 @@ class ApplicationReconciler(Reconciler[Application]):
         if _creates_namespace(app):
             await evaluator.live.ensure([("v1", "Namespace")])
         ats = await evaluator.resolve(app, turn.project, sources)
-        rendered = await evaluator.render(app, sources, ats)
+        rendered = await evaluator.render(app, turn.project, sources, ats)
         if not listed:
             return await evaluator.compared_with(app, sources, ats, rendered)
         revisions, digest = [at.commit for at in ats], digest_of(rendered)

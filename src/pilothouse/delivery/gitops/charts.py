@@ -9,15 +9,13 @@ import re
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-import msgspec
-
 from pilothouse.foundation.clock import Clock
 
-from .addresses import normalised, parse_address
+from .addresses import normalised
+from .chartrepos import ChartRemote, command_of, introduce, is_registry
 from .errors import ManifestError, RepositoryError, ToolError
 from .git import Access
 from .helm import MISSING
@@ -91,43 +89,17 @@ class Charts:
             target = os.path.join(home, "chart")
             words = ["--untar", "--untardir", target, *(["--version", version] if version else [])]
 
-            async def helm(*arguments: str, stdin: bytes = b"") -> None:
-                label = f"helm {arguments[0]}, {chart} of {url}"
-                await run_tool(label, [program, *arguments], home=home, cwd=home, stdin=stdin)
+            async def helm(*arguments: str, stdin: bytes = b"") -> bytes:
+                label = f"{command_of(arguments)}, {chart} of {url}"
+                return await run_tool(label, [program, *arguments], home=home, cwd=home, stdin=stdin)
 
-            if url.startswith("oci://") or "://" not in url:
-                await self._from_registry(helm, url.removeprefix("oci://"), chart, words, access)
+            remote = ChartRemote(url, access)
+            more = await introduce(helm, home, [remote], plain_http=self._plain_http)
+            if is_registry(url):
+                await helm("pull", f"oci://{url.removeprefix('oci://').rstrip('/')}/{chart}", *words, *more)
             else:
-                await self._from_repository(helm, url, chart, words, access, home)
+                await helm("pull", f"{remote.name}/{chart}", *words)
             return await asyncio.to_thread(self._settled, target, url, chart)
-
-    async def _from_registry(
-        self, helm: Callable[..., Awaitable[None]], where: str, chart: str, words: list[str], access: Access
-    ) -> None:
-        if access.password:
-            login = ["--username", access.username, "--password-stdin", where.partition("/")[0]]
-            await helm("registry", "login", *login, stdin=access.password.encode())
-        await helm("pull", f"oci://{where.rstrip('/')}/{chart}", *words)
-
-    async def _from_repository(
-        self,
-        helm: Callable[..., Awaitable[None]],
-        url: str,
-        chart: str,
-        words: list[str],
-        access: Access,
-        home: str,
-    ) -> None:
-        address = parse_address(url, plain_http=self._plain_http)
-        if address.scheme not in {"https", "http"}:
-            raise RepositoryError(f"repoURL: {url[:100]!r}: charts come by https or oci")
-        # In a file, for a command line can be read by all of the machine's users.
-        entry = {"name": "source", "url": url, "username": access.username, "password": access.password}
-        listed = {"apiVersion": "", "repositories": [entry | {"insecure_skip_tls_verify": access.insecure}]}
-        config = os.path.join(home, "helm", "config")
-        await asyncio.to_thread(_write, config, "repositories.yaml", msgspec.json.encode(listed))
-        await helm("repo", "update", "source")
-        await helm("pull", f"source/{chart}", *words)
 
     def _settled(self, target: str, url: str, chart: str) -> PulledChart:
         """Put a pulled chart where it stays, named by what it is."""
@@ -143,9 +115,3 @@ class Charts:
         if not os.path.isdir(place):  # a version is always the same, and somebody may be rendering it
             os.rename(target, place)
         return PulledChart(os.path.join(place, name), version)
-
-
-def _write(directory: str, name: str, data: bytes) -> None:
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    with open(os.open(os.path.join(directory, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)

@@ -14,13 +14,15 @@ from pilothouse.operator import Request
 
 from .charts import Charts
 from .comparing import Drift, compare, ignored_for
-from .errors import RepositoryError, RevisionError, SourceError
+from .errors import PermissionDenied, RepositoryError, RevisionError, SourceError
+from .git import Access
 from .health import Verdict, health_of, worst
 from .helm import ReleaseFacts
 from .hooks import APPROVED, annotations_of, is_hook, options_of
 from .keeping import ROLLOUT, compared, is_shared
 from .live import LiveObjects
 from .mirrors import Mirror, checked_path
+from .projects import allows_repository
 from .rendering import At, Pulled, Rendered, Renderer
 from .repositories import Repositories
 from .selections import SelectionError
@@ -230,8 +232,17 @@ class Evaluator:
             return before[number], f"{mirror.address.url}: {error}; going on with the revision compared last"
         return references.resolve(wanted), problem
 
-    async def render(self, app: Application, sources: Sequence[Source], ats: Sequence[At | Pulled]) -> list[Rendered]:
+    async def render(
+        self, app: Application, project: AppProject, sources: Sequence[Source], ats: Sequence[At | Pulled]
+    ) -> list[Rendered]:
         """Return what each source gives; one that others refer to and that has no path gives nothing."""
+
+        def opens(url: str) -> Access:
+            if not allows_repository(project, url):
+                name = project.metadata.name
+                raise PermissionDenied(f"project {name} does not allow the chart repository {url[:200]}: sourceRepos")
+            return self.repositories.access(url, app.spec.project)
+
         pairs = zip(sources, ats, strict=True)
         refs = {f"{source.ref}": at for source, at in pairs if source.ref and isinstance(at, At)}
         facts = ReleaseFacts(app.metadata.name, app.spec.destination.namespace)
@@ -243,7 +254,7 @@ class Evaluator:
             if source.ref and not source.path:
                 continue
             try:
-                found.append(await self.renderer.render(source, at, facts, refs))
+                found.append(await self.renderer.render(source, at, facts, refs, opens))
             except RevisionError:
                 at.mirror.stale()  # perhaps what was seen of it is old
                 raise
@@ -260,7 +271,7 @@ class Evaluator:
         if not sources:
             raise DeliveryError("spec.source: there is none; say repoURL, path and targetRevision")
         ats = await self.resolve(app, project, sources, revisions)
-        rendered = await self.render(app, sources, ats)
+        rendered = await self.render(app, project, sources, ats)
         return await self.compared_with(app, sources, ats, rendered)
 
     async def compared_with(

@@ -101,7 +101,8 @@ esac
 class Access:
     """What opens a repository. It shows nothing of it.
 
-    known_hosts: for ssh. proxy: for https. scope: the project that alone may use it, none by default.
+    known_hosts: for ssh. proxy: for https. plain_http: a registry without TLS. scope: the project that alone may use
+    it, none by default.
     """
 
     username: str = field(default="", repr=False)
@@ -113,6 +114,7 @@ class Access:
     ca: str = field(default="", repr=False)
     known_hosts: str = field(default="", repr=False)
     insecure: bool = False
+    plain_http: bool = False
     proxy: str = field(default="", repr=False)
     scope: str = ""
 

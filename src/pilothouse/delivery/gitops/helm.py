@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -10,16 +11,19 @@ import msgspec
 
 from pilothouse.delivery.resources.applications import SourceHelm
 
+from .chartrepos import ChartRemote, command_of, introduce
 from .directory import _joined
 from .errors import ManifestError, ToolError
 from .manifests import Manifest, read_documents, read_manifests
 from .mirrors import Mirror, checked_path
 from .tools import find_program, run_tool
 
-__all__ = ["MISSING", "Chart", "ReleaseFacts", "chart_files", "render_helm", "values_within"]
+__all__ = ["MISSING", "Chart", "ChartNeeds", "ReleaseFacts", "chart_files", "render_helm", "values_within"]
 
 MISSING: Final = "this is a Helm chart, and helm is not there; install it (https://helm.sh/docs/intro/install/)"
 _SCHEMES: Final = ("http://", "https://")
+_INCOMPLETE: Final = "missing in charts/"
+_RELEASE: Final = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 
 class ReleaseFacts(NamedTuple):
@@ -37,12 +41,21 @@ class Chart(NamedTuple):
     directory: str
     values: Sequence[str] = ()
     files: Sequence[tuple[str, str]] = ()
+    remotes: Sequence[ChartRemote] = ()
+    plain_http: bool = False
 
 
-async def chart_files(
-    mirror: Mirror, commit: str, path: str, options: SourceHelm
-) -> tuple[list[str], list[str], list[tuple[str, str]]]:
-    """Return the paths that a chart of a repository needs, its files of values, and those of parameters.
+class ChartNeeds(NamedTuple):
+    """What a chart of git needs. paths: to be there. values, files: as in a chart. urls: of its dependencies."""
+
+    paths: list[str]
+    values: list[str]
+    files: list[tuple[str, str]]
+    urls: list[str]
+
+
+async def chart_files(mirror: Mirror, commit: str, path: str, options: SourceHelm) -> ChartNeeds:
+    """Return what a chart of a repository needs.
 
     Values of other sources (`$ref/...`) are left out. Raises ManifestError for what leads out of the repository.
     """
@@ -64,11 +77,12 @@ async def chart_files(
         wanted.append(place)
     files = [(each.name, _place(path, each.path)) for each in options.file_parameters]
     wanted += [place for _, place in files]
-    wanted += await _local_dependencies(mirror, commit, path)
+    local, urls = await _dependencies(mirror, commit, path)
+    wanted += local
     outside = [
         each for each in dict.fromkeys(wanted) if each == path or not each.startswith(f"{path}/" if path else "")
     ]
-    return outside, values, files
+    return ChartNeeds(outside, values, files, urls)
 
 
 def _place(path: str, name: str) -> str:
@@ -80,23 +94,41 @@ def _place(path: str, name: str) -> str:
     return found
 
 
-async def _local_dependencies(mirror: Mirror, commit: str, path: str) -> list[str]:
+async def _dependencies(mirror: Mirror, commit: str, path: str) -> tuple[list[str], list[str]]:
+    """Return the charts of the same repository that a chart depends on, and the addresses of those elsewhere."""
     file = f"{path}/Chart.yaml" if path else "Chart.yaml"
     named = (await mirror.named(commit, [file]))[file]
     if named is None or named.kind != "blob":
-        return []
+        return [], []
     tree = (await mirror.named(commit, [path]))[path]
     entries = await mirror.entries(tree.oid, recurse=False) if tree is not None else []
     held = await mirror.blobs([each for each in entries if each.path == "Chart.yaml" and each.is_file])
-    found = []
+    local, urls = [], []
     for data in held.values():
         for _, document in read_documents(file, data):
             listed: Any = document.get("dependencies") if isinstance(document, dict) else None
-            for each in listed or ():
-                where = str(each.get("repository", "")) if isinstance(each, dict) else ""
+            for each in listed if isinstance(listed, list) else ():
+                where = str(each.get("repository") or "") if isinstance(each, dict) else ""
                 if where.startswith("file://"):
-                    found.append(_place(path, where.removeprefix("file://")))
-    return found
+                    local.append(_neighbour(file, path, where))
+                elif where:
+                    urls.append(_elsewhere(file, where))
+    return local, list(dict.fromkeys(urls))
+
+
+def _neighbour(file: str, path: str, where: str) -> str:
+    inner = where.removeprefix("file://")
+    if inner.startswith("/"):
+        raise ManifestError(file, f"dependencies: {where[:200]!r} leads out of the repository; write file://../NAME")
+    return _place(path, inner)
+
+
+def _elsewhere(file: str, where: str) -> str:
+    if where.startswith(("@", "alias:")):
+        raise ManifestError(file, f"dependencies: {where[:200]!r}: names of repositories are not known; write its URL")
+    if not where.startswith(("https://", "http://", "oci://")):
+        raise ManifestError(file, f"dependencies: {where[:200]!r}: charts come by https, oci or file")
+    return where
 
 
 def values_within(directory: str, label: str, options: SourceHelm) -> tuple[list[str], list[tuple[str, str]]]:
@@ -126,12 +158,28 @@ async def render_helm(
     program = find_program("helm", path=programs)
     if program is None:
         raise ToolError(MISSING)
-    if _wants_dependencies(chart.directory):
-        await run_tool(
-            f"helm dependency build, {label}", [program, "dependency", "build", "."], home=home, cwd=chart.directory
+
+    async def helm(*words: str, stdin: bytes = b"") -> bytes:
+        return await run_tool(
+            f"{command_of(words)}, {label}", [program, *words], home=home, cwd=chart.directory, stdin=stdin
         )
-    command = [program, "template", ".", *_arguments(chart, options, facts, home)]
-    printed = await run_tool(f"helm template, {label}", command, home=home, cwd=chart.directory)
+
+    async def fetch() -> None:
+        named = [each._replace(name=f"dependency{number}") for number, each in enumerate(chart.remotes)]
+        words = await introduce(helm, home, named, plain_http=chart.plain_http)
+        await helm("dependency", "build", "--skip-refresh", *words, ".")
+
+    wants = _wants_dependencies(chart.directory)
+    if wants:
+        await fetch()
+    command = ["template", ".", *_arguments(chart, options, facts, home)]
+    try:
+        printed = await helm(*command)
+    except ToolError as error:
+        if wants or _INCOMPLETE not in str(error):
+            raise
+        await fetch()
+        printed = await helm(*command)
     return read_manifests(label, printed)
 
 
@@ -146,7 +194,10 @@ def _wants_dependencies(directory: str) -> bool:
 
 
 def _arguments(chart: Chart, options: SourceHelm, facts: ReleaseFacts, home: str) -> list[str]:
-    words = ["--name-template", options.release_name or facts.name, "--namespace", options.namespace or facts.namespace]
+    name = options.release_name or facts.name
+    if not _RELEASE.fullmatch(name):  # helm takes it for a template, which could read its environment
+        raise ManifestError("spec.source.helm.releaseName", f"{name[:100]!r} is no name of a release")
+    words = ["--name-template", name, "--namespace", options.namespace or facts.namespace]
     version = options.kube_version or facts.kube_version
     words += ["--kube-version", version] if version else []
     words += [] if options.skip_crds else ["--include-crds"]

@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -14,10 +14,12 @@ import msgspec
 from pilothouse.delivery.resources.applications import Source, SourceDirectory, SourceHelm, SourceKustomize
 from pilothouse.kinds.structs import to_dict
 
+from .chartrepos import ChartRemote
 from .charts import PulledChart
 from .directory import read_directory
 from .errors import ManifestError, RevisionError
 from .extracting import extract
+from .git import Access
 from .helm import Chart, ReleaseFacts, chart_files, render_helm, values_within
 from .kustomize import NAMES, closure_of, render_kustomize
 from .manifests import Manifest
@@ -60,26 +62,51 @@ class Rendered(NamedTuple):
     objects: tuple[Written, ...]
 
 
+def _nothing(url: str) -> Access:
+    del url
+    return Access()
+
+
 class Renderer:
     """Renders sources. max_bytes: of rendered objects that are kept. programs: where else to look for programs.
+
+    plain_http: also for charts of other machines.
 
     The key of what is kept is the hash of the git trees that went in, not the commit: a change elsewhere in the
     repository costs a look-up.
     """
 
-    def __init__(self, *, limits: Limits | None = None, max_bytes: int = 64 << 20, programs: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        max_bytes: int = 64 << 20,
+        programs: str = "",
+        plain_http: bool = False,
+    ) -> None:
         self.limits: Final = limits or Limits()
         self.renders = 0
         """Sources that were rendered."""
         self.reused = 0
         """Sources of which what was rendered before still holds."""
         self._programs = programs
+        self._plain_http = plain_http
         self._max = max_bytes
         self._bytes = 0
         self._kept: OrderedDict[bytes, Rendered] = OrderedDict()
 
-    async def render(self, source: Source, at: At, facts: ReleaseFacts, refs: Mapping[str, At]) -> Rendered:
-        """Return the objects of a source. refs: other sources, whose values files it may use. Raises SourceError."""
+    async def render(
+        self,
+        source: Source,
+        at: At,
+        facts: ReleaseFacts,
+        refs: Mapping[str, At],
+        opens: Callable[[str], Access] = _nothing,
+    ) -> Rendered:
+        """Return the objects of a source. refs: other sources, whose values files it may use.
+
+        opens: gives what opens a repository of charts, by its address, or raises. Raises DeliveryError.
+        """
         path = checked_path(source.path)
         named = (await at.mirror.named(at.commit, [path]))[path]
         if named is None:
@@ -95,7 +122,7 @@ class Renderer:
             )
         if kind == "Kustomize":
             return await self._kustomize(source.kustomize or SourceKustomize(), at, path)
-        return await self._helm(source.helm or SourceHelm(), at, path, facts, refs)
+        return await self._helm(source.helm or SourceHelm(), at, path, facts, refs, opens)
 
     def forget(self) -> None:
         """Render everything anew."""
@@ -127,9 +154,16 @@ class Renderer:
         return self._keep("Kustomize", digest, found)
 
     async def _helm(
-        self, options: SourceHelm, at: At, path: str, facts: ReleaseFacts, refs: Mapping[str, At]
+        self,
+        options: SourceHelm,
+        at: At,
+        path: str,
+        facts: ReleaseFacts,
+        refs: Mapping[str, At],
+        opens: Callable[[str], Access],
     ) -> Rendered:
-        wanted, values, files = await chart_files(at.mirror, at.commit, path, options)
+        wanted, values, files, urls = await chart_files(at.mirror, at.commit, path, options)
+        remotes = [ChartRemote(url, opens(url)) for url in urls]  # also where it is known: it may not be allowed now
         digest = await self._digest_of(
             "Helm", at, wanted, [path, to_dict(options), list(facts), await _others(values, refs)]
         )
@@ -140,7 +174,13 @@ class Renderer:
             root, home = _places(place)
             await extract(at.mirror, at.commit, wanted, root, self.limits)
             whole = [await self._whole(each, number, place, root, refs) for number, each in enumerate(values)]
-            chart = Chart(os.path.join(root, path), whole, [(name, os.path.join(root, each)) for name, each in files])
+            chart = Chart(
+                os.path.join(root, path),
+                whole,
+                [(name, os.path.join(root, each)) for name, each in files],
+                remotes,
+                self._plain_http,
+            )
             found = await render_helm(chart, path or ".", options, facts, home, self._programs)
         return self._keep("Helm", digest, found)
 

@@ -111,7 +111,7 @@ class Repositories(Generic[U]):
 
     def access(self, url: str, project: str = "") -> Access:
         """Return what opens a repository of any kind, by its address."""
-        return self._access(Address(url, "", urlsplit(url).hostname or url.partition("/")[0]), project)
+        return self._access(Address(url, "", urlsplit(url if "://" in url else f"oci://{url}").hostname or ""), project)
 
     @staticmethod
     def _key(url: str, access: Access) -> str:

@@ -118,6 +118,7 @@ def access_of(secret: Mapping[str, str], *, known_hosts: str = "", ca: str = "")
         ca=ca,
         known_hosts=known_hosts,
         insecure=secret.get("insecure") == "true" or secret.get("insecureIgnoreHostKey") == "true",
+        plain_http=secret.get("insecureOCIForceHttp") == "true",
         proxy=secret.get("proxy", ""),
         scope=secret.get("project", ""),
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from typing import Final
 
 from pilothouse.foundation.logs import redact
-from pilothouse.foundation.processes import ProcessFailed, ProcessNotStarted, ProcessTimeout, inherit, run
+from pilothouse.foundation.processes import Completed, ProcessFailed, ProcessNotStarted, ProcessTimeout, inherit, run
 
 from .errors import ToolError
 
@@ -16,6 +17,19 @@ __all__ = ["find_program", "run_tool"]
 
 _SECONDS: Final = 90.0
 _MAX_OUTPUT: Final = 64 << 20
+_MEMORY: Final = 2 << 30
+_HINTS: Final = (
+    (
+        re.compile(r"basic credential not found|401 Unauthorized|unauthorized", re.IGNORECASE),
+        "; is username and password in a repository Secret, and right?",
+    ),
+    (
+        re.compile(r"certificate signed by unknown authority|failed to verify certificate"),
+        "; add its CA, under the name of the host, to ConfigMap argocd-tls-certs-cm",
+    ),
+)
+_NO_MEMORY: Final = re.compile(r"fatal error: (runtime: )?(cannot allocate memory|out of memory)|makeslice: len out of")
+"""How programs of Go end that may have no more."""
 
 
 def find_program(*names: str, path: str = "") -> str | None:
@@ -40,14 +54,33 @@ async def run_tool(
         KUBECONFIG="/dev/null",
     )
     try:
-        done = await run(command, env=env, cwd=cwd, timeout=seconds, stdin=stdin, max_output=_MAX_OUTPUT)
+        done = await run(
+            command,
+            env=env,
+            cwd=cwd,
+            timeout=seconds,
+            stdin=stdin,
+            max_output=_MAX_OUTPUT,
+            memory=_MEMORY,
+            end_when_cut=True,
+        )
     except ProcessNotStarted as error:
         raise ToolError(f"{what}: {error}") from None
     except ProcessTimeout:
         raise ToolError(f"{what}: not done within {seconds:g} s") from None
     except ProcessFailed as error:
-        told = error.completed.stderr.decode(errors="replace").replace(cwd, ".").strip()[-1500:]
-        raise ToolError(f"{what}: {redact(told) or error.completed.status}") from None
+        raise ToolError(f"{what}: {_told(error.completed, cwd, home)}") from None
     if done.stdout_cut:
         raise ToolError(f"{what}: it printed more than {_MAX_OUTPUT} bytes")
     return done.stdout
+
+
+def _told(done: Completed, cwd: str, home: str) -> str:
+    # Names of our own directories tell nothing, and are others each time.
+    said = done.stderr.decode(errors="replace").strip()
+    for place, name in ((cwd, "."), (home, "~"), (os.path.dirname(home), "..")):
+        said = said.replace(place, name)
+    if _NO_MEMORY.search(said):
+        return f"it wants more than {_MEMORY >> 20} MiB of memory"
+    hint = next((text for sign, text in _HINTS if sign.search(said)), "")
+    return f"{redact(said[-1500:]) or f'exit status {done.status}'}{hint}"
