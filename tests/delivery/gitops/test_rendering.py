@@ -194,7 +194,8 @@ async def test_overlays_that_are_refused(bench: Bench, repo: GitRepo) -> None:
         ("resources: ['https://github.com/x/y//base']", "remote"),
         ("resources: ['../../../etc']", "out of the repository"),
         ("helmCharts: [{name: x}]", "helmCharts"),
-        ("resources: [nothing.yaml]", "kustomize, path over/prod"),
+        ("resources: [nothing.yaml]", "resources: 'nothing.yaml' is not there"),
+        ("resources: [../../base]\nnamePrefix: [a]", "kustomize, path over/prod"),
     ):
         repo.commit({**OVERLAY, "over/prod/kustomization.yaml": text})
         with pytest.raises(SourceError, match=why):

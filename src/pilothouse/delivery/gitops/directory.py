@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +17,7 @@ __all__ = ["chosen", "read_directory", "resolve_link"]
 
 _ENDS: Final = (".yaml", ".yml", ".json")
 _MAX_LINKS: Final = 20
+_LARGE: Final = 1 << 18
 
 
 def chosen(entries: Sequence[Entry], options: SourceDirectory) -> list[Entry]:
@@ -52,7 +54,11 @@ async def read_directory(
     held = await mirror.blobs(real)
     found: list[Manifest] = []
     for named, each in zip(files, real, strict=True):
-        found += read_manifests(_full(path, named.path), held[each.oid])
+        file, data = _full(path, named.path), held[each.oid]
+        # A large file must not hold up all others.
+        found += (
+            await asyncio.to_thread(read_manifests, file, data) if len(data) > _LARGE else read_manifests(file, data)
+        )
     return found
 
 
@@ -104,4 +110,6 @@ def _joined(link: str, target: str) -> str | None:
 
 
 def _full(path: str, name: str) -> str:
-    return f"{path}/{name}" if path else name
+    # Names in git are bytes; those that are no text are shown with backslashes.
+    shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return f"{path}/{shown}" if path else shown

@@ -8,9 +8,12 @@ from collections.abc import Iterable, Sequence
 
 from .directory import resolve_link
 from .errors import ManifestError, RepositoryError
+from .manifests import LFS, is_lfs_pointer
 from .mirrors import Entry, Limits, Mirror
 
 __all__ = ["extract"]
+
+_READ = (".yaml", ".yml", ".json", ".tpl", ".tgz", ".gz")
 
 
 async def extract(mirror: Mirror, commit: str, paths: Iterable[str], target: str, limits: Limits) -> None:
@@ -46,6 +49,8 @@ async def _write(mirror: Mirror, path: str, entries: Sequence[Entry], target: st
     for each in files:
         source = by_path[resolve_link(path, each.path, links, by_path)] if each.is_link else each
         place = "/".join(part for part in (path, each.path) if part)
+        if is_lfs_pointer(held[source.oid]) and (not each.path or place.endswith(_READ)):
+            raise ManifestError(place, LFS)
         written[place] = held[source.oid], source.mode == "100755"
     await asyncio.to_thread(_write_all, target, written)
 

@@ -206,19 +206,26 @@ def _arguments(chart: Chart, options: SourceHelm, facts: ReleaseFacts, home: str
     for each in options.api_versions or facts.api_versions:
         words += ["--api-versions", each]
     for place in chart.values:
-        words += ["--values", place]
+        words += ["--values", _listed(place)]
     inline = _inline_values(options)
     if inline:
         place = os.path.join(home, "values.json")
         with open(place, "wb") as file:
             file.write(inline)
-        words += ["--values", place]
+        words += ["--values", _listed(place)]
     for parameter in options.parameters:
         text = f"{parameter.name}={_escaped(parameter.value)}"
         words += ["--set-string" if parameter.force_string else "--set", text]
     for name, place in chart.files:
-        words += ["--set-file", f"{name}={place}"]
+        if not name or any(each in name for each in "=,{}\\\n"):
+            raise ManifestError("spec.source.helm.fileParameters", f"{name[:100]!r} is no name of a parameter")
+        words += ["--set-file", f"{name}={place.replace(',', chr(92) + ',')}"]
     return words
+
+
+def _listed(place: str) -> str:
+    """Return a path as one that helm's lists with commas have; otherwise it would go on behind a comma of its name."""
+    return '"' + place.replace('"', '""') + '"'
 
 
 def _inline_values(options: SourceHelm) -> bytes:

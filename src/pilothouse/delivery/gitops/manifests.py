@@ -15,14 +15,16 @@ import yaml
 
 from .errors import ManifestError
 
-__all__ = ["Manifest", "read_documents", "read_manifests"]
+__all__ = ["LFS", "Manifest", "is_lfs_pointer", "read_documents", "read_manifests"]
 
 Object = dict[str, Any]
 
 _MAX_NODES: Final = 200_000
 _MAX_DEPTH: Final = 100
+_MAX_FILE_NODES: Final = 2_000_000
 _MAX_DOCUMENTS: Final = 10_000
 _SUSPICIOUS: Final = 1_000
+_LFS: Final = b"version https://git-lfs.github.com/spec/"
 _NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE: Final = frozenset({"y", "Y", "true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})
 _FALSE: Final = frozenset({"n", "N", "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"})
@@ -39,6 +41,14 @@ class Manifest(NamedTuple):
     file: str
     document: int
     object: Object
+
+
+LFS: Final = "it is a pointer of Git LFS, whose files are not fetched; commit the file itself"
+
+
+def is_lfs_pointer(data: bytes) -> bool:
+    """Whether a file stands for one that Git LFS keeps elsewhere."""
+    return data.startswith(_LFS)
 
 
 class _Resolver:
@@ -77,6 +87,8 @@ def read_manifests(file: str, data: bytes) -> list[Manifest]:
     """Return the objects of a file, those of lists one by one. Raises ManifestError."""
     if _SKIPPED in data:
         return []
+    if is_lfs_pointer(data):
+        raise ManifestError(file, LFS)
     found = []
     for number, value in read_documents(file, data):
         for item in _items(file, number, value):
@@ -94,7 +106,7 @@ def read_documents(file: str, data: bytes) -> Iterator[tuple[int, Any]]:
     if file.endswith(".json"):
         yield from _json(file, text)
         return
-    _check_nesting(file, text)
+    _check_shape(file, text)
     try:
         loader = _Loader(text)
     except yaml.YAMLError as error:
@@ -132,20 +144,30 @@ def _hint(text: str) -> str:
     return "; it has template marks {{ }}: is it a part of a Helm chart?" if "{{" in text else ""
 
 
-def _check_nesting(file: str, text: str) -> None:
-    """Refuse deep nesting before a node is made of it; the library's own recursion has no bound."""
-    if text.count("[") + text.count("{") + text.count("- ") + text.count("? ") < _SUSPICIOUS:
+def _check_shape(file: str, text: str) -> None:
+    """Refuse deep nesting and too many values before a node is made of them; the library itself has no bound."""
+    marks = text.count("[") + text.count("{") + text.count("- ") + text.count("? ")
+    # No more values than this can be there, so most files need no look.
+    most = marks + text.count("\n") + 2 * text.count(":") + text.count(",") + 2
+    if marks < _SUSPICIOUS and most < _MAX_NODES:
         return
-    depth = 0
+    depth, nodes, whole, number = 0, 0, 0, 0
     opens, closes = (yaml.SequenceStartEvent, yaml.MappingStartEvent), (yaml.SequenceEndEvent, yaml.MappingEndEvent)
     try:
         for event in yaml.parse(text, getattr(yaml, "CLoader", yaml.Loader)):
-            if isinstance(event, opens):
-                depth += 1
-                if depth > _MAX_DEPTH:
-                    raise ManifestError(file, f"it is nested deeper than {_MAX_DEPTH} levels")
+            if isinstance(event, yaml.DocumentStartEvent):
+                nodes, number = 0, number + 1
             elif isinstance(event, closes):
                 depth -= 1
+            elif isinstance(event, yaml.NodeEvent):
+                depth += isinstance(event, opens)
+                nodes, whole = nodes + 1, whole + 1
+            if depth > _MAX_DEPTH:
+                raise ManifestError(file, f"it is nested deeper than {_MAX_DEPTH} levels", number)
+            if nodes > _MAX_NODES:
+                raise ManifestError(file, f"it holds more than {_MAX_NODES} values; split it", number)
+            if whole > _MAX_FILE_NODES or number > _MAX_DOCUMENTS:
+                raise ManifestError(file, f"it holds more than {_MAX_FILE_NODES} values; split it", number)
     except yaml.YAMLError:
         return  # told with its document by whoever reads it next
 
@@ -264,7 +286,30 @@ def _json(file: str, text: str) -> Iterator[tuple[int, Any]]:
     except ValueError as error:
         raise ManifestError(file, f"no JSON: {error}", 1) from None
     if value is not None:
-        yield 1, value
+        yield 1, _checked_json(file, value, 0)
+
+
+def _checked_json(file: str, value: Any, depth: int) -> Any:
+    """Return a value of JSON as it may be in an object. Raises ManifestError."""
+    if depth > _MAX_DEPTH:
+        raise ManifestError(file, f"it is nested deeper than {_MAX_DEPTH} levels", 1)
+    if isinstance(value, dict):
+        return {_checked_text(file, key): _checked_json(file, each, depth + 1) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_checked_json(file, each, depth + 1) for each in value]
+    if isinstance(value, str):
+        return _checked_text(file, value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ManifestError(file, f"{value} is no number that an object may have", 1)
+    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**64:
+        return float(value)
+    return value
+
+
+def _checked_text(file: str, text: str) -> str:
+    if not text.isascii() and any("\ud800" <= each <= "\udfff" for each in text):
+        raise ManifestError(file, f"{text[:50]!r} is no text: half of a pair of surrogates", 1)
+    return text
 
 
 def _items(file: str, number: int, value: Any) -> Iterator[Object]:

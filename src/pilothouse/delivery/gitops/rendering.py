@@ -21,7 +21,7 @@ from .errors import ManifestError, RevisionError
 from .extracting import extract
 from .git import Access
 from .helm import Chart, ReleaseFacts, chart_files, render_helm, values_within
-from .kustomize import NAMES, closure_of, render_kustomize
+from .kustomize import NAMES, closure_of, components_of, render_kustomize
 from .manifests import Manifest
 from .mirrors import Limits, Mirror, checked_path
 
@@ -142,15 +142,16 @@ class Renderer:
         return "Kustomize" if any(found[f"{base}{name}"] is not None for name in NAMES) else "Directory"
 
     async def _kustomize(self, options: SourceKustomize, at: At, path: str) -> Rendered:
-        directories = await closure_of(at.mirror, at.commit, path)
-        digest = await self._digest_of("Kustomize", at, directories, [path, to_dict(options)])
+        components = await components_of(at.mirror, at.commit, path, options)
+        directories = await closure_of(at.mirror, at.commit, path, components)
+        digest = await self._digest_of("Kustomize", at, directories, [path, to_dict(options), components])
         known = self._remembered(digest)
         if known is not None:
             return known
         with tempfile.TemporaryDirectory(prefix="pilothouse-render-") as place:
             root, home = _places(place)
             await extract(at.mirror, at.commit, directories, root, self.limits)
-            found = await render_kustomize(root, path, options, home, self._programs)
+            found = await render_kustomize(root, path, options, components, home, self._programs)
         return self._keep("Kustomize", digest, found)
 
     async def _helm(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pilothouse.foundation.logs import redact
@@ -39,9 +39,16 @@ def find_program(*names: str, path: str = "") -> str | None:
 
 
 async def run_tool(
-    what: str, command: Sequence[str], *, home: str, cwd: str, stdin: bytes = b"", seconds: float = _SECONDS
+    what: str,
+    command: Sequence[str],
+    *,
+    home: str,
+    cwd: str,
+    stdin: bytes = b"",
+    seconds: float = _SECONDS,
+    more: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Run a program and return what it printed. what: for errors. home: where it may keep things.
+    """Run a program and return what it printed. what: for errors. home: where it may keep things. more: environment.
 
     Raises ToolError with the program's own words.
     """
@@ -52,6 +59,7 @@ async def run_tool(
         HELM_CONFIG_HOME=f"{home}/helm/config",
         HELM_DATA_HOME=f"{home}/helm/data",
         KUBECONFIG="/dev/null",
+        **(more or {}),
     )
     try:
         done = await run(
@@ -78,6 +86,9 @@ async def run_tool(
 def _told(done: Completed, cwd: str, home: str) -> str:
     # Names of our own directories tell nothing, and are others each time.
     said = done.stderr.decode(errors="replace").strip()
+    # helm tells on its standard output why a repository cannot be read.
+    _, mark, why = done.stdout.decode(errors="replace").partition("Unable to get")
+    said = f"{said} {mark}{' '.join(why.split())}" if mark else said
     for place, name in ((cwd, "."), (home, "~"), (os.path.dirname(home), "..")):
         said = said.replace(place, name)
     if _NO_MEMORY.search(said):
