@@ -63,7 +63,7 @@ def files_of(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for field in _MANY:
         for each in _listed(document.get(field)):
             if "\n" not in each:
-                yield field, each.partition("=")[2] or each
+                yield field, (each.partition("=")[2] or each) if field == "files" else each
     for field in ("path", "env"):
         if isinstance(document.get(field), str):
             yield field, document[field]
