@@ -140,7 +140,8 @@ SHAPES: dict[str, dict[str, str | bytes]] = {
         "  targets: [{select: {kind: Deployment}, options: {create: true},\n"
         "    fieldPaths: ['metadata.annotations.port']}]\n",
         "over/swap.yaml": "source: {kind: Deployment, name: web, fieldPath: metadata.name}\n"
-        "targets: [{select: {kind: CronJob},\n  fieldPaths: ['spec.jobTemplate.spec.template.spec.containers.0.image']}]\n",
+        "targets:\n- select: {kind: CronJob}\n"
+        "  fieldPaths: ['spec.jobTemplate.spec.template.spec.containers.0.image']\n",
     },
     "a diamond of overlays": {
         "mid/a/kustomization.yaml": "resources: [../../base]\nnamePrefix: a-\n",

@@ -40,7 +40,8 @@ _POLICIES: Final = {"background": "Background", "foreground": "Foreground", "orp
 class Options:
     """What an application's syncOptions say, and what is at work. operation: when the sync began, as its name.
 
-    planned: what the rollouts that come with the sync will write into other objects.
+    planned: what the rollouts that come with the sync will write into other objects. forbidden: by the project, any of
+    which ends the sync before it begins.
     """
 
     options: frozenset[str] = frozenset()
@@ -49,6 +50,7 @@ class Options:
     denied: Mapping[Key, str] | None = None
     force: bool = False
     planned: Mapping[Key, tuple[Claim, ...]] = field(default_factory=dict)
+    forbidden: frozenset[Key] = frozenset()
 
     def has(self, option: str, own: frozenset[str] = frozenset()) -> bool:
         """Whether an option such as `Replace=true` holds: what an object says goes before what the application does."""

@@ -166,7 +166,9 @@ def _check_shape(file: str, text: str) -> None:
                 raise ManifestError(file, f"it is nested deeper than {_MAX_DEPTH} levels", number)
             if nodes > _MAX_NODES:
                 raise ManifestError(file, f"it holds more than {_MAX_NODES} values; split it", number)
-            if whole > _MAX_FILE_NODES or number > _MAX_DOCUMENTS:
+            if number > _MAX_DOCUMENTS:
+                raise ManifestError(file, f"it has more than {_MAX_DOCUMENTS} documents", number)
+            if whole > _MAX_FILE_NODES:
                 raise ManifestError(file, f"it holds more than {_MAX_FILE_NODES} values; split it", number)
     except yaml.YAMLError:
         return  # told with its document by whoever reads it next

@@ -25,6 +25,7 @@ __all__ = ["Entry", "Limits", "Mirror", "Named", "checked_path"]
 _log = get_logger("pilothouse.delivery.gitops")
 _OWN: Final = "refs/pilothouse/"
 _MAX_KNOWN: Final = 50_000
+_LOOK_SECONDS: Final = 0.5
 _FORMAT: Final = "--batch-check=%(objecttype) %(objectname) %(objectsize)"
 
 
@@ -46,6 +47,10 @@ class Named(NamedTuple):
     size: int
 
 
+class _TooLarge(RepositoryError):
+    """A repository is more than may be kept."""
+
+
 class Entry(NamedTuple):
     """A file, link or submodule of a directory. mode: as git writes it. path: from that directory on."""
 
@@ -63,6 +68,11 @@ class Entry(NamedTuple):
     def is_file(self) -> bool:
         """Whether it is a file."""
         return self.mode.startswith("100")
+
+    @property
+    def is_submodule(self) -> bool:
+        """Whether it is a commit of another repository."""
+        return self.mode == "160000"
 
 
 def checked_path(path: str) -> str:
@@ -187,7 +197,11 @@ class Mirror:
                 return
             await self._prepare()
             if not await self._has(commit):
-                await self._fetch(commit)
+                try:
+                    await self._fetch(commit)
+                except _TooLarge:
+                    await asyncio.to_thread(shutil.rmtree, self.path, True)
+                    raise
             self._have[commit] = None
             await self._tidy()
 
@@ -202,31 +216,41 @@ class Mirror:
 
     async def _fetch(self, commit: str) -> None:
         self.fetches += 1
-        options = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--force"]
         own = f"+{commit}:{_OWN}{commit}"
         try:
-            await self._git.run(
-                [*options, "--depth=1", "--", self.address.url, own], access=self.access, repository=self.path
-            )
+            await self._received("--depth=1", "--", self.address.url, own)
+        except _TooLarge:
+            raise
         except RepositoryError as error:
             # Some servers give only what a reference stands for.
             _log.info("a commit alone is not given; fetching all", repository=self.address.url, reason=str(error))
             everything = ["+refs/heads/*:refs/remotes/*", "+refs/tags/*:refs/tags/*"]
             unshallow = ["--unshallow"] if _is_shallow(self.path) else []
-            await self._git.run(
-                [*options, *unshallow, "--", self.address.url, *everything], access=self.access, repository=self.path
-            )
+            await self._received(*unshallow, "--", self.address.url, *everything)
             if not await self._has(commit):
                 raise RevisionError(f"commit {commit}: the repository does not have it (any longer)") from error
             await self._git.run(["update-ref", f"{_OWN}{commit}", commit], repository=self.path)
         await self._check_size()
 
+    async def _received(self, *words: str) -> None:
+        """Fetch, and end it once it is more than a mirror may have."""
+        options = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--force"]
+        work = self._git.run([*options, *words], access=self.access, repository=self.path)
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait([task], timeout=_LOOK_SECONDS))[0]:
+                await self._check_size()
+            task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
     async def _check_size(self) -> None:
         size = await asyncio.to_thread(_size_of, self.path)
         if size > self._limits.mirror_bytes:
-            await asyncio.to_thread(shutil.rmtree, self.path, True)
             self._have.clear()
-            raise RepositoryError(f"the repository takes {size} bytes; at most {self._limits.mirror_bytes} are allowed")
+            raise _TooLarge(f"the repository takes {size} bytes; at most {self._limits.mirror_bytes} are allowed")
 
     async def _tidy(self) -> None:
         """Let go of the commits that were used longest ago; now and then also of their objects."""

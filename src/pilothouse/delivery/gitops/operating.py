@@ -98,6 +98,16 @@ def _written(results: Mapping[ResultKey, Result], versions: Mapping[Key, str]) -
     return made
 
 
+def _forbidden(tasks: Sequence[Task], options: Options) -> dict[ResultKey, Result]:
+    """Return what the project does not allow: then nothing of the sync is done."""
+    denied = options.denied or {}
+    return {
+        (task.key, task.phase): Result("SyncFailed", "Failed", denied[task.key], task.phase if task.is_hook else "")
+        for task in tasks
+        if task.key in options.forbidden
+    }
+
+
 class Operator:
     """Carries operations on."""
 
@@ -114,7 +124,7 @@ class Operator:
         tasks = self._tasks(app, state, evaluation, options)
         results = results_of(state)
         if not results:
-            results = await self._tried(tasks, options)
+            results = _forbidden(tasks, options) or await self._tried(tasks, options)
         plan = advance(tasks, results, self._look(tasks), self._health)
         if plan.phase != "Running":
             return await self._ended(tasks, plan, state, now)
@@ -146,19 +156,21 @@ class Operator:
         policy = app.spec.sync_policy
         sync = state.operation.sync
         said = [*(policy.sync_options if policy is not None else ()), *(sync.sync_options if sync is not None else ())]
-        denied = {}
+        denied, forbidden = {}, set()
         for target in evaluation.targets:
             namespaced = self._live.is_namespaced(target.api_version, target.key.kind)
             why = refused(project, app.spec.destination, target.key, namespaced=namespaced)
             if why:
                 denied[target.key] = why
+                forbidden.add(target.key)
         for each in evaluation.states:
             if each.problem and each.target is not None:
                 denied[each.key] = each.problem
         strategy = (sync.sync_strategy or {}) if sync is not None else {}
         force = any(bool((strategy.get(name) or {}).get("force")) for name in ("apply", "hook"))
         planned = planned_claims(evaluation.targets)
-        return Options(frozenset(said), state.started_at, app.spec.ignore_differences, denied, force, planned)
+        ignored, keys = app.spec.ignore_differences, frozenset(forbidden)
+        return Options(frozenset(said), state.started_at, ignored, denied, force, planned, keys)
 
     def _tasks(self, app: Application, state: OperationState, evaluation: Evaluation, options: Options) -> list[Task]:
         sync = state.operation.sync

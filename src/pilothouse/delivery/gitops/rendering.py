@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -17,7 +19,7 @@ from pilothouse.kinds.structs import to_dict
 from .chartrepos import ChartRemote
 from .charts import PulledChart
 from .directory import read_directory
-from .errors import ManifestError, RevisionError
+from .errors import ManifestError, RevisionError, ToolError
 from .extracting import extract
 from .git import Access
 from .helm import Chart, ReleaseFacts, chart_files, render_helm, values_within
@@ -27,6 +29,9 @@ from .mirrors import Limits, Mirror, checked_path
 
 __all__ = ["At", "Pulled", "Rendered", "Renderer"]
 
+SLOW_SECONDS: Final = 5.0
+_REST_SECONDS: Final = 600.0
+_MAX_SLOW: Final = 1_000
 _encoder: Final = msgspec.json.Encoder(order="sorted")
 
 
@@ -94,6 +99,7 @@ class Renderer:
         self._max = max_bytes
         self._bytes = 0
         self._kept: OrderedDict[bytes, Rendered] = OrderedDict()
+        self._slow: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
 
     async def render(
         self,
@@ -110,7 +116,7 @@ class Renderer:
         path = checked_path(source.path)
         named = (await at.mirror.named(at.commit, [path]))[path]
         if named is None:
-            raise RevisionError(f"path {source.path!r}: commit {at.commit[:12]} does not have it")
+            raise RevisionError(await _missing(source.path, path, at))
         if named.kind != "tree":
             raise RevisionError(f"path {source.path!r} is no directory")
         kind = await self._kind(source, at, path)
@@ -127,6 +133,7 @@ class Renderer:
     def forget(self) -> None:
         """Render everything anew."""
         self._kept.clear()
+        self._slow.clear()
         self._bytes = 0
 
     async def _kind(self, source: Source, at: At, path: str) -> str:
@@ -148,7 +155,7 @@ class Renderer:
         known = self._remembered(digest)
         if known is not None:
             return known
-        with tempfile.TemporaryDirectory(prefix="pilothouse-render-") as place:
+        with self._trying(digest), tempfile.TemporaryDirectory(prefix="pilothouse-render-") as place:
             root, home = _places(place)
             await extract(at.mirror, at.commit, directories, root, self.limits)
             found = await render_kustomize(root, path, options, components, home, self._programs)
@@ -171,7 +178,9 @@ class Renderer:
         known = self._remembered(digest)
         if known is not None:
             return known
-        with tempfile.TemporaryDirectory(prefix="pilothouse-render-") as place:
+        # What a repository of charts does not give now, it may give soon.
+        trying = self._trying(digest) if not remotes else contextlib.nullcontext()
+        with trying, tempfile.TemporaryDirectory(prefix="pilothouse-render-") as place:
             root, home = _places(place)
             await extract(at.mirror, at.commit, wanted, root, self.limits)
             whole = [await self._whole(each, number, place, root, refs) for number, each in enumerate(values)]
@@ -197,7 +206,7 @@ class Renderer:
         known = self._remembered(digest)
         if known is not None:
             return known
-        with tempfile.TemporaryDirectory(prefix="pilothouse-render-") as place:
+        with self._trying(digest), tempfile.TemporaryDirectory(prefix="pilothouse-render-") as place:
             _, home = _places(place)
             whole = [await self._whole(each, number, place, "", refs) for number, each in enumerate(values)]
             found = await render_helm(Chart(chart.directory, whole, files), label, options, facts, home, self._programs)
@@ -217,6 +226,22 @@ class Renderer:
         oids = [(path, found.oid if found else "") for path, found in sorted(named.items())]
         return _digest(at.mirror.name, kind, oids, more)
 
+    @contextlib.contextmanager
+    def _trying(self, digest: bytes) -> Iterator[None]:
+        """Try to render something; what took long to fail is not tried again soon, for it would fail again."""
+        until, why = self._slow.get(digest, (0.0, ""))
+        began = time.monotonic()
+        if began < until:
+            raise ToolError(why)
+        try:
+            yield
+        except ToolError as error:
+            if time.monotonic() - began > SLOW_SECONDS:
+                self._slow[digest] = time.monotonic() + _REST_SECONDS, str(error)
+                if len(self._slow) > _MAX_SLOW:
+                    self._slow.popitem(last=False)
+            raise
+
     def _remembered(self, digest: bytes) -> Rendered | None:
         found = self._kept.get(digest)
         if found is not None:
@@ -233,6 +258,22 @@ class Renderer:
         while self._bytes > self._max and len(self._kept) > 1:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
         return made
+
+
+async def _missing(said: str, path: str, at: At) -> str:
+    """Return why a path is not there: submodules are not, and so nothing below them."""
+    parts = path.split("/")
+    above = ["/".join(parts[:number]) for number in range(len(parts))]
+    named = await at.mirror.named(at.commit, above)
+    for number, place in enumerate(above):
+        found = named[place]
+        if found is None or found.kind != "tree":
+            break
+        entries = await at.mirror.entries(found.oid, recurse=False)
+        if any(each.path == parts[number] and each.is_submodule for each in entries):
+            inner = "/".join(parts[: number + 1])
+            return f"path {said!r}: {inner!r} is a submodule, which is not fetched; make its repository the source"
+    return f"path {said!r}: commit {at.commit[:12]} does not have it"
 
 
 def _places(place: str) -> tuple[str, str]:

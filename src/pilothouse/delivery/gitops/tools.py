@@ -18,6 +18,7 @@ __all__ = ["find_program", "run_tool"]
 _SECONDS: Final = 90.0
 _MAX_OUTPUT: Final = 64 << 20
 _MEMORY: Final = 2 << 30
+_SHOWN: Final = 800
 _HINTS: Final = (
     (
         re.compile(r"basic credential not found|401 Unauthorized|unauthorized", re.IGNORECASE),
@@ -35,7 +36,8 @@ _NO_MEMORY: Final = re.compile(r"fatal error: (runtime: )?(cannot allocate memor
 def find_program(*names: str, path: str = "") -> str | None:
     """Return the first of these programs that is there. path: directories to look in before those of PATH."""
     places = os.pathsep.join(part for part in (path, os.environ.get("PATH", os.defpath)) if part)
-    return next((found for name in names if (found := shutil.which(name, path=places))), None)
+    found = next((found for name in names if (found := shutil.which(name, path=places))), None)
+    return os.path.abspath(found) if found else None  # programs run in other directories
 
 
 async def run_tool(
@@ -94,4 +96,5 @@ def _told(done: Completed, cwd: str, home: str) -> str:
     if _NO_MEMORY.search(said):
         return f"it wants more than {_MEMORY >> 20} MiB of memory"
     hint = next((text for sign, text in _HINTS if sign.search(said)), "")
-    return f"{redact(said[-1500:]) or f'exit status {done.status}'}{hint}"
+    short = said if len(said) <= 2 * _SHOWN else f"{said[:_SHOWN]} … {said[-_SHOWN:]}"
+    return f"{redact(short) or f'exit status {done.status}'}{hint}"
