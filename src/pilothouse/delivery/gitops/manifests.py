@@ -151,27 +151,42 @@ def _check_shape(file: str, text: str) -> None:
     most = marks + text.count("\n") + 2 * text.count(":") + text.count(",") + 2
     if marks < _SUSPICIOUS and most < _MAX_NODES:
         return
-    depth, nodes, whole, number = 0, 0, 0, 0
-    opens, closes = (yaml.SequenceStartEvent, yaml.MappingStartEvent), (yaml.SequenceEndEvent, yaml.MappingEndEvent)
+    shape = _Shape(file)
     try:
         for event in yaml.parse(text, getattr(yaml, "CLoader", yaml.Loader)):
-            if isinstance(event, yaml.DocumentStartEvent):
-                nodes, number = 0, number + 1
-            elif isinstance(event, closes):
-                depth -= 1
-            elif isinstance(event, yaml.NodeEvent):
-                depth += isinstance(event, opens)
-                nodes, whole = nodes + 1, whole + 1
-            if depth > _MAX_DEPTH:
-                raise ManifestError(file, f"it is nested deeper than {_MAX_DEPTH} levels", number)
-            if nodes > _MAX_NODES:
-                raise ManifestError(file, f"it holds more than {_MAX_NODES} values; split it", number)
-            if number > _MAX_DOCUMENTS:
-                raise ManifestError(file, f"it has more than {_MAX_DOCUMENTS} documents", number)
-            if whole > _MAX_FILE_NODES:
-                raise ManifestError(file, f"it holds more than {_MAX_FILE_NODES} values; split it", number)
+            shape.add(event)
     except yaml.YAMLError:
         return  # told with its document by whoever reads it next
+
+
+class _Shape:
+    """Counts what a file holds. Raises ManifestError where it is too much."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._depth = self._nodes = self._whole = self._document = 0
+
+    def add(self, event: Any) -> None:
+        if isinstance(event, yaml.DocumentStartEvent):
+            self._nodes, self._document = 0, self._document + 1
+        elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+            self._depth -= 1
+        elif isinstance(event, yaml.NodeEvent):
+            self._depth += isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent)
+            self._nodes, self._whole = self._nodes + 1, self._whole + 1
+        problem = self._problem()
+        if problem:
+            raise ManifestError(self._file, problem, self._document)
+
+    def _problem(self) -> str:
+        if self._depth > _MAX_DEPTH:
+            return f"it is nested deeper than {_MAX_DEPTH} levels"
+        if self._document > _MAX_DOCUMENTS:
+            return f"it has more than {_MAX_DOCUMENTS} documents"
+        if self._nodes > _MAX_NODES or self._whole > _MAX_FILE_NODES:
+            most = _MAX_NODES if self._nodes > _MAX_NODES else _MAX_FILE_NODES
+            return f"it holds more than {most} values; split it"
+        return ""
 
 
 class _Building:
