@@ -203,6 +203,7 @@ async def test_service_levels_by_navigation_and_from_an_application(browser: Pag
     assert "of the error budget is left" in str(await page.locator(".left svg").get_attribute("aria-label"))
     await page.click("a:has-text('Rollout payments')")
     await page.wait_for_selector(".evidence tr:has-text('Error ratio'):has-text('2.18%'):has-text('0.00%')")
+    assert "Traffic back" in await page.locator(".timeline li").last.inner_text()
     assert "+1.0 s" in await page.locator(".timeline li").last.inner_text()
     await page.go_back()
     await page.click("a:has-text('Application shop')")

@@ -17,7 +17,7 @@ from pilothouse.dashboard.operating import Comparing
 from pilothouse.dashboard.sessions import COOKIE, Sessions
 from pilothouse.foundation.clock import FakeClock
 from pilothouse.foundation.ids import SystemIds
-from support.dashboardkit import ADMIN, STRANGER, VIEWER, Helm, helm, rollout_at
+from support.dashboardkit import ADMIN, ROLLOUTS, STRANGER, VIEWER, Helm, helm, rollout_at
 
 SITE = {"host": "dash.example", "origin": "https://dash.example"}
 
@@ -330,6 +330,19 @@ async def test_a_page_is_sent_whole_then_as_changes_and_numbers_go_on_where_they
     full.numbers.problem = "the gateway is away"
     assert await ear.event("nonumbers") == {"text": "the gateway is away"}
     running.cancel()
+
+
+async def test_numbers_of_another_namespaces_routes_are_for_who_may_see_those(full: Helm) -> None:
+    full.numbers.route = "elsewhere/checkout"
+    full.remember(5)
+    plugin = {"argoproj-labs/gatewayAPI": {"httpRoute": "checkout", "namespace": "elsewhere"}}
+    strategy = {"canary": {"trafficRouting": {"plugins": plugin}}}
+    await full.plane.call("PATCH", f"{ROLLOUTS}/checkout", {"spec": {"strategy": strategy}})
+    for token, seen in ((ADMIN, {"stable"}), (VIEWER, set())):
+        auth = await login(full, token)
+        ear, running = await listen(await ask(full, "GET", "/api/pages/rollout/shop/checkout", **auth))
+        assert set((await ear.event("numbers"))[-1]["v"]) == seen
+        running.cancel()
 
 
 async def test_streams_are_bounded_and_feeds_end_with_their_pages(bare: Helm) -> None:

@@ -32,7 +32,7 @@ from pilothouse.operator import install
 from pilothouse.testing import ControlPlane
 from support.rolloutkit import open_definitions
 
-__all__ = ["ADMIN", "APPLICATIONS", "STRANGER", "VIEWER", "FakeNumbers", "Helm", "helm", "rollout_at"]
+__all__ = ["ADMIN", "APPLICATIONS", "ROLLOUTS", "STRANGER", "VIEWER", "FakeNumbers", "Helm", "helm", "rollout_at"]
 
 ADMIN, VIEWER, STRANGER = "token-of-admin", "token-of-viewer", "token-of-stranger"
 ROLLOUTS = "/apis/argoproj.io/v1alpha1/namespaces/shop/rollouts"
@@ -48,6 +48,7 @@ class FakeNumbers:
     """Numbers that are said. canary: its share by region."""
 
     def __init__(self) -> None:
+        self.route = "shop/checkout"
         self.canary: dict[str, float] = dict.fromkeys(REGIONS, 0.0)
         self.errors = 0.0004
         self.p95 = 0.212
@@ -66,14 +67,14 @@ class FakeNumbers:
                 ("checkout", 1 - share, 0.0006, 0.246),
             ):
                 if part:
-                    regions.append(Flow("shop/checkout", version, region, whole * part, errors * wave, p95 * wave))
+                    regions.append(Flow(self.route, version, region, whole * part, errors * wave, p95 * wave))
         versions = []
         for version in ("checkout-canary", "checkout"):
             mine = [each for each in regions if each.version == version]
             if mine:
                 rate = sum(each.rate for each in mine)
                 errors = sum(each.rate * each.errors for each in mine) / rate
-                versions.append(Flow("shop/checkout", version, "", rate, errors, max(each.p95 for each in mine)))
+                versions.append(Flow(self.route, version, "", rate, errors, max(each.p95 for each in mine)))
         return versions, regions
 
     async def look(self) -> tuple[Sequence[Flow], Sequence[Flow]]:

@@ -50,6 +50,10 @@ class Shop:
         for path in (self.repository, *self.repository.rglob("*")):  # an ordinary user's platform reads it too
             path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
 
+    def head(self) -> str:
+        """Return the newest commit."""
+        return _git(self.repository, "rev-parse", "HEAD").strip()
+
     def rollout(self) -> Object:
         """Return the rollout as it is now."""
         found: Object = self.platform.call("GET", f"/apis/{_ARGO}/namespaces/shop/rollouts/front")
@@ -168,6 +172,7 @@ def _rollout(version: str, bad: float) -> Object:
     return made
 
 
-def _git(directory: Path, *arguments: str) -> None:
+def _git(directory: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=tests", "-c", "user.email=tests@example.com", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", *identity, "-C", str(directory), *arguments], check=True, capture_output=True, timeout=60)
+    command = ["git", *identity, "-C", str(directory), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Final, Self
 from urllib.parse import unquote
 
@@ -242,13 +243,17 @@ class Dashboard:
         name = _named(names[1]) if len(names) > 1 else ""
         last = request.headers.get("last-event-id", "")
 
+        async def sees(where: str) -> bool:
+            return await may(session, self._clock, "get", "httproutes", where, "gateway.networking.k8s.io")
+
         async def run(sink: Sink) -> None:
             wake = Wake()
             page = make(session.feeds, wake, namespace, name)
             try:
                 if kind == "rollout":
                     self.board.take(wake)
-                await send_page(sink, page, wake, self.board, last=last, is_over=lambda: self.sessions.is_over(session))
+                over = partial(self.sessions.is_over, session)
+                await send_page(sink, page, wake, self.board, last=last, is_over=over, sees=sees)
             finally:
                 self.board.give_back(wake)
                 page.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -78,11 +78,20 @@ def difference(before: Items, now: Items) -> dict[str, Any]:
     return ({"set": changed} if changed else {}) | ({"gone": gone} if gone else {})
 
 
-async def send_page(out: Out, page: Page, wake: Wake, board: Board, *, last: str, is_over: Callable[[], bool]) -> None:
+async def send_page(
+    out: Out,
+    page: Page,
+    wake: Wake,
+    board: Board,
+    *,
+    last: str,
+    is_over: Callable[[], bool],
+    sees: Callable[[str], Awaitable[bool]],
+) -> None:
     """Send a page whole, then what changes, until the peer goes or the session is over.
 
     last: the id of the last message that the peer has had, of before its connection broke: it has the numbers until
-    then.
+    then. sees: whether the user may look at routes of a namespace that is not the rollout's own.
     """
     out.write(f"retry: {_RETRY_MILLISECONDS}\n\n".encode())
     before: Items = {}
@@ -107,7 +116,8 @@ async def send_page(out: Out, page: Page, wake: Wake, board: Board, *, last: str
             fresh = [each for each in board.samples if each.at > seen]
             if fresh:
                 seen = fresh[-1].at
-                made = [sample_for(each, rollout["namespace"], rollout["routes"], roles) for each in fresh]
+                routes = [each for each in rollout["routes"] if await _is_seen(each, rollout["namespace"], sees)]
+                made = [sample_for(each, rollout["namespace"], routes, roles) for each in fresh]
                 out.write(message("numbers", made, str(seen)))
             if board.problem != problem:
                 problem = board.problem
@@ -115,6 +125,12 @@ async def send_page(out: Out, page: Page, wake: Wake, board: Board, *, last: str
         await out.drain()
         await asyncio.sleep(PACE_SECONDS)
         await wake.wait(_HEARTBEAT_SECONDS)
+
+
+async def _is_seen(route: str, namespace: str, sees: Callable[[str], Awaitable[bool]]) -> bool:
+    """Whether numbers of a route are shown: whoever makes a rollout may write any route into it."""
+    where = route.partition("/")[0]
+    return where == namespace or await sees(where)
 
 
 async def send_log(  # noqa: PLR0913

@@ -127,11 +127,11 @@ def make_delivery(
     add_rollouts(manager)
     add_experiments(manager)
     add_analyses(manager, numbers)
-    add_service_levels(manager, numbers)
     add_notices(manager, incidents=True)
     bad = GatewaySamples(samples) if samples is not None else None
     add_incidents(manager, IncidentOptions(directory=str(directory / "incidents")), numbers=numbers, samples=bad)
     gitops = add_gitops(manager, GitopsOptions(directory=str(directory)))
+    add_service_levels(manager, numbers, gitops.commits.of)
     manager.add_companion(_Closing(gitops))
     if hooks is not None:
         manager.add_companion(WebhookServer(hooks.bound, gitops.webhook, hooks.tls, renew=hooks.renew))

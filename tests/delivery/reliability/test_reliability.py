@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilothouse.client import Client
-from pilothouse.delivery.reliability.deploys import followed
+from pilothouse.delivery.reliability.deploys import attributed, followed
 from pilothouse.delivery.reliability.figures import ObjectiveError, counted, objective_of, summed_up
 from pilothouse.delivery.reliability.recorder import add_service_levels
 from pilothouse.delivery.resources.installing import install_kinds
@@ -178,3 +178,52 @@ async def test_seconds_are_counted_once_also_by_another_controller() -> None:
             await clock.run(40)
             assert turn or sent >= 120
         assert clock.monotonic() - 40 - begun - sent <= 61
+
+
+def test_a_commit_counts_for_lead_time_where_it_is_new() -> None:
+    first = Deploy(version="a", started_at="2026-03-01T10:00:00.000000Z", revision="1" * 40)
+    last = Deploy(version="b", started_at="2026-03-02T10:00:00.000000Z")
+    before, after = "2026-03-02T09:50:00Z", "2026-03-02T11:00:00Z"
+
+    def told(deploys: list[Deploy], revision: str, committed_at: str | None) -> tuple[str | None, str | None]:
+        found = attributed(deploys, revision, committed_at)
+        assert [each.version for each in found] == [each.version for each in deploys]
+        return found[-1].revision, found[-1].committed_at
+
+    assert told([first, last], "2" * 40, before) == ("2" * 40, before)
+    assert told([first, last], "2" * 40, None) == ("2" * 40, None)
+    assert told([first, last], "2" * 40, after) == ("2" * 40, None)
+    assert told([first, last], "1" * 40, before) == ("1" * 40, None)
+    assert told([last], "2" * 40, before) == ("2" * 40, None)
+
+
+async def test_the_commit_of_a_deploy_is_asked_for_while_it_is_new() -> None:
+    async with ControlPlane() as plane, Client.for_transport(plane.transport, plane.user) as client:
+        await install_kinds(client, [ServiceLevel, Rollout])
+        level = {"metadata": {"name": "shop", "namespace": "default"}, "spec": {"rollout": "shop", "routes": ["shop"]}}
+        await client.create(from_dict(level, ServiceLevel))
+        await client.create(from_dict({"metadata": {"name": "shop", "namespace": "default"}, "spec": {}}, Rollout))
+        clock, asked = FakeClock(), list[str]()
+        known: dict[str, str] = {}
+
+        async def commit_of(rollout: Rollout, now: datetime) -> tuple[str, str | None] | None:
+            assert now == clock.now()
+            version = rollout.status.current_pod_hash or ""
+            asked.append(version)
+            return (known[version], None) if version in known else None
+
+        harness = Harness(client, clock=clock)
+        add_service_levels(harness.manager, None, commit_of)
+        async with harness:
+            for version, revision in (("a", "1" * 40), ("b", "")):
+                known.update({version: revision} if revision else {})
+                status = {"currentPodHash": version, "stableRS": "a", "phase": "Progressing"}
+                await client.patch(Rollout, "shop", {"status": status}, "default", subresource="status")
+                await harness.settle()
+                for _ in range(4):
+                    await harness.advance(60)
+        found = await client.get(ServiceLevel, "shop", "default")
+        assert [(each.version, each.revision) for each in found.status.deploys] == [("a", "1" * 40), ("b", None)]
+        assert asked[0] == "a"
+        assert "a" not in asked[1:]
+        assert 1 <= asked.count("b") <= 4

@@ -19,6 +19,7 @@ from pilothouse.operator import Controller, Manager, Request, controller
 from .applications import DEPENDS_ON, ApplicationReconciler, dependencies_of
 from .appsets.reconciler import ApplicationSetReconciler
 from .charts import Charts
+from .commits import Commits
 from .comparing import Drift
 from .evaluation import Evaluator
 from .live import LiveObjects
@@ -67,7 +68,9 @@ class Gitops:
         applications: Controller[Application],
         webhook: WebhookReceiver,
         figures: Figures,
+        commits: Commits,
     ) -> None:
+        self.commits: Final = commits
         self.figures: Final = figures
         self.webhook: Final = webhook
         self.repositories: Final = repositories
@@ -145,7 +148,10 @@ def add_gitops(manager: Manager, options: GitopsOptions, *, source: random.Rando
     )
     listed = manager.cached(Application).indexer.list
     figures = Figures(listed, repositories, evaluator, reconciler.syncs, manager.metrics)
-    return Gitops(repositories, evaluator, operator, made, WebhookReceiver(repositories, settings), figures)
+    indexer = manager.cached(Application).indexer
+    commits = Commits(repositories, lambda instance: indexer.get("/".join(split_instance(instance, options.namespace))))
+    webhook = WebhookReceiver(repositories, settings)
+    return Gitops(repositories, evaluator, operator, made, webhook, figures, commits)
 
 
 async def _changed(

@@ -320,6 +320,10 @@ class Mirror:
             at += 1
         return found
 
+    async def commit(self, commit: str) -> bytes:
+        """Return the text of a commit that is there: head and message. Raises RepositoryError."""
+        return await self._git.run(["cat-file", "commit", commit], repository=self.path)
+
     async def verify(self, commit: str, config: Mapping[str, str]) -> str:
         """Return why a commit's signature does not hold by these settings of git, an empty text where it does."""
         try:

@@ -13,7 +13,7 @@ from pilothouse.kinds.structs import replace
 
 from .figures import ROLLED_BACK, SUCCEEDED
 
-__all__ = ["COMMITTED", "OVERTAKEN", "REVISION", "followed"]
+__all__ = ["COMMITTED", "OVERTAKEN", "REVISION", "attributed", "followed"]
 
 OVERTAKEN: Final = "Overtaken"
 REVISION: Final = "pilothouse.dev/git-revision"
@@ -48,6 +48,18 @@ def _begun(rollout: Rollout, version: str, now: datetime) -> Deploy:
         revision=annotations.get(REVISION),
         committed_at=annotations.get(COMMITTED),
     )
+
+
+def attributed(deploys: Sequence[Deploy], revision: str, committed_at: str | None) -> Sequence[Deploy]:
+    """Return the deploys with the commit that brought the last one.
+
+    Its time counts for lead time where the commit is new: not for the first version, whose repository may be as old as
+    one likes, and not for a commit that was deployed before.
+    """
+    *earlier, last = deploys
+    is_new = bool(earlier) and revision not in {each.revision for each in earlier}
+    counts = is_new and committed_at is not None and times.parse(committed_at) <= times.parse(last.started_at)
+    return [*earlier, replace(last, revision=revision, committed_at=committed_at if counts else None)]
 
 
 def _ended(deploys: Sequence[Deploy], rollout: Rollout, now: datetime) -> Sequence[Deploy]:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final, TypeAlias
 
 from pilothouse.client.patches import MergePatch
 from pilothouse.delivery.analysis.traffic import Numbers
 from pilothouse.delivery.resources.rollouts import Rollout
-from pilothouse.delivery.resources.servicelevels import ServiceFigures, ServiceLevel, ServiceLevelStatus
+from pilothouse.delivery.resources.servicelevels import Deploy, ServiceFigures, ServiceLevel, ServiceLevelStatus
 from pilothouse.kinds import durations, times
 from pilothouse.kinds.structs import Resource, replace, to_dict
 from pilothouse.operator import Context, Manager, Reconciler, Request, Result, controller
 
-from .deploys import followed
+from .deploys import attributed, followed
 from .figures import ObjectiveError, counted, objective_of, summed_up
 
-__all__ = ["ServiceLevelReconciler", "add_service_levels"]
+__all__ = ["Commits", "ServiceLevelReconciler", "add_service_levels"]
+
+Commits: TypeAlias = Callable[[Rollout, datetime], Awaitable[tuple[str, str | None] | None]]
+"""The port to git: which commit brought a rollout as it is now, and when that was made; None where none did."""
 
 _MINUTE: Final = 60.0
 _REACH: Final = 240
 """Seconds that are counted at most at once."""
+_NEW: Final = timedelta(minutes=2)
+"""So long after a deploy began it is asked which commit brought it."""
 
 
 class ServiceLevelReconciler(Reconciler[ServiceLevel]):
@@ -29,8 +35,9 @@ class ServiceLevelReconciler(Reconciler[ServiceLevel]):
     What came while nobody counted is not known and is left out; windows reach back five minutes.
     """
 
-    def __init__(self, numbers: Numbers | None) -> None:
+    def __init__(self, numbers: Numbers | None, commits: Commits | None = None) -> None:
         self._numbers = numbers
+        self._commits = commits
         self._counted: dict[Request, tuple[str, int]] = {}
 
     async def reconcile(self, obj: ServiceLevel, context: Context) -> Result | None:
@@ -44,11 +51,22 @@ class ServiceLevelReconciler(Reconciler[ServiceLevel]):
             return None
         rollout = context.get(Rollout, obj.spec.rollout, obj.metadata.namespace)
         if rollout is not None:
-            status = replace(status, deploys=followed(status.deploys, rollout, now))
+            deploys = await self._attributed(followed(status.deploys, rollout, now), rollout, now)
+            status = replace(status, deploys=deploys)
         if status != obj.status:
             status = replace(status, figures=summed_up(obj.spec, status, now))
             await context.patch(obj, MergePatch({"status": _written(status)}), subresource="status")
         return Result(requeue_after=_MINUTE)
+
+    async def _attributed(self, deploys: Sequence[Deploy], rollout: Rollout, now: datetime) -> Sequence[Deploy]:
+        """Return the deploys with the commit of the last one, where it is new and git knows."""
+        last = deploys[-1] if deploys else None
+        if self._commits is None or last is None or last.revision or last.version != rollout.status.current_pod_hash:
+            return deploys
+        if now - times.parse(last.started_at) > _NEW:
+            return deploys
+        found = await self._commits(rollout, now)
+        return attributed(deploys, *found) if found is not None else deploys
 
     async def removed(self, request: Request, context: Context) -> Result | None:
         """Forget what is counted no longer."""
@@ -86,12 +104,17 @@ def _written(status: ServiceLevelStatus) -> dict[str, object]:
     return {**to_dict(status), "figures": {**none, **to_dict(status.figures)}}
 
 
-def add_service_levels(manager: Manager, numbers: Numbers | None = None) -> ServiceLevelReconciler:
-    """Run the controller of service levels in a manager. numbers: of the data plane, where it is in this process."""
+def add_service_levels(
+    manager: Manager, numbers: Numbers | None = None, commits: Commits | None = None
+) -> ServiceLevelReconciler:
+    """Run the controller of service levels in a manager.
+
+    numbers, commits: of the data plane and of git, where they are in this process.
+    """
     for kind in (ServiceLevel, Rollout):
         if kind not in manager.scheme:
             manager.scheme.register(kind)
-    reconciler = ServiceLevelReconciler(numbers)
+    reconciler = ServiceLevelReconciler(numbers, commits)
 
     def levels(rollout: Resource) -> list[Request]:
         found = manager.informer(ServiceLevel).indexer.list()

@@ -3,7 +3,7 @@ import { html } from "./ground.js";
 import { Age, Pill, shortRevision } from "./parts.js";
 
 const REVERTS = { Reverted: "reverted in git", Pending: "being reverted in git", Failed: "could not be reverted in git", Off: "git is left as it is", NotNeeded: "git needs no revert" };
-const words = (name) => name.replace(/([A-Z])/g, (letter) => ` ${letter.toLowerCase()}`).replace(/^./, (letter) => letter.toUpperCase()).replace("P95", "p95");
+const words = (name) => name.replace(/([A-Z])/g, (letter) => ` ${letter.toLowerCase()}`).trim().replace(/^[a-z](?!\d)/, (letter) => letter.toUpperCase());
 const since = (at, zero) => {
   const seconds = (Date.parse(at) - Date.parse(zero)) / 1000;
   return Number.isNaN(seconds) ? "" : `${seconds < 0 ? "−" : "+"}${Math.abs(seconds).toFixed(Math.abs(seconds) < 100 ? 1 : 0)} s`;
@@ -24,6 +24,6 @@ export function Incidents({ incidents }) {
     <p>${each.message}</p>
     ${each.evidence.map((one) => html`<${Numbers} key=${one.metric} evidence=${one} />`)}
     ${each.timeline.length ? html`<ol class="timeline">${each.timeline.map((moment) => html`<li key=${moment.at + moment.what}><time class="number faint" datetime=${moment.at} title=${new Date(moment.at).toLocaleString()}>${since(moment.at, each.decided)}</time><span><strong>${words(moment.what)}</strong>${moment.message && moment.what !== "Decided" ? html` <span class="muted">${moment.message}</span>` : null}</span></li>`)}</ol>` : null}
-    ${each.samples.length ? html`<details><summary class="muted">${each.samples.length} of its bad answers</summary><pre class="samples">${each.samples.join("\n")}</pre></details>` : null}
+    ${each.samples.length ? html`<details class="more"><summary class="muted">${each.samples.length} of its bad answers</summary><pre class="samples">${each.samples.join("\n")}</pre></details>` : null}
     <p class="muted">${[each.commits.length ? `commit ${each.commits.map(shortRevision).join(", ")}` : "", REVERTS[each.git.state] || "", each.people.length ? `by ${each.people.join(", ")}` : ""].filter(Boolean).join(" · ")}</p></details>`)}</div></section>`;
 }

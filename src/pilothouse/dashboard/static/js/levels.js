@@ -121,7 +121,7 @@ export function LevelPage({ where, name, onLink }) {
     <section class="card"><header><h2>Deploys</h2><span class="end">${level.countedUntil ? html`counted <${Age} of=${level.countedUntil} />` : null}</span></header><div class="body scroll">${level.deploys.length ? html`<table class="deploys"><thead><tr><th scope="col">Outcome</th><th scope="col">Version</th><th scope="col">Commit</th><th scope="col">Began</th><th scope="col">Why</th></tr></thead>
       <tbody>${level.deploys.map((each) => {
         const [tone, words] = OUTCOMES[each.outcome || ""] || ["none", each.outcome];
-        return html`<tr key=${each.startedAt}><td><span class="health ${tone}"><${Mark} tone=${tone} />${words}</span></td><td class="mono nowrap">${each.version}</td><td class="mono">${each.revision ? shortRevision(each.revision) : "–"}</td><td class="muted nowrap"><${Age} of=${each.startedAt} /></td><td class="muted">${each.message || "–"}</td></tr>`;
+        return html`<tr key=${each.startedAt}><td><span class="health ${tone}"><${Mark} tone=${tone} />${words}</span></td><td class="mono nowrap">${each.version}</td><td class="mono nowrap">${each.revision ? shortRevision(each.revision) : "–"}</td><td class="muted nowrap"><${Age} of=${each.startedAt} /></td><td class="muted">${each.message || "–"}</td></tr>`;
       })}</tbody></table>` : html`<${Empty} title="No deploys yet">Each version of the rollout appears here.</${Empty}>`}</div></section>`;
 }
 
@@ -130,5 +130,5 @@ export function LevelsCard({ levels }) {
   if (!levels.length) return null;
   return html`<section class="card"><header><h2>Service levels</h2></header><div class="body levels-short">${levels.map((each) => html`<a class="level-short ${each.tone || "bad"}" href=${addressOf(each)} key=${`${each.namespace}/${each.name}`}>
     <span class="top"><span class="name">${each.name}</span><span class="health"><${Mark} tone=${each.tone || "bad"} />${each.problem ? "Not readable" : WORDS[each.tone]}</span></span>
-    ${each.problem ? html`<span class="muted">${each.problem}</span>` : html`<${Budget} level=${each} /><span class="row muted number"><span>${each.budgetLeft ? `${spaced(each.budgetLeft)} budget left` : "nothing counted yet"}</span><span>objective ${spaced(each.objective)}</span>${each.attained ? html`<span>attained ${spaced(each.attained)}</span>` : null}${each.successRate ? html`<span>deploys ${spaced(each.successRate)} good</span>` : null}</span>`}</a>`)}</div></section>`;
+    ${each.problem ? html`<span class="muted">${each.problem}</span>` : html`<${Budget} level=${each} /><span class="row muted number"><span>${each.budgetLeft ? `${left(each)} ${spent(each)}` : "nothing counted yet"}</span><span>objective ${spaced(each.objective)}</span>${each.attained ? html`<span>attained ${spaced(each.attained)}</span>` : null}${each.successRate ? html`<span>deploys ${spaced(each.successRate)} good</span>` : null}</span>`}</a>`)}</div></section>`;
 }

@@ -23,8 +23,9 @@ export function RolloutPage({ where, name, onLink }) {
     <${Hero} rollout=${found} samples=${page.samples} />
     ${found.steps.length ? html`<${Steps} rollout=${found} />` : null}
     <${Numbers} rollout=${found} samples=${page.samples} noNumbers=${page.noNumbers} />
-    <div class="columns"><${Objects} items=${page.items} roles=${{ [found.stable]: "stable", ...(found.updating ? { [found.current]: "canary" } : {}) }} />
-      <div class="section"><${Runs} runs=${within(page.items, "run/")} /><${Incidents} incidents=${within(page.items, "incident/")} /><${LevelsCard} levels=${within(page.items, "level/")} />
+    <div class="columns"><div class="section"><${Objects} items=${page.items} roles=${{ [found.stable]: "stable", ...(found.updating ? { [found.current]: "canary" } : {}) }} />
+      <${Incidents} incidents=${within(page.items, "incident/")} /></div>
+      <div class="section"><${Runs} runs=${within(page.items, "run/")} /><${LevelsCard} levels=${within(page.items, "level/")} />
         <${Revisions} rollout=${found} revisions=${within(page.items, "revision/")} rights=${rights} path=${path} /><${EventsCard} items=${page.items} /></div></div>`;
 }
 
