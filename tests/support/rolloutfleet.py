@@ -65,11 +65,15 @@ class Fleet:
         return {}
 
     def until(self, name: str, phase: str, step: int | None = None) -> Object:
-        """Wait for a phase, and for a step where one is named."""
+        """Wait for a phase of what was asked for last, and for a step where one is named."""
 
         def there() -> bool:
-            found = self.status(name)
-            return found.get("phase") == phase and (step is None or found.get("currentStepIndex") == step)
+            with contextlib.suppress(Refused):
+                whole = self.get("rollouts", name)
+                found, seen = whole.get("status", {}), str(whole["metadata"]["generation"])
+                is_at = step is None or found.get("currentStepIndex") == step
+                return found.get("phase") == phase and found.get("observedGeneration") == seen and is_at
+            return False
 
         def shown() -> object:
             return self.status(name), self.platform.logged(), self.platform.told("default")
