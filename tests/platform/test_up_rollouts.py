@@ -16,13 +16,14 @@ import pytest
 
 from pilothouse.node.process.machine import capabilities_of_this_machine
 from support.platformkit import Refused, eventually, platform_of
-from support.platformload import service
 from support.rolloutfleet import Fleet
 from support.rolloutgit import Delivered
 from support.rolloutobjects import (
     ARGO,
     ROUTES,
     analysis,
+    blue_green,
+    blue_green_front,
     canary,
     canary_front,
     front,
@@ -36,14 +37,7 @@ from support.rollouttraffic import versions
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Object = dict[str, Any]
-BLUE_GREEN = {
-    "blueGreen": {
-        "activeService": "blue-active",
-        "previewService": "blue-preview",
-        "autoPromotionEnabled": False,
-        "scaleDownDelaySeconds": 60,
-    }
-}
+AFTER_SWITCH = analysis("green", "judged-soon", canary="green-active", stable="green-preview")
 TRIALS: Object = {
     "experiment": {
         "templates": [
@@ -97,7 +91,8 @@ KILLED = canary(
 )
 FROM_GIT = canary("fromgit", {"setWeight": 40}, {"pause": {}}, analysis=analysis("fromgit"))
 FIRST = {
-    "blue": BLUE_GREEN,
+    "blue": blue_green("blue", autoPromotionEnabled=False),
+    "green": blue_green("green", postPromotionAnalysis=AFTER_SWITCH),
     "trials": canary("trials", TRIALS, {"setWeight": 40}, {"pause": {}}),
     "looking": LOOKING,
     "byhand": BY_HAND,
@@ -113,16 +108,9 @@ def fleet() -> Iterator[Fleet]:
     is_root = capabilities_of_this_machine().mode == "root"
     with platform_of("root" if is_root else "user") as platform:
         made = Fleet(platform, FIRST, REPLICAS)
-        names = [name for name in FIRST if name != "blue"]
-        made.apply(
-            *front(),
-            judged("judged"),
-            judged("judged-soon", "3s"),
-            *(service(f"blue-{word}", selector={"app": "blue"}) for word in ("active", "preview")),
-            route("blue", "blue.test", blue_active=1),
-            route("preview", "preview.blue.test", blue_preview=1),
-            *(each for name in names for each in canary_front(name)),
-        )
+        fronts = {name: blue_green_front if "blueGreen" in FIRST[name] else canary_front for name in FIRST}
+        made.apply(*front(), judged("judged"), judged("judged-soon", "3s"))
+        made.apply(*(each for name in FIRST for each in fronts[name](name)))
         for name in FIRST:
             made.version(name, "1")
         for name in FIRST:
@@ -152,6 +140,18 @@ def test_blue_green_is_looked_at_before_it_is_promoted_and_goes_back_at_once(fle
         fleet.until("blue", "Degraded")
     assert users.failures("all") == []
     assert set(versions(users.of("all"))) == {"1", "2"}
+
+
+def test_blue_green_goes_back_by_itself_where_all_users_get_a_bad_version(fleet: Fleet) -> None:
+    with fleet.users("green") as users:
+        eventually(lambda: users.sees("all") == {"1"}, lambda: users.failures()[-5:])
+        fleet.version("green", "2", bad=3)
+        fleet.until("green", "Degraded")
+        eventually(lambda: users.sees("all") == {"1"}, lambda: fleet.status("green"))
+        assert "2" in versions(users.of("all"))
+        assert "2" not in versions(users.next("all"))
+        assert "post-promotion analysis phase error/failed" in fleet.status("green")["message"]
+    assert {each.version for each in users.failures()} == {"2"}
 
 
 def test_an_experiment_beside_a_rollout_decides_whether_it_goes_on(fleet: Fleet) -> None:

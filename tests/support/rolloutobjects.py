@@ -13,6 +13,8 @@ __all__ = [
     "ROUTES",
     "analysis",
     "application",
+    "blue_green",
+    "blue_green_front",
     "canary",
     "canary_front",
     "front",
@@ -52,7 +54,7 @@ def judged(name: str, seconds: str = "") -> Object:
         "canary": "{{args.canary}}",
         "stable": "{{args.stable}}",
         "window": "5s",
-        "leastRequests": 20,
+        "leastRequests": 5,
     }
     metric = {
         "name": "traffic",
@@ -62,9 +64,9 @@ def judged(name: str, seconds: str = "") -> Object:
     return _object(ARGO, "AnalysisTemplate", name, {"args": args, "metrics": [metric]})
 
 
-def analysis(name: str, template: str = "judged") -> Object:
-    """Return the analysis of a rollout's services by a template."""
-    given = {"route": name, "canary": f"{name}-canary", "stable": f"{name}-stable"}
+def analysis(name: str, template: str = "judged", *, canary: str = "", stable: str = "") -> Object:
+    """Return the analysis of a rollout's services by a template: those of a canary, or others."""
+    given = {"route": name, "canary": canary or f"{name}-canary", "stable": stable or f"{name}-stable"}
     args = [{"name": key, "value": value} for key, value in given.items()]
     return {"templates": [{"templateName": template}], "args": args}
 
@@ -100,6 +102,23 @@ def canary(name: str, *steps: Object, **more: Any) -> Object:
     routing = {"plugins": {"argoproj-labs/gatewayAPI": {"httpRoute": name}}} | more.pop("trafficRouting", {})
     services = {"canaryService": f"{name}-canary", "stableService": f"{name}-stable"}
     return {"canary": {**services, "trafficRouting": routing, "steps": [*steps], **more}}
+
+
+def blue_green(name: str, **more: Any) -> Object:
+    """Return a strategy that switches at once and keeps the replaced pods for a while."""
+    services = {"activeService": f"{name}-active", "previewService": f"{name}-preview"}
+    return {"blueGreen": {**services, "scaleDownDelaySeconds": 60, **more}}
+
+
+def blue_green_front(name: str) -> list[Object]:
+    """Return both services, and their routes for the hosts NAME.test and preview.NAME.test."""
+    selected = [service(f"{name}-{word}", selector={"app": name}) for word in ("active", "preview")]
+    active, preview = ({f"{name}_{word}": 1} for word in ("active", "preview"))
+    return [
+        *selected,
+        route(name, f"{name}.test", **active),
+        route(f"{name}-preview", f"preview.{name}.test", **preview),
+    ]
 
 
 def canary_front(name: str) -> list[Object]:
