@@ -306,6 +306,42 @@ def test_regions_come_in_order_and_others_are_left_alone(fleet: Fleet) -> None:
     assert users.failures() == []
 
 
+def test_git_is_down_while_a_version_is_taken_back_and_gets_to_know_of_it_later(fleet: Fleet, tmp_path: Path) -> None:
+    delivered = Delivered(fleet, "fromgit", FROM_GIT, tmp_path)
+    with contextlib.ExitStack() as up, contextlib.ExitStack() as asking:
+        up.enter_context(delivered.served())
+        delivered.push("1")
+        delivered.begin()
+        fleet.until("fromgit", "Healthy")
+        users = asking.enter_context(fleet.users("fromgit"))
+        eventually(lambda: users.sees("all") == {"1"}, lambda: users.failures()[-5:])
+        bad = delivered.push("2")
+        delivered.refresh()
+        fleet.until("fromgit", "Paused", 1)
+        eventually(lambda: users.sees("all") == {"1", "2"}, lambda: fleet.weights("fromgit"))
+        up.close()
+        for pod in fleet.pods("fromgit", "2"):
+            fleet.ask(pod, "/turn/2")
+        eventually(lambda: fleet.status("fromgit").get("abort"), lambda: fleet.status("fromgit"))
+        eventually(lambda: users.sees("all") == {"1"}, lambda: fleet.weights("fromgit"))
+        eventually(lambda: bad in delivered.rejected(), delivered.status)
+        eventually(lambda: delivered.reverting().get("state") == "Pending", delivered.reverting)
+        fleet.kill()
+        since = time.monotonic()
+        eventually(lambda: users.sees("all") == {"1"}, lambda: users.failures()[-5:])
+        eventually(lambda: delivered.version() == "1", delivered.status)
+        up.enter_context(delivered.served())
+        eventually(lambda: delivered.reverting().get("state") == "Reverted", delivered.reverting)
+        commit, parent, tree = delivered.git("rev-parse", "main", "main^", "main^{tree}").split()
+        assert (parent, tree) == (bad, delivered.git("rev-parse", f"{bad}^^{{tree}}"))
+        delivered.refresh()
+        synced = {"status": "Synced", "revision": commit}
+        eventually(lambda: delivered.status()["sync"].items() >= synced.items(), delivered.status)
+        fleet.until("fromgit", "Healthy")
+        assert users.sees("all") == {"1"}
+        assert set(versions(users.of("all", since))) == {"1"}
+
+
 def is_held(fleet: Fleet) -> bool:
     """Whether the policy is in force: try to take traffic back, without doing it."""
     found = fleet.get("httproutes", "killed", ROUTES)
@@ -351,41 +387,5 @@ def test_killed_at_any_stage_it_goes_on_and_nobody_gets_what_was_judged_bad(flee
         eventually(lambda: users.sees("all") == {"1"}, lambda: users.failures()[-5:])
         eventually(lambda: not fleet.pods("killed", "2"), lambda: fleet.status("killed"))
         fleet.until("killed", "Degraded")
-        assert users.sees("all") == {"1"}
-        assert set(versions(users.of("all", since))) == {"1"}
-
-
-def test_git_is_down_while_a_version_is_taken_back_and_gets_to_know_of_it_later(fleet: Fleet, tmp_path: Path) -> None:
-    delivered = Delivered(fleet, "fromgit", FROM_GIT, tmp_path)
-    with contextlib.ExitStack() as up, contextlib.ExitStack() as asking:
-        up.enter_context(delivered.served())
-        delivered.push("1")
-        delivered.begin()
-        fleet.until("fromgit", "Healthy")
-        users = asking.enter_context(fleet.users("fromgit"))
-        eventually(lambda: users.sees("all") == {"1"}, lambda: users.failures()[-5:])
-        bad = delivered.push("2")
-        delivered.refresh()
-        fleet.until("fromgit", "Paused", 1)
-        eventually(lambda: users.sees("all") == {"1", "2"}, lambda: fleet.weights("fromgit"))
-        up.close()
-        for pod in fleet.pods("fromgit", "2"):
-            fleet.ask(pod, "/turn/2")
-        eventually(lambda: fleet.status("fromgit").get("abort"), lambda: fleet.status("fromgit"))
-        eventually(lambda: users.sees("all") == {"1"}, lambda: fleet.weights("fromgit"))
-        eventually(lambda: bad in delivered.rejected(), delivered.status)
-        eventually(lambda: delivered.reverting().get("state") == "Pending", delivered.reverting)
-        fleet.kill()
-        since = time.monotonic()
-        eventually(lambda: users.sees("all") == {"1"}, lambda: users.failures()[-5:])
-        eventually(lambda: delivered.version() == "1", delivered.status)
-        up.enter_context(delivered.served())
-        eventually(lambda: delivered.reverting().get("state") == "Reverted", delivered.reverting)
-        commit, parent, tree = delivered.git("rev-parse", "main", "main^", "main^{tree}").split()
-        assert (parent, tree) == (bad, delivered.git("rev-parse", f"{bad}^^{{tree}}"))
-        delivered.refresh()
-        synced = {"status": "Synced", "revision": commit}
-        eventually(lambda: delivered.status()["sync"].items() >= synced.items(), delivered.status)
-        fleet.until("fromgit", "Healthy")
         assert users.sees("all") == {"1"}
         assert set(versions(users.of("all", since))) == {"1"}
