@@ -91,6 +91,20 @@ def test_a_common_outage_at_low_rates_blames_nobody_when_it_begins() -> None:
         assert seconds_to_failure(list(verdicts(judge, canary, stable, 15))) is None, seed
 
 
+def test_an_outage_that_is_over_is_no_excuse_for_a_version_that_fails_now() -> None:
+    source, took = random.Random(4), []
+    for _ in range(20):
+        judge, canary, stable = Judge(Limits()), Version(source, 150, bad=0.1), Version(source, 450, bad=0.1)
+        list(verdicts(judge, canary, stable, 20))
+        canary.bad = stable.bad = HEALTHY
+        assert seconds_to_failure(list(verdicts(judge, canary, stable, 6))) is None
+        judge = Judge(Limits(), json.loads(json.dumps(judge.state)))
+        canary.bad = 0.02
+        took.append(seconds_to_failure(list(verdicts(judge, canary, stable, 60))) or 99)
+    assert sorted(took)[10] <= 10
+    assert max(took) <= 20
+
+
 def test_a_common_slowness_is_said_too() -> None:
     source = random.Random(8)
     judge = Judge(Limits())

@@ -113,6 +113,9 @@ class Judge:
         self._enough = threshold(limits.looks, limits.false_alarms / len(_TESTS))
         state = state or {}
         self._evidence = {test.name: Evidence(_numbers(state.get(test.name))) for test in _TESTS}
+        calm = [*_numbers(state.get("calm")), *[0.0] * 2 * len(_TESTS)]
+        self._calm = {test.name: (calm[2 * at], calm[2 * at + 1]) for at, test in enumerate(_TESTS)}
+        """Bad and all answers of the stable version since it had trouble last."""
         self._common: list[str] = []
         """Tests that fail, but those of the stable version as well."""
         self._stable = dict(zip((test.name for test in _TESTS), _numbers(state.get("stable")), strict=False))
@@ -121,7 +124,8 @@ class Judge:
     def state(self) -> Mapping[str, list[float]]:
         """What has to be remembered, as JSON takes it."""
         kept = {name: evidence.parts for name, evidence in self._evidence.items() if evidence.value > -1e300}
-        return {**kept, "stable": [self._stable.get(test.name, 0.0) for test in _TESTS]}
+        calm = [each for test in _TESTS for each in self._calm[test.name]]
+        return {**kept, "stable": [self._stable.get(test.name, 0.0) for test in _TESTS], "calm": calm}
 
     def look(self, version: Sight, stable: Sight) -> Verdict:
         """Take what came until the end of a second; say how the version is then."""
@@ -168,13 +172,26 @@ class Judge:
     def _share_of_stable(self, test: _Test, stable: Sight) -> float:
         """Return the stable version's share of bad answers: over long, or of late if it has trouble now.
 
-        Once it has no more traffic the last that was known of it counts: after a promotion there is nothing else.
+        Trouble that is over, as what it has answered of late shows, is no excuse for another's any more. Once it has no
+        more traffic the last that was known of it counts: after a promotion there is nothing else.
         """
         limits, long_window = self._limits, stable.long_window
         if long_window.requests >= limits.least_requests:
-            self._stable[test.name] = long_window.share(test.bad(long_window))
+            share = long_window.share(test.bad(long_window))
+            self._stable[test.name] = min(share, self._of_late(test, stable))
         lately = [each for each in (stable.window, stable.second) if test.bad(each) >= limits.least_bad]
         return max(self._stable.get(test.name, 0.0), *(each.share(test.bad(each)) for each in lately), 0.0)
+
+    def _of_late(self, test: _Test, stable: Sight) -> float:
+        """Return what the stable version's share is at most, by its answers since it had trouble last."""
+        seen, second = stable.window, stable.second
+        calm = self._calm[test.name]
+        if test.bad(seen) >= self._limits.least_bad and seen.share(test.bad(seen)) > test.limit(self._limits):
+            calm = (0.0, 0.0)
+        else:
+            calm = (calm[0] + test.bad(second), calm[1] + second.requests)
+        self._calm[test.name] = calm
+        return _at_most(*calm)
 
     def _why(self, test: _Test, seen: Answers, beside: Answers) -> str:
         limits = self._limits
@@ -206,6 +223,11 @@ class Judge:
         return (
             f"{seen.share(seen.errors):.2%} errors, 95th percentile {seen.p95 * 1000:.0f} ms, {seen.requests} answers"
         )
+
+
+def _at_most(bad: float, all_: float) -> float:
+    """Return which share is hardly exceeded where so many of all were bad: two standard deviations, and some."""
+    return (bad + 2 * math.sqrt(bad) + 3) / all_ if all_ else 1.0
 
 
 def _is_apart(test: _Test, seen: Answers, beside: Answers) -> bool:
