@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,6 +200,10 @@ def test_what_happened_is_kept_as_an_incident(platform: Platform) -> None:
     told = [each["what"] for each in incident["status"]["timeline"]]
     assert told.index("Started") <= told.index("FirstBad") < told.index("Decided") < told.index("TrafficBack")
     assert "Analysis" in platform.kubectl("get", "incidents")
+    line = re.compile(r" GET /\S*: 5\d\d in \d+ ms by canary, trace [0-9a-f]{32}$")
+    samples = incident["status"]["samples"]
+    assert samples
+    assert [each for each in samples if not line.search(each)] == []
 
 
 def test_a_kill_in_the_midst_of_a_bad_canary_keeps_nobody_on_it(platform: Platform) -> None:

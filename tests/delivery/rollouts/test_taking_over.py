@@ -14,7 +14,7 @@ from pilothouse.delivery.rollouts import verbs
 from pilothouse.delivery.rollouts.deciding import decide
 from pilothouse.delivery.rollouts.names import EXPERIMENT_NAME, HASH
 from pilothouse.delivery.rollouts.view import RouteKey
-from pilothouse.kinds.structs import ReplicaSet, replace
+from pilothouse.kinds.structs import ReplicaSet, from_dict, replace, to_dict
 from pilothouse.operator import definition, install
 from pilothouse.operator.owners import controller_of
 from pilothouse.traffic.control.kinds import TCPRoute
@@ -108,6 +108,52 @@ def test_users_are_taken_back_before_sets_are_let_go() -> None:
     world.verb(verbs.abort(world.rollout))
     told = [type(each).__name__ for each in decide(world.view(), world.now).actions]
     assert told.index("WriteRoute") < told.index("WriteStatus") < told.index("AdoptSet")
+
+
+# Workloads
+
+
+def beside_a_deployment(scale_down: str) -> World:
+    """Return a world with a Deployment of 4 pods, and a rollout of its template that has just begun."""
+    tree = to_dict(rollout_of(json.dumps({"canary": {}}), replicas=4))
+    template = tree["spec"].pop("template")
+    tree["spec"]["workloadRef"] = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": "shop",
+        "scaleDown": scale_down,
+    }
+    world = World(from_dict(tree, Rollout))
+    spec = {"replicas": 4, "selector": tree["spec"].pop("selector"), "template": template}
+    world.workload = {"metadata": {"name": "shop", "namespace": "default", "generation": 1}, "spec": spec}
+    for _ in range(3):
+        world.step()
+    return world
+
+
+def pods(world: World, ready: int) -> int:
+    """Have so many pods of the rollout be ready; return how many the Deployment is left with."""
+    for name, found in world.sets.items():
+        counts = {"replicas": 4, "ready_replicas": ready, "available_replicas": ready}
+        world.sets[name] = replace(found, **{f"status__{key}": value for key, value in counts.items()})
+    for _ in range(4):
+        world.step()
+        assert world.workload is not None
+        world.workload["spec"]["replicas"] = world.workload_replicas(4)
+    return world.workload_replicas(4)
+
+
+@pytest.mark.parametrize(
+    ("scale_down", "left"), [("never", [4, 4, 4]), ("onsuccess", [4, 4, 0]), ("progressively", [3, 2, 0])]
+)
+def test_a_deployment_loses_its_pods_as_is_said(scale_down: str, left: list[int]) -> None:
+    world = beside_a_deployment(scale_down)
+    assert [pods(world, ready) for ready in (1, 2, 4)] == left
+
+
+def test_a_deployment_gets_its_pods_back_where_those_of_the_rollout_fail() -> None:
+    world = beside_a_deployment("progressively")
+    assert [pods(world, ready) for ready in (3, 1)] == [1, 3]
 
 
 # Routes of connections
