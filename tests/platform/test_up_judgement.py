@@ -219,7 +219,7 @@ def test_a_common_outage_is_not_blamed_on_the_new_version(platform: Platform) ->
         found = status(platform)
         assert not found.get("abort"), found
         assert weights(platform) == [50, 50]
-        assert "common outage" in command(platform, "get", "web")
+        eventually(lambda: "common outage" in command(platform, "get", "web"), lambda: runs(platform))
         load.path = "/"
         load.forget()
         eventually(lambda: load.answers["3"] >= 50, lambda: shown(platform))

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from aiohttp import ClientSession, web
 from prometheus_client import CollectorRegistry, generate_latest
 
 from pilothouse.client import Client
+from pilothouse.delivery.analysis.fetching import Fetch, Fetcher
+from pilothouse.delivery.analysis.prometheus import ADDRESS, PrometheusProvider
+from pilothouse.delivery.analysis.providers import MetricError
 from pilothouse.delivery.analysis.reconciler import add_analyses
 from pilothouse.delivery.resources.analyses import AnalysisRun, AnalysisTemplate, AnalysisTemplateRef, Argument
 from pilothouse.delivery.resources.installing import install_kinds
@@ -176,6 +180,41 @@ async def test_a_template_as_argos_examples_have_it(prometheus: Prometheus) -> N
     assert bad.status.message == 'Metric "success-rate" assessed Failed due to failed (1) > failureLimit (0)'
 
 
+async def test_metrics_without_an_address_ask_the_controllers_own(
+    prometheus: Prometheus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = metric("", "vector(1)", successCondition="result[0] == 1")
+    async with running() as client:
+        await made(client, "nobody", bare)
+        nobody = await until(client, "nobody", is_over)
+        monkeypatch.setenv(ADDRESS, prometheus.url)
+        await made(client, "own", bare)
+        own = await until(client, "own", is_over)
+    assert f"address: it is wanted, here or as the controller's {ADDRESS}" in str(nobody.status.message)
+    assert (nobody.status.phase, own.status.phase) == ("Error", "Successful")
+
+
+async def test_warnings_and_answers_that_are_none_are_told() -> None:
+    class Answering(Fetcher):
+        async def json(self, fetch: Fetch) -> Any:
+            return answers.pop(0)
+
+    good = {"status": "success", "data": {"resultType": "scalar", "result": [1, "0.5"]}, "warnings": ["late", "odd"]}
+    answers: list[Any] = [
+        good,
+        {"status": "success", "data": {"resultType": "vector", "result": [{"value": []}]}},
+        [],
+        None,
+    ]
+    provider, now = PrometheusProvider(Answering()), datetime(2026, 1, 1, tzinfo=UTC)
+    run = from_dict({"metadata": {"name": "r"}, "spec": {"metrics": [metric("http://x", "1")]}}, AnalysisRun)
+    found = await provider.measure(run, run.spec.metrics[0], None, now)
+    assert (found.value, found.metadata["warnings"]) == ("0.5", '"late", "odd"')
+    for _ in range(3):
+        with pytest.raises(MetricError, match="prometheus answers nothing that can be read"):
+            await provider.measure(run, run.spec.metrics[0], None, now)
+
+
 async def test_the_example_of_the_documentation_is_understood(prometheus: Prometheus) -> None:
     page = (Path(__file__).parents[3] / "docs" / "rollouts.md").read_text(encoding="utf-8")
     (text,) = [each.partition("```")[0] for each in page.split("```yaml\n") if "errors-by-prometheus" in each]
@@ -305,11 +344,10 @@ async def keep_sending(port: int) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_one_that_goes_away_is_errors_up_to_their_limit(pages: Exporter, tmp_path: Path) -> None:
-    with prometheus_of(tmp_path, {"shop": (pages.address, "/metrics")}) as prometheus:
-        prometheus.until("http_latency_ms", len)
+async def test_one_that_goes_away_is_errors_up_to_their_limit(tmp_path: Path) -> None:
+    with prometheus_of(tmp_path, {}) as prometheus:
         async with running() as client:
-            forever = metric(prometheus.url, LATENCY, successCondition="len(result) == 3", interval="100ms")
+            forever = metric(prometheus.url, "vector(1)", successCondition="result[0] == 1", interval="100ms")
             await made(client, "watch", {**forever, "consecutiveErrorLimit": 4})
             await until(client, "watch", lambda run: any((each.count or 0) >= 3 for each in run.status.metric_results))
             prometheus.end()
