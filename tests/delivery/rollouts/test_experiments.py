@@ -2,106 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any
-
 import pytest
 
-from pilothouse.delivery.resources.analyses import AnalysisRun, AnalysisTemplateSpec
-from pilothouse.delivery.resources.experiments import Experiment
-from pilothouse.delivery.rollouts import actions as writes
-from pilothouse.delivery.rollouts.actions import Plan
-from pilothouse.delivery.rollouts.experiments import ExperimentView, decide_experiment
 from pilothouse.delivery.rollouts.names import HASH
-from pilothouse.delivery.rollouts.view import TemplateKey
-from pilothouse.kinds.structs import ReplicaSet, Service, from_dict, replace
-from support.rolloutworld import START
-
-
-def template(name: str, image: str, **more: Any) -> dict[str, Any]:
-    labels = {"app": "shop", "version": name, HASH: "old"}
-    container = {"name": "shop", "image": image, "ports": [{"containerPort": 8080}]}
-    return {
-        "name": name,
-        "selector": {"matchLabels": {"app": "shop", "version": name, HASH: "old"}},
-        "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
-        **more,
-    }
-
-
-class Lab:
-    """One experiment and its objects."""
-
-    def __init__(self, **spec: Any) -> None:
-        tree = {
-            "metadata": {"name": "try", "namespace": "default", "uid": "1"},
-            "spec": {"templates": [template("base", "shop:1", service={}), template("new", "shop:2")], **spec},
-        }
-        self.experiment = from_dict(tree, Experiment)
-        self.sets: dict[str, ReplicaSet] = {}
-        self.services: dict[str, Service] = {}
-        self.runs: dict[str, AnalysisRun] = {}
-        metrics = {"metrics": [{"name": "m", "provider": {"web": {"url": "x"}}}], "args": [{"name": "hash"}]}
-        self.templates: Mapping[TemplateKey, AnalysisTemplateSpec] = {
-            TemplateKey(False, "compare"): from_dict(metrics, AnalysisTemplateSpec)
-        }
-        self.now = START
-        self.broken: set[str] = set()
-
-    def step(self) -> Plan:
-        view = ExperimentView(
-            self.experiment, [*self.sets.values()], [*self.services.values()], [*self.runs.values()], self.templates
-        )
-        plan = decide_experiment(view, self.now)
-        for action in plan.actions:
-            self.do(action)
-        return plan
-
-    def do(self, action: writes.Action) -> None:
-        match action:
-            case writes.WriteExperimentStatus(status):
-                self.experiment = replace(self.experiment, status=status)
-            case writes.CreateSet(wanted) | writes.UpdateSet(wanted):
-                self.sets[wanted.metadata.name] = wanted
-            case writes.CreateService(wanted):
-                self.services[wanted.metadata.name] = wanted
-            case writes.DeleteService(found):
-                del self.services[found.metadata.name]
-            case writes.StartRun(wanted):
-                self.runs[wanted.metadata.name] = wanted
-            case writes.StopRun(name):
-                self.runs[name] = replace(self.runs[name], spec__terminate=True, status__phase="Successful")
-
-    def settle(self) -> Plan:
-        for _ in range(30):
-            plan = self.step()
-            for name, found in self.sets.items():
-                ready = 0 if name in self.broken else found.spec.replicas or 0
-                counts = {"replicas": found.spec.replicas or 0, "available_replicas": ready, "ready_replicas": ready}
-                self.sets[name] = replace(found, **{f"status__{key}": value for key, value in counts.items()})
-            if not plan.actions:
-                return plan
-        raise AssertionError(f"no end of it: {plan.actions}")
-
-    def wait(self, seconds: float) -> Plan:
-        self.now += timedelta(seconds=seconds)
-        return self.settle()
-
-    def judge(self, phase: str, message: str = "") -> None:
-        for name, run in self.runs.items():
-            self.runs[name] = replace(run, status__phase=phase, status__message=message or None)
-        self.settle()
-
-    @property
-    def phase(self) -> str:
-        return self.experiment.status.phase
-
-    def sizes(self) -> dict[str, int]:
-        return {name: found.spec.replicas or 0 for name, found in self.sets.items()}
-
-
-COMPARE = {"name": "compare", "templateName": "compare", "args": [{"name": "hash", "value": "x"}]}
+from pilothouse.kinds.structs import replace
+from support.experimentlab import COMPARE, Lab
 
 
 def test_it_runs_for_its_time_and_then_loses_its_pods_after_a_while() -> None:

@@ -235,10 +235,12 @@ class _Work:
 
     def _of_template(self, wanted: ExperimentTemplate, count: int, plan: Plan) -> list[Action]:
         found = self.sets.get(wanted.name)
-        if found is None:
-            return [CreateSet(experiment_set(self.experiment, wanted, count))] if count else []
-        made: list[Action] = []
         service = self.services.get(wanted.name)
+        if found is None and count:
+            return [CreateSet(experiment_set(self.experiment, wanted, count))]
+        if found is None:
+            return [] if service is None else [DeleteService(service)]
+        made: list[Action] = []
         if count and wanted.service is not None and service is None:
             made += experiment_service(self.experiment, wanted, found)
         if not count and service is not None and not available(found):
