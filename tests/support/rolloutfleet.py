@@ -116,12 +116,30 @@ class Fleet:
         assert state is not None
         return state.parts["gateway"]
 
+    def until_answered(self, name: str, version: str, times: int = 8) -> None:
+        """Wait until a version alone answers a rollout's host: a route is carried out a moment after pods are ready."""
+
+        def answers() -> bool:
+            return all(self._answer(name) == version for _ in range(times))
+
+        eventually(answers, lambda: (self._answer(name), self.platform.logged()))
+
+    def _answer(self, name: str) -> str:
+        with contextlib.closing(http.client.HTTPConnection(self._address, FRONT, timeout=20)) as connection:
+            connection.request("GET", "/first", headers={"Host": f"{name}.test"})
+            answer = connection.getresponse()
+            return answer.read().decode().partition(" ")[0] if answer.status == 200 else ""
+
+    @property
+    def _address(self) -> str:
+        found: str = self.get("gateways", "front", ROUTES)["status"]["addresses"][0]["value"]
+        return found
+
     def users(self, name: str, **kinds: dict[str, str]) -> Users:
         """Return users of a rollout's host; of kinds with headers where they are given."""
-        address = self.get("gateways", "front", ROUTES)["status"]["addresses"][0]["value"]
         given = kinds or {"all": {}}
         host = {"Host": f"{name}.test"}
-        return Users(address, FRONT, {kind: {**host, **headers} for kind, headers in given.items()})
+        return Users(self._address, FRONT, {kind: {**host, **headers} for kind, headers in given.items()})
 
 
 def _path(obj: Object) -> str:
