@@ -273,7 +273,7 @@ class Model:
         """Somebody changes an object that the rollout made or keeps."""
         world, names = self.world, [*self.world.sets]
         key, route = next(iter(world.routes.items()))
-        is_routed = world.rollout.spec.strategy.blue_green is None and self.strategy != "pods"
+        is_routed = self.strategy not in {"bluegreen", "pods"} and world.rollout.status.canary.weights is not None
         if not names or (what in {"weights", "rules"} and not is_routed):
             return  # a route that nobody looks after stays as somebody has it
         name = names[number % len(names)]
