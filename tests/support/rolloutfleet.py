@@ -125,10 +125,14 @@ class Fleet:
         eventually(answers, lambda: (self._answer(name), self.platform.logged()))
 
     def _answer(self, name: str) -> str:
-        with contextlib.closing(http.client.HTTPConnection(self._address, FRONT, timeout=20)) as connection:
-            connection.request("GET", "/first", headers={"Host": f"{name}.test"})
-            answer = connection.getresponse()
-            return answer.read().decode().partition(" ")[0] if answer.status == 200 else ""
+        """Return which version answers one request; empty where none does, or where there is no gateway yet."""
+        with contextlib.suppress(OSError, KeyError, http.client.HTTPException):
+            connection = http.client.HTTPConnection(self._address, FRONT, timeout=20)
+            with contextlib.closing(connection):
+                connection.request("GET", "/first", headers={"Host": f"{name}.test"})
+                answer = connection.getresponse()
+                return answer.read().decode().partition(" ")[0] if answer.status == 200 else ""
+        return ""
 
     @property
     def _address(self) -> str:
