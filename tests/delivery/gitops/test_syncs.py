@@ -8,6 +8,7 @@ import pytest
 
 from pilothouse.client import Client
 from pilothouse.delivery.gitops.executing import Executor
+from pilothouse.delivery.gitops.repositories import Polling
 from pilothouse.delivery.resources.applications import Application
 from pilothouse.kinds.status import NotFound
 from pilothouse.kinds.structs import ConfigMap, Deployment, Job, ObjectMeta
@@ -160,6 +161,28 @@ async def test_a_newer_commit_overtakes_a_sync_that_waits(world: World, repo: Gi
     assert state.sync_result.revision == commit
     found = await world.client.get(Deployment, "web", "default")
     assert found.spec.template.spec.containers[0].image == "shop:2"
+
+
+async def test_a_newer_commit_overtakes_one_that_fails_and_is_to_be_tried_again(begin: Begin, repo: GitRepo) -> None:
+    bad = DEPLOYMENT.replace("name: web\n", "name: 'W B'\n")
+    repo.commit({"app/web.yaml": bad, "app/a.yaml": config_map("a", x="1")})
+    retry = {"limit": 5, "backoff": {"duration": "10s", "factor": 2, "maxDuration": "1h"}}
+    async with begin(polling=Polling(local=1e6)) as world:
+        await world.make(sync={"automated": {"prune": True}, "retry": retry})
+        await world.settle()
+        for pauses, attempts in ((0, "#1"), (1.1, "#2"), (1, None), (1.1, "#3")):
+            await world.settle(pauses * 10)
+            state = (await world.app()).status.operation_state
+            assert state is not None
+            assert state.phase == "Running"
+            assert attempts is None or f"Retrying attempt {attempts}" in state.message, "after 10 s, then 20 s"
+        assert await world.data("a") is None
+        commit = await world.push({"app/web.yaml": DEPLOYMENT})
+        state = (await world.app()).status.operation_state
+        assert state is not None
+        assert state.sync_result is not None
+        assert (state.phase, state.sync_result.revision) == ("Succeeded", commit)
+        assert await world.data("a") == {"x": "1"}
 
 
 async def test_a_hook_that_was_there_is_made_anew_for_each_sync(world: World, repo: GitRepo) -> None:

@@ -45,6 +45,26 @@ def test_time_zones() -> None:
     assert not is_active(window("allow", "0 12 * * *", time_zone="Asia/Shanghai"), NOON)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "duration", "now", "open_"),
+    [
+        # Clocks of Berlin were put forward at 01:00 UTC of March 30th, 2025, from 02:00 to 03:00.
+        ("0 1 * * *", "3h", "2025-03-30T02:59:00", True),
+        ("0 1 * * *", "3h", "2025-03-30T03:01:00", False),
+        ("30 2 * * *", "1h", "2025-03-30T01:15:00", False),
+        # They were put back at 01:00 UTC of October 26th, 2025, from 03:00 to 02:00: half past two is there twice.
+        ("0 1 * * *", "3h", "2025-10-26T01:59:00", True),
+        ("0 1 * * *", "3h", "2025-10-26T02:01:00", False),
+        ("30 2 * * *", "10m", "2025-10-26T00:35:00", True),
+        ("30 2 * * *", "10m", "2025-10-26T01:35:00", True),
+        ("30 2 * * *", "10m", "2025-10-26T01:45:00", False),
+    ],
+)
+def test_time_zones_whose_clocks_change(schedule: str, duration: str, now: str, open_: bool) -> None:
+    moment = datetime.fromisoformat(now).replace(tzinfo=UTC)
+    assert is_active(window("allow", schedule, duration, time_zone="Europe/Berlin"), moment) is open_
+
+
 @pytest.mark.parametrize("more", [{"schedule": "x"}, {"duration": "long"}, {"time_zone": "No/Where"}])
 def test_a_wrong_window_is_named(more: dict[str, str]) -> None:
     with pytest.raises(WindowError, match="sync window"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -47,18 +48,31 @@ class _Schedule(NamedTuple):
 
 
 def due_within(schedule: str, now: datetime, duration: timedelta) -> bool:
-    """Whether a schedule fell due in the time before now, now included. Raises ScheduleError for what is none."""
+    """Whether a schedule fell due in the time before now, now included. Raises ScheduleError for what is none.
+
+    Fields are those of clocks in the zone of now, the duration is time that passes: they differ where clocks change.
+    """
     read = _read(schedule)
-    start = now - min(duration, timedelta(days=366))
+    end = now.timestamp()
+    start = end - min(duration, timedelta(days=366)).total_seconds()
+    first = datetime.fromtimestamp(start, now.tzinfo)
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    while day + timedelta(days=1) > start:
+    while day + timedelta(days=1) > first:
         if read.on(day):
             for hour in read.hours:
                 for minute in read.minutes:
-                    if start < day + timedelta(hours=hour, minutes=minute) <= now:
+                    if any(start < each <= end for each in _times(day + timedelta(hours=hour, minutes=minute))):
                         return True
         day -= timedelta(days=1)
     return False
+
+
+def _times(moment: datetime) -> Iterator[float]:
+    """Give when clocks show a moment: once, twice where they are put back, never where they are put forward over it."""
+    zone = moment.tzinfo
+    times = {moment.replace(fold=fold).timestamp() for fold in (0, 1)}
+    shown = moment.replace(tzinfo=None, fold=0)
+    yield from (each for each in times if datetime.fromtimestamp(each, zone).replace(tzinfo=None, fold=0) == shown)
 
 
 @lru_cache(maxsize=256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import shutil
@@ -26,6 +27,7 @@ _log = get_logger("pilothouse.delivery.gitops")
 _OWN: Final = "refs/pilothouse/"
 _MAX_KNOWN: Final = 50_000
 _LOOK_SECONDS: Final = 0.5
+_MAX_TAGS: Final = 10
 _FORMAT: Final = "--batch-check=%(objecttype) %(objectname) %(objectsize)"
 
 
@@ -256,7 +258,10 @@ class Mirror:
         """Let go of the commits that were used longest ago; now and then also of their objects."""
         old = [self._have.popitem(last=False)[0] for _ in range(len(self._have) - self._limits.commits)]
         if old:
-            text = "".join(f"delete {_OWN}{commit}\n" for commit in old)
+            points = [f"--points-at={commit}" for commit in old]
+            listing = ["for-each-ref", *points, "--format=%(refname)", f"{_OWN}tags/"]
+            tags = (await self._git.run(listing, repository=self.path)).decode().split()
+            text = "".join(f"delete {each}\n" for each in [*(f"{_OWN}{commit}" for commit in old), *tags])
             await self._git.run(["update-ref", "--stdin"], repository=self.path, stdin=text.encode())
             if self.fetches % self._limits.commits == 0:
                 await self._git.run(["gc", "--quiet", "--prune=now"], repository=self.path)
@@ -324,13 +329,34 @@ class Mirror:
         """Return the text of a commit that is there: head and message. Raises RepositoryError."""
         return await self._git.run(["cat-file", "commit", commit], repository=self.path)
 
-    async def verify(self, commit: str, config: Mapping[str, str]) -> str:
-        """Return why a commit's signature does not hold by these settings of git, an empty text where it does."""
+    async def verify(self, oid: str, config: Mapping[str, str], *, tag: bool = False) -> str:
+        """Return why a signature does not hold by these settings of git, an empty text where it does.
+
+        tag: it is that of an annotated tag, otherwise that of a commit.
+        """
+        command = "verify-tag" if tag else "verify-commit"
         try:
-            await self._git.run(["verify-commit", commit], repository=self.path, config=config)
+            await self._git.run([command, oid], repository=self.path, config=config)
         except RepositoryError as error:
-            return str(error).removeprefix("git verify-commit: ").strip() or "there is no signature"
+            why = str(error).removeprefix(f"git {command}: ").strip()
+            return "there is no signature" if not why or why.startswith("exit status") else why
         return ""
+
+    async def tags_of(self, commit: str) -> list[str]:
+        """Return the annotated tags that lead to a commit, also those seen before where nobody answers now."""
+        wanted = [name for name in self.references.tags if self.references.commits.get(name) == commit][:_MAX_TAGS]
+        named = {name: f"{_OWN}tags/{self.references.tags[name]}" for name in wanted}
+        listing = ["for-each-ref", f"--points-at={commit}", "--format=%(objectname)", f"{_OWN}tags/"]
+        async with self._lock:
+            known = (await self._git.run(listing, repository=self.path)).decode().split()
+            missing = {name: own for name, own in named.items() if own.rpartition("/")[2] not in known}
+            if missing:
+                with contextlib.suppress(RepositoryError):
+                    await self._received(
+                        "--depth=1", "--", self.address.url, *(f"+{name}:{own}" for name, own in missing.items())
+                    )
+                known = (await self._git.run(listing, repository=self.path)).decode().split()
+        return known[:_MAX_TAGS]
 
     async def forget(self) -> None:
         """Remove the mirror from the disk; the next use makes it anew."""

@@ -150,10 +150,14 @@ def _caret(version: Version, wanted: Version, given: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """What a repository has, as it said last: commits by full name, and what HEAD stands for."""
+    """What a repository has, as it said last: commits by full name, and what HEAD stands for.
+
+    tags: objects of annotated tags by full name; what they lead to is in commits.
+    """
 
     commits: Mapping[str, str] = field(default_factory=dict)
     head: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def resolve(self, revision: str) -> str:
         """Return the commit that a revision means.
@@ -191,13 +195,17 @@ class References:
 def parse_references(printed: bytes) -> References:
     """Read what `git ls-remote --symref` prints; tags are the commits that they lead to. Raises RevisionError."""
     commits: dict[str, str] = {}
+    tags: dict[str, str] = {}
     head = ""
     for line in printed.decode(errors="replace").splitlines():
         left, _, name = line.partition("\t")
         if left.startswith("ref: "):
             head = left.removeprefix("ref: ") if name == "HEAD" else head
         elif _COMMIT.fullmatch(left) and name:
-            commits[name.removesuffix("^{}")] = left  # what a tag leads to comes after the tag
+            own = name.removesuffix("^{}")
+            if own != name and own in commits:  # what a tag leads to comes after the tag
+                tags[own] = commits[own]
+            commits[own] = left
         if len(commits) > _MAX_REFERENCES:
             raise RevisionError(f"the repository has more than {_MAX_REFERENCES} references")
-    return References(commits, head)
+    return References(commits, head, tags)
