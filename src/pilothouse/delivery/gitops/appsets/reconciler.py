@@ -19,18 +19,21 @@ from pilothouse.delivery.resources.applications import Application, ApplicationS
 from pilothouse.kinds import mergepatch, times
 from pilothouse.kinds.conditions import find
 from pilothouse.kinds.status import ApiStatus
-from pilothouse.kinds.structs import from_dict
+from pilothouse.kinds.structs import from_dict, to_dict
 from pilothouse.operator import AlreadyOwned, Context, Reconciler, Request, Result
 
 from .fasttemplate import fill, flattened
 from .generators import Generated, Sources, generate
 from .gotemplate import expand, expand_all
+from .rolling import Turn, is_rolling, roll, steps_of
 
 __all__ = ["ApplicationSetReconciler", "applications_of"]
 
 _FINALIZER: Final = "resources-finalizer.argocd.argoproj.io"
 _AGAIN_SECONDS: Final = 180.0
 _MAX_REPORTED: Final = 100
+_PRUNES: Final = "pilothouse.dev/rolling-prunes"
+"""The annotation of an application whose template prunes automatically, while steps say when it is synced."""
 _POLICIES: Final = {
     "create-only": (False, False),
     "create-update": (True, False),
@@ -95,10 +98,11 @@ class ApplicationSetReconciler(Reconciler[ApplicationSet]):
             wanted = await self._wanted(obj, context)
         except DeliveryError as error:
             # Nothing is removed where it is not known what there shall be.
-            await self._report(obj, context, ("ApplicationGenerationFromParamsError", str(error)), [])
+            await self._report(obj, context, ("ApplicationGenerationFromParamsError", str(error)), [], None)
             return Result(_AGAIN_SECONDS)
         problem = await self._bring_about(obj, context, wanted)
-        await self._report(obj, context, problem, wanted)
+        turns = await self._roll(obj, context, wanted) if is_rolling(obj.spec.strategy) else None
+        await self._report(obj, context, problem, wanted, turns)
         return Result(_AGAIN_SECONDS)
 
     async def _wanted(self, obj: ApplicationSet, context: Context) -> list[Application]:
@@ -116,6 +120,8 @@ class ApplicationSetReconciler(Reconciler[ApplicationSet]):
 
         strict = "missingkey=error" in obj.spec.go_template_options
         sources = Sources(repository, self._clusters(), bool(obj.spec.go_template), strict)
+        if is_rolling(obj.spec.strategy):
+            steps_of(obj.spec.strategy or {})
         trees = await applications_of(obj, sources)
         if not urls:
             self._repositories.use(User("set", Request.of(obj)), [])
@@ -141,8 +147,15 @@ class ApplicationSetReconciler(Reconciler[ApplicationSet]):
         if not policy.get("preserveResourcesOnDeletion"):
             kept["finalizers"] = list(dict.fromkeys([*(kept.get("finalizers") or ()), _FINALIZER]))
         metadata = {**kept, "namespace": obj.metadata.namespace}
+        spec = dict(tree.get("spec") or {})
+        automated = (spec.get("syncPolicy") or {}).get("automated")
+        if automated is not None and is_rolling(obj.spec.strategy):
+            # The steps say when it is synced; what it says of pruning is kept for then.
+            spec["syncPolicy"] = {name: each for name, each in spec["syncPolicy"].items() if name != "automated"}
+            prunes = {_PRUNES: "true"} if (automated or {}).get("prune") else {}
+            metadata["annotations"] = {**(metadata.get("annotations") or {}), **prunes}
         try:
-            return from_dict({"metadata": metadata, "spec": dict(tree.get("spec") or {})}, Application)
+            return from_dict({"metadata": metadata, "spec": spec}, Application)
         except (BadAnswer, msgspec.ValidationError, ValueError) as error:
             raise TemplateError(f"application {given.get('name')}: {error}") from None
 
@@ -169,8 +182,25 @@ class ApplicationSetReconciler(Reconciler[ApplicationSet]):
                 await context.delete(app)
         return problem
 
+    async def _roll(self, obj: ApplicationSet, context: Context, wanted: Sequence[Application]) -> list[Turn]:
+        """Sync the applications whose turn it is; return how all stand."""
+        there = [context.get(Application, app.metadata.name, app.metadata.namespace) for app in wanted]
+        live = {app.metadata.name: app for app in there if app is not None and app.metadata.deletion_timestamp is None}
+        now = times.format_seconds(context.clock.now())
+        turns = roll(steps_of(obj.spec.strategy or {}), [*live.values()], obj.status.application_status, now)
+        for turn in turns:
+            if turn.sync:
+                app = live[turn.entry["application"]]
+                await context.patch(app, _operation(app))
+        return turns
+
     async def _report(
-        self, obj: ApplicationSet, context: Context, problem: tuple[str, str] | None, wanted: Sequence[Application]
+        self,
+        obj: ApplicationSet,
+        context: Context,
+        problem: tuple[str, str] | None,
+        wanted: Sequence[Application],
+        turns: Sequence[Turn] | None,
     ) -> None:
         now = times.format_seconds(context.clock.now())
         reason, message = problem or ("ApplicationSetUpToDate", "All applications have been generated successfully")
@@ -183,11 +213,41 @@ class ApplicationSetReconciler(Reconciler[ApplicationSet]):
             ("ResourcesUpToDate", not bad, reason, message),
         ]
         before = [dict(each) for each in obj.status.conditions]
+        status: dict[str, Any] = {}
+        if turns is not None:
+            rest = [turn.entry["application"] for turn in turns if not turn.is_done]
+            text = f"{len(rest)} of {len(turns)} applications are not done: {', '.join(rest[:5])}"
+            reason, message = "ApplicationSetModified", text
+            if not rest:
+                reason, message = (
+                    "ApplicationSetRolloutComplete",
+                    "all applications of its steps are done",
+                )
+            said.append(("RolloutProgressing", bool(rest), reason, message))
+            status["applicationStatus"] = [turn.entry for turn in turns]
+        elif bad:
+            status["applicationStatus"] = [dict(each) for each in obj.status.application_status]
         conditions = [_condition(before, now, *each) for each in said]
         resources = [_resource(context, app) for app in wanted[:_MAX_REPORTED]]
         if not wanted and bad:
             resources = [dict(each) for each in obj.status.resources]
-        await context.apply_status(obj, {"conditions": conditions, "resources": resources})
+        await context.apply_status(obj, {**status, "conditions": conditions, "resources": resources})
+
+
+def _operation(app: Application) -> dict[str, Any]:
+    """Return the patch by which an application is synced as its policy says."""
+    policy = app.spec.sync_policy
+    sync: dict[str, Any] = {"prune": True} if (app.metadata.annotations or {}).get(_PRUNES) == "true" else {}
+    if policy is not None and policy.sync_options:
+        sync["syncOptions"] = [*policy.sync_options]
+    made: dict[str, Any] = {
+        "sync": sync,
+        "initiatedBy": {"username": "applicationset-controller", "automated": True},
+        "info": [{"name": "Reason", "value": "its step of the ApplicationSet's RollingSync"}],
+    }
+    if policy is not None and policy.retry is not None:
+        made["retry"] = to_dict(policy.retry)
+    return {"operation": made}
 
 
 def _condition(
