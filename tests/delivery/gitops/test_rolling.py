@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pilothouse.delivery.gitops.appsets.rolling import is_rolling, roll, steps_of
 from pilothouse.delivery.gitops.errors import TemplateError
 from pilothouse.delivery.resources.applications import Application, ApplicationSet
-from pilothouse.kinds.structs import from_dict
+from pilothouse.kinds.structs import from_dict, to_dict
 from support.gitopskit import World, config_map
 from support.gitrepo import GitRepo
 
@@ -54,6 +54,21 @@ def test_a_step_waits_for_the_one_before() -> None:
     assert stands(roll(steps, done, entries, "t1")) == {"a": "Healthy", "b": "Pending!"}
     failed = roll(steps, [app("a", "dev", phase="Failed"), *apps[1:]], entries, "t1")
     assert failed[0].entry["message"] == "its sync failed, and the steps after wait: why"
+
+
+def test_a_step_waits_until_the_ones_before_were_compared_with_the_same_commit() -> None:
+    """Otherwise the second could go ahead while the first has not seen yet that there is something to do."""
+    steps = steps_of(strategy(step("dev"), step("prod")))
+    source = {"repoURL": "https://example.com/x", "targetRevision": "main"}
+    first, second = (
+        from_dict({**to_dict(each), "spec": {"source": {**source, "path": each.metadata.name}}}, Application)
+        for each in (app("a", "dev", "Synced"), app("b", "prod"))
+    )
+    assert stands(roll(steps, [first, second], [], "t0")) == {"a": "Healthy", "b": "Pending!"}
+    newer = from_dict(
+        to_dict(second) | {"status": {"sync": {"status": "OutOfSync", "revision": "2" * 40}}}, Application
+    )
+    assert stands(roll(steps, [first, newer], [], "t0")) == {"a": "Healthy", "b": "Waiting"}
 
 
 @pytest.mark.parametrize(

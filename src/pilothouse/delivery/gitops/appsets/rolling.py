@@ -5,10 +5,11 @@ All that is known between reconciles is in the set's `status.applicationStatus`,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pilothouse.delivery.gitops.addresses import normalised
 from pilothouse.delivery.gitops.errors import TemplateError
 from pilothouse.delivery.resources.applications import Application
 from pilothouse.kinds.labels import from_label_selector
@@ -91,14 +92,32 @@ def roll(
             by_step.setdefault(number, []).append(app)
     made: list[Turn] = []
     open_ = True
+    seen: dict[tuple[str, str], set[str]] = {}
     for number, step in enumerate(steps):
         own = by_step.get(number, [])
         turns = [_looked(app, known.get(app.metadata.name), number, now) for app in own]
         if open_:
-            turns = _begun(turns, step.limit(len(own)), now)
+            ready = {app.metadata.name for app in own if _agrees(app, seen)}
+            turns = _begun(turns, ready, step.limit(len(own)), now)
         open_ = open_ and all(turn.is_done for turn in turns)
         made += turns
+        for app in own:
+            for place, revision in _compared(app):
+                seen.setdefault(place, set()).add(revision)
     return made
+
+
+def _compared(app: Application) -> list[tuple[tuple[str, str], str]]:
+    """Return which commit of each source an application was compared with."""
+    sources = app.spec.sources or ([app.spec.source] if app.spec.source is not None else [])
+    revisions = [*app.status.sync.revisions] or [app.status.sync.revision]
+    places = [(normalised(each.repo_url), each.target_revision) for each in sources if not each.chart]
+    return [*zip(places, revisions, strict=False)]
+
+
+def _agrees(app: Application, seen: Mapping[tuple[str, str], set[str]]) -> bool:
+    """Whether the steps before were compared with the same commits; one that is late may have changes too."""
+    return all(seen.get(place, {revision}) == {revision} for place, revision in _compared(app))
 
 
 def _step_of(steps: Sequence[RollingStep], app: Application) -> int | None:
@@ -162,13 +181,14 @@ def _entry(
     }
 
 
-def _begun(turns: Sequence[Turn], limit: int, now: str) -> list[Turn]:
-    """Return the turns of the step whose turn it is, with as many begun as may be on their way."""
+def _begun(turns: Sequence[Turn], ready: Container[str], limit: int, now: str) -> list[Turn]:
+    """Return the turns of the step whose turn it is, with as many of those ready begun as may be on their way."""
     free = limit - sum(turn.entry["status"] in {_PENDING, _PROGRESSING} for turn in turns)
     made = []
     for turn in turns:
         # What has not been compared yet is not synced either: nobody knows what it would be.
-        if turn.entry["status"] == _WAITING and turn.entry["targetRevisions"] and free > 0:
+        waits = turn.entry["status"] == _WAITING and turn.entry["targetRevisions"]
+        if waits and free > 0 and turn.entry["application"] in ready:
             free -= 1
             begun = {"status": _PENDING, "message": "is about to be synced", "lastTransitionTime": now}
             made.append(Turn({**turn.entry, **begun}, sync=True))
