@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilothouse.delivery.gitops.comparing import compare
-from pilothouse.delivery.gitops.keeping import MARK, compared, is_shared, planned_claims, written
+from pilothouse.delivery.gitops.keeping import MARK, compared, is_shared, noted, planned_claims, written
 from pilothouse.delivery.gitops.targets import Key, Target
 from pilothouse.delivery.resources.rollouts import (
     HeaderMatch,
@@ -21,6 +21,7 @@ from pilothouse.delivery.resources.rollouts import (
     WeightDestination,
 )
 from pilothouse.delivery.rollouts.claims import HASH, Claim, claims_of
+from pilothouse.delivery.rollouts.names import MADE_RULES
 from pilothouse.delivery.rollouts.routes import RouteWants, rewritten
 from pilothouse.delivery.rollouts.weights import Split
 from pilothouse.kinds.structs import to_dict
@@ -132,7 +133,10 @@ def test_whatever_steps_write_is_no_drift_and_stays(split: Split, weights: Any, 
     found = claims(busy=busy, experiments=tuple(one.service_name or "" for one in split.additional))
     assert compare(compared(git, live, found), live) == []
     assert written(git, live, found)["spec"] == live["spec"]
-    assert written(git, live, found)["metadata"] == live["metadata"]
+    made = written(git, live, found)
+    notes = {name: each for name, each in live["metadata"]["annotations"].items() if name != MADE_RULES}
+    assert made["metadata"] == {**live["metadata"], "annotations": notes}, "an apply leaves the other note as it is"
+    assert noted(made, live)["metadata"] == live["metadata"], "and what replaces the object has it too"
 
 
 @given(SPLITS)

@@ -18,7 +18,7 @@ from pilothouse.kinds.status import AlreadyExists, ApiStatus, Conflict, Invalid,
 
 from .comparing import MANAGER, Ignored, ignored_for
 from .hooks import annotations_of, options_of
-from .keeping import is_shared, written
+from .keeping import is_shared, noted, written
 from .live import LiveObjects
 from .selections import remove_expression
 from .syncing import KIND_ORDER, Result, Task
@@ -231,7 +231,7 @@ class Executor:
                 await self._delete_and_wait(task.key, task.live)
                 return await handle.create(obj, field_manager=MANAGER), "deleted and made anew"
             present = await handle.get(task.key.name, task.key.namespace or None)
-            obj = self._wanted(task, present, options)
+            obj = noted(self._wanted(task, present, options), present)
             metadata = {**obj["metadata"], "resourceVersion": present["metadata"]["resourceVersion"]}
             return await handle.update({**obj, "metadata": metadata}, field_manager=MANAGER), "replaced"
 

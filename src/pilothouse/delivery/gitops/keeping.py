@@ -14,16 +14,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pilothouse.delivery.rollouts.claims import HASH, ROUTE_GROUP, ROUTE_KINDS, Claim, claims_of
+from pilothouse.delivery.rollouts.names import MADE_RULES
 from pilothouse.delivery.rollouts.routes import RouteWants, is_regions, is_source, managed_name
 
 from .targets import Key, Target
 
-__all__ = ["MARK", "ROLLOUT", "compared", "is_shared", "planned_claims", "written"]
+__all__ = ["MARK", "ROLLOUT", "compared", "is_shared", "noted", "planned_claims", "written"]
 
 MARK: Final = "pilothouse.dev/git-traffic"
 """The annotation with what git said last of the fields that a rollout writes."""
 ROLLOUT: Final = ("argoproj.io/v1alpha1", "Rollout")
 _Tree = dict[str, Any]
+
+
+def noted(wanted: _Tree, live: Mapping[str, Any]) -> _Tree:
+    """Return an object that replaces another with the rollouts' note on it, which an apply leaves to them."""
+    note = (live["metadata"].get("annotations") or {}).get(MADE_RULES)
+    if note is None:
+        return wanted
+    annotations = {**(wanted["metadata"].get("annotations") or {}), MADE_RULES: note}
+    return {**wanted, "metadata": {**wanted["metadata"], "annotations": annotations}}
 
 
 def is_shared(key: Key) -> bool:
