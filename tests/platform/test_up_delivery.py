@@ -15,13 +15,14 @@ import yaml
 
 from pilothouse.platform.state import read_state
 from support.platformkit import USERS, Platform, eventually, platform_of
-from support.platformload import Load, configured, service
+from support.platformload import Load
+from support.webrollout import address, apply, front, status, template, weights
+from support.webrollout import rollout as web
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Object = dict[str, Any]
-ARGO = "/apis/argoproj.io/v1alpha1/namespaces"
-GATEWAYS = "/apis/gateway.networking.k8s.io/v1/namespaces/default"
+APPLICATION = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/config"
 PORT = 18090
 QUICK = {"window": "5s", "leastRequests": 20}
 
@@ -32,100 +33,16 @@ def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
         yield made
 
 
-def apply(platform: Platform, *objects: Object) -> None:
-    platform.kubectl("apply", "-f", "-", data=yaml.safe_dump_all(objects))
-
-
-def front() -> list[Object]:
-    listeners = [{"name": "http", "port": PORT, "protocol": "HTTP"}]
-    backends = [{"name": name, "port": 8080, "weight": weight} for name, weight in (("stable", 100), ("canary", 0))]
-    group = "gateway.networking.k8s.io/v1"
-    return [
-        *(service(name, selector={"app": "web"}) for name in ("stable", "canary")),
-        {
-            "apiVersion": group,
-            "kind": "Gateway",
-            "metadata": {"name": "front"},
-            "spec": {"gatewayClassName": "pilothouse", "listeners": listeners},
-        },
-        {
-            "apiVersion": group,
-            "kind": "HTTPRoute",
-            "metadata": {"name": "web"},
-            "spec": {"parentRefs": [{"name": "front"}], "rules": [{"backendRefs": backends}]},
-        },
-        {
-            "apiVersion": "pilothouse.dev/v1alpha1",
-            "kind": "ServiceLevel",
-            "metadata": {"name": "web"},
-            "spec": {"rollout": "web", "routes": ["web"]},
-        },
-        {
-            "apiVersion": "argoproj.io/v1alpha1",
-            "kind": "AnalysisTemplate",
-            "metadata": {"name": "judged"},
-            "spec": {
-                "metrics": [
-                    {
-                        "name": "traffic",
-                        "provider": {
-                            "plugin": {
-                                "pilothouse.dev/traffic": {
-                                    "route": "web",
-                                    "canary": "canary",
-                                    "stable": "stable",
-                                    **QUICK,
-                                }
-                            }
-                        },
-                    }
-                ]
-            },
-        },
-    ]
+LEVEL: Object = {
+    "apiVersion": "pilothouse.dev/v1alpha1",
+    "kind": "ServiceLevel",
+    "metadata": {"name": "web"},
+    "spec": {"rollout": "web", "routes": ["web"]},
+}
 
 
 def rollout(version: str, bad: float = 0.0, seconds: int = 60) -> Object:
-    container = configured(version)
-    container["env"] = [*container["env"], {"name": "BAD", "value": str(bad)}]
-    plugin = {"argoproj-labs/gatewayAPI": {"httpRoute": "web", "namespace": "default"}}
-    canary = {
-        "canaryService": "canary",
-        "stableService": "stable",
-        "trafficRouting": {"plugins": plugin},
-        "analysis": {"templates": [{"templateName": "judged"}]},
-        "steps": [{"setWeight": 40}, {"pause": {"duration": seconds}}],
-    }
-    template = {
-        "metadata": {"labels": {"app": "web"}},
-        "spec": {"containers": [container], "terminationGracePeriodSeconds": 5},
-    }
-    return {
-        "apiVersion": "argoproj.io/v1alpha1",
-        "kind": "Rollout",
-        "metadata": {"name": "web", "annotations": {"pilothouse.dev/watch-after-promotion": "2s"}},
-        "spec": {
-            "replicas": 1,
-            "selector": {"matchLabels": {"app": "web"}},
-            "template": template,
-            "strategy": {"canary": canary},
-        },
-    }
-
-
-def status(platform: Platform) -> Object:
-    found: Object = platform.call("GET", f"{ARGO}/default/rollouts/web").get("status", {})
-    return found
-
-
-def weights(platform: Platform) -> list[int]:
-    (rule,) = platform.call("GET", f"{GATEWAYS}/httproutes/web")["spec"]["rules"]
-    return [each["weight"] for each in rule["backendRefs"]]
-
-
-def address(platform: Platform) -> str:
-    found: str = platform.call("GET", f"{GATEWAYS}/gateways/front")["status"]["addresses"][0]["value"]
-    return found
+    return web(version, {"setWeight": 40}, {"pause": {"duration": seconds}}, watch="2s", BAD=str(bad))
 
 
 def version(platform: Platform) -> str:
@@ -146,7 +63,7 @@ def test_nobody_wants_delivery_and_there_is_none(platform: Platform) -> None:
 
 
 def test_the_first_version(platform: Platform) -> None:
-    apply(platform, *front(), rollout("1"))
+    apply(platform, *front(PORT), LEVEL, template("judged", **QUICK), rollout("1"))
     eventually(lambda: version(platform) == "1", lambda: (status(platform), platform.logged()))
     eventually(lambda: status(platform).get("phase") == "Healthy", lambda: status(platform))
 
@@ -247,7 +164,9 @@ def test_what_is_committed_is_applied(platform: Platform, tmp_path: Path) -> Non
     apply(platform, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "argocd"}}, application)
 
     def said() -> Object:
-        found: Object = platform.call("GET", f"{ARGO}/argocd/applications/config").get("status", {})
+        found: Object = platform.call("GET", "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/config").get(
+            "status", {}
+        )
         return found
 
     eventually(lambda: said().get("sync", {}).get("status") == "Synced", lambda: (said(), platform.logged()))

@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from support.planekit import free_port
 from support.platformkit import PATIENCE, Platform, best_user, eventually, platform_of
-from support.platformload import Load, configured, service
+from support.platformload import Load
 from support.prometheuskit import prometheus_of, wants_prometheus
+from support.webrollout import ARGO, address, analysis, apply, front, rollout, status, template, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Object = dict[str, Any]
-ARGO = "/apis/argoproj.io/v1alpha1/namespaces/default"
-GATEWAYS = "/apis/gateway.networking.k8s.io/v1/namespaces/default"
 PORT = 18091
 QUICK = {"leastRequests": 20}
 THIN = {"window": "2s", "longWindow": "20s", "leastRequests": 1000}
@@ -33,92 +31,9 @@ def metrics_port() -> int:
 @pytest.fixture(scope="module")
 def platform(metrics_port: int) -> Iterator[Platform]:
     with platform_of(best_user(), f"--gateway-metrics=127.0.0.1:{metrics_port}") as made:
-        apply(made, *front(), template("judged", **QUICK), rollout("1"))
+        apply(made, *front(PORT), template("judged", **QUICK), rollout("1"))
         eventually(lambda: status(made).get("phase") == "Healthy", lambda: (status(made), made.logged()))
         yield made
-
-
-def apply(platform: Platform, *objects: Object) -> None:
-    platform.kubectl("apply", "-f", "-", data=yaml.safe_dump_all(objects))
-
-
-def front() -> list[Object]:
-    group = "gateway.networking.k8s.io/v1"
-    listeners = [{"name": "http", "port": PORT, "protocol": "HTTP"}]
-    backends = [{"name": name, "port": 8080, "weight": weight} for name, weight in (("stable", 100), ("canary", 0))]
-    return [
-        *(service(name, selector={"app": "web"}) for name in ("stable", "canary")),
-        {
-            "apiVersion": group,
-            "kind": "Gateway",
-            "metadata": {"name": "front"},
-            "spec": {"gatewayClassName": "pilothouse", "listeners": listeners},
-        },
-        {
-            "apiVersion": group,
-            "kind": "HTTPRoute",
-            "metadata": {"name": "web"},
-            "spec": {"parentRefs": [{"name": "front"}], "rules": [{"backendRefs": backends}]},
-        },
-    ]
-
-
-def template(name: str, **config: Any) -> Object:
-    """Return an analysis by what the data plane counts."""
-    plugin = {"pilothouse.dev/traffic": {"route": "web", "canary": "canary", "stable": "stable", **config}}
-    return analysis(name, {"name": "traffic", "provider": {"plugin": plugin}})
-
-
-def analysis(name: str, *metrics: Object) -> Object:
-    return {
-        "apiVersion": "argoproj.io/v1alpha1",
-        "kind": "AnalysisTemplate",
-        "metadata": {"name": name},
-        "spec": {"metrics": [*metrics]},
-    }
-
-
-def rollout(version: str, *steps: Object, background: str = "judged", watch: str = "1s", **env: str) -> Object:
-    container = configured(version)
-    container["env"] = [*container["env"], *({"name": name, "value": value} for name, value in env.items())]
-    canary: Object = {
-        "canaryService": "canary",
-        "stableService": "stable",
-        "trafficRouting": {"plugins": {"argoproj-labs/gatewayAPI": {"httpRoute": "web", "namespace": "default"}}},
-        "steps": [*(steps or ({"setWeight": 50}, {"pause": {"duration": 120}}))],
-    }
-    if background:
-        canary["analysis"] = {"templates": [{"templateName": background}]}
-    pods = {
-        "metadata": {"labels": {"app": "web"}},
-        "spec": {"containers": [container], "terminationGracePeriodSeconds": 2},
-    }
-    return {
-        "apiVersion": "argoproj.io/v1alpha1",
-        "kind": "Rollout",
-        "metadata": {"name": "web", "annotations": {"pilothouse.dev/watch-after-promotion": watch}},
-        "spec": {
-            "replicas": 1,
-            "selector": {"matchLabels": {"app": "web"}},
-            "template": pods,
-            "strategy": {"canary": canary},
-        },
-    }
-
-
-def status(platform: Platform) -> Object:
-    found: Object = platform.call("GET", f"{ARGO}/rollouts/web").get("status", {})
-    return found
-
-
-def weights(platform: Platform) -> list[int]:
-    (rule,) = platform.call("GET", f"{GATEWAYS}/httproutes/web")["spec"]["rules"]
-    return [each["weight"] for each in rule["backendRefs"]]
-
-
-def address(platform: Platform) -> str:
-    found: str = platform.call("GET", f"{GATEWAYS}/gateways/front")["status"]["addresses"][0]["value"]
-    return found
 
 
 def runs(platform: Platform) -> list[Object]:

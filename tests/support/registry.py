@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import ssl
-import subprocess
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+
+from .ownserver import OwnServer, running
 
 REGISTRY = shutil.which("docker-registry")
 MISSING = "docker-registry is not there: run scripts/debian-packages"
@@ -24,31 +23,18 @@ _OPENER = urllib.request.build_opener(
 )
 
 
-class Registry:
+class Registry(OwnServer):
     """login: whether it wants USER and PASSWORD. tls: files of its certificate and key, and of a CA of its clients."""
 
     def __init__(self, place: Path, *, login: bool = False, tls: tuple[Path, Path] | None = None) -> None:
-        self.place = place
-        place.mkdir()
-        self.port = 0
+        super().__init__(place)
         self._login, self._tls = login, tls
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def host(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Start it, on another port where somebody was quicker. Raises RuntimeError."""
-        for _ in range(5):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.port = free.getsockname()[1]
-            if self._began():
-                return
-        raise RuntimeError((self.place / "log").read_text(encoding="utf-8"))
-
-    def _began(self) -> bool:
+    def command(self) -> Sequence[str]:
         settings: dict[str, Any] = {
             "version": "0.1",
             "storage": {"filesystem": {"rootdirectory": str(self.place / "data")}},
@@ -61,35 +47,16 @@ class Registry:
             settings["auth"] = {"htpasswd": {"realm": "test", "path": str(self.place / "users")}}
         config = self.place / "config.yml"
         config.write_text(json.dumps(settings), encoding="utf-8")
-        with (self.place / "log").open("ab") as log:
-            self._process = subprocess.Popen([str(REGISTRY), "serve", str(config)], stdout=log, stderr=log)
-        until = time.monotonic() + 60
-        while self._process.poll() is None and time.monotonic() < until:
-            try:
-                _OPENER.open(f"http{'s' if self._tls else ''}://{self.host}/v2/", timeout=5).close()
-            except urllib.error.HTTPError as error:
-                if error.code == 401:
-                    return True
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return True
-        self.stop()
-        return False
+        return [str(REGISTRY), "serve", str(config)]
 
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(20)
-            self._process = None
+    def answers(self) -> bool:
+        try:
+            _OPENER.open(f"http{'s' if self._tls else ''}://{self.host}/v2/", timeout=5).close()
+        except urllib.error.HTTPError as error:
+            return error.code == 401
+        return True
 
 
-@contextmanager
-def registry(place: Path, **options: Any) -> Iterator[Registry]:
+def registry(place: Path, **options: Any) -> AbstractContextManager[Registry]:
     """Run one below a directory that is not there yet."""
-    made = Registry(place, **options)
-    made.start()
-    try:
-        yield made
-    finally:
-        made.stop()
+    return running(Registry(place, **options))

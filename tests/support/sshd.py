@@ -7,10 +7,11 @@ import os
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from .ownserver import OwnServer, running
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 MISSING = "sshd is not there: run scripts/debian-packages"
@@ -23,16 +24,13 @@ def make_key(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-class Sshd:
+class Sshd(OwnServer):
     """key: the private one that opens it. known_hosts: the line of its host key."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
-        place.mkdir(mode=0o700)
+        super().__init__(place)
         make_key(place / "host")
         self.key = make_key(place / "user")
-        self.port = 0
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def known_hosts(self) -> str:
@@ -41,19 +39,9 @@ class Sshd:
     def url(self, path: Path) -> str:
         return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}{path}"
 
-    def start(self) -> None:
-        """Start it, on another port where somebody was quicker. Raises RuntimeError."""
+    def command(self) -> Sequence[str]:
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Debian's wants it for its child without rights
-        for _ in range(5):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.port = free.getsockname()[1]
-            if self._began():
-                return
-        raise RuntimeError((self.place / "log").read_text(encoding="utf-8"))
-
-    def _began(self) -> bool:
         settings = {
             "ListenAddress": f"127.0.0.1:{self.port}",
             "HostKey": self.place / "host",
@@ -68,35 +56,13 @@ class Sshd:
         }
         config = self.place / "config"
         config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()), encoding="utf-8")
-        with (self.place / "log").open("ab") as log:
-            self._process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(config)], stderr=log, stdout=log)
-        until = time.monotonic() + 30
-        while self._process.poll() is None and time.monotonic() < until:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 5).close()
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return True
-        self.stop()
-        return False
+        return [str(SSHD), "-D", "-e", "-f", str(config)]
 
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(20)
-            self._process = None
-
-    def log(self) -> str:
-        return (self.place / "log").read_text(encoding="utf-8")
+    def answers(self) -> bool:
+        socket.create_connection(("127.0.0.1", self.port), 5).close()
+        return True
 
 
-@contextmanager
-def sshd(place: Path) -> Iterator[Sshd]:
+def sshd(place: Path) -> AbstractContextManager[Sshd]:
     """Run one below a directory that is not there yet."""
-    made = Sshd(place)
-    made.start()
-    try:
-        yield made
-    finally:
-        made.stop()
+    return running(Sshd(place))
