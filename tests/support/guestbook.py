@@ -41,7 +41,8 @@ class Tier:
         self.lines: list[str] = []
         self.port = 0
         self._printed = threading.Condition()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -49,6 +50,11 @@ class Tier:
             with self._printed:
                 self.lines.append(line.rstrip())
                 self._printed.notify_all()
+
+    def close(self) -> None:
+        """End it at once, and wait until all that it printed is read."""
+        self.process.kill()
+        self._reader.join(_PATIENCE)
 
     def wait_line(self, pattern: str) -> str:
         """Wait for a line; return its first group or all that matched."""
@@ -83,9 +89,9 @@ def tier(program: str, **environment: str) -> Iterator[Tier]:
     with subprocess.Popen(
         [sys.executable, str(GUESTBOOK / program)], stdout=subprocess.PIPE, text=True, env=given
     ) as process:
+        made = Tier(process)
         try:
-            made = Tier(process)
             made.port = int(made.wait_line(r"http://[\d.]+:(\d+)$"))
             yield made
         finally:
-            process.kill()
+            made.close()
