@@ -7,7 +7,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -103,10 +102,8 @@ def test_large_bodies(ca: Credentials, tmp_path: Path) -> None:
         Raw(0, connected(served, ca, tmp_path, "bad")) as client,
     ):
         data = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-        sending = threading.Thread(target=client.send, args=(data,))
-        sending.start()
-        assert client.response()[2] == body
-        sending.join(PATIENCE)
+        # Not from two threads: OpenSSL's connections cannot be read and written at once. The origin reads all first.
+        assert client.send(data).response()[2] == body
         assert origin.heads[0].endswith(body)
 
 
