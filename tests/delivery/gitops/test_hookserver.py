@@ -53,7 +53,7 @@ class Served:
 async def serving(place: Path) -> AsyncIterator[Served]:
     tls = ReloadingContext(*kept_certificate(place, "webhook", "127.0.0.1"))
     bound = listening("127.0.0.1", 0)
-    server = WebhookServer(bound, Receiver(), tls)  # type: ignore[arg-type]
+    server = WebhookServer(bound, Receiver(), tls)
     running = asyncio.create_task(server.run())
     try:
         yield Served(bound.getsockname()[1], place / "webhook-ca.crt")
@@ -103,7 +103,7 @@ async def test_who_comes_early_waits_and_a_renewed_certificate_is_taken_up(tmp_p
         renewed.set()
 
     bound = listening("127.0.0.1", 0)
-    server = WebhookServer(bound, Receiver(), tls, renew=renew, clock=clock)  # type: ignore[arg-type]
+    server = WebhookServer(bound, Receiver(), tls, renew=renew, clock=clock)
     served = Served(bound.getsockname()[1], tmp_path / "webhook-ca.crt")
     early = asyncio.create_task(served.ask("POST", "/api/webhook", b"1", x_proof="yes"))
     running = asyncio.create_task(server.run())
@@ -125,9 +125,9 @@ async def test_who_comes_early_waits_and_a_renewed_certificate_is_taken_up(tmp_p
 
 def test_only_loopback_is_served_without_a_certificate() -> None:
     with contextlib.closing(listening("127.0.0.1", 0)) as bound:
-        WebhookServer(bound, Receiver(), None)  # type: ignore[arg-type]
+        WebhookServer(bound, Receiver(), None)
     with (
         contextlib.closing(socket.create_server(("0.0.0.0", 0))) as bound,
         pytest.raises(ValueError, match="plain text"),
     ):
-        WebhookServer(bound, Receiver(), None)  # type: ignore[arg-type]
+        WebhookServer(bound, Receiver(), None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
 
 from pilothouse.foundation.clock import Clock, SystemClock
 from pilothouse.foundation.logs import get_logger
@@ -13,9 +13,9 @@ from pilothouse.foundation.tls import ReloadingContext, TlsError
 from pilothouse.operator import Companion
 from pilothouse.operator.serving import HttpRequest, HttpServer, Page, ServingLimits
 
-from .webhooks import MAX_BYTES, PATH, WebhookReceiver
+from .webhooks import MAX_BYTES, PATH
 
-__all__ = ["WebhookServer", "listening"]
+__all__ = ["Receiver", "WebhookServer", "listening"]
 
 _BACKLOG: Final = 64
 _LAST_SECONDS: Final = 1.0
@@ -29,6 +29,13 @@ _LIMITS: Final = ServingLimits(
     idle_seconds=10.0,
 )
 _log = get_logger("pilothouse.delivery.gitops")
+
+
+class Receiver(Protocol):
+    """The port: what takes webhooks, such as `WebhookReceiver`."""
+
+    def handle(self, method: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
+        """Take one; return the status and the sentence to answer."""
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -49,7 +56,7 @@ class WebhookServer(Companion):
     def __init__(
         self,
         bound: socket.socket,
-        receiver: WebhookReceiver,
+        receiver: Receiver,
         tls: ReloadingContext | None,
         *,
         renew: Callable[[], object] | None = None,
